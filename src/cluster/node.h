@@ -1,0 +1,128 @@
+// One whole host, without its threads, clocks and sockets: lessee, owner, member of groups, gossip, start.
+//
+// Thread rule: the cluster thread's (in the simulator: the only thread's). Workers reach it through NoteRings alone.
+// Everything is bytes, structs and `now` in; bytes and structs out (take_outbox, take_wakes).
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/random.h"
+#include "base/time.h"
+#include "cluster/roster.h"
+#include "cluster/wire.h"
+#include "core/limiter.h"
+#include "core/rules.h"
+
+namespace tally {
+
+struct NodeConfig {
+  std::vector<std::string> peers;  // as in cluster.peers; empty or one: alone
+  std::string self;                // this node's entry
+  uint32_t roster_version = 1;
+  uint32_t size = 1;  // cluster.size
+  Duration sync_interval = std::chrono::milliseconds(100);
+  Duration isolation_after = std::chrono::seconds(2);
+  Duration lease = std::chrono::seconds(1);
+  IdKey id_key = kPublicIdKey;
+  size_t accounts_max = 1'048'576;   // keys that this node may hold an account for as a lessee
+  size_t ledgers_max = 1'048'576;    // keys that this node may own at once
+  size_t registers_max = 1'048'576;  // marks that this node may keep at once
+};
+
+// Which life of the node this is, from its state file.
+struct Life {
+  uint64_t incarnation = 1;
+  bool first = true;        // no state file was there
+  WallTime reckoned_start{};  // later lives: the larger of the own clock and the horizon in the state file
+};
+
+struct Outgoing {
+  uint16_t to = 0;  // rank
+  Bytes bytes;
+};
+
+// A key whose quota, exhaustion or isolation changed: whoever parked requests for it tries them again.
+struct Wake {
+  KeyHash hash;
+};
+
+struct Explanation {
+  std::string owner;  // entry of the owner as known
+  std::string role;   // "owner", "lessee", "alone"
+  std::vector<std::string> group;
+  uint32_t ballot_counter = 0;
+  std::string ballot_node;
+  uint64_t used_here = 0, used_fleet = 0, ceiling = 0, floor = 0, mark = 0;  // buckets: in tokens, rounded down
+  Duration knowledge_age{-1};  // -1: never heard
+  bool isolated = false;
+};
+
+struct PeerStatus {
+  std::string name;
+  bool up = false;  // heard within max(1 s, 5 sync intervals)
+  bool self = false;
+  Duration last_heard{-1};  // -1: never
+  Duration round_trip{0};
+  Duration clock_skew{0};   // its wall clock less ours
+  uint64_t incarnation = 0;
+  bool rules_mismatch = false;
+  bool roster_mismatch = false;
+  uint64_t bytes_in = 0, bytes_out = 0;
+};
+
+struct NodeStats {
+  uint64_t datagrams_in = 0, datagrams_out = 0;
+  uint64_t entries_in[kEntryKinds]{}, entries_out[kEntryKinds]{};  // between hosts; what stays inside is not counted
+  std::map<std::string, uint64_t> dropped;  // by reason: decode errors, foreign, roster, self, replay, table full ...
+  uint64_t marks_accepted = 0, marks_refused = 0;
+  uint64_t accounts = 0, ledgers = 0, registers = 0;
+  uint64_t keys_without_majority = 0;
+  uint64_t denied_under_limit = 0;  // owner's count: asked in vain although the fleet had not used the limit
+  std::map<uint16_t, double> overcount_seen;  // by rule id: worst key of the last full window, used / limit - 1, 0 or more
+};
+
+class Node {
+ public:
+  // `limiter` is shared with the workers and outlives the node; `rules` likewise.
+  Node(NodeConfig config, Life life, Limiter& limiter, std::shared_ptr<const RuleSet> rules, uint64_t seed, Now now);
+  ~Node();
+  Node(const Node&) = delete;
+  Node& operator=(const Node&) = delete;
+
+  // Input.
+  void note(const Note& note, Now now);
+  // `from`: the rank that the sender's address belongs to, nullopt where it belongs to none (refused, counted).
+  void receive(std::span<const uint8_t> bytes, std::optional<uint16_t> from, Now now);
+  void tick(Now now);          // does all that is due; call at next_tick() at the latest, any time before is fine
+  MonoTime next_tick() const;  // valid after any of the above
+  // Writes what has to go out; call after a batch of inputs.
+  void flush(Now now);
+
+  // Output, emptied by taking.
+  std::vector<Outgoing> take_outbox();
+  std::vector<Wake> take_wakes();
+
+  // Questions that only the cluster thread can answer. In a fleet.
+  uint32_t give(const Rule& rule, const Limit& limit, KeyHash hash, const WireId& id, uint32_t n, Now now);
+  bool reset(const Rule& rule, const Limit& limit, KeyHash hash, const WireId& id, Now now);
+  Explanation explain(const Rule& rule, const Limit& limit, KeyHash hash, const WireId& id, Now now) const;
+  std::vector<PeerStatus> peers(Now now) const;
+  NodeStats stats() const;
+  bool alone() const;
+  bool ready() const;  // the start is over: floors and votes are as they will be
+  const Roster& roster() const;
+  // Drains: returns what is not used and says the last word; flush afterwards.
+  void leave(Now now);
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace tally

@@ -1,0 +1,198 @@
+// What daemons say to each other: structs <-> bytes.
+//
+// Thread rule: pure functions. Decoding is total: any bytes give a datagram or the reason why not.
+//
+// A datagram is at most kDatagramMax bytes: a header, entries (type, length, fields; varints), and an 8-byte keyed hash of
+// all before it. Entries of an unknown type and fields behind the known ones are skipped, so a newer node can say more.
+// Every number in an entry is cumulative or absolute, so that loss, duplication and reordering change nothing.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include "base/hash.h"
+#include "base/time.h"
+#include "core/rules.h"
+
+namespace tally {
+
+inline constexpr size_t kDatagramMax = 1400;
+inline constexpr uint8_t kWireVersion = 1;
+
+using NodeId = uint64_t;  // keyed_hash of the node's entry ("host:port") as written in the roster
+using Bytes = std::vector<uint8_t>;
+
+// Orders the owners of a (key, window). Counter 0 is the natural owner's, which needs no claim.
+struct Ballot {
+  uint32_t counter = 0;
+  NodeId node = 0;
+  friend auto operator<=>(const Ballot&, const Ballot&) = default;
+};
+
+// The terms of a limit as a node knows them.
+struct Terms {
+  Algorithm algorithm = Algorithm::sliding_window;
+  uint32_t limit = 0;
+  Overcount max_overcount;
+  Duration window{0};    // windows
+  Duration emission{0};  // buckets
+  friend bool operator==(const Terms&, const Terms&) = default;
+};
+
+// In all entries amounts are costs for windows, nanoseconds of emission for buckets; `window` is the window's number, 0 for a
+// bucket.
+
+// lessee -> owner
+struct Report {
+  WireId key;
+  uint32_t rule = 0;  // low 32 bits of the rule's seed
+  Terms terms;
+  int64_t window = 0;
+  Ballot ballot;            // the highest that the lessee has heard for (key, window)
+  bool has_ballot = false;  // false: heard none yet, so the floor has not been charged
+  uint32_t line = 0;        // the line's number within (sender, incarnation)
+  uint32_t floor = 0;
+  uint64_t used = 0;
+  uint64_t returned = 0;  // under `ballot`
+  uint64_t refunded = 0;
+  uint64_t given = 0;  // refunds of what others admitted, under `ballot`
+  uint64_t ceiling = 0;
+  uint64_t granted_heard = 0;  // under `ballot`
+  uint64_t wanted = 0;         // an absolute ceiling
+  uint64_t waiting_min = 0;    // smallest cost that waits; 0: none waits
+  uint64_t waiting = 0;        // all that waits
+  uint64_t demand_milli = 0;   // thousandths of cost per second
+  uint64_t reset = 0;          // the highest reset number heard of the key
+  uint64_t stamp = 0;          // the lessee's own monotonic clock at sending, ns; echoed
+  uint32_t lease = 0;          // buckets: the number of the running lease, 0: none
+  bool final = false;          // the lessee's clock has left the window: `used` will not grow
+  bool second_choice = false;  // the natural owner did not answer
+  friend bool operator==(const Report&, const Report&) = default;
+};
+
+// owner -> lessee
+struct Grant {
+  WireId key;
+  int64_t window = 0;
+  Ballot ballot;
+  uint32_t line = 0;
+  uint64_t granted = 0;    // cumulative under `ballot` (buckets: in this lease)
+  uint64_t used_fleet = 0;
+  uint8_t pool = 0;        // what is left of the allowance, in 1/255
+  bool exhausted = false;  // used up, not only granted out
+  bool stop = false;       // unbounded: take what is left, as a return
+  bool backed = false;     // the owner holds a majority
+  Duration ask_again{0};   // not before; 0: at will
+  uint64_t reset = 0;
+  uint64_t stamp = 0;       // of the report that it answers; 0: unasked
+  uint32_t lease = 0;       // buckets
+  Duration lease_for{0};    // buckets: from the stamp
+  Duration tat_ahead{0};    // buckets: the owner's TAT - now
+  friend bool operator==(const Grant&, const Grant&) = default;
+};
+
+// owner -> member of the key's group: the most that owners up to this ballot may ever have outstanding
+struct Mark {
+  WireId key;
+  int64_t window = 0;
+  Ballot ballot;
+  uint64_t mark = 0;      // windows: a cost; buckets: time remaining, ns
+  Duration length{0};     // windows: W; buckets: V, how long the register must be kept when idle
+  bool sliding = false;   // tell what you have of window - 1
+  uint64_t number = 0;    // buckets: the owner's own number for this mark, echoed
+  friend bool operator==(const Mark&, const Mark&) = default;
+};
+
+// member -> owner
+struct Accepted {
+  WireId key;
+  int64_t window = 0;
+  Ballot ballot;          // of the mark that was accepted; where refused, the promised one
+  bool refused = false;
+  uint64_t mark = 0;      // the largest accepted
+  uint64_t number = 0;    // buckets: as in the Mark
+  bool previous_told = false;  // this member's clock has left window - 1, and it accepts nothing more there
+  Ballot previous_ballot;
+  uint64_t previous_mark = 0;
+  friend bool operator==(const Accepted&, const Accepted&) = default;
+};
+
+// gossip: what one node knows of another
+struct Member {
+  NodeId node = 0;
+  uint64_t incarnation = 0;
+  uint64_t heard_ms_ago = 0;
+  friend bool operator==(const Member&, const Member&) = default;
+};
+
+// A start: "who am I to you?", and the answer.
+struct Hello {
+  bool answer = false;
+  uint64_t remembered = 0;  // answer: the highest incarnation of the asker that this node heard before; 0: none
+  uint64_t rules = 0;       // fingerprint of the sender's rules
+  friend bool operator==(const Hello&, const Hello&) = default;
+};
+
+// gossip: a reset, or the newest known
+struct Reset {
+  WireId key;
+  uint64_t number = 0;
+  friend bool operator==(const Reset&, const Reset&) = default;
+};
+
+// "There is another living incarnation of your name, and it was there first."
+struct Clone {
+  uint64_t incumbent = 0;
+  friend bool operator==(const Clone&, const Clone&) = default;
+};
+
+using Entry = std::variant<Report, Grant, Mark, Accepted, Member, Hello, Reset, Clone>;
+inline constexpr size_t kEntryKinds = std::variant_size_v<Entry>;
+std::string_view entry_kind_name(size_t index);  // "report", "grant", ... for metrics
+
+struct Header {
+  NodeId sender = 0;
+  NodeId receiver = 0;
+  uint64_t incarnation = 0;
+  uint32_t roster_version = 0;
+  uint64_t roster_hash = 0;
+  uint64_t sequence = 0;       // per receiver, from 1
+  uint64_t sent_mono_ns = 0;   // sender's monotonic clock
+  int64_t sent_wall_ns = 0;    // sender's wall clock
+  uint64_t echo_mono_ns = 0;   // the newest sent_mono_ns that the sender had of the receiver; 0: none
+  uint64_t echo_held_ns = 0;   // for how long it held it
+  friend bool operator==(const Header&, const Header&) = default;
+};
+
+struct Datagram {
+  Header header;
+  std::vector<Entry> entries;
+  friend bool operator==(const Datagram&, const Datagram&) = default;
+};
+
+// Packs entries to one receiver into as few datagrams as hold them.
+class DatagramWriter {
+ public:
+  DatagramWriter(const Header& header, const IdKey& key);
+  // False where the entry does not fit any more: take finish()'s bytes and start a new writer.
+  bool add(const Entry& entry);
+  bool empty() const;  // no entries yet
+  Bytes finish();      // header, entries, hash
+
+ private:
+  Bytes bytes_;
+  size_t header_bytes_ = 0;
+  IdKey key_;
+};
+
+enum class DecodeError : uint8_t { none, too_short, too_long, bad_magic, version, forged, malformed };
+std::string_view decode_error_name(DecodeError error);  // "too_short", ... for metrics
+
+// Reads a datagram; on anything but none `out` is unspecified.
+DecodeError decode(std::span<const uint8_t> bytes, const IdKey& key, Datagram& out);
+
+}  // namespace tally

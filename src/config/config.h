@@ -1,0 +1,80 @@
+// Configuration: JSON with comments -> structs, or every error at once with its place and what to do.
+//
+// Thread rule: pure functions; the caller reads the file.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/fail.h"
+#include "base/time.h"
+#include "core/rules.h"
+
+namespace tally {
+
+// A place in the text, 1-based; the path reads like "rules[0].brust".
+struct Problem {
+  int line = 0;
+  int column = 0;
+  std::string path;
+  std::string message;
+};
+
+struct Address {  // where the daemon listens for applications
+  enum class Kind : uint8_t { unix_socket, tcp } kind = Kind::unix_socket;
+  std::string path;           // unix
+  uint32_t mode = 0660;       // unix
+  std::string host;           // tcp: a numeric address
+  uint16_t port = 0;          // tcp
+  std::string text() const;   // as it is written: "unix:/run/x.sock?mode=0660", "127.0.0.1:8380"
+};
+// "unix:PATH[?mode=0660]", a bare absolute path, "HOST:PORT", "[::1]:PORT". The error says what is wrong.
+Result<Address> parse_address(std::string_view text);
+
+struct Config {
+  std::string node_name;  // "": the host's name
+  std::string state_dir;  // "": the default of the daemon
+  std::vector<Address> resp, http;
+  struct Cluster {
+    std::string bind;  // "": alone
+    std::optional<std::string> self;
+    std::vector<std::string> peers;  // "host:port"
+    uint32_t roster_version = 1;
+    uint32_t size = 0;  // 0: as many as peers
+    Duration sync_interval = std::chrono::milliseconds(100);  // 1 ms to 1 min
+    std::optional<Duration> isolation_after;  // nullopt: max(2 s, 10 sync intervals)
+    std::optional<Duration> lease;            // nullopt: 10 sync intervals
+  } cluster;
+  uint64_t table_keys = 1'048'576;
+  struct Limits {
+    uint64_t connections = 10'000, key_bytes = 1'024, pipeline_bytes = 1'048'576, waiting = 65'536, registers = 1'048'576;
+  } limits;
+  uint32_t workers = 0;  // 0: cores - 2, at least 1
+  Rule inline_rule;      // name kInlineRule
+  std::vector<Rule> rules;
+};
+
+struct Parsed {
+  Config config;                  // meaningful where errors is empty
+  std::vector<Problem> errors;    // in order of place
+  std::vector<Problem> warnings;  // legal but unwise: what, and what to change
+};
+
+Parsed parse_config(std::string_view text);
+// Checks that need the whole: used again after command line flags were laid over the file.
+std::vector<Problem> validate(const Config& config);
+// What is legal but unwise on this cluster: a floor of 0, a window that cannot lease in time, a fleet of two, ...
+std::vector<Problem> advice(const Config& config);
+// "FILE:11:51: rules[0].brust: unknown field; did you mean \"burst\"?"
+std::string format_problem(std::string_view file, const Problem& problem);
+// The whole configuration with every default written out, as JSON that parse_config reads back to the same.
+std::string print_config(const Config& config);
+
+// One number and one unit: ns us ms s m h d. The error says what is wrong.
+Result<Duration> parse_duration(std::string_view text);
+std::string format_duration(Duration d);  // shortest exact form: "100ms", "90s", "1d"
+
+}  // namespace tally

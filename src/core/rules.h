@@ -1,0 +1,118 @@
+// Rules: named limits, immutable once built.
+//
+// Thread rule: a RuleSet never changes after construction and is shared by pointer to const.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "base/hash.h"
+#include "base/time.h"
+
+namespace tally {
+
+enum class Algorithm : uint8_t { sliding_window, fixed_window, token_bucket };
+enum class OnIsolation : uint8_t { share, open, closed };
+enum class OnAmnesia : uint8_t { forget, deny };
+
+inline constexpr uint32_t kLimitMax = uint32_t{1} << 31;
+inline constexpr Duration kWindowMin = std::chrono::milliseconds(10);
+inline constexpr Duration kWindowMax = std::chrono::hours(24 * 366);
+inline constexpr uint32_t kPartsPerMillion = 1'000'000;
+inline constexpr std::string_view kInlineRule = "(inline)";
+
+// The part e of a limit that the fleet may admit on top of it. Counted in millionths, so that every node
+// computes the same whole numbers. Above 100 % a bound means nothing better than `unbounded` does.
+struct Overcount {
+  uint32_t ppm = 50'000;  // 0 (strict) to 1,000,000
+  bool unbounded = false;
+  friend bool operator==(const Overcount&, const Overcount&) = default;
+};
+
+// floor(e * L); 0 for a strict rule. Requires a bounded e.
+constexpr uint32_t overcount_budget(uint32_t limit, Overcount e) {
+  return static_cast<uint32_t>(uint64_t{limit} * e.ppm / kPartsPerMillion);
+}
+
+// A node's place in the split of the overcount budget: `rank` in [0, size). A fleet of one has size 1.
+struct Share {
+  uint32_t rank = 0;
+  uint32_t size = 1;
+};
+
+// What this node may admit without a word to anyone: its part of floor(e * L), split exactly over `size` nodes, the
+// remainder by rank; 0 in a fleet of one (which needs none), and for a rank at or above `size`; L where unbounded.
+uint32_t floor_of(uint32_t limit, Overcount e, Share share);
+
+// The numbers behind a decision. For a window: `limit` per `window`. For a token bucket: `limit` is the burst, one token
+// comes back every `emission`, and `window` is 0.
+struct Limit {
+  Algorithm algorithm = Algorithm::sliding_window;
+  uint32_t limit = 1;        // 1 to kLimitMax
+  uint32_t floor = 0;        // floor_of for this node; for a bucket in tokens
+  Duration window{0};        // windows only: kWindowMin to kWindowMax
+  Duration emission{0};      // buckets only: rate_period / rate_count rounded up to a whole nanosecond
+  Duration floor_emission{0};  // buckets only: emission * size / e, the emission of this node's floor bucket; 0: no floor
+
+  Duration burst_span() const { return emission * static_cast<int64_t>(limit); }  // burst / rate
+  friend bool operator==(const Limit&, const Limit&) = default;
+};
+
+// The largest burst / rate of a bucket: 2^55 ns (417 days), so that a lease's amount fits its 56 bits.
+inline constexpr Duration kBurstSpanMax{int64_t{1} << 55};
+
+struct Rule {
+  std::string name;
+  uint16_t id = 0;  // its place in the RuleSet
+  Limit limit;
+  uint32_t rate_count = 0;  // buckets: rate_count tokens per rate_period, as configured
+  Duration rate_period{0};
+  Overcount max_overcount;
+  OnIsolation on_isolation = OnIsolation::share;
+  OnAmnesia on_amnesia = OnAmnesia::forget;
+  Duration wait = std::chrono::milliseconds(20);  // 0: never wait
+  bool shadow = false;
+  std::string comment;
+
+  // Set by RuleSet.
+  uint64_t seed = 0;  // rule_seed_of(name)
+  IdKey id_key{};     // rule_id_key(name, fleet's id key)
+};
+
+// What the fleet may admit in a window at most: L + floor(e*L); where unbounded, size * L. Isolated adds what the policy
+// adds: closed nothing; share one more L; open L for each node. Both saturate at 2^63.
+uint64_t bound_of(const Rule& rule, uint32_t size);
+uint64_t bound_isolated_of(const Rule& rule, uint32_t size);
+
+// A limit that came with a call (CL.THROTTLE) under the settings of `rule` (the inline rule).
+// Requires burst in [1, kLimitMax], count >= 1, period > 0, burst * period / count <= kBurstSpanMax.
+Limit inline_limit(const Rule& rule, Share share, uint32_t burst, uint32_t count, Duration period);
+
+class RuleSet {
+ public:
+  // `rules` in configured order, names unique; `inline_rule` carries only max_overcount, on_isolation, on_amnesia, wait.
+  // Fills in id, seed, id_key, limit.floor and limit.floor_emission.
+  RuleSet(std::vector<Rule> rules, Rule inline_rule, Share share, const IdKey& id_key);
+
+  const Rule* find(std::string_view name) const;  // nullptr where there is none; "(inline)" finds the inline rule
+  const Rule& by_id(uint16_t id) const { return rules_[id]; }
+  const Rule& inline_rule() const { return rules_.back(); }
+  const std::vector<Rule>& all() const { return rules_; }  // the named ones in order, then the inline rule
+  Share share() const { return share_; }
+  std::string nearest(std::string_view name) const;  // for "did you mean"; "" where nothing is near
+
+ private:
+  struct Hash {
+    using is_transparent = void;
+    size_t operator()(std::string_view s) const { return std::hash<std::string_view>{}(s); }
+  };
+  std::vector<Rule> rules_;
+  std::unordered_map<std::string, uint16_t, Hash, std::equal_to<>> by_name_;
+  Share share_;
+};
+
+}  // namespace tally
