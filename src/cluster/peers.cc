@@ -1,0 +1,99 @@
+#include "cluster/peers.h"
+
+#include <algorithm>
+
+namespace tally {
+
+namespace {
+
+constexpr uint64_t kRoundTripMaxNs = 60'000'000'000;                // longer is a mistake, not a network
+constexpr int64_t kSkewMaxNs = int64_t{366} * 86'400'000'000'000;  // shown at most
+
+}  // namespace
+
+Duration up_within(Duration sync_interval) {
+  return std::max<Duration>(std::chrono::seconds(1), sync_interval * 5);
+}
+
+Peers::Peers(const Roster& roster, uint16_t self, Duration sync_interval)
+    : peers_(roster.count()), self_(self), up_within_(up_within(sync_interval)) {}
+
+Peers::Heard Peers::hear(uint16_t rank, const Header& header, Now now) {
+  Peer& peer = peers_[rank];
+  if (header.incarnation < peer.incarnation) return Heard::older_life;
+  if (header.incarnation > peer.incarnation) {
+    const uint64_t bytes_in = peer.bytes_in, bytes_out = peer.bytes_out, sequence_out = peer.sequence_out;
+    peer = Peer{};
+    peer.incarnation = header.incarnation;
+    peer.bytes_in = bytes_in;
+    peer.bytes_out = bytes_out;
+    peer.sequence_out = sequence_out;  // ours to count: it belongs to this node's life, not to the peer's
+    peer.remembered = header.incarnation;
+  }
+  // Old sequence numbers are only late, and late entries are harmless (all numbers are cumulative); the same number twice
+  // in a row is a duplicate, which is harmless too. Both still prove that the peer lives, but carry no newer clock.
+  const bool newest = header.sequence > peer.sequence_in;
+  peer.heard = now.mono;
+  peer.heard_of = now.mono;
+  if (!newest) return Heard::replayed;
+  peer.sequence_in = header.sequence;
+  peer.echo_mono_ns = header.sent_mono_ns;
+  peer.echo_at = now.mono;
+  const auto own_clock = static_cast<uint64_t>(nanos(now.mono));
+  if (header.echo_mono_ns != 0 && header.echo_mono_ns <= own_clock) {
+    const uint64_t elapsed = own_clock - header.echo_mono_ns;
+    if (header.echo_held_ns <= elapsed && elapsed - header.echo_held_ns < kRoundTripMaxNs) {
+      const Duration sample(static_cast<int64_t>(elapsed - header.echo_held_ns));
+      peer.round_trip = peer.round_trip == Duration(0) ? sample : (peer.round_trip * 7 + sample) / 8;
+    }
+  }
+  int64_t ahead = 0;  // a hostile wall clock must not overflow
+  if (__builtin_sub_overflow(header.sent_wall_ns, nanos(now.wall), &ahead)) return Heard::fine;
+  peer.clock_skew = Duration(std::clamp(ahead, -kSkewMaxNs, kSkewMaxNs)) + peer.round_trip / 2;
+  return Heard::fine;
+}
+
+void Peers::hear_of(uint16_t rank, uint64_t incarnation, MonoTime at) {
+  Peer& peer = peers_[rank];
+  if (incarnation < peer.incarnation) return;
+  peer.remembered = std::max(peer.remembered, incarnation);
+  peer.heard_of = std::max(peer.heard_of, at);
+}
+
+void Peers::stamp(uint16_t rank, Header& header, Now now) {
+  Peer& peer = peers_[rank];
+  header.sequence = ++peer.sequence_out;
+  header.sent_mono_ns = static_cast<uint64_t>(nanos(now.mono));
+  header.sent_wall_ns = nanos(now.wall);
+  header.echo_mono_ns = peer.echo_mono_ns;
+  header.echo_held_ns = peer.echo_mono_ns == 0 ? 0 : static_cast<uint64_t>(nanos(now.mono - peer.echo_at));
+}
+
+bool Peers::up(uint16_t rank, MonoTime now) const {
+  if (rank == self_) return true;
+  const Peer& peer = peers_[rank];
+  return peer.remembered != 0 && now - peer.heard_of <= up_within_;
+}
+
+Duration Peers::round_trip(uint16_t rank) const {
+  if (rank == self_) return Duration(0);
+  return peers_[rank].round_trip == Duration(0) ? kRoundTripAssumed : peers_[rank].round_trip;
+}
+
+Duration Peers::group_round_trip(const Group& group) const {
+  Duration nearest = Duration::max();
+  for (size_t i = 0; i < group.size; ++i)
+    if (group.rank[i] != self_) nearest = std::min(nearest, round_trip(group.rank[i]));
+  return nearest == Duration::max() ? Duration(0) : nearest;
+}
+
+bool Peers::majority_heard(const Group& group, MonoTime now, Duration within) const {
+  size_t heard = 0;
+  for (size_t i = 0; i < group.size; ++i) {
+    const uint16_t rank = group.rank[i];
+    if (rank == self_ || (peers_[rank].incarnation != 0 && now - peers_[rank].heard <= within)) ++heard;
+  }
+  return heard >= group.majority();
+}
+
+}  // namespace tally

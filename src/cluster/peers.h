@@ -1,0 +1,69 @@
+// Who is there: what this node knows of every other one from the datagrams that arrive.
+//
+// Thread rule: the cluster thread's. Liveness only chooses whom to ask; the bound never depends on it.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "base/time.h"
+#include "cluster/roster.h"
+#include "cluster/wire.h"
+
+namespace tally {
+
+// When a peer counts as up: heard (from itself or by gossip) within max(1 s, 5 sync intervals).
+Duration up_within(Duration sync_interval);
+
+struct Peer {
+  // The newest life heard of it; `incarnation` 0: never heard.
+  uint64_t incarnation = 0;
+  uint64_t remembered = 0;  // the highest incarnation ever heard
+  uint64_t sequence_in = 0, sequence_out = 0;
+  MonoTime heard{};         // itself, directly
+  MonoTime heard_of{};      // directly or by gossip
+  uint64_t echo_mono_ns = 0;  // its newest sent_mono_ns, to be echoed
+  MonoTime echo_at{};
+  Duration round_trip{0};   // smoothed (Jacobson 1988: 7/8 old + 1/8 new), 0: not measured
+  Duration clock_skew{0};   // its wall clock less ours, at half the round trip
+  uint64_t rules = 0;       // fingerprint of its rules, 0: not told
+  bool answered_hello = false;
+  bool roster_mismatch = false;
+  uint64_t bytes_in = 0, bytes_out = 0;
+};
+
+class Peers {
+ public:
+  Peers(const Roster& roster, uint16_t self, Duration sync_interval);
+
+  enum class Heard : uint8_t { fine, replayed, older_life };
+  // Takes in a header from `rank`. older_life: a newer incarnation of that name was heard before.
+  Heard hear(uint16_t rank, const Header& header, Now now);
+  // Gossip: somebody heard `rank` at `at`.
+  void hear_of(uint16_t rank, uint64_t incarnation, MonoTime at);
+
+  // Fills in what a header to `rank` carries of times and sequence.
+  void stamp(uint16_t rank, Header& header, Now now);
+
+  bool up(uint16_t rank, MonoTime now) const;
+  // Round trip to `rank`: 0 to oneself, the measured one, else `kRoundTripAssumed`.
+  Duration round_trip(uint16_t rank) const;
+  // The nearest of the others of a group: the round trip that a mark costs. 0 for a group of one.
+  Duration group_round_trip(const Group& group) const;
+  // Whether a majority of the group, this node included, was heard directly within `within`.
+  bool majority_heard(const Group& group, MonoTime now, Duration within) const;
+
+  Peer& operator[](uint16_t rank) { return peers_[rank]; }
+  const Peer& operator[](uint16_t rank) const { return peers_[rank]; }
+  size_t count() const { return peers_.size(); }
+  uint16_t self() const { return self_; }
+
+  static constexpr Duration kRoundTripAssumed = std::chrono::milliseconds(1);
+
+ private:
+  std::vector<Peer> peers_;
+  const uint16_t self_;
+  const Duration up_within_;
+};
+
+}  // namespace tally

@@ -1,0 +1,57 @@
+#include "cluster/standing.h"
+
+#include <algorithm>
+
+namespace tally {
+
+Duration look_ahead(Duration sync_interval) {
+  return std::max<Duration>(std::chrono::seconds(1), sync_interval * 4);
+}
+
+Standing::Standing(bool first_life, WallTime reckoned_start, Duration sync_interval, bool fleet, Now now)
+    : state_(first_life && fleet ? State::asking : State::settled),
+      first_life_(first_life),
+      reckoned_start_(std::max(reckoned_start, now.wall)),
+      started_(now.mono),
+      clock_(now.wall),
+      look_ahead_(look_ahead(sync_interval)) {}
+
+bool Standing::tick(Now now, bool all_peers_answered) {
+  clock_ = std::max(clock_, now.wall);
+  if (state_ != State::asking) return false;
+  if (!all_peers_answered && now.mono - started_ < kAskFirst) return false;
+  state_ = State::settled;
+  return true;
+}
+
+void Standing::remembered(Now now) {
+  if (!first_life_) return;
+  first_life_ = false;
+  // The horizon of the earlier life is lost with its state file; it may have voted up to the look-ahead from now.
+  reckoned_start_ = std::max(clock_, now.wall);
+}
+
+void Standing::cloned() { state_ = State::shut; }
+
+bool Standing::may_vote(WallTime window_begins) const {
+  if (state_ != State::settled) return false;
+  if (window_begins > clock_ + look_ahead_) return false;
+  return first_life_ || window_begins >= reckoned_start_ + look_ahead_;
+}
+
+bool Standing::may_vote_bucket(Duration keep, Now now) const {
+  if (state_ != State::settled) return false;
+  return first_life_ || now.mono - started_ >= keep;
+}
+
+WallTime Standing::floors_from() const {
+  if (state_ != State::settled) return WallTime::max();
+  return first_life_ ? WallTime::min() : reckoned_start_;
+}
+
+MonoTime Standing::buckets_empty_at() const {
+  if (state_ != State::settled) return MonoTime::max();
+  return first_life_ ? MonoTime::min() : started_;
+}
+
+}  // namespace tally

@@ -1,0 +1,52 @@
+// What this life of a node may do: floors, votes and natural ownership after a start.
+//
+// Thread rule: the cluster thread's.
+//
+// A first life may do everything, but asks first: for kAskFirst, or until all peers answered, it has no floor and no vote, and
+// where a peer remembers another life it is none. A later life has no floor in windows that began before its (reckoned)
+// start, and no vote and no natural ownership in windows that begin before its start plus the look-ahead: its last
+// life may have spent and voted there. The clock that decides is its own and never goes back.
+#pragma once
+
+#include <cstdint>
+
+#include "base/time.h"
+
+namespace tally {
+
+// How far ahead of its beginning a window may be voted for or granted in.
+Duration look_ahead(Duration sync_interval);
+
+inline constexpr Duration kAskFirst = std::chrono::milliseconds(500);
+inline constexpr Duration kAskEvery = std::chrono::milliseconds(50);
+
+class Standing {
+ public:
+  // `reckoned_start`: a later life's, the larger of the clock at its start and the horizon its last life left.
+  Standing(bool first_life, WallTime reckoned_start, Duration sync_interval, bool fleet, Now now);
+
+  // Moves the clock on. Returns true once, when the start is over and floors open (see floors_from).
+  bool tick(Now now, bool all_peers_answered);
+  void remembered(Now now);  // a peer knew an earlier life of this name: this is no first life
+  void cloned();             // an older life of this name is still alive: no floor, no vote, no ownership, ever
+
+  bool over() const { return state_ != State::asking; }
+  bool is_clone() const { return state_ == State::shut; }
+  WallTime clock() const { return clock_; }  // the latest wall time seen; never falls
+
+  bool may_vote(WallTime window_begins) const;  // also the rule for natural ownership
+  bool may_vote_bucket(Duration keep, Now now) const;
+  WallTime floors_from() const;      // WallTime::max() while there are none
+  MonoTime buckets_empty_at() const;  // floor buckets fill from here; long past for a first life
+
+ private:
+  enum class State : uint8_t { asking, settled, shut };
+  State state_;
+  bool first_life_;
+  WallTime reckoned_start_;
+  MonoTime started_;
+  WallTime clock_;
+  const Duration look_ahead_;
+};
+
+}  // namespace tally
