@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/hash.h"
@@ -32,25 +33,29 @@ struct Group {
 
 class Roster {
  public:
-  // `entries`: unique, in any order, 1 to kRosterMax; a node's rank is its place in the sorted list. `size` is
-  // cluster.size (the split of the floors), at least the number of entries.
+  // `entries`: unique, in any order, 1 to kRosterMax; a node's rank is its place in the sorted list. `size`
+  // is cluster.size (the split of the floors), at least the number of entries.
   Roster(std::vector<std::string> entries, uint32_t version, uint32_t size, const IdKey& key);
 
   size_t count() const { return entries_.size(); }
   uint32_t version() const { return version_; }
   uint32_t size() const { return size_; }
-  uint64_t hash() const { return hash_; }  // of (sorted list, size): equal lists have equal hashes on every node
+  uint64_t hash() const {
+    return hash_;
+  }  // of (sorted list, size): equal lists have equal hashes on every node
   const std::string& entry(uint16_t rank) const { return entries_[rank]; }
   NodeId id(uint16_t rank) const { return ids_[rank]; }
   std::optional<uint16_t> rank_of(NodeId id) const;
   std::optional<uint16_t> rank_of(const std::string& entry) const;
 
-  // Highest random weight (Thaler and Ravishankar 1998): the three largest mix(key, node), all where there are fewer.
+  // Highest random weight (Thaler and Ravishankar 1998): the three largest mix(key, node), all where there
+  // are fewer.
   Group group(const WireId& key) const;
 
  private:
-  std::vector<std::string> entries_;  // sorted
-  std::vector<NodeId> ids_;           // by rank
+  std::vector<std::string> entries_;                // sorted
+  std::vector<NodeId> ids_;                         // by rank
+  std::vector<std::pair<NodeId, uint16_t>> by_id_;  // sorted
   uint32_t version_;
   uint32_t size_;
   uint64_t hash_ = 0;

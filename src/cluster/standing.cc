@@ -4,6 +4,14 @@
 
 namespace tally {
 
+namespace {
+
+// Far enough for every bucket (kBurstSpanMax is 2^55 ns), near enough that adding to them overflows nothing.
+constexpr MonoTime kLongPast{Duration(-(int64_t{1} << 57))};
+constexpr MonoTime kNever{Duration(int64_t{1} << 61)};
+
+}  // namespace
+
 Duration look_ahead(Duration sync_interval) {
   return std::max<Duration>(std::chrono::seconds(1), sync_interval * 4);
 }
@@ -50,8 +58,8 @@ WallTime Standing::floors_from() const {
 }
 
 MonoTime Standing::buckets_empty_at() const {
-  if (state_ != State::settled) return MonoTime::max();
-  return first_life_ ? MonoTime::min() : started_;
+  if (state_ != State::settled) return kNever;
+  return first_life_ ? kLongPast : started_;
 }
 
 }  // namespace tally

@@ -174,16 +174,18 @@ struct Datagram {
   friend bool operator==(const Datagram&, const Datagram&) = default;
 };
 
-// Packs entries to one receiver into as few datagrams as hold them.
+// Packs entries to one receiver into as few datagrams as hold them. One buffer, filled in place. A negative Duration is
+// written as 0.
 class DatagramWriter {
  public:
   DatagramWriter(const Header& header, const IdKey& key);
   // False where the entry does not fit any more: take finish()'s bytes and start a new writer.
   bool add(const Entry& entry);
   bool empty() const;  // no entries yet
-  Bytes finish();      // header, entries, hash
+  Bytes finish();      // header, entries, hash; once: nothing may be asked of the writer afterwards
 
  private:
+  Header header_;  // entries are written relative to it
   Bytes bytes_;
   size_t header_bytes_ = 0;
   IdKey key_;
@@ -192,7 +194,8 @@ class DatagramWriter {
 enum class DecodeError : uint8_t { none, too_short, too_long, bad_magic, version, forged, malformed };
 std::string_view decode_error_name(DecodeError error);  // "too_short", ... for metrics
 
-// Reads a datagram; on anything but none `out` is unspecified.
+// Reads a datagram; on anything but none `out` is unspecified. An entry with a number that its struct, core/rules.h or
+// Duration cannot hold makes the datagram malformed.
 DecodeError decode(std::span<const uint8_t> bytes, const IdKey& key, Datagram& out);
 
 }  // namespace tally

@@ -1,0 +1,65 @@
+#include "cluster/mail.h"
+
+namespace tally {
+
+Mail::Mail(const Roster& roster, uint16_t self, uint64_t incarnation, const IdKey& key)
+    : roster_(roster), self_(self), incarnation_(incarnation), key_(key), queued_(roster.count()) {}
+
+void Mail::send(uint16_t to, Entry entry) {
+  if (to == self_) {
+    local_.push_back(std::move(entry));
+    return;
+  }
+  if (queued_[to].empty()) busy_.push_back(to);
+  queued_[to].push_back(std::move(entry));
+}
+
+bool Mail::pop_local(Entry& out) {
+  if (local_.empty()) return false;
+  out = std::move(local_.front());
+  local_.pop_front();
+  return true;
+}
+
+Header Mail::header_to(NodeId receiver) const {
+  Header header;
+  header.sender = roster_.id(self_);
+  header.receiver = receiver;
+  header.incarnation = incarnation_;
+  header.roster_version = roster_.version();
+  header.roster_hash = roster_.hash();
+  return header;
+}
+
+void Mail::answer_source(NodeId receiver, const Entry& entry, Now now) {
+  Header header = header_to(receiver);
+  header.sequence = 1;
+  header.sent_mono_ns = static_cast<uint64_t>(nanos(now.mono));
+  header.sent_wall_ns = nanos(now.wall);
+  DatagramWriter writer(header, key_);
+  CHECK_THAT(writer.add(entry));
+  out_.push_back({self_, true, writer.finish()});
+  ++datagrams_;
+  ++entries_[entry.index()];
+}
+
+void Mail::flush(Peers& peers, Now now) {
+  for (const uint16_t rank : busy_) {
+    auto& entries = queued_[rank];
+    size_t next = 0;
+    while (next < entries.size()) {
+      Header header = header_to(roster_.id(rank));
+      peers.stamp(rank, header, now);
+      DatagramWriter writer(header, key_);
+      while (next < entries.size() && writer.add(entries[next])) ++entries_[entries[next++].index()];
+      CHECK_THAT(!writer.empty());  // every entry of ours fits an empty datagram
+      out_.push_back({rank, false, writer.finish()});
+      peers[rank].bytes_out += out_.back().bytes.size();
+      ++datagrams_;
+    }
+    entries.clear();
+  }
+  busy_.clear();
+}
+
+}  // namespace tally

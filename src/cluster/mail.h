@@ -1,0 +1,55 @@
+// What a node has to say, until it goes out: entries by receiver, packed into datagrams; entries to itself stay inside.
+//
+// Thread rule: the cluster thread's.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <utility>
+#include <vector>
+
+#include "base/fail.h"
+#include "cluster/peers.h"
+#include "cluster/roster.h"
+#include "cluster/wire.h"
+
+namespace tally {
+
+struct Outgoing {
+  uint16_t to = 0;       // rank
+  bool to_source = false;  // instead: to where the datagram just received came from, whoever that is
+  Bytes bytes;
+};
+
+class Mail {
+ public:
+  Mail(const Roster& roster, uint16_t self, uint64_t incarnation, const IdKey& key);
+
+  // Queues an entry. To oneself: see pop_local.
+  void send(uint16_t to, Entry entry);
+  // A datagram of its own to wherever the one just received came from.
+  void answer_source(NodeId receiver, const Entry& entry, Now now);
+  bool pop_local(Entry& out);
+  // Packs all that is queued for others.
+  void flush(Peers& peers, Now now);
+  std::vector<Outgoing> take() { return std::exchange(out_, {}); }
+
+  uint64_t datagrams() const { return datagrams_; }
+  const uint64_t* entries() const { return entries_; }  // by kind, kEntryKinds of them
+
+ private:
+  Header header_to(NodeId receiver) const;
+
+  const Roster& roster_;
+  const uint16_t self_;
+  const uint64_t incarnation_;
+  const IdKey key_;
+  std::vector<std::vector<Entry>> queued_;  // by rank
+  std::vector<uint16_t> busy_;              // ranks with something queued
+  std::deque<Entry> local_;
+  std::vector<Outgoing> out_;
+  uint64_t datagrams_ = 0;
+  uint64_t entries_[kEntryKinds]{};
+};
+
+}  // namespace tally

@@ -1,0 +1,144 @@
+#include "cluster/registers.h"
+
+#include <algorithm>
+
+#include "core/windows.h"
+
+namespace tally {
+
+namespace {
+
+// Clocks of two hosts do not run alike; a member keeps a bucket's mark this much longer than it was told (1/32, three
+// times the 1 % that the bound allows clocks to differ).
+constexpr Duration with_margin(Duration d) { return d + d / 32; }
+
+// Longer than any bucket's C; what claims more is not from a node of ours.
+constexpr Duration kRemainingMax = kBurstSpanMax * 4;
+
+// More windows ahead than any look-ahead holds; keeps a hostile number from overflowing the arithmetic.
+constexpr int64_t kWindowsAheadMax = 1 << 20;
+
+}  // namespace
+
+Registers::Registers(size_t entries_max, const Standing& standing) : entries_max_(entries_max), standing_(standing) {}
+
+std::optional<Accepted> Registers::accept(const Mark& mark, Now now) {
+  if (mark.length <= Duration(0)) return std::nullopt;
+  return mark.window == 0 ? accept_bucket(mark, now) : accept_window(mark);
+}
+
+Registers::Entry* Registers::open(const RegisterKey& key, const Mark& mark) {
+  auto found = entries_.find(key);
+  if (found != entries_.end()) return &found->second;
+  if (entries_.size() >= entries_max_) {
+    ++refused_full_;
+    return nullptr;
+  }
+  Entry& entry = entries_[key];
+  entry.length = mark.length;
+  return &entry;
+}
+
+std::optional<Accepted> Registers::accept_window(const Mark& mark) {
+  const Duration length = mark.length;
+  if (length < kWindowMin || length > kWindowMax) return std::nullopt;
+  const int64_t running = window_at(standing_.clock(), length);
+  // A sliding window is closed for good once it was left (see may_tell); a fixed one may hear a late owner out.
+  const int64_t oldest = mark.sliding ? running : running - 1;
+  if (mark.window < oldest || mark.window > running + kWindowsAheadMax ||
+      mark.window > window_at(standing_.clock() + look_ahead_max(), length) ||
+      !standing_.may_vote(window_start(mark.window, length))) {
+    ++refused_no_vote_;
+    return std::nullopt;
+  }
+  Entry* entry = open({mark.key, mark.window}, mark);
+  if (entry == nullptr) return std::nullopt;
+
+  Accepted answer;
+  answer.key = mark.key;
+  answer.window = mark.window;
+  if (mark.ballot < entry->promised) {
+    answer.ballot = entry->promised;
+    answer.refused = true;
+    answer.mark = entry->mark;
+    return answer;
+  }
+  entry->promised = mark.ballot;
+  entry->mark_ballot = mark.ballot;
+  entry->mark = std::max(entry->mark, mark.mark);
+  answer.ballot = mark.ballot;
+  answer.mark = entry->mark;
+  if (mark.sliding && may_tell(mark.window - 1, length)) {
+    answer.previous_told = true;
+    const auto before = entries_.find({mark.key, mark.window - 1});
+    if (before != entries_.end()) {
+      answer.previous_ballot = before->second.mark_ballot;
+      answer.previous_mark = before->second.mark;
+    }
+  }
+  return answer;
+}
+
+std::optional<Accepted> Registers::accept_bucket(const Mark& mark, Now now) {
+  if (!standing_.may_vote_bucket(mark.length, now) || mark.length > kRemainingMax ||
+      mark.mark > static_cast<uint64_t>(nanos(kRemainingMax))) {
+    ++refused_no_vote_;
+    return std::nullopt;
+  }
+  const RegisterKey key{mark.key, 0};
+  const auto found = entries_.find(key);
+  if (found != entries_.end() && over(key, found->second, now)) entries_.erase(found);
+  Entry* entry = open(key, mark);
+  if (entry == nullptr) return std::nullopt;
+
+  Accepted answer;
+  answer.key = mark.key;
+  answer.number = mark.number;
+  if (mark.ballot < entry->promised) {
+    answer.ballot = entry->promised;
+    answer.refused = true;
+    return answer;
+  }
+  entry->promised = mark.ballot;
+  entry->mark_ballot = mark.ballot;
+  entry->length = std::max(entry->length, mark.length);
+  entry->until = std::max(entry->until, now.mono + with_margin(Duration(static_cast<int64_t>(mark.mark))));
+  entry->touched = now.mono;
+  answer.ballot = mark.ballot;
+  answer.mark = mark.mark;
+  return answer;
+}
+
+std::optional<Registers::Told> Registers::look(const WireId& key, int64_t window, Now now) const {
+  const RegisterKey k{key, window};
+  const auto found = entries_.find(k);
+  if (found == entries_.end() || over(k, found->second, now)) return std::nullopt;
+  if (window != 0) return Told{found->second.mark_ballot, found->second.mark};
+  return Told{found->second.mark_ballot, static_cast<uint64_t>(std::max<int64_t>(0, nanos(found->second.until - now.mono)))};
+}
+
+bool Registers::may_tell(int64_t window, Duration length) const {
+  return window_at(standing_.clock(), length) > window && standing_.may_vote(window_start(window, length));
+}
+
+bool Registers::over(const RegisterKey& key, const Entry& entry, Now now) const {
+  if (key.window == 0) return now.mono - entry.touched >= entry.length;
+  return window_at(standing_.clock(), entry.length) > key.window + 2;
+}
+
+void Registers::expire(Now now) {
+  constexpr size_t kBucketsAtATime = 64;
+  if (entries_.empty()) return;
+  for (size_t i = 0; i < kBucketsAtATime; ++i) {
+    if (sweep_bucket_ >= entries_.bucket_count()) sweep_bucket_ = 0;
+    for (auto it = entries_.begin(sweep_bucket_); it != entries_.end(sweep_bucket_);) {
+      const RegisterKey key = it->first;
+      const bool gone = over(key, it->second, now);
+      ++it;  // the local iterator must leave the node before it is erased
+      if (gone) entries_.erase(key);
+    }
+    ++sweep_bucket_;
+  }
+}
+
+}  // namespace tally

@@ -1,0 +1,84 @@
+// The register of marks: what this node, as a member of a key's group, has promised and accepted.
+//
+// Thread rule: the cluster thread's.
+//
+// One entry per (key, window): the ballot promised, the largest mark accepted and its ballot. A mark is the most that owners
+// up to its ballot may ever have outstanding there; it only grows. Losing an entry while its window runs would break the
+// bound, so none is ever evicted: a full table refuses new keys (counted; may only deny more).
+//
+// A sliding window's entry is closed by the clock: once this node's own clock has left window w it accepts nothing more in
+// w, and may tell what it has of w to the owner of w + 1. Bucket entries (window 0) live in time: an entry idle for its
+// `keep` is forgotten, as nothing issued under it can still be spent.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <unordered_map>
+
+#include "base/time.h"
+#include "cluster/standing.h"
+#include "cluster/wire.h"
+
+namespace tally {
+
+struct RegisterKey {
+  WireId key;
+  int64_t window = 0;
+  friend bool operator==(const RegisterKey&, const RegisterKey&) = default;
+};
+
+struct RegisterKeyHash {
+  size_t operator()(const RegisterKey& k) const {
+    return static_cast<size_t>(mix(k.key.word() ^ mix(static_cast<uint64_t>(k.window))));
+  }
+};
+
+class Registers {
+ public:
+  // `entries_max`: how many marks are kept at once.
+  Registers(size_t entries_max, const Standing& standing);
+
+  // Answers a mark: accepted, refused with the promised ballot, or nullopt where this node has no vote there (it must
+  // not answer) or no room.
+  std::optional<Accepted> accept(const Mark& mark, Now now);
+
+  // What there is of (key, window): nullopt where there is no entry. For a bucket the mark is time remaining.
+  struct Told {
+    Ballot ballot;
+    uint64_t mark = 0;
+  };
+  std::optional<Told> look(const WireId& key, int64_t window, Now now) const;
+
+  // Whether this node may tell (key, window) as the window before the running one: its clock has left it, and it had a vote.
+  bool may_tell(int64_t window, Duration length) const;
+
+  // Forgets what is over. Cheap when called often: looks at a part of the table at a time.
+  void expire(Now now);
+
+  size_t size() const { return entries_.size(); }
+  uint64_t refused_full() const { return refused_full_; }
+  uint64_t refused_no_vote() const { return refused_no_vote_; }
+
+ private:
+  struct Entry {
+    Ballot promised;
+    Ballot mark_ballot;
+    uint64_t mark = 0;     // windows
+    MonoTime until{};      // buckets: the mark on this node's own clock
+    MonoTime touched{};    // buckets: last accepted
+    Duration length{0};    // windows: W; buckets: keep
+  };
+  bool over(const RegisterKey& key, const Entry& entry, Now now) const;
+  std::optional<Accepted> accept_window(const Mark& mark);
+  std::optional<Accepted> accept_bucket(const Mark& mark, Now now);
+  Entry* open(const RegisterKey& key, const Mark& mark);
+
+  const size_t entries_max_;
+  const Standing& standing_;
+  std::unordered_map<RegisterKey, Entry, RegisterKeyHash> entries_;
+  size_t sweep_bucket_ = 0;
+  uint64_t refused_full_ = 0;
+  uint64_t refused_no_vote_ = 0;
+};
+
+}  // namespace tally
