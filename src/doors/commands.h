@@ -1,0 +1,125 @@
+// RESP commands -> typed requests, and typed answers -> RESP replies. Pure: whoever owns the limiter, the
+// clocks and the sockets stands between the two.
+//
+// Thread rule: pure functions; a Connection belongs to the thread that reads it. Total over any arguments.
+// The decide path (CL.THROTTLE, TALLY.TAKE) allocates nothing once `reply` has grown. Units: seconds in
+// CL.THROTTLE and its reply, milliseconds in all other replies.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include "base/time.h"
+#include "core/limiter.h"
+#include "core/rules.h"
+#include "doors/resp.h"
+
+namespace tally::resp {
+
+// What a client said about itself.
+struct Connection {
+  uint64_t id = 0;
+  int version = 2;  // HELLO
+  std::string name, library, library_version;
+};
+
+// What a command may be answered from. Valid for one batch; `rules` must outlive the requests made from it.
+struct Env {
+  const RuleSet* rules = nullptr;
+  size_t key_bytes_max = 1024;
+  std::string_view version;  // of tallyd
+  std::string_view node;
+  int64_t process_id = 0;
+  WallTime now{};
+  Duration uptime{0};
+  uint64_t connections = 0, connections_max = 0;
+  uint64_t commands = 0;  // answered since the start
+};
+
+// Why a command was refused before it became a question; what tallyd_errors_total counts by.
+enum class Fault : uint8_t { none, unknown_command, arguments, unknown_rule, authentication, protocol };
+std::string_view name_of(Fault fault);  // "unknown_command", ...
+
+struct Request {
+  enum class Kind : uint8_t {
+    answered,  // nothing to do: the reply is written already
+    take,      // limiter.take
+    peek,      // limiter.peek, with `cost`
+    give,      // `cost` to give back; then answer with the peek of cost 0
+    reset,     // +OK
+    del,       // `keys` under the inline rule; the number of them that had a count
+    explain,   // write_map
+    peers,     // write_table
+    stats,     // write_map
+  };
+  Kind kind = Kind::answered;
+  bool throttle = false;  // take and peek: the reply is write_throttle rather than write_six
+  bool barrier =
+      false;  // what came before is answered first, and nothing after it is read before it is answered
+  bool close = false;  // after the reply; what follows it on the connection is not read
+  Fault fault = Fault::none;
+  int version = 2;    // for the Writer of the reply: of the connection when the command was read
+  uint32_t cost = 1;  // above the limit: never possible (saturates at 2^32 - 1)
+  const Rule* rule = nullptr;
+  Limit limit;                         // the rule's, or what came with the call
+  std::string_view key;                // into the arguments
+  std::vector<std::string_view> keys;  // DEL alone
+};
+
+// Reads one command. Where the request is `answered`, its reply is appended to `reply`; otherwise nothing is,
+// and the reply is up to the caller. Who decides in batches hands in a scratch string and copies from it when
+// the turn comes. `request` is overwritten whole; it is a parameter so that it can be used again.
+void read_command(std::span<const std::string_view> args, Connection& connection, const Env& env,
+                  Request& request, std::string& reply);
+
+// The last of the six numbers.
+enum class Reason : uint8_t {
+  admitted = 0,
+  over_limit = 1,
+  no_grant = 2,
+  isolated = 3,
+  shadow = 4,  // refused, but the rule is in shadow: let through
+  blocked = 5,
+  exempt = 6,
+};
+std::string_view name_of(Reason reason);  // "admitted", "over_limit", ...
+Reason reason_of(const Answer& answer, const Rule& rule);
+// Of a peek: nobody waits in it, so a shortage that a grant would end counts as admitted.
+Reason reason_of_peek(const Answer& answer, const Rule& rule);
+constexpr bool is_limited(Reason reason) {
+  return reason == Reason::over_limit || reason == Reason::no_grant || reason == Reason::isolated ||
+         reason == Reason::blocked;
+}
+
+// True ceilings; -1 for a negative duration (was admitted, or never).
+int64_t seconds_up(Duration d);
+int64_t milliseconds_up(Duration d);
+
+// [limited, limit, remaining, retry_after s, reset_after s]; retry_after is at least 1 where there is a wait.
+void write_throttle(Writer& writer, const Answer& answer);
+// [limited, limit, remaining, retry_after ms, reset_after ms, reason]
+void write_six(Writer& writer, const Answer& answer, Reason reason);
+// One of the two, as the request wants it. For take, peek and give.
+void write_answer(Writer& writer, const Request& request, const Answer& answer);
+
+using Value = std::variant<int64_t, bool, double, std::string, std::vector<std::string>>;
+struct Field {
+  std::string name;
+  Value value;
+};
+struct Row {
+  std::string name;
+  std::vector<Field> fields;
+};
+void write_map(Writer& writer, std::span<const Field> fields);
+void write_table(Writer& writer, std::span<const Row> rows);  // a map of name -> map
+// What each rule says and what it promises on a cluster of this size. The inline rule comes last.
+std::vector<Row> describe_rules(const RuleSet& rules);
+// For EXPLAIN: what the answer would be now, and why, in a sentence.
+std::string sentence(const Answer& answer, const Rule& rule);
+
+}  // namespace tally::resp
