@@ -140,10 +140,7 @@ Bytes signed_bytes(Bytes bytes) {
   for (unsigned i = 0; i < 8; ++i) bytes.push_back(static_cast<uint8_t>(hash >> (8 * i)));
   return bytes;
 }
-Bytes unsigned_bytes(Bytes bytes) {
-  bytes.resize(bytes.size() - 8);
-  return bytes;
-}
+Bytes unsigned_bytes(const Bytes& bytes) { return Bytes(bytes.begin(), bytes.end() - 8); }
 void put_varint(Bytes& to, uint64_t n) {
   for (; n >= 0x80; n >>= 7) to.push_back(static_cast<uint8_t>(n | 0x80));
   to.push_back(static_cast<uint8_t>(n));
