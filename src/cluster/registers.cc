@@ -46,7 +46,6 @@ std::optional<Accepted> Registers::accept_window(const Mark& mark) {
   // A sliding window is closed for good once it was left (see may_tell); a fixed one may hear a late owner out.
   const int64_t oldest = mark.sliding ? running : running - 1;
   if (mark.window < oldest || mark.window > running + kWindowsAheadMax ||
-      mark.window > window_at(standing_.clock() + look_ahead_max(), length) ||
       !standing_.may_vote(window_start(mark.window, length))) {
     ++refused_no_vote_;
     return std::nullopt;

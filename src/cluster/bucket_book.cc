@@ -1,0 +1,228 @@
+#include "cluster/bucket_book.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace tally {
+
+namespace {
+
+// No honest amount is larger (see kBurstSpanMax); keeps sums of hostile ones from overflowing.
+constexpr uint64_t kAmountMax = uint64_t{1} << 57;
+
+// The owner keeps a lease this much longer than the lessee was told: clocks may run 1 % apart, and a report takes time.
+constexpr Duration owner_lease(Duration d) { return d + d * 3 / 100; }
+
+constexpr Duration signed_amount(uint64_t amount) { return Duration(static_cast<int64_t>(std::min(amount, kAmountMax))); }
+
+constexpr uint64_t amount_of(Duration d) { return d > Duration(0) ? static_cast<uint64_t>(nanos(d)) : 0; }
+
+}  // namespace
+
+Duration bucket_mark_max(Duration burst_span, Duration lease) { return burst_span + owner_lease(lease); }
+
+Duration bucket_keep(Duration burst_span, Duration lease) {
+  const Duration most = bucket_mark_max(burst_span, lease);
+  return most + most * 7 / 100;
+}
+
+Duration lease_for(Duration burst_span, Duration configured, Duration sync_interval) {
+  return std::min(configured, std::max(burst_span / 4, sync_interval * 4));
+}
+
+BucketBook::BucketBook(const Terms& terms, const Group& group, Ballot ballot, Duration lease)
+    : group_(group), ballot_(ballot) {
+  use_terms(terms, lease);
+}
+
+void BucketBook::use_terms(const Terms& terms, Duration lease) {
+  emission_ = terms.emission;
+  burst_span_ = terms.emission * static_cast<int64_t>(terms.limit);
+  lease_ = std::max(lease_, lease);
+}
+
+BucketBook::Leased* BucketBook::find(const LineKey& key) {
+  for (Leased& leased : lines_)
+    if (leased.line.key == key) return &leased;
+  return nullptr;
+}
+
+BucketBook::Leased& BucketBook::open(const LineKey& key, uint16_t rank) {
+  Leased& leased = lines_.emplace_back();
+  leased.line.key = key;
+  leased.line.rank = rank;
+  return leased;
+}
+
+uint64_t BucketBook::unreported() const {
+  uint64_t sum = 0;
+  for (const Leased& leased : lines_) sum += leased.unreported();
+  return sum;
+}
+
+void BucketBook::settle(MonoTime now) {
+  // An ended lease may have been spent until its very end: charge TAT as of that end, then forget it. Taking the whole
+  // of what is unreported (not only this lease's) errs towards denying.
+  for (Leased& leased : lines_) {
+    if (leased.lease == 0 || leased.end > now) continue;
+    tat_ = std::max(tat_, leased.end + signed_amount(unreported()));
+    leased.lease = 0;
+    leased.line.granted = leased.line.used = leased.line.returned = 0;
+  }
+  tat_ = std::max(tat_, now + signed_amount(unreported()));
+}
+
+void BucketBook::merge(Leased& leased, const Report& report, MonoTime now) {
+  settle(now);
+  Line& line = leased.line;
+  line.take_newest(report, now);
+  const bool running = leased.lease != 0 && report.lease == leased.lease && report.has_ballot && report.ballot == ballot_;
+  if (!running) {
+    line.granted_heard = 0;
+    return;
+  }
+  line.granted_heard = std::min(report.granted_heard, line.granted);
+  const uint64_t returned = std::min(std::max(line.returned, report.returned), line.granted);
+  const uint64_t back = returned - line.returned;
+  line.returned = returned;
+  line.used = std::max(line.used, std::min(report.used, line.granted - returned));
+  // A return undoes that part of the grant: those tokens were not spent and can't be any more.
+  tat_ -= signed_amount(back);
+  tat_ = std::max(tat_, now + signed_amount(unreported()));
+}
+
+Duration BucketBook::room(MonoTime now) {
+  settle(now);
+  return std::max(Duration(0), burst_span_ - (tat_ - now));
+}
+
+bool BucketBook::exhausted(uint64_t cost, MonoTime now) {
+  return room(now) + signed_amount(unreported()) < signed_amount(std::max<uint64_t>(cost, 1));
+}
+
+Duration BucketBook::regrows_after(uint64_t cost, MonoTime now) {
+  return std::max(Duration(0), signed_amount(std::max<uint64_t>(cost, 1)) - room(now));
+}
+
+MonoTime BucketBook::last_end() const {
+  MonoTime end{};
+  for (const Leased& leased : lines_)
+    if (leased.lease != 0) end = std::max(end, leased.end);
+  return end;
+}
+
+MonoTime BucketBook::needed_mark() const { return std::max(tat_, last_end() + signed_amount(unreported())); }
+
+uint64_t BucketBook::issue(Leased& leased, MonoTime now, Duration recent) {
+  settle(now);
+  Line& line = leased.line;
+  line.turned_away = false;
+  const uint64_t need = line.need();
+  const uint64_t waits = std::min(need, line.waiting);
+  const MonoTime end = std::max(leased.end, now + owner_lease(lease_));
+  const MonoTime ends = std::max(last_end(), end);
+  const uint64_t out = unreported();
+  const MonoTime mark = needs_marks() ? accepted_mark() : MonoTime::max();
+
+  // What the accepted mark leaves: TAT + n <= mark and (end of the last lease) + out + n <= mark.
+  const auto under = [&](MonoTime base) { return mark == MonoTime::max() ? kAmountMax : amount_of(mark - base); };
+  const uint64_t cap = std::min(under(tat_), under(ends + signed_amount(out)));
+  const bool may_hold_until_end = ends + signed_amount(out) <= mark;
+
+  uint64_t amount = 0;
+  if (may_hold_until_end && need > 0) {
+    const uint64_t half = minus(amount_of(burst_span_ / 2), out);
+    const uint64_t policy = std::max(half, line.waiting_min);  // one whole request may always be
+    const double all = [&] {
+      double sum = 0;
+      for (const Leased& other : lines_)
+        if (now - other.line.heard <= recent)
+          sum += static_cast<double>(other.line.demand_milli) / 1000 + static_cast<double>(other.line.waiting);
+      return sum;
+    }();
+    const double own = static_cast<double>(line.demand_milli) / 1000 + static_cast<double>(line.waiting);
+    const uint64_t space = std::min(amount_of(burst_span_ - (tat_ - now)), cap);
+    const auto part = all > 0 ? static_cast<uint64_t>(std::ceil(static_cast<double>(space) * own / all)) : space;
+    const uint64_t share = std::max({static_cast<uint64_t>(nanos(emission_)), line.waiting_min, part});
+    amount = std::min({need, policy, share, space});
+    const uint64_t whole = line.waiting_min != 0 ? line.waiting_min : static_cast<uint64_t>(nanos(emission_));
+    if (whole > 0 && amount < need) amount -= amount % whole;  // parts of a token are of no use
+    if (amount == 0 && space >= whole && out == 0) amount = std::min(whole, need);
+  }
+  line.turned_away = waits > 0 && amount < waits;
+  if (amount > 0) {
+    if (leased.lease == 0) {
+      leased.lease = ++leases_;
+      line.granted = line.used = line.returned = line.granted_heard = 0;
+    }
+    tat_ = std::max(tat_, now) + signed_amount(amount);
+    line.granted += amount;
+  }
+  if (leased.lease != 0 && may_hold_until_end) leased.end = end;
+  return amount;
+}
+
+uint64_t BucketBook::unmet() const {
+  uint64_t sum = 0;
+  for (const Leased& leased : lines_)
+    if (leased.line.turned_away) sum += std::min(leased.line.need(), leased.line.waiting);
+  return std::min(sum, kAmountMax);
+}
+
+uint16_t BucketBook::demand_share(const Leased& leased, MonoTime now, Duration recent) const {
+  double all = 0;
+  for (const Leased& other : lines_)
+    if (now - other.line.heard <= recent)
+      all += static_cast<double>(other.line.demand_milli) / 1000 + static_cast<double>(other.line.waiting);
+  if (all <= 0) return 0;
+  const double own = static_cast<double>(leased.line.demand_milli) / 1000 + static_cast<double>(leased.line.waiting);
+  return static_cast<uint16_t>(std::min(1.0, own / all) * 65535);
+}
+
+void BucketBook::refund(uint64_t amount, MonoTime now) {
+  settle(now);
+  tat_ = std::max(tat_ - signed_amount(amount), now + signed_amount(unreported()));
+}
+
+void BucketBook::reset(MonoTime now) {
+  settle(now);
+  tat_ = now + signed_amount(unreported());
+}
+
+MonoTime BucketBook::accepted_mark() const {
+  std::array<MonoTime, kGroupMax> sorted = accepted_;
+  std::sort(sorted.begin(), sorted.begin() + group_.size, std::greater<>());
+  return sorted[group_.majority() - 1];
+}
+
+std::optional<BucketBook::Proposal> BucketBook::next_mark(MonoTime now, Duration look_ahead) {
+  if (!needs_marks()) return std::nullopt;
+  settle(now);
+  // What is out, held for a whole lease from now, plus what waits, plus a sixteenth of the bucket, plus what time alone
+  // moves until the next mark can be in force.
+  const MonoTime held = now + owner_lease(lease_) + signed_amount(unreported() + unmet());
+  const MonoTime charged = tat_ + signed_amount(unmet());
+  const Duration margin = burst_span_ / 16 + look_ahead;
+  const MonoTime most = now + bucket_mark_max(burst_span_, lease_);
+  const MonoTime target = std::min(most, std::max(held, charged) + std::max(margin, emission_));
+  const MonoTime enough = std::min(target, std::max(held, charged) + std::max(margin / 2, Duration(1)));
+  if (proposal_.mark >= enough) return std::nullopt;
+  proposal_ = {proposal_.number + 1, target};
+  sent_[proposal_.number % sent_.size()] = proposal_;
+  return proposal_;
+}
+
+void BucketBook::accept(size_t index, uint64_t number) {
+  const Proposal& sent = sent_[number % sent_.size()];
+  if (number == 0 || sent.number != number) return;  // not ours, or too long ago
+  accepted_[index] = std::max(accepted_[index], sent.mark);
+}
+
+bool BucketBook::idle(MonoTime now) {
+  settle(now);
+  for (const Leased& leased : lines_)
+    if (leased.lease != 0) return false;
+  return tat_ <= now && accepted_mark() <= now && proposal_.mark <= now;
+}
+
+}  // namespace tally

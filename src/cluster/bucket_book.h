@@ -1,0 +1,102 @@
+// The owner's books for one token bucket: one theoretical arrival time (TAT) and the leases that are out.
+//
+// Thread rule: the cluster thread's. Pure arithmetic: no messages, no clock.
+//
+// GCRA (ITU-T I.371) in nanoseconds of emission: a grant of n is the same operation as n hits, TAT = max(TAT, now) + n, allowed
+// while TAT - now <= S (S = burst / rate). What is leased and not reported used may be spent at any time until the lease
+// ends, so TAT is held at or above now + leased-and-unreported; then in any interval of length t no more than S + t is spent
+// by leases. Two things are kept under the accepted mark: TAT, and the end of the last lease plus what is unreported, as a
+// claimant that knows only the mark must start no lower than either.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "base/time.h"
+#include "cluster/line.h"
+#include "cluster/roster.h"
+#include "cluster/wire.h"
+
+namespace tally {
+
+// C = S + 1.03 lease: no mark is further ahead. V = 1.07 C: how long a member keeps an idle register.
+Duration bucket_mark_max(Duration burst_span, Duration lease);
+Duration bucket_keep(Duration burst_span, Duration lease);
+// The lease of a bucket: `configured` at most, S / 4 at most where 4 sync intervals allow it.
+Duration lease_for(Duration burst_span, Duration configured, Duration sync_interval);
+
+class BucketBook {
+ public:
+  BucketBook(const Terms& terms, const Group& group, Ballot ballot, Duration lease);
+
+  Ballot ballot() const { return ballot_; }
+  Duration burst_span() const { return burst_span_; }
+  Duration lease() const { return lease_; }
+  Duration keep() const { return bucket_keep(burst_span_, lease_); }
+  // A call may come with other parameters (inline limits); each is answered by its own.
+  void use_terms(const Terms& terms, Duration lease);
+
+  struct Leased {
+    Line line;
+    uint32_t lease = 0;   // number; 0: none yet
+    MonoTime end{};       // on the owner's clock, with its margin
+    uint64_t unreported() const { return minus(line.granted, line.returned + line.used); }
+  };
+  Leased* find(const LineKey& key);
+  Leased& open(const LineKey& key, uint16_t rank);
+  // Takes in a report at `now`; what it says of a lease that is not the running one is ignored (it was charged in full).
+  void merge(Leased& leased, const Report& report, MonoTime now);
+  std::vector<Leased>& lines() { return lines_; }
+
+  // Brings TAT up to `now`: leases that have ended are charged in full. Called by everything below.
+  void settle(MonoTime now);
+  MonoTime tat() const { return tat_; }
+  uint64_t unreported() const;  // of all running leases
+  Duration room(MonoTime now);  // how much more may be charged by the bucket's own arithmetic
+  // Whether nothing could be had even if all leases came back unspent.
+  bool exhausted(uint64_t cost, MonoTime now);
+  Duration regrows_after(uint64_t cost, MonoTime now);
+
+  // Grants and renews under the accepted mark. Returns how much was granted; a lease is renewed even by 0.
+  uint64_t issue(Leased& leased, MonoTime now, Duration recent);
+  uint64_t unmet() const;
+  uint16_t demand_share(const Leased& leased, MonoTime now, Duration recent) const;
+
+  void refund(uint64_t amount, MonoTime now);  // what applications gave back elsewhere
+  void reset(MonoTime now);                    // TAT = now + leased and unreported
+
+  // --- marks, as times on the owner's clock ---
+  bool needs_marks() const { return group_.size > 1; }
+  MonoTime accepted_mark() const;
+  struct Proposal {
+    uint64_t number = 0;
+    MonoTime mark{};
+  };
+  std::optional<Proposal> next_mark(MonoTime now, Duration look_ahead);
+  const Proposal& proposal() const { return proposal_; }
+  void accept(size_t index, uint64_t number);
+  bool mark_pending() const { return needs_marks() && accepted_mark() < proposal_.mark; }
+  // Nothing of this bucket is left to remember: full, no lease, no mark in force.
+  bool idle(MonoTime now);
+
+ private:
+  MonoTime needed_mark() const;  // the lowest mark that covers what is out
+  MonoTime last_end() const;
+
+  Duration burst_span_;
+  Duration emission_;
+  Duration lease_;
+  const Group group_;
+  const Ballot ballot_;
+  std::vector<Leased> lines_;
+  uint32_t leases_ = 0;  // the last number given out
+  MonoTime tat_{};
+  MonoTime proposed_at_{};
+  Proposal proposal_;
+  std::array<MonoTime, kGroupMax> accepted_{};
+  std::array<Proposal, 8> sent_{};  // the newest proposals, so that an echo of any of them counts
+};
+
+}  // namespace tally

@@ -1,0 +1,65 @@
+// A line: one life of a lessee's account at an owner. Shared by the books of windows and of buckets.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include "base/time.h"
+#include "cluster/wire.h"
+
+namespace tally {
+
+struct LineKey {
+  NodeId node = 0;
+  uint64_t incarnation = 0;
+  uint32_t number = 0;
+  friend bool operator==(const LineKey&, const LineKey&) = default;
+};
+
+constexpr uint64_t minus(uint64_t a, uint64_t b) { return a > b ? a - b : 0; }
+
+struct Line {
+  LineKey key;
+  uint16_t rank = 0;  // where its node is reached
+
+  // Cumulative, merged by max. For a bucket: within the running lease, in nanoseconds.
+  uint64_t floor = 0;
+  uint64_t granted = 0;
+  uint64_t returned = 0;
+  uint64_t refunded = 0;
+  uint64_t given = 0;
+  uint64_t used = 0;
+  bool final = false;
+
+  // Of the newest report.
+  uint64_t stamp = 0;
+  uint64_t ceiling = 0;
+  uint64_t granted_heard = 0;
+  uint64_t wanted = 0;
+  uint64_t waiting_min = 0;
+  uint64_t waiting = 0;
+  uint64_t demand_milli = 0;
+  MonoTime heard{};
+
+  bool turned_away = false;  // asked in vain: is told when room comes back
+  MonoTime nudged{};         // when it was last told that the pool is low
+
+  uint64_t net_used() const { return minus(used, refunded); }
+  uint64_t in_flight() const { return minus(granted, granted_heard); }
+  uint64_t need() const { return minus(wanted, ceiling + in_flight()); }
+  uint64_t unspent() const { return minus(floor + granted + refunded, returned + used); }
+
+  void take_newest(const Report& report, MonoTime now) {
+    heard = now;
+    if (report.stamp < stamp) return;
+    stamp = report.stamp;
+    ceiling = report.ceiling;
+    granted_heard = std::min(report.granted_heard, granted);
+    wanted = report.wanted;
+    waiting_min = report.waiting_min;
+    waiting = report.waiting;
+    demand_milli = report.demand_milli;
+  }
+};
+
+}  // namespace tally

@@ -1,0 +1,245 @@
+#include "cluster/window_book.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "base/fail.h"
+#include "core/windows.h"
+
+namespace tally {
+
+namespace {
+
+// No honest number is larger; keeps sums of hostile ones from overflowing.
+constexpr uint64_t kAmountMax = uint64_t{1} << 40;
+
+// On a near group, a line may hold unspent, beyond what waits, one part in this many (times the active lines) of what is
+// left: what an owner's death would strand. On a far one it gets headroom instead, to hide the round trip.
+constexpr uint64_t kNearHoldParts = 8;
+constexpr uint64_t kFarHeadroomParts = 4;
+
+// A mark is raised ahead of need by this part of what is left, plus round trip / sync interval, at most kMarkShareMax.
+constexpr double kMarkShare = 1.0 / 16;
+constexpr double kMarkShareMax = 3.0 / 4;
+
+constexpr uint64_t kNewcomersParts = 10;  // of a window granted ahead, a tenth is held back for newcomers
+
+}  // namespace
+
+WindowBook::WindowBook(int64_t window, const Terms& terms, const Group& group, Ballot ballot)
+    : window_(window), terms_(terms), group_(group), ballot_(ballot) {
+  previous_ = terms_.algorithm == Algorithm::sliding_window && !unbounded() ? terms_.limit : 0;
+}
+
+void WindowBook::lower_limit(uint32_t limit) {
+  terms_.limit = std::min(terms_.limit, limit);
+  previous_ = std::min<uint64_t>(previous_, terms_.limit);
+}
+
+Line* WindowBook::find(const LineKey& key) {
+  for (Line& line : lines_)
+    if (line.key == key) return &line;
+  return nullptr;
+}
+
+Line& WindowBook::open(const LineKey& key, uint16_t rank, uint64_t floor) {
+  Line& line = lines_.emplace_back();
+  line.key = key;
+  line.rank = rank;
+  line.floor = unbounded() ? 0 : std::min<uint64_t>(floor, terms_.limit);
+  outstanding_ += line_outstanding(line);
+  return line;
+}
+
+uint64_t WindowBook::line_outstanding(const Line& line) const {
+  const uint64_t issued = minus(line.floor + line.granted, line.returned);
+  return std::max(issued, line.net_used());  // used can be more after an isolation: it is charged when heard
+}
+
+void WindowBook::merge(Line& line, const Report& report, MonoTime now) {
+  outstanding_ -= line_outstanding(line);
+  line.used = std::max(line.used, std::min(report.used, kAmountMax));
+  line.refunded = std::max(line.refunded, std::min(report.refunded, kAmountMax));
+  if (report.has_ballot && report.ballot == ballot_) {
+    line.returned = std::max(line.returned, std::min(report.returned, kAmountMax));
+    line.given = std::max(line.given, std::min(report.given, kAmountMax));
+  }
+  line.final = line.final || report.final;
+  line.take_newest(report, now);
+  if (!(report.has_ballot && report.ballot == ballot_)) line.granted_heard = 0;
+  outstanding_ += line_outstanding(line);
+}
+
+uint64_t WindowBook::used() const {
+  uint64_t sum = 0;
+  for (const Line& line : lines_) sum += line.net_used();
+  return sum - std::min(sum, given());
+}
+
+// Refunds of what others admitted: never more than what the fleet used.
+uint64_t WindowBook::given() const {
+  uint64_t all = 0, used = 0;
+  for (const Line& line : lines_) {
+    all += line.given;
+    used += line.net_used();
+  }
+  return std::min(all, used);
+}
+
+uint64_t WindowBook::allowance(WallTime now) const {
+  const uint64_t limit = terms_.limit;
+  if (window_at(now, terms_.window) < window_)
+    return terms_.algorithm == Algorithm::fixed_window ? limit - limit / kNewcomersParts : 0;
+  if (terms_.algorithm == Algorithm::fixed_window) return limit;
+  if (window_at(now, terms_.window) > window_) return limit;  // late: nothing of the window before counts any more
+  return minus(limit, carried_over(static_cast<uint32_t>(std::min<uint64_t>(previous_, limit)),
+                                   elapsed_in_window(now, terms_.window), terms_.window));
+}
+
+uint64_t WindowBook::remaining(WallTime now) const {
+  return minus(std::min(allowance(now), accepted_mark()), outstanding());
+}
+
+Duration WindowBook::regrows_after(uint64_t cost, WallTime now) const {
+  const Duration window = terms_.window;
+  const Duration elapsed = now - window_start(window_, window);
+  if (elapsed < Duration(0) || elapsed >= window) return Duration(0);
+  const uint64_t limit = terms_.limit, spent = used();
+  if (terms_.algorithm == Algorithm::fixed_window) return window - elapsed;
+  const auto previous = static_cast<uint32_t>(std::min(previous_, limit));
+  if (spent + cost <= limit && previous > 0)
+    return std::max(Duration(0), elapsed_when_carried(previous, static_cast<uint32_t>(limit - spent - cost), window) - elapsed);
+  const auto next = static_cast<uint32_t>(std::min(spent, limit));
+  return window - elapsed + elapsed_when_carried(next, static_cast<uint32_t>(minus(limit, cost)), window);
+}
+
+WindowBook::Demand WindowBook::recent_demand(MonoTime now, Duration recent) const {
+  Demand demand;
+  for (const Line& line : lines_) {
+    if (now - line.heard > recent || (line.demand_milli == 0 && line.waiting == 0)) continue;
+    ++demand.lines;
+    demand.all += static_cast<double>(line.demand_milli) / 1000 + static_cast<double>(line.waiting);
+  }
+  demand.lines = std::max<uint64_t>(1, demand.lines);
+  return demand;
+}
+
+uint16_t WindowBook::demand_share(const Line& line, MonoTime now, Duration recent) const {
+  const Demand demand = recent_demand(now, recent);
+  if (demand.all <= 0) return 0;
+  const double own = static_cast<double>(line.demand_milli) / 1000 + static_cast<double>(line.waiting);
+  return static_cast<uint16_t>(std::min(1.0, own / demand.all) * 65535);
+}
+
+uint64_t WindowBook::issue(Line& line, Now now, Duration recent, bool far) {
+  if (unbounded()) return 0;
+  const uint64_t need = line.need();
+  line.turned_away = false;
+  if (need == 0) return 0;
+  const uint64_t room = remaining(now.wall);
+  const uint64_t waits = std::min(need, line.waiting);
+  const Demand demand = recent_demand(now.mono, recent);
+
+  // Beyond what waits: the look-ahead, which on a near group is held small.
+  uint64_t beyond = need - waits;
+  if (far) {
+    beyond += room / (kFarHeadroomParts * demand.lines);
+  } else {
+    const uint64_t hold = std::max<uint64_t>(1, room / (kNearHoldParts * demand.lines));
+    beyond = std::min(beyond, minus(hold, line.unspent()));
+  }
+  // Shares proportional to demand (Raghavan et al., SIGCOMM 2007: flow proportional share), at least one whole request.
+  const double own = static_cast<double>(line.demand_milli) / 1000 + static_cast<double>(line.waiting);
+  const auto part = demand.all > 0 ? static_cast<uint64_t>(std::ceil(static_cast<double>(room) * own / demand.all)) : room;
+  const uint64_t share = std::max({uint64_t{1}, line.waiting_min, part});
+  uint64_t amount = std::min({waits + beyond, share, room});
+  if (waits > 0 && amount < waits && line.waiting_min > 1) {  // whole requests only
+    amount -= amount % line.waiting_min;
+    if (amount == 0 && room >= line.waiting_min) amount = line.waiting_min;
+  }
+  line.turned_away = amount < waits || (waits > 0 && amount == 0);
+  outstanding_ -= line_outstanding(line);
+  line.granted += amount;
+  outstanding_ += line_outstanding(line);
+  return amount;
+}
+
+uint64_t WindowBook::issue_ahead(Line& line, uint64_t amount, WallTime now) {
+  amount = std::min(amount, remaining(now));
+  outstanding_ -= line_outstanding(line);
+  line.granted += amount;
+  outstanding_ += line_outstanding(line);
+  return amount;
+}
+
+uint64_t WindowBook::unmet() const {
+  uint64_t sum = 0;
+  for (const Line& line : lines_)
+    if (line.turned_away) sum += std::min(line.need(), line.waiting);
+  return sum;
+}
+
+uint64_t WindowBook::accepted_mark() const {
+  if (!needs_marks()) return terms_.limit;
+  std::array<uint64_t, kGroupMax> sorted = accepted_;
+  std::sort(sorted.begin(), sorted.begin() + group_.size, std::greater<>());
+  return sorted[group_.majority() - 1];
+}
+
+std::optional<uint64_t> WindowBook::next_mark(WallTime now, double look_ahead_ratio, uint64_t ahead) const {
+  if (!needs_marks()) return std::nullopt;
+  const uint64_t limit = terms_.limit;
+  const uint64_t out = outstanding();
+  const bool begun = window_at(now, terms_.window) >= window_;
+  const uint64_t left = minus(begun ? allowance(now) : limit, out);
+  const double part = std::min(kMarkShareMax, kMarkShare + look_ahead_ratio);
+  const auto share = static_cast<uint64_t>(std::ceil(static_cast<double>(left) * part));
+  const uint64_t wanted = std::min(left, unmet() + ahead + share);
+  const uint64_t target = std::min(limit, out + wanted);
+  if (target <= proposed_) return std::nullopt;
+  const bool low = minus(proposed_, out) < unmet() + ahead + (share + 1) / 2;
+  return low ? std::optional(target) : std::nullopt;
+}
+
+void WindowBook::accept(size_t index, uint64_t mark) {
+  // A member can hold a larger mark (an earlier ballot's); what counts here is what this owner asked for.
+  accepted_[index] = std::max(accepted_[index], std::min(mark, proposed_));
+}
+
+void WindowBook::tell_previous(size_t index, Ballot ballot, uint64_t mark) {
+  Told& told = told_[index];
+  if (told.told && ballot < told.ballot) return;
+  told = {true, ballot, told.told ? std::max(told.mark, mark) : mark};
+}
+
+bool WindowBook::previous_known() const {
+  size_t told = 0;
+  for (size_t i = 0; i < group_.size; ++i) told += told_[i].told ? 1 : 0;
+  return told >= group_.majority();
+}
+
+void WindowBook::count_previous(const WindowBook* own) {
+  if (terms_.algorithm != Algorithm::sliding_window) return;
+  if (!needs_marks()) {  // nobody else can have issued anything (or, unbounded, there is no issuing at all)
+    previous_ = own != nullptr ? std::min<uint64_t>(own->as_previous(), terms_.limit) : 0;
+    return;
+  }
+  if (!previous_known()) return;
+  Told highest;
+  uint64_t largest = 0;
+  for (size_t i = 0; i < group_.size; ++i) {
+    if (!told_[i].told) continue;
+    if (!highest.told || told_[i].ballot > highest.ballot) highest = told_[i];
+    largest = std::max(largest, told_[i].mark);
+  }
+  const bool ours = own != nullptr && highest.ballot == own->ballot();
+  previous_ = std::min<uint64_t>(ours ? std::min(largest, own->as_previous()) : largest, terms_.limit);
+}
+
+uint64_t WindowBook::as_previous() const {
+  uint64_t sum = 0;
+  for (const Line& line : lines_) sum += line.final || unbounded() ? line.net_used() : line_outstanding(line);
+  return minus(sum, given());
+}
+
+}  // namespace tally

@@ -1,0 +1,107 @@
+// The owner's books for one (key, window): who holds how much of it, and what may still be issued.
+//
+// Thread rule: the cluster thread's. Pure arithmetic: no messages, no clock.
+//
+// The invariant that carries the bound: outstanding() never exceeds the mark that a majority of the key's group has
+// accepted, apart from floors that are charged "whatever is left" (all floors together are floor(e*L), and outstanding beyond
+// them is at most L). Everything that a report carries is cumulative and merged by max.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "base/time.h"
+#include "cluster/line.h"
+#include "cluster/roster.h"
+#include "cluster/wire.h"
+
+namespace tally {
+
+class WindowBook {
+ public:
+  // `limit`: L as the owner knows it; the book uses the smallest L that any report of the window stated.
+  WindowBook(int64_t window, const Terms& terms, const Group& group, Ballot ballot);
+
+  int64_t window() const { return window_; }
+  Ballot ballot() const { return ballot_; }
+  uint64_t limit() const { return terms_.limit; }
+  void lower_limit(uint32_t limit);
+
+  // --- lines ---
+  Line* find(const LineKey& key);
+  // Opens a line and charges `floor` to it (0 where it was charged under an earlier ballot, or where there is none).
+  Line& open(const LineKey& key, uint16_t rank, uint64_t floor);
+  void merge(Line& line, const Report& report, MonoTime now);
+  std::vector<Line>& lines() { return lines_; }
+  const std::vector<Line>& lines() const { return lines_; }
+
+  // --- what is left ---
+  uint64_t outstanding() const { return outstanding_ - given(); }
+  uint64_t used() const;  // used less refunded, as reported
+  // What the fleet may have used by now. Before the window begins: what may be granted ahead.
+  uint64_t allowance(WallTime now) const;
+  uint64_t remaining(WallTime now) const;  // min(allowance, accepted mark) - outstanding
+  bool exhausted(WallTime now) const { return used() >= allowance(now); }
+  // How long until `cost` more could fit if nothing else came; for `exhausted`.
+  Duration regrows_after(uint64_t cost, WallTime now) const;
+
+  // --- issuing ---
+  // Takes into the line's granted what it may have now of what it asked for, and returns how much that was.
+  uint64_t issue(Line& line, Now now, Duration recent, bool far);
+  // Ahead of the window: `amount` at most, by what is left.
+  uint64_t issue_ahead(Line& line, uint64_t amount, WallTime now);
+  uint64_t unmet() const;  // what waits at lines and could not be given
+  uint16_t demand_share(const Line& line, MonoTime now, Duration recent) const;  // in 1/65535
+
+  // --- marks ---
+  bool needs_marks() const { return group_.size > 1 && !terms_.max_overcount.unbounded; }
+  uint64_t accepted_mark() const;
+  uint64_t proposed_mark() const { return proposed_; }
+  // The next mark to propose, if one is due: `look_ahead_ratio` is round trip / sync interval of the group.
+  std::optional<uint64_t> next_mark(WallTime now, double look_ahead_ratio, uint64_t ahead) const;
+  void propose(uint64_t mark) { proposed_ = mark; }
+  // Member `index` of the group has accepted `mark` under this book's ballot. The owner itself is a member.
+  void accept(size_t index, uint64_t mark);
+  bool mark_pending() const { return accepted_mark() < proposed_; }
+
+  // --- the sliding window's past ---
+  // Member `index` told what it has of the window before. Once a majority has, `previous_told` says what to count.
+  void tell_previous(size_t index, Ballot ballot, uint64_t mark);
+  bool previous_known() const;
+  // `own`: this owner's book of the window before, nullptr where it has none.
+  void count_previous(const WindowBook* own);
+  // As the past of the next window: final reports count as used, the rest as issued.
+  uint64_t as_previous() const;
+
+ private:
+  bool unbounded() const { return terms_.max_overcount.unbounded; }
+  uint64_t line_outstanding(const Line& line) const;
+  uint64_t given() const;
+  struct Demand {
+    double all = 0;
+    uint64_t lines = 0;
+  };
+  Demand recent_demand(MonoTime now, Duration recent) const;
+
+  const int64_t window_;
+  Terms terms_;
+  const Group group_;
+  const Ballot ballot_;
+  std::vector<Line> lines_;
+  uint64_t outstanding_ = 0;  // sum of line_outstanding, before given()
+
+  uint64_t proposed_ = 0;
+  std::array<uint64_t, kGroupMax> accepted_{};
+
+  struct Told {
+    bool told = false;
+    Ballot ballot;
+    uint64_t mark = 0;
+  };
+  std::array<Told, kGroupMax> told_{};
+  uint64_t previous_ = 0;  // what of the window before is counted; L until known
+};
+
+}  // namespace tally
