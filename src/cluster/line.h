@@ -42,6 +42,7 @@ struct Line {
   MonoTime heard{};
 
   bool turned_away = false;  // asked in vain: is told when room comes back
+  bool told_exhausted = false;
   MonoTime nudged{};         // when it was last told that the pool is low
 
   uint64_t net_used() const { return minus(used, refunded); }

@@ -100,6 +100,10 @@ uint64_t WindowBook::remaining(WallTime now) const {
   return minus(std::min(allowance(now), accepted_mark()), outstanding());
 }
 
+bool WindowBook::exhausted(WallTime now) const {
+  return window_at(now, terms_.window) >= window_ && previous_known() && used() >= allowance(now);
+}
+
 Duration WindowBook::regrows_after(uint64_t cost, WallTime now) const {
   const Duration window = terms_.window;
   const Duration elapsed = now - window_start(window_, window);
@@ -213,6 +217,7 @@ void WindowBook::tell_previous(size_t index, Ballot ballot, uint64_t mark) {
 }
 
 bool WindowBook::previous_known() const {
+  if (terms_.algorithm != Algorithm::sliding_window || !needs_marks()) return true;
   size_t told = 0;
   for (size_t i = 0; i < group_.size; ++i) told += told_[i].told ? 1 : 0;
   return told >= group_.majority();

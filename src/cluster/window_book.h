@@ -43,7 +43,8 @@ class WindowBook {
   // What the fleet may have used by now. Before the window begins: what may be granted ahead.
   uint64_t allowance(WallTime now) const;
   uint64_t remaining(WallTime now) const;  // min(allowance, accepted mark) - outstanding
-  bool exhausted(WallTime now) const { return used() >= allowance(now); }
+  // Used up, not only granted out. Never while the past of a sliding window is not known yet.
+  bool exhausted(WallTime now) const;
   // How long until `cost` more could fit if nothing else came; for `exhausted`.
   Duration regrows_after(uint64_t cost, WallTime now) const;
 
@@ -69,7 +70,7 @@ class WindowBook {
   // --- the sliding window's past ---
   // Member `index` told what it has of the window before. Once a majority has, `previous_told` says what to count.
   void tell_previous(size_t index, Ballot ballot, uint64_t mark);
-  bool previous_known() const;
+  bool previous_known() const;  // also where there is nothing to be told
   // `own`: this owner's book of the window before, nullptr where it has none.
   void count_previous(const WindowBook* own);
   // As the past of the next window: final reports count as used, the rest as issued.

@@ -160,6 +160,7 @@ void fields(V& v, Of<V, Grant>& e, const Header& h) {
   number(v, e.granted);
   number(v, e.used_fleet);
   number(v, e.pool);
+  number(v, e.demand_share);
   flag(v, e.backed);
   stamp(v, e.stamp, h.echo_mono_ns);
   flag(v, e.exhausted);

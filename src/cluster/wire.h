@@ -83,6 +83,7 @@ struct Grant {
   uint64_t granted = 0;    // cumulative under `ballot` (buckets: in this lease)
   uint64_t used_fleet = 0;
   uint8_t pool = 0;        // what is left of the allowance, in 1/255
+  uint16_t demand_share = 0;  // the line's part of the recent demand, in 1/65535: what `share` goes by when isolated
   bool exhausted = false;  // used up, not only granted out
   bool stop = false;       // unbounded: take what is left, as a return
   bool backed = false;     // the owner holds a majority

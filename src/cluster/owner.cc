@@ -1,0 +1,525 @@
+#include "cluster/owner.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "base/fail.h"
+#include "core/windows.h"
+
+namespace tally {
+
+namespace {
+
+uint8_t level(uint64_t left, uint64_t of) {
+  return of == 0 ? 0 : static_cast<uint8_t>(std::min<uint64_t>(255, left * 255 / of));
+}
+
+bool sane(const Terms& terms) {
+  if (terms.limit < 1 || terms.limit > kLimitMax || terms.max_overcount.ppm > kPartsPerMillion) return false;
+  if (terms.algorithm == Algorithm::token_bucket)
+    return terms.emission > Duration(0) && terms.emission <= kBurstSpanMax / static_cast<int64_t>(terms.limit);
+  return terms.window >= kWindowMin && terms.window <= kWindowMax;
+}
+
+}  // namespace
+
+Owner::Owner(Surroundings around, size_t keys_max) : around_(around), keys_max_(keys_max) {}
+
+// ---- reports ----------------------------------------------------------------------------------------------------
+
+void Owner::on_report(const Report& report, uint16_t from, uint64_t incarnation, Now now) {
+  if (!sane(report.terms)) {
+    ++dropped_["report_out_of_range"];
+    return;
+  }
+  Key* key = key_for(report, now);
+  if (key == nullptr) return;
+  key->touched = now.mono;
+  activate(*key);
+  if (report.reset > key->reset) on_reset(report.key, report.reset, now);
+  if (report.terms.algorithm == Algorithm::token_bucket)
+    report_bucket(*key, report, from, incarnation, now);
+  else
+    report_window(*key, report, from, incarnation, now);
+}
+
+Owner::Key* Owner::key_for(const Report& report, Now now) {
+  const auto found = keys_.find(report.key);
+  if (found != keys_.end()) {
+    const Terms& terms = found->second.terms;
+    if (terms.algorithm != report.terms.algorithm || terms.window != report.terms.window) {
+      ++dropped_["rule_mismatch"];
+      return nullptr;
+    }
+    return &found->second;
+  }
+  const Rule* rule = around_.rules.by_seed(report.rule);
+  if (rule != nullptr && rule != &around_.rules.inline_rule() &&
+      (rule->limit.algorithm != report.terms.algorithm || rule->limit.window != report.terms.window)) {
+    ++dropped_["rule_mismatch"];
+    return nullptr;
+  }
+  const Group group = around_.roster.group(report.key);
+  if (group.rank[0] != around_.self) {
+    ++dropped_["not_owner"];
+    return nullptr;
+  }
+  if (keys_.size() >= keys_max_) expire(now);
+  if (keys_.size() >= keys_max_) {
+    ++dropped_["ledger_full"];
+    return nullptr;
+  }
+  Key& key = keys_[report.key];
+  key.id = report.key;
+  key.terms = report.terms;
+  key.group = group;
+  key.rule = rule;
+  return &key;
+}
+
+void Owner::activate(Key& key) {
+  if (key.active) return;
+  key.active = true;
+  active_.push_back(key.id);
+}
+
+void Owner::refuse(const Report& report, uint16_t from, Now) {
+  Grant grant;
+  grant.key = report.key;
+  grant.window = report.window;
+  grant.ballot = {0, around_.roster.id(around_.self)};
+  grant.line = report.line;
+  grant.stamp = report.stamp;
+  grant.ask_again = around_.sync_interval;
+  around_.mail.send(from, grant);
+}
+
+WindowBook* Owner::open_book(Key& key, int64_t window, Now now) {
+  if (WindowBook* book = key.book(window)) return book;
+  const WallTime begins = window_start(window, key.terms.window);
+  // The natural owner begins at ballot 0, without a claim, only where its own register has nothing yet.
+  if (!around_.standing.may_vote(begins) || around_.registers.look(key.id, window, now)) return nullptr;
+  retire(key, now);
+  Terms terms = key.terms;
+  if (key.rule != nullptr && key.rule != &around_.rules.inline_rule())
+    terms.limit = std::min(terms.limit, key.rule->limit.limit);
+  auto& slot = key.books[static_cast<size_t>(window & 3)];
+  slot.emplace(window, terms, key.group, Ballot{0, around_.roster.id(around_.self)});
+  return &*slot;
+}
+
+void Owner::report_window(Key& key, const Report& report, uint16_t from, uint64_t incarnation, Now now) {
+  const int64_t running = window_at(around_.standing.clock(), key.terms.window);
+  if (report.window < running - 1 || report.window > running + 1) {
+    ++dropped_["window_out_of_range"];
+    return;
+  }
+  WindowBook* book = report.final ? key.book(report.window) : open_book(key, report.window, now);
+  if (book == nullptr) {
+    if (!report.final) refuse(report, from, now);
+    return;
+  }
+  book->lower_limit(report.terms.limit);
+  const LineKey line_key{around_.roster.id(from), incarnation, report.line};
+  Line* line = book->find(line_key);
+  if (line == nullptr) {
+    // A line that has heard a ballot had its floor charged under it. Charge each node's floor once, whatever is left.
+    const uint32_t floor = report.has_ballot ? 0 : report.floor;
+    line = &book->open(line_key, from, floor);
+  }
+  book->merge(*line, report, now.mono);
+  if (WindowBook* next = key.book(report.window + 1)) count_previous(key, *next);
+  issue(key, *book, *line, now);
+  send_grant(key, *book, *line, report.stamp, now);
+  serve_turned_away(key, *book, now);
+}
+
+// Gives the line what it may have now, raising the mark for it where needed.
+uint64_t Owner::issue(Key& key, WindowBook& book, Line& line, Now now) {
+  const Duration trip = std::max(around_.peers.round_trip(line.rank), around_.peers.group_round_trip(key.group));
+  uint64_t amount = book.issue(line, now, around_.recent(), around_.far(trip));
+  raise_mark(key, book, now, 0);
+  // In a group of one the mark is in force at once; else this finds nothing new and the acceptance will.
+  if (line.turned_away) amount += book.issue(line, now, around_.recent(), around_.far(trip));
+  return amount;
+}
+
+void Owner::send_grant(Key& key, WindowBook& book, Line& line, uint64_t stamp, Now now) {
+  const uint64_t allowance = book.allowance(now.wall);
+  Grant grant;
+  grant.key = key.id;
+  grant.window = book.window();
+  grant.ballot = book.ballot();
+  grant.line = line.key.number;
+  grant.granted = line.granted;
+  grant.used_fleet = book.used();
+  grant.pool = level(minus(allowance, book.outstanding()), book.limit());
+  grant.demand_share = book.demand_share(line, now.mono, around_.recent());
+  grant.backed = backed(key, now);
+  grant.reset = key.reset;
+  grant.stamp = stamp;
+  grant.exhausted = book.exhausted(now.wall);
+  grant.stop = grant.exhausted && key.terms.max_overcount.unbounded;
+  line.told_exhausted = grant.exhausted;
+  const bool granted_out = book.previous_known() && allowance <= book.outstanding();
+  if (grant.exhausted) {
+    grant.ask_again = std::max(Duration(1), book.regrows_after(std::max<uint64_t>(1, line.waiting_min), now.wall));
+  } else if (line.turned_away && granted_out) {
+    grant.ask_again = around_.sync_interval;  // room may come back before, and then this line is told
+    ++denied_under_limit_;
+    nudge_holders(key, book, now);
+  }
+  around_.mail.send(line.rank, grant);
+}
+
+// When the allowance is granted out but not used, those who hold some unspent hear that the pool is low: what they
+// will not use comes back as returns.
+void Owner::nudge_holders(Key& key, WindowBook& book, Now now) {
+  for (Line& line : book.lines()) {
+    if (line.turned_away || line.unspent() == 0 || now.mono - line.nudged < around_.sync_interval) continue;
+    line.nudged = now.mono;
+    send_grant(key, book, line, 0, now);
+  }
+}
+
+void Owner::serve_turned_away(Key& key, WindowBook& book, Now now) {
+  const bool exhausted = book.exhausted(now.wall);
+  for (Line& line : book.lines()) {
+    if (line.told_exhausted != exhausted && (line.told_exhausted || line.turned_away)) {
+      if (!exhausted) issue(key, book, line, now);
+      send_grant(key, book, line, 0, now);
+    } else if (line.turned_away && !exhausted && now.mono - line.heard <= around_.recent()) {
+      if (issue(key, book, line, now) > 0) send_grant(key, book, line, 0, now);
+    }
+  }
+}
+
+// ---- marks -------------------------------------------------------------------------------------------------------
+
+size_t Owner::member_index(const Key& key, uint16_t rank) const {
+  for (size_t i = 0; i < key.group.size; ++i)
+    if (key.group.rank[i] == rank) return i;
+  return kGroupMax;
+}
+
+bool Owner::backed(const Key& key, Now now) const {
+  return around_.peers.majority_heard(key.group, now.mono, around_.isolation_after / 2);
+}
+
+void Owner::raise_mark(Key& key, WindowBook& book, Now now, uint64_t ahead) {
+  const Duration trip = around_.peers.group_round_trip(key.group);
+  const double ratio = static_cast<double>(nanos(trip)) / static_cast<double>(nanos(around_.sync_interval));
+  const auto mark = book.next_mark(now.wall, ratio, ahead);
+  if (!mark) return;
+  book.propose(*mark);
+  send_mark(key, book, now, false);
+}
+
+void Owner::send_mark(Key& key, WindowBook& book, Now now) {
+  Mark mark;
+  mark.key = key.id;
+  mark.window = book.window();
+  mark.ballot = book.ballot();
+  mark.mark = book.proposed_mark();
+  mark.length = key.terms.window;
+  mark.sliding = key.terms.algorithm == Algorithm::sliding_window;
+  send_to_group(key, mark, now);
+}
+
+// The owner is a member too: its own acceptance is taken at once.
+void Owner::send_to_group(Key& key, const Mark& mark, Now now) {
+  for (size_t i = 0; i < key.group.size; ++i) {
+    const uint16_t rank = key.group.rank[i];
+    if (rank != around_.self) {
+      around_.mail.send(rank, mark);
+    } else if (const auto own = around_.registers.accept(mark, now)) {
+      take_acceptance(key, *own, i);
+    }
+  }
+}
+
+void Owner::raise_mark_bucket(Key& key, Now now) {
+  const Duration ahead = around_.sync_interval * 2 + around_.peers.group_round_trip(key.group);
+  if (key.bucket->next_mark(now.mono, ahead)) send_mark_bucket(key, now);
+}
+
+void Owner::send_mark_bucket(Key& key, Now now) {
+  const auto& proposal = key.bucket->proposal();
+  if (proposal.mark <= now.mono) return;
+  Mark mark;
+  mark.key = key.id;
+  mark.ballot = key.bucket->ballot();
+  mark.mark = static_cast<uint64_t>(nanos(proposal.mark - now.mono));
+  mark.length = key.bucket->keep();
+  mark.number = proposal.number;
+  send_to_group(key, mark, now);
+}
+
+void Owner::on_accepted(const Accepted& accepted, uint16_t from, Now now) {
+  const auto found = keys_.find(accepted.key);
+  if (found == keys_.end()) return;
+  Key& key = found->second;
+  const size_t index = member_index(key, from);
+  if (index == kGroupMax) {
+    ++dropped_["not_member"];
+    return;
+  }
+  take_acceptance(key, accepted, index);
+  if (key.bucket)
+    serve_turned_away_bucket(key, now);
+  else if (WindowBook* book = key.book(accepted.window))
+    serve_turned_away(key, *book, now);
+}
+
+void Owner::take_acceptance(Key& key, const Accepted& accepted, size_t index) {
+  if (accepted.refused) {
+    ++marks_refused_;
+    return;
+  }
+  ++marks_accepted_;
+  if (accepted.window == 0) {
+    if (key.bucket && accepted.ballot == key.bucket->ballot()) key.bucket->accept(index, accepted.number);
+    return;
+  }
+  WindowBook* book = key.book(accepted.window);
+  if (book == nullptr || accepted.ballot != book->ballot()) return;
+  book->accept(index, accepted.mark);
+  if (!accepted.previous_told) return;
+  book->tell_previous(index, accepted.previous_ballot, accepted.previous_mark);
+  count_previous(key, *book);
+}
+
+void Owner::count_previous(Key& key, WindowBook& book) { book.count_previous(key.book(book.window() - 1)); }
+
+// ---- time ---------------------------------------------------------------------------------------------------------
+
+void Owner::tick(Now now) {
+  without_majority_ = 0;
+  std::vector<WireId> still;
+  still.reserve(active_.size());
+  for (const WireId& id : std::exchange(active_, {})) {
+    const auto found = keys_.find(id);
+    if (found == keys_.end()) continue;
+    Key& key = found->second;
+    if (!backed(key, now)) ++without_majority_;
+    if (key.bucket)
+      tick_bucket(key, now);
+    else
+      tick_windows(key, now);
+    key.active = now.mono - key.touched <= around_.recent();
+    if (key.active) still.push_back(id);
+  }
+  still.insert(still.end(), active_.begin(), active_.end());  // what the round itself activated
+  active_ = std::move(still);
+  expire(now);
+}
+
+void Owner::tick_windows(Key& key, Now now) {
+  const int64_t running = window_at(now.wall, key.terms.window);
+  WindowBook* book = key.book(running);
+  if (book == nullptr) return;
+  if (!book->needs_marks()) {
+    count_previous(key, *book);
+  } else if (book->mark_pending() || !book->previous_known()) {
+    send_mark(key, *book, now);  // once more; of a sliding window it also asks what the members have of the one before
+  }
+  serve_turned_away(key, *book, now);
+  look_to_next_window(key, *book, now);
+}
+
+// In the last sync intervals of a window: the mark of the next one, and for a fixed window quota by demand, so that
+// nothing stampedes at the boundary.
+void Owner::look_to_next_window(Key& key, WindowBook& book, Now now) {
+  const Duration left = window_end(book.window(), key.terms.window) - now.wall;
+  if (left > around_.sync_interval * 2 || !around_.can_lease(key.terms, Duration(0)) || book.used() == 0) return;
+  if (key.terms.max_overcount.unbounded) return;
+  WindowBook* next = open_book(key, book.window() + 1, now);
+  if (next == nullptr) return;
+  uint64_t ahead = 0;
+  const bool fixed = key.terms.algorithm == Algorithm::fixed_window;
+  const double intervals = 3.0 * static_cast<double>(nanos(around_.sync_interval)) / 1e9;
+  double all = 0;
+  for (const Line& line : book.lines())
+    if (now.mono - line.heard <= around_.recent()) all += static_cast<double>(line.demand_milli) / 1000;
+  const auto ahead_max = static_cast<double>(next->allowance(now.wall));
+  const auto part_of = [&](const Line& line) {
+    const double demand = static_cast<double>(line.demand_milli) / 1000;
+    return static_cast<uint64_t>(all <= 0 ? 0 : std::min(demand * intervals, ahead_max * demand / all));
+  };
+  if (fixed)
+    for (const Line& line : book.lines())
+      if (now.mono - line.heard <= around_.recent()) ahead += part_of(line);
+  raise_mark(key, *next, now, minus(ahead, next->outstanding()));
+  if (!fixed) return;
+  for (size_t i = 0; i < book.lines().size(); ++i) {
+    const Line& line = book.lines()[i];
+    const uint64_t part = now.mono - line.heard <= around_.recent() ? part_of(line) : 0;
+    if (part == 0) continue;
+    Line* coming = next->find(line.key);
+    if (coming == nullptr) coming = &next->open(line.key, line.rank, line.floor);
+    const uint64_t missing = minus(part, coming->granted);
+    if (missing > 0 && next->issue_ahead(*coming, missing, now.wall) > 0) send_grant(key, *next, *coming, 0, now);
+  }
+}
+
+void Owner::retire(Key& key, Now now) {
+  const int64_t running = window_at(around_.standing.clock(), key.terms.window);
+  for (auto& book : key.books) {
+    if (!book || book->window() >= running - 1) continue;
+    if (key.rule != nullptr && now.wall > WallTime{}) {
+      const double over = static_cast<double>(book->used()) / static_cast<double>(book->limit()) - 1;
+      double& seen = overcount_seen_[key.rule->id];
+      seen = std::max(over, std::max(0.0, seen));
+    }
+    book.reset();
+  }
+}
+
+void Owner::expire(Now now) {
+  constexpr size_t kBucketsAtATime = 256;
+  if (keys_.empty()) return;
+  for (size_t i = 0; i < kBucketsAtATime; ++i) {
+    if (sweep_bucket_ >= keys_.bucket_count()) {
+      sweep_bucket_ = 0;
+      overcount_seen_.swap(overcount_running_);
+    }
+    for (auto it = keys_.begin(sweep_bucket_); it != keys_.end(sweep_bucket_);) {
+      Key& key = it->second;
+      const WireId id = it->first;
+      ++it;  // leave the node before it is erased
+      retire(key, now);
+      bool empty = !key.active;
+      for (const auto& book : key.books) empty = empty && !book;
+      // A bucket's books stay as long as the own register does: without them ballot 0 could not be begun anew.
+      if (key.bucket) empty = empty && key.bucket->idle(now.mono) && !around_.registers.look(id, 0, now);
+      if (empty) keys_.erase(id);
+    }
+    ++sweep_bucket_;
+  }
+}
+
+void Owner::on_reset(const WireId& id, uint64_t number, Now now) {
+  const auto found = keys_.find(id);
+  if (found == keys_.end() || found->second.reset >= number) return;
+  Key& key = found->second;
+  key.reset = number;
+  activate(key);
+  key.touched = now.mono;
+  if (key.bucket) {
+    key.bucket->reset(now.mono);
+    for (auto& leased : key.bucket->lines()) send_bucket_grant(key, leased, 0, now);
+    return;
+  }
+  if (WindowBook* book = key.book(window_at(now.wall, key.terms.window)))
+    for (Line& line : book->lines()) send_grant(key, *book, line, 0, now);
+}
+
+// ---- buckets ------------------------------------------------------------------------------------------------------
+
+void Owner::report_bucket(Key& key, const Report& report, uint16_t from, uint64_t incarnation, Now now) {
+  const Duration span = report.terms.emission * static_cast<int64_t>(report.terms.limit);
+  const Duration lease = lease_for(span, around_.lease, around_.sync_interval);
+  if (!key.bucket) {
+    if (!around_.standing.may_vote_bucket(bucket_keep(span, lease), now) || around_.registers.look(key.id, 0, now)) {
+      refuse(report, from, now);
+      return;
+    }
+    key.bucket.emplace(report.terms, key.group, Ballot{0, around_.roster.id(around_.self)}, lease);
+  }
+  key.bucket->use_terms(report.terms, lease);
+  key.terms = report.terms;
+  const LineKey line_key{around_.roster.id(from), incarnation, report.line};
+  BucketBook::Leased* leased = key.bucket->find(line_key);
+  if (leased == nullptr) leased = &key.bucket->open(line_key, from);
+  const uint64_t given_before = leased->line.given;
+  key.bucket->merge(*leased, report, now.mono);
+  if (report.has_ballot && report.ballot == key.bucket->ballot() && report.given > given_before) {
+    leased->line.given = report.given;
+    key.bucket->refund(report.given - given_before, now.mono);
+  }
+  issue_bucket(key, *leased, now);
+  send_bucket_grant(key, *leased, report.stamp, now);
+  serve_turned_away_bucket(key, now);
+}
+
+void Owner::issue_bucket(Key& key, BucketBook::Leased& leased, Now now) {
+  key.bucket->issue(leased, now.mono, around_.recent());
+  raise_mark_bucket(key, now);
+  if (leased.line.turned_away) key.bucket->issue(leased, now.mono, around_.recent());
+}
+
+void Owner::send_bucket_grant(Key& key, BucketBook::Leased& leased, uint64_t stamp, Now now) {
+  BucketBook& bucket = *key.bucket;
+  const Line& line = leased.line;
+  const uint64_t cost = std::max(line.waiting_min, static_cast<uint64_t>(nanos(key.terms.emission)));
+  Grant grant;
+  grant.key = key.id;
+  grant.ballot = bucket.ballot();
+  grant.line = line.key.number;
+  grant.granted = line.granted;
+  grant.lease = leased.lease;
+  // A lease is counted from the sending of the report that it answers; unasked, there is nothing to count from.
+  grant.lease_for = stamp != 0 ? bucket.lease() : Duration(0);
+  grant.tat_ahead = std::max(Duration(0), bucket.tat() - now.mono);
+  grant.pool = level(static_cast<uint64_t>(nanos(bucket.room(now.mono))), static_cast<uint64_t>(nanos(bucket.burst_span())));
+  grant.demand_share = bucket.demand_share(leased, now.mono, around_.recent());
+  grant.backed = backed(key, now);
+  grant.reset = key.reset;
+  grant.stamp = stamp;
+  grant.exhausted = bucket.exhausted(cost, now.mono);
+  const Duration regrows = std::max(Duration(1), bucket.regrows_after(cost, now.mono));
+  if (grant.exhausted) {
+    grant.ask_again = regrows;
+  } else if (line.turned_away && nanos(bucket.room(now.mono)) < static_cast<int64_t>(std::min<uint64_t>(cost, INT64_MAX))) {
+    grant.ask_again = std::min(around_.sync_interval, regrows);
+    ++denied_under_limit_;
+  }
+  around_.mail.send(line.rank, grant);
+}
+
+void Owner::serve_turned_away_bucket(Key& key, Now now) {
+  for (size_t i = 0; i < key.bucket->lines().size(); ++i) {
+    BucketBook::Leased& leased = key.bucket->lines()[i];
+    const Line& line = leased.line;
+    if (!line.turned_away || now.mono - line.heard > around_.recent()) continue;
+    // Its own stamp still counts: the lease runs from when it asked.
+    if (key.bucket->issue(leased, now.mono, around_.recent()) > 0) send_bucket_grant(key, leased, line.stamp, now);
+  }
+}
+
+void Owner::tick_bucket(Key& key, Now now) {
+  if (key.bucket->mark_pending()) send_mark_bucket(key, now);
+  raise_mark_bucket(key, now);
+  serve_turned_away_bucket(key, now);
+  // Lines of lives that are over, and of keys that fell silent, hold nothing: forget them.
+  std::erase_if(key.bucket->lines(), [&](const BucketBook::Leased& leased) {
+    return leased.lease == 0 && now.mono - leased.line.heard > around_.recent() + around_.lease;
+  });
+}
+
+std::optional<Owner::View> Owner::view(const WireId& id, Now now) const {
+  const auto found = keys_.find(id);
+  if (found == keys_.end()) return std::nullopt;
+  const Key& key = found->second;
+  View view;
+  if (key.bucket) {
+    const auto tokens = [&](Duration d) {
+      return static_cast<uint64_t>(std::max<int64_t>(0, nanos(d)) / std::max<int64_t>(1, nanos(key.terms.emission)));
+    };
+    view.ballot = key.bucket->ballot();
+    view.used = tokens(key.bucket->tat() - now.mono);
+    view.mark = tokens(key.bucket->accepted_mark() - now.mono);
+    view.outstanding = tokens(Duration(static_cast<int64_t>(std::min<uint64_t>(key.bucket->unreported(), INT64_MAX))));
+    return view;
+  }
+  const int64_t running = window_at(now.wall, key.terms.window);
+  const auto& book = key.books[static_cast<size_t>(running & 3)];
+  if (!book || book->window() != running) return std::nullopt;
+  view.ballot = book->ballot();
+  view.used = book->used();
+  view.mark = book->accepted_mark();
+  view.outstanding = book->outstanding();
+  return view;
+}
+
+}  // namespace tally

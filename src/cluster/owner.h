@@ -1,0 +1,130 @@
+// The owner's part of a node: answers reports from its books, keeps its marks ahead, tells lines when room comes back.
+//
+// Thread rule: the cluster thread's.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <unordered_map>
+#include <vector>
+
+#include "base/time.h"
+#include "cluster/bucket_book.h"
+#include "cluster/mail.h"
+#include "cluster/peers.h"
+#include "cluster/registers.h"
+#include "cluster/roster.h"
+#include "cluster/standing.h"
+#include "cluster/window_book.h"
+#include "core/rules.h"
+
+namespace tally {
+
+// What every part of a node sees of the rest. The node owns all of it.
+struct Surroundings {
+  const Roster& roster;
+  const RuleSet& rules;
+  Peers& peers;
+  Standing& standing;
+  Registers& registers;
+  Mail& mail;
+  Duration sync_interval;
+  Duration isolation_after;
+  Duration lease;
+  uint16_t self;
+  uint64_t incarnation;
+
+  // A link or a group is far where a round trip takes more than an eighth of the sync interval.
+  bool far(Duration round_trip) const { return round_trip * 8 > sync_interval; }
+  // How long a report's demand counts.
+  Duration recent() const { return sync_interval * 3 + std::chrono::milliseconds(50); }
+  // A window must be long enough to ask and be answered a few times, else there are only floors.
+  bool can_lease(const Terms& terms, Duration round_trip) const {
+    return terms.algorithm == Algorithm::token_bucket || terms.window >= (sync_interval + round_trip) * 4;
+  }
+};
+
+class Owner {
+ public:
+  Owner(Surroundings around, size_t keys_max);
+
+  void on_report(const Report& report, uint16_t from, uint64_t incarnation, Now now);
+  void on_accepted(const Accepted& accepted, uint16_t from, Now now);
+  void on_reset(const WireId& key, uint64_t number, Now now);
+  void tick(Now now);  // every sync interval
+
+  struct View {  // for EXPLAIN; amounts in tokens or costs
+    Ballot ballot;
+    uint64_t used = 0, mark = 0, outstanding = 0;
+  };
+  std::optional<View> view(const WireId& key, Now now) const;
+
+  size_t keys() const { return keys_.size(); }
+  uint64_t keys_without_majority() const { return without_majority_; }
+  uint64_t denied_under_limit() const { return denied_under_limit_; }
+  uint64_t marks_accepted() const { return marks_accepted_; }
+  uint64_t marks_refused() const { return marks_refused_; }
+  const std::map<uint16_t, double>& overcount_seen() const { return overcount_seen_; }
+  const std::map<std::string, uint64_t>& dropped() const { return dropped_; }
+
+ private:
+  struct Key {
+    WireId id;
+    Terms terms;
+    Group group;
+    const Rule* rule = nullptr;  // nullptr: a rule that this node does not have
+    uint64_t reset = 0;
+    MonoTime touched{};
+    bool active = false;
+    std::array<std::optional<WindowBook>, 4> books;  // by window number mod 4
+    std::optional<BucketBook> bucket;
+
+    WindowBook* book(int64_t window) {
+      auto& b = books[static_cast<size_t>(window & 3)];
+      return b && b->window() == window ? &*b : nullptr;
+    }
+  };
+
+  Key* key_for(const Report& report, Now now);
+  WindowBook* open_book(Key& key, int64_t window, Now now);
+  void report_window(Key& key, const Report& report, uint16_t from, uint64_t incarnation, Now now);
+  void report_bucket(Key& key, const Report& report, uint16_t from, uint64_t incarnation, Now now);
+  uint64_t issue(Key& key, WindowBook& book, Line& line, Now now);
+  void send_grant(Key& key, WindowBook& book, Line& line, uint64_t stamp, Now now);
+  void issue_bucket(Key& key, BucketBook::Leased& leased, Now now);
+  void send_bucket_grant(Key& key, BucketBook::Leased& leased, uint64_t stamp, Now now);
+  void refuse(const Report& report, uint16_t from, Now now);
+  void serve_turned_away(Key& key, WindowBook& book, Now now);
+  void serve_turned_away_bucket(Key& key, Now now);
+  void nudge_holders(Key& key, WindowBook& book, Now now);
+  void raise_mark(Key& key, WindowBook& book, Now now, uint64_t ahead);
+  void raise_mark_bucket(Key& key, Now now);
+  void send_mark(Key& key, WindowBook& book, Now now);
+  void send_mark_bucket(Key& key, Now now);
+  void send_to_group(Key& key, const Mark& mark, Now now);
+  void take_acceptance(Key& key, const Accepted& accepted, size_t index);
+  void count_previous(Key& key, WindowBook& book);
+  void tick_windows(Key& key, Now now);
+  void tick_bucket(Key& key, Now now);
+  void look_to_next_window(Key& key, WindowBook& book, Now now);
+  void retire(Key& key, Now now);
+  bool backed(const Key& key, Now now) const;
+  size_t member_index(const Key& key, uint16_t rank) const;
+  void activate(Key& key);
+  void expire(Now now);
+
+  Surroundings around_;
+  const size_t keys_max_;
+  std::unordered_map<WireId, Key> keys_;
+  std::vector<WireId> active_;
+  size_t sweep_bucket_ = 0;
+  uint64_t without_majority_ = 0;
+  uint64_t denied_under_limit_ = 0;
+  uint64_t marks_accepted_ = 0, marks_refused_ = 0;
+  std::map<uint16_t, double> overcount_seen_, overcount_running_;
+  std::map<std::string, uint64_t> dropped_;
+};
+
+}  // namespace tally
