@@ -7,6 +7,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <unordered_map>
 #include <vector>
 
 #include "base/fail.h"
@@ -15,9 +16,9 @@
 
 namespace tally {
 
-// A place in the text, 1-based; the path reads like "rules[0].brust".
+// A place in the text, 1-based, columns in bytes; the path reads like "rules[0].brust".
 struct Problem {
-  int line = 0;
+  int line = 0;  // 0: no place in a file
   int column = 0;
   std::string path;
   std::string message;
@@ -25,14 +26,18 @@ struct Problem {
 
 struct Address {  // where the daemon listens for applications
   enum class Kind : uint8_t { unix_socket, tcp } kind = Kind::unix_socket;
-  std::string path;           // unix
-  uint32_t mode = 0660;       // unix
-  std::string host;           // tcp: a numeric address
-  uint16_t port = 0;          // tcp
-  std::string text() const;   // as it is written: "unix:/run/x.sock?mode=0660", "127.0.0.1:8380"
+  std::string path;          // unix
+  uint32_t mode = 0660;      // unix
+  std::string host;          // tcp: a numeric address
+  uint16_t port = 0;         // tcp
+  std::string text() const;  // as it is written: "unix:/run/x.sock?mode=0660", "127.0.0.1:8380"
+  friend bool operator==(const Address&, const Address&) = default;
 };
 // "unix:PATH[?mode=0660]", a bare absolute path, "HOST:PORT", "[::1]:PORT". The error says what is wrong.
 Result<Address> parse_address(std::string_view text);
+
+// What CL.THROTTLE's own limits get where nothing else is configured.
+Rule default_inline_rule();
 
 struct Config {
   std::string node_name;  // "": the host's name
@@ -43,35 +48,62 @@ struct Config {
     std::optional<std::string> self;
     std::vector<std::string> peers;  // "host:port"
     uint32_t roster_version = 1;
-    uint32_t size = 0;  // 0: as many as peers
+    uint32_t size = 0;                                        // 0: as many as peers
     Duration sync_interval = std::chrono::milliseconds(100);  // 1 ms to 1 min
-    std::optional<Duration> isolation_after;  // nullopt: max(2 s, 10 sync intervals)
-    std::optional<Duration> lease;            // nullopt: 10 sync intervals
+    std::optional<Duration> isolation_after;                  // nullopt: max(2 s, 10 sync intervals)
+    std::optional<Duration> lease;                            // nullopt: 10 sync intervals
+
+    uint32_t nodes() const { return size != 0 ? size : static_cast<uint32_t>(peers.size()); }
+    bool alone() const { return peers.size() <= 1; }
+    Duration isolation() const;
+    Duration lease_length() const;
+    std::string own_entry() const;  // self, or else bind
   } cluster;
   uint64_t table_keys = 1'048'576;
   struct Limits {
-    uint64_t connections = 10'000, key_bytes = 1'024, pipeline_bytes = 1'048'576, waiting = 65'536, registers = 1'048'576;
+    uint64_t connections = 10'000, key_bytes = 1'024, pipeline_bytes = 1'048'576, waiting = 65'536,
+             registers = 1'048'576;
   } limits;
   uint32_t workers = 0;  // 0: cores - 2, at least 1
-  Rule inline_rule;      // name kInlineRule
+  Rule inline_rule = default_inline_rule();
   std::vector<Rule> rules;
+};
+
+// Where the fields of a text stand, for problems that are found later (after flags were laid over the file).
+class Places {
+ public:
+  void add(std::string path, int line, int column) {
+    at_.insert_or_assign(std::move(path), std::pair(line, column));
+  }
+  // Gives the problem the place of its path, or of the nearest path above it that is in the text.
+  void locate(Problem& problem) const;
+  void locate(std::vector<Problem>& problems) const;  // and puts them in order of place
+
+ private:
+  std::unordered_map<std::string, std::pair<int, int>> at_;
 };
 
 struct Parsed {
   Config config;                  // meaningful where errors is empty
   std::vector<Problem> errors;    // in order of place
   std::vector<Problem> warnings;  // legal but unwise: what, and what to change
+  Places places;                  // of every value of the text
 };
 
 Parsed parse_config(std::string_view text);
 // Checks that need the whole: used again after command line flags were laid over the file.
 std::vector<Problem> validate(const Config& config);
-// What is legal but unwise on this cluster: a floor of 0, a window that cannot lease in time, a fleet of two, ...
+// What is legal but unwise on this cluster: a floor of 0, a window that cannot lease in time, a fleet of two,
+// ...
 std::vector<Problem> advice(const Config& config);
 // "FILE:11:51: rules[0].brust: unknown field; did you mean \"burst\"?"
 std::string format_problem(std::string_view file, const Problem& problem);
 // The whole configuration with every default written out, as JSON that parse_config reads back to the same.
 std::string print_config(const Config& config);
+
+// For each rule what it really promises on this cluster, as aligned text: limit, e, floors, bound, bound
+// where a node is cut off, what has to wait and which e would end that. Requires a valid configuration.
+std::string describe_promises(const Config& config);
 
 // One number and one unit: ns us ms s m h d. The error says what is wrong.
 Result<Duration> parse_duration(std::string_view text);

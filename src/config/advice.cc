@@ -1,0 +1,270 @@
+// What is legal but unwise on this cluster, and what each rule really promises there. The numbers are the
+// core's own (floor_of, bound_of): nothing is worked out twice.
+#include <algorithm>
+#include <array>
+#include <string>
+
+#include "config/checks.h"
+#include "config/config.h"
+#include "config/values.h"
+
+namespace tally {
+namespace {
+
+using std::chrono::milliseconds;
+
+// How the budget of a rule lies on the nodes: the first `larger` ranks have one more than the others.
+struct Floors {
+  uint32_t most = 0;
+  uint32_t least = 0;
+  uint32_t with_most = 0;  // nodes that have `most`
+};
+
+Floors floors_of(const Rule& rule, uint32_t nodes) {
+  const auto at = [&](uint32_t rank) {
+    return floor_of(rule.limit.limit, rule.max_overcount, Share{rank, nodes});
+  };
+  Floors floors{at(0), at(nodes - 1), nodes};
+  uint32_t low = 0,
+           high = nodes;  // floors fall with the rank: search the first node that has less than the first
+  while (low < high) {
+    const uint32_t middle = low + (high - low) / 2;
+    if (at(middle) == floors.most)
+      low = middle + 1;
+    else
+      high = middle;
+  }
+  floors.with_most = low;
+  return floors;
+}
+
+bool is_bucket(const Rule& rule) { return rule.limit.algorithm == Algorithm::token_bucket; }
+bool is_strict(const Rule& rule) { return !rule.max_overcount.unbounded && rule.max_overcount.ppm == 0; }
+
+bool can_lease(const Rule& rule, Duration sync_interval) {
+  return is_bucket(rule) || rule.limit.window >= shortest_leasing_window(sync_interval);
+}
+
+std::string what_ends_waiting(const Rule& rule, uint32_t nodes) {
+  const uint64_t ppm = waiting_ends_at_ppm(rule.limit.limit, nodes);
+  if (ppm > kPartsPerMillion)
+    return "only \"unbounded\" ends the waiting (the limit is smaller than the fleet)";
+  return "a max_overcount of \"" + format_overcount({static_cast<uint32_t>(ppm), false}) +
+         "\" ends the waiting";
+}
+
+class Advisor {
+ public:
+  explicit Advisor(const Config& config) : config_(config), nodes_(config.cluster.nodes()) {}
+
+  std::vector<Problem> run() {
+    advise_cluster();
+    for (size_t i = 0; i < config_.rules.size(); ++i) {
+      const Rule& rule = config_.rules[i];
+      if (is_bucket(rule)) advise_rate(rule, rule_path(i));
+      if (!config_.cluster.alone()) advise_rule(rule, rule_path(i));
+    }
+    return std::move(list_);
+  }
+
+ private:
+  void add(std::string path, std::string message) {
+    list_.push_back({0, 0, std::move(path), std::move(message)});
+  }
+
+  void advise_cluster() {
+    const Config::Cluster& cluster = config_.cluster;
+    if (cluster.alone()) {
+      if (!cluster.bind.empty() || cluster.size > 1)
+        add(cluster.bind.empty() ? "cluster.size" : "cluster.bind",
+            "there are no other peers: this node counts alone; list the same peers at every node");
+      return;
+    }
+    if (cluster.peers.size() == 2)
+      add("cluster.peers",
+          "a fleet of two: both must live, or keys get nothing beyond their floors; a third member, which "
+          "needs no "
+          "applications of its own, gives a failover");
+    const Duration usual = std::max<Duration>(std::chrono::seconds(2), 10 * cluster.sync_interval);
+    if (cluster.isolation() < usual)
+      add("cluster.isolation_after",
+          "shorter than a failover may take: nodes would count as cut off while a key changes "
+          "its owner; " +
+              format_duration(usual) + " or more is safe");
+  }
+
+  void advise_rate(const Rule& rule, const std::string& path) {
+    // The emission is rounded up to a whole nanosecond: say so where that takes more than 1 % of the rate.
+    const auto per_period = static_cast<uint64_t>(rule.rate_period / rule.limit.emission);
+    if (per_period < uint64_t{rule.rate_count} * 99 / 100)
+      add(path + ".rate", "tokens come every whole nanosecond: this is " + std::to_string(per_period) +
+                              " in " + format_duration(rule.rate_period) + ", not " +
+                              std::to_string(rule.rate_count));
+  }
+
+  void advise_rule(const Rule& rule, const std::string& path) {
+    if (rule.max_overcount.unbounded)
+      return;  // every node has the whole limit: nobody waits, nothing is leased
+    const Duration sync_interval = config_.cluster.sync_interval;
+    if (!can_lease(rule, sync_interval)) return advise_short_window(rule, path);
+    if (is_strict(rule)) return advise_strict(rule, path);
+    const Floors floors = floors_of(rule, nodes_);
+    if (floors.least > 0) return;
+    const uint32_t without = floors.most == 0 ? nodes_ : nodes_ - floors.with_most;
+    const std::string first =
+        rule.wait.count() == 0
+            ? "a key's first request there is refused (\"wait\" is 0)"
+            : "a key's first request there waits for a grant, up to " + format_duration(rule.wait);
+    add(path + ".max_overcount",
+        format_overcount(rule.max_overcount) + " of " + std::to_string(rule.limit.limit) + " over " +
+            std::to_string(nodes_) + " nodes leaves " + std::to_string(without) +
+            " of them a floor of 0: " + first + "; " + what_ends_waiting(rule, nodes_));
+  }
+
+  void advise_short_window(const Rule& rule, const std::string& path) {
+    const Duration interval_max = rule.limit.window / 4 - kRoundTripAssumed;
+    std::string message =
+        "too short to lease in time at a sync interval of " + format_duration(config_.cluster.sync_interval) +
+        ": each node admits its floor only; a window of " +
+        format_duration(shortest_leasing_window(config_.cluster.sync_interval)) + " or more";
+    if (interval_max >= milliseconds(1))
+      message += ", or a sync interval of " +
+                 format_duration(std::chrono::floor<milliseconds>(interval_max)) + " or less,";
+    message += " would do";
+    if (floors_of(rule, nodes_).least == 0)
+      message += "; some nodes have a floor of 0 and admit nothing at all";
+    add(path + ".window", message);
+  }
+
+  void advise_strict(const Rule& rule, const std::string& path) {
+    if (rule.wait.count() == 0)
+      add(path + ".wait",
+          "a strict rule has no floors, so with a wait of 0 a key's first request at a node is refused "
+          "while the grant is on its way; \"20ms\" lets it wait");
+    if (rule.on_isolation != OnIsolation::closed)
+      add(path + ".on_isolation", "a strict rule, but nodes that are cut off may admit up to " +
+                                      std::to_string(bound_isolated_of(rule, nodes_)) + " in all by " + "\"" +
+                                      std::string(isolation_name(rule.on_isolation)) +
+                                      "\"; \"closed\" keeps it at " + std::to_string(bound_of(rule, nodes_)));
+  }
+
+  const Config& config_;
+  uint32_t nodes_;
+  std::vector<Problem> list_;
+};
+
+// A table with its columns aligned; the last one runs free.
+class Table {
+ public:
+  using Row = std::vector<std::string>;
+  void add(Row row) { rows_.push_back(std::move(row)); }
+  std::string text() const {
+    std::vector<size_t> width;
+    for (const Row& row : rows_)
+      for (size_t i = 0; i < row.size(); ++i) {
+        if (width.size() <= i) width.push_back(0);
+        width[i] = std::max(width[i], row[i].size());
+      }
+    std::string out;
+    for (const Row& row : rows_) {
+      for (size_t i = 0; i < row.size(); ++i) {
+        out += row[i];
+        if (i + 1 < row.size()) out.append(width[i] - row[i].size() + 2, ' ');
+      }
+      out += '\n';
+    }
+    return out;
+  }
+
+ private:
+  std::vector<Row> rows_;
+};
+
+std::string limit_text(const Rule& rule) {
+  if (is_bucket(rule))
+    return format_rate({rule.rate_count, rule.rate_period}) + ", burst " + std::to_string(rule.limit.limit);
+  return std::to_string(rule.limit.limit) + " per " + format_duration(rule.limit.window) +
+         (rule.limit.algorithm == Algorithm::fixed_window ? ", fixed" : ", sliding");
+}
+
+std::string floors_text(const Floors& floors, uint32_t nodes) {
+  if (floors.most == floors.least) return std::to_string(floors.most) + " each";
+  return std::to_string(floors.most) + " at " + std::to_string(floors.with_most) + ", " +
+         std::to_string(floors.least) + " at " + std::to_string(nodes - floors.with_most);
+}
+
+std::string waiting_text(const Rule& rule, const Config::Cluster& cluster) {
+  const uint32_t nodes = cluster.nodes();
+  if (rule.max_overcount.unbounded)
+    return "nothing waits; the owner says stop once the fleet has used the limit";
+  const Floors floors = floors_of(rule, nodes);
+  if (!can_lease(rule, cluster.sync_interval))
+    return "nothing waits: the window is too short to lease in, floors only";
+  const std::string wait = rule.wait.count() == 0
+                               ? "is refused until the grant is there (wait 0)"
+                               : "waits for its grant, " + format_duration(rule.wait) + " at most";
+  if (floors.least > 0) return "nothing waits below the floor; beyond it what comes before its grant " + wait;
+  const uint32_t without = floors.most == 0 ? nodes : nodes - floors.with_most;
+  return "a key's first request " +
+         (without == nodes ? std::string("at any node ") : "at " + std::to_string(without) + " nodes ") +
+         wait + "; " + what_ends_waiting(rule, nodes);
+}
+
+Table::Row promise_row(const Rule& rule, const Config::Cluster& cluster) {
+  const uint32_t nodes = cluster.nodes();
+  const bool is_inline = rule.name == kInlineRule;
+  Table::Row row{rule.name, is_inline ? "as each call says" : limit_text(rule),
+                 is_strict(rule) ? "strict" : format_overcount(rule.max_overcount)};
+  if (is_inline) {  // no limit of its own: say what holds for all
+    const uint64_t ppm = rule.max_overcount.ppm;
+    std::string waits = "nothing waits";
+    if (is_strict(rule))
+      waits = "a key's first request at a node waits for its grant";
+    else if (!rule.max_overcount.unbounded)
+      waits = "calls with a limit below " +
+              std::to_string((uint64_t{nodes} * kPartsPerMillion + ppm - 1) / ppm) +
+              " wait at some nodes for their first grant";
+    row.insert(row.end(),
+               {"-", "-", std::string("- (") + std::string(isolation_name(rule.on_isolation)) + ")", waits});
+    return row;
+  }
+  row.insert(row.end(), {floors_text(floors_of(rule, nodes), nodes), std::to_string(bound_of(rule, nodes)),
+                         std::to_string(bound_isolated_of(rule, nodes)) + " (" +
+                             std::string(isolation_name(rule.on_isolation)) + ")",
+                         waiting_text(rule, cluster)});
+  return row;
+}
+
+std::string describe_alone(const Config& config) {
+  Table table;
+  table.add({"rule", "limit", "promise"});
+  for (const Rule& rule : config.rules)
+    table.add({rule.name, limit_text(rule),
+               "exact: this node alone admits " + std::to_string(rule.limit.limit) + " at most"});
+  table.add({std::string(kInlineRule), "as each call says", "exact"});
+  return "alone: every limit is counted here and holds exactly\n\n" + table.text();
+}
+
+}  // namespace
+
+std::vector<Problem> advice(const Config& config) { return Advisor(config).run(); }
+
+std::string describe_promises(const Config& config) {
+  const Config::Cluster& cluster = config.cluster;
+  if (cluster.alone()) return describe_alone(config);
+  Table table;
+  table.add({"rule", "limit", "e", "floor", "bound", "bound isolated", "what waits"});
+  for (const Rule& rule : config.rules) table.add(promise_row(rule, cluster));
+  table.add(promise_row(config.inline_rule, cluster));
+  std::string out = "fleet of " + std::to_string(cluster.peers.size());
+  if (cluster.nodes() != cluster.peers.size())
+    out += ", floors split over " + std::to_string(cluster.nodes());
+  out += ", sync interval " + format_duration(cluster.sync_interval) + ", cut off after " +
+         format_duration(cluster.isolation()) + "\n";
+  const auto buckets = std::any_of(config.rules.begin(), config.rules.end(), is_bucket);
+  out += "floor: admitted at a node without asking; bound: the most in one window over the whole fleet";
+  if (buckets) out += " (a bucket:\nthe most at once; in any time T also (1 + e) * rate * T)";
+  return out + "\n\n" + table.text();
+}
+
+}  // namespace tally

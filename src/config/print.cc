@@ -1,0 +1,153 @@
+// Config -> the JSON that parse_config reads back to the same Config. Plain JSON without comments, so that
+// other programs can read it too; a value that is worked out when the daemon runs (the host's name, cores) is
+// printed as null or 0.
+#include <algorithm>
+#include <string>
+
+#include "config/checks.h"
+#include "config/config.h"
+#include "config/values.h"
+
+namespace tally {
+namespace {
+
+// Requires UTF-8, which parse_config and the shell's arguments that validate() lets through are.
+std::string json_string(std::string_view text) {
+  constexpr char kHex[] = "0123456789abcdef";
+  std::string out = "\"";
+  for (const char c : text) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (c == '"' || c == '\\') {
+      out += '\\';
+      out += c;
+    } else if (byte < 0x20 || byte == 0x7f) {
+      out += "\\u00";
+      out += kHex[byte >> 4];
+      out += kHex[byte & 15];
+    } else {
+      out += c;
+    }
+  }
+  return out + "\"";
+}
+
+std::string or_null(std::string_view text) { return text.empty() ? "null" : json_string(text); }
+std::string duration(Duration d) { return json_string(format_duration(d)); }
+std::string duration(const std::optional<Duration>& d) { return d ? duration(*d) : "null"; }
+
+template <typename Items, typename Text>
+std::string list(const Items& items, Text text) {
+  std::string out = "[";
+  for (const auto& item : items) out += (out.size() > 1 ? ", " : "") + json_string(text(item));
+  return out + "]";
+}
+
+// "name": value, ... with one field a line, or all on one.
+class Object {
+ public:
+  explicit Object(std::string_view separator) : separator_(separator) {}
+  Object& add(std::string_view name, std::string_view value) {
+    if (!body_.empty()) body_ += "," + separator_;
+    body_ += json_string(name) + ": " + std::string(value);
+    return *this;
+  }
+  template <typename T>
+  requires std::is_integral_v<T> Object& add(std::string_view name, T value) {
+    return add(name, std::string_view(std::to_string(value)));
+  }
+  std::string body() const { return body_; }
+
+ private:
+  std::string separator_, body_;
+};
+
+std::string section(const Object& fields) { return "{\n    " + fields.body() + "\n  }"; }
+constexpr std::string_view kLines = "\n    ";
+
+void add_policies(Object& out, const Rule& rule) {
+  const bool strict = !rule.max_overcount.unbounded && rule.max_overcount.ppm == 0;
+  out.add("max_overcount", strict ? "0" : json_string(format_overcount(rule.max_overcount)));
+  out.add("on_isolation", json_string(isolation_name(rule.on_isolation)));
+  out.add("on_amnesia", json_string(amnesia_name(rule.on_amnesia)));
+  out.add("wait", duration(rule.wait));
+}
+
+std::string print_rule(const Rule& rule) {
+  Object out(" ");
+  out.add("name", json_string(rule.name)).add("algorithm", json_string(algorithm_name(rule.limit.algorithm)));
+  if (rule.limit.algorithm == Algorithm::token_bucket) {
+    out.add("rate", json_string(format_rate({rule.rate_count, rule.rate_period})));
+    out.add("burst", rule.limit.limit);
+  } else {
+    out.add("limit", rule.limit.limit).add("window", duration(rule.limit.window));
+  }
+  add_policies(out, rule);
+  out.add("shadow", rule.shadow ? "true" : "false");
+  if (!rule.comment.empty()) out.add("comment", json_string(rule.comment));
+  return "{ " + out.body() + " }";
+}
+
+std::string print_rules(const std::vector<Rule>& rules) {
+  if (rules.empty()) return "[]";
+  std::string out = "[";
+  for (const Rule& rule : rules) out += (out.size() > 1 ? ",\n    " : "\n    ") + print_rule(rule);
+  return out + "\n  ]";
+}
+
+std::string print_cluster(const Config::Cluster& cluster) {
+  Object out(kLines);
+  out.add("bind", or_null(cluster.bind));
+  out.add("self", cluster.self ? json_string(*cluster.self) : "null");
+  out.add("peers", list(cluster.peers, [](const std::string& peer) { return peer; }));
+  out.add("roster_version", cluster.roster_version);
+  out.add("size", cluster.size);
+  out.add("sync_interval", duration(cluster.sync_interval));
+  out.add("isolation_after", duration(cluster.isolation_after));
+  out.add("lease", duration(cluster.lease));
+  return section(out);
+}
+
+}  // namespace
+
+std::string print_config(const Config& config) {
+  const auto addresses = [](const std::vector<Address>& items) {
+    return list(items, [](const Address& address) { return address.text(); });
+  };
+  const Config::Limits& limits = config.limits;
+  Object inline_fields(kLines);
+  add_policies(inline_fields, config.inline_rule);
+  Object out("\n  ");
+  out.add(
+      "node",
+      section(
+          Object(kLines).add("name", or_null(config.node_name)).add("state_dir", or_null(config.state_dir))));
+  out.add("listen", section(Object(kLines)
+                                .add("resp", config.resp.empty() ? "null" : addresses(config.resp))
+                                .add("http", addresses(config.http))));
+  out.add("cluster", print_cluster(config.cluster));
+  out.add("table", section(Object(kLines).add("keys", config.table_keys)));
+  out.add("inline", section(inline_fields));
+  out.add("limits", section(Object(kLines)
+                                .add("connections", limits.connections)
+                                .add("key_bytes", limits.key_bytes)
+                                .add("pipeline_bytes", limits.pipeline_bytes)
+                                .add("waiting", limits.waiting)
+                                .add("registers", limits.registers)));
+  out.add("workers", config.workers);
+  out.add("rules", print_rules(config.rules));
+  return "{\n  " + out.body() + "\n}\n";
+}
+
+std::string format_problem(std::string_view file, const Problem& problem) {
+  std::string out(file);
+  if (problem.line > 0)
+    for (const int number : {problem.line, problem.column}) {
+      out += ':';
+      out += std::to_string(number);
+    }
+  if (!out.empty()) out += ": ";
+  if (!problem.path.empty()) out += problem.path + ": ";
+  return out + problem.message;
+}
+
+}  // namespace tally

@@ -1,0 +1,245 @@
+// The checks of a whole Config: they run on what a file said, and again after command line flags were laid
+// over it, so they look at values only and know no text. Each problem names the field that is to be changed.
+#include <algorithm>
+#include <string>
+#include <unordered_map>
+
+#include "config/checks.h"
+#include "config/config.h"
+#include "config/json_tree.h"
+#include "config/values.h"
+
+namespace tally {
+namespace {
+
+class Complaints {
+ public:
+  void add(std::string path, std::string message) {
+    list_.push_back({0, 0, std::move(path), std::move(message)});
+  }
+
+  void range(std::string path, uint64_t value, Range range) {
+    if (!range.contains(value))
+      add(std::move(path), "must be a whole number, " + range.text() + ", got " + std::to_string(value));
+  }
+  void range(std::string path, Duration value, DurationRange range) {
+    if (!range.contains(value))
+      add(std::move(path), "must be " + range.text() + ", got " + format_duration(value));
+  }
+  std::vector<Problem> take() { return std::move(list_); }
+
+ private:
+  std::vector<Problem> list_;
+};
+
+bool is_absolute_path(std::string_view path) {
+  return path.starts_with('/') && std::none_of(path.begin(), path.end(), [](char c) {
+           return static_cast<unsigned char>(c) < 0x20 || c == 0x7f;
+         });
+}
+
+void check_node(const Config& config, Complaints& complaints) {
+  if (!config.node_name.empty())
+    if (std::string wrong = wrong_node_name(config.node_name); !wrong.empty())
+      complaints.add("node.name", wrong);
+  if (!config.state_dir.empty() && !is_absolute_path(config.state_dir))
+    complaints.add("node.state_dir", "must be an absolute path, got " + quoted(config.state_dir));
+}
+
+void check_listeners(const Config& config, Complaints& complaints) {
+  std::unordered_map<std::string, std::string> taken;
+  const auto check = [&](const std::vector<Address>& addresses, std::string_view name, bool loopback_only) {
+    for (size_t i = 0; i < addresses.size(); ++i) {
+      const Address& address = addresses[i];
+      const std::string path = item_path(std::string("listen.") + std::string(name), i);
+      const auto again = parse_address(address.text());
+      if (!again || again.value() != address) {
+        complaints.add(path, again ? "cannot be written as an address" : again.error());
+        continue;
+      }
+      const bool tcp = address.kind == Address::Kind::tcp;
+      if (tcp && loopback_only && !parse_endpoint(address.text()).value().loopback)
+        complaints.add(path,
+                       "RESP has no passwords and no encryption: over TCP only loopback addresses, got " +
+                           quoted(address.text()));
+      if (tcp && address.port == 0) continue;  // a free port each
+      const auto [at, fresh] = taken.try_emplace(tcp ? address.text() : address.path, path);
+      if (!fresh) complaints.add(path, "the same address as " + at->second);
+    }
+  };
+  check(config.resp, "resp", true);
+  check(config.http, "http", false);
+}
+
+// An address of this fleet: numeric, with a port, and on loopback for as long as peers do not encrypt.
+bool check_peer_address(const std::string& path, const std::string& text, Complaints& complaints) {
+  const auto endpoint = parse_endpoint(text);
+  if (!endpoint) {
+    complaints.add(path, endpoint.error());
+    return false;
+  }
+  if (endpoint.value().port == 0) complaints.add(path, "the other nodes must know the port: it cannot be 0");
+  if (!endpoint.value().loopback)
+    complaints.add(path, "peers are not encrypted yet: only loopback addresses (127.0.0.0/8, [::1]), got " +
+                             quoted(text));
+  return true;
+}
+
+void check_membership(const Config::Cluster& cluster, Complaints& complaints) {
+  if (cluster.peers.empty()) {
+    if (cluster.self)
+      complaints.add("cluster.self", "there are no peers that " + quoted(*cluster.self) + " could be one of");
+    return;
+  }
+  if (cluster.bind.empty())
+    return complaints.add("cluster.bind", "is missing: with peers a node needs an address of its own");
+  const std::string own = cluster.own_entry();
+  if (std::find(cluster.peers.begin(), cluster.peers.end(), own) != cluster.peers.end()) return;
+  if (cluster.self)
+    complaints.add("cluster.self", "must be one of the peers, got " + quoted(own));
+  else
+    complaints.add("cluster.peers", "none of them is this node: add " + quoted(own) +
+                                        " (cluster.bind), or name this node's entry in cluster.self");
+}
+
+void check_cluster(const Config::Cluster& cluster, Complaints& complaints) {
+  if (!cluster.bind.empty()) check_peer_address("cluster.bind", cluster.bind, complaints);
+  bool readable = true;
+  std::unordered_map<std::string_view, size_t> seen;
+  for (size_t i = 0; i < cluster.peers.size(); ++i) {
+    const std::string path = item_path("cluster.peers", i);
+    readable &= check_peer_address(path, cluster.peers[i], complaints);
+    const auto [at, fresh] = seen.try_emplace(cluster.peers[i], i);
+    if (!fresh)
+      complaints.add(
+          path, quoted(cluster.peers[i]) + " stands at peers[" + std::to_string(at->second) + "] already");
+  }
+  if (cluster.peers.size() > kPeersMax)
+    complaints.add("cluster.peers", "at most " + std::to_string(kPeersMax) + " peers, got " +
+                                        std::to_string(cluster.peers.size()));
+  if (readable) check_membership(cluster, complaints);
+  complaints.range("cluster.roster_version", cluster.roster_version, kRosterVersionRange);
+  complaints.range("cluster.size", cluster.size, kSizeRange);
+  if (cluster.size != 0 && cluster.size < cluster.peers.size())
+    complaints.add("cluster.size", "must be at least the number of peers (" +
+                                       std::to_string(cluster.peers.size()) + "), got " +
+                                       std::to_string(cluster.size));
+  complaints.range("cluster.sync_interval", cluster.sync_interval, kSyncIntervalRange);
+  const auto check_slow = [&](const char* path, const std::optional<Duration>& value, DurationRange range) {
+    if (!value) return;
+    complaints.range(path, *value, range);
+    if (range.contains(*value) && *value < 2 * cluster.sync_interval)
+      complaints.add(path, "must be at least two sync intervals (" +
+                               format_duration(2 * cluster.sync_interval) + "), got " +
+                               format_duration(*value));
+  };
+  check_slow("cluster.isolation_after", cluster.isolation_after, kIsolationRange);
+  check_slow("cluster.lease", cluster.lease, kLeaseRange);
+}
+
+void check_sizes(const Config& config, Complaints& complaints) {
+  const Config::Limits& limits = config.limits;
+  complaints.range("table.keys", config.table_keys, kTableKeysRange);
+  complaints.range("limits.connections", limits.connections, kConnectionsRange);
+  complaints.range("limits.key_bytes", limits.key_bytes, kKeyBytesRange);
+  complaints.range("limits.pipeline_bytes", limits.pipeline_bytes, kPipelineBytesRange);
+  complaints.range("limits.waiting", limits.waiting, kWaitingRange);
+  complaints.range("limits.registers", limits.registers, kRegistersRange);
+  complaints.range("workers", config.workers, kWorkersRange);
+  constexpr uint64_t kCommandBytes = 1'024;  // beside the key
+  if (kKeyBytesRange.contains(limits.key_bytes) && limits.pipeline_bytes < limits.key_bytes + kCommandBytes)
+    complaints.add("limits.pipeline_bytes", "must hold a command with a key of " +
+                                                std::to_string(limits.key_bytes) + " bytes: at least " +
+                                                std::to_string(limits.key_bytes + kCommandBytes) + ", got " +
+                                                std::to_string(limits.pipeline_bytes));
+}
+
+void check_bucket(const Rule& rule, const std::string& path, Complaints& complaints) {
+  const Rate rate{rule.rate_count, rule.rate_period};
+  complaints.range(path + ".burst", rule.limit.limit, kBurstRange);
+  if (!parse_rate(format_rate(rate))) {
+    complaints.add(path + ".rate", "must be a rate such as \"50/s\", got " + quoted(format_rate(rate)));
+    return;
+  }
+  if (rule.limit.emission != emission_of(rate))
+    complaints.add(path + ".rate", "the time between two tokens is not the one of the rate");
+  const int64_t burst_max = kBurstSpanMax / emission_of(rate);
+  if (rule.limit.limit > burst_max)
+    complaints.add(path + ".burst", "a bucket must fill within 417 days: at " + format_rate(rate) +
+                                        " a burst of " + std::to_string(burst_max) + " at most, got " +
+                                        std::to_string(rule.limit.limit));
+}
+
+void check_policies(const Rule& rule, const std::string& path, Complaints& complaints) {
+  complaints.range(path + ".wait", rule.wait, kWaitRange);
+  if (rule.max_overcount.ppm > kPartsPerMillion)
+    complaints.add(path + ".max_overcount", "must be at most 100%, or \"unbounded\"");
+}
+
+void check_rules(const Config& config, Complaints& complaints) {
+  if (config.rules.size() > kRulesMax)
+    complaints.add("rules", "at most " + std::to_string(kRulesMax) + " rules, got " +
+                                std::to_string(config.rules.size()));
+  std::unordered_map<std::string_view, size_t> names;
+  for (size_t i = 0; i < config.rules.size(); ++i) {
+    const Rule& rule = config.rules[i];
+    const std::string path = rule_path(i);
+    if (std::string wrong = wrong_rule_name(rule.name); !wrong.empty()) complaints.add(path + ".name", wrong);
+    const auto [at, fresh] = names.try_emplace(rule.name, i);
+    if (!fresh && !rule.name.empty())
+      complaints.add(path + ".name",
+                     "the name " + quoted(rule.name) + " is taken by " + rule_path(at->second));
+    if (rule.limit.algorithm == Algorithm::token_bucket) {
+      check_bucket(rule, path, complaints);
+    } else {
+      complaints.range(path + ".limit", rule.limit.limit, kLimitRange);
+      complaints.range(path + ".window", rule.limit.window, kWindowRange);
+    }
+    check_policies(rule, path, complaints);
+  }
+  check_policies(config.inline_rule, "inline", complaints);
+}
+
+}  // namespace
+
+std::string wrong_rule_name(std::string_view name) {
+  if (name.empty()) return "a rule's name has 1 to " + std::to_string(kRuleNameMax) + " characters, got none";
+  if (name.size() > kRuleNameMax)
+    return "a rule's name has 1 to " + std::to_string(kRuleNameMax) + " characters, got " +
+           std::to_string(name.size());
+  if (name == kInlineRule) return quoted(name) + " is reserved for the limits that come with CL.THROTTLE";
+  for (const char c : name)
+    if (c <= 0x20 || c >= 0x7f)
+      return "a rule's name is made of printable ASCII characters without spaces, got " + quoted(name);
+  return "";
+}
+
+std::string wrong_node_name(std::string_view name) {
+  const auto allowed = [](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' ||
+           c == '_' || c == '-';
+  };
+  if (!name.empty() && name.size() <= kNodeNameMax && name[0] != '.' &&
+      std::all_of(name.begin(), name.end(), allowed))
+    return "";
+  return "a node's name (part of file names) has 1 to " + std::to_string(kNodeNameMax) +
+         " letters, digits, '.', '_' or '-' and does not begin with '.', got " + quoted(name);
+}
+
+Duration Config::Cluster::isolation() const {
+  return isolation_after.value_or(std::max<Duration>(std::chrono::seconds(2), 10 * sync_interval));
+}
+Duration Config::Cluster::lease_length() const { return lease.value_or(10 * sync_interval); }
+std::string Config::Cluster::own_entry() const { return self.value_or(bind); }
+
+std::vector<Problem> validate(const Config& config) {
+  Complaints complaints;
+  check_node(config, complaints);
+  check_listeners(config, complaints);
+  check_cluster(config.cluster, complaints);
+  check_sizes(config, complaints);
+  check_rules(config, complaints);
+  return complaints.take();
+}
+
+}  // namespace tally
