@@ -1,0 +1,113 @@
+#include "sim/checkers.h"
+
+#include <algorithm>
+#include <utility>
+#include <variant>
+
+namespace tally::sim {
+
+ReferenceBucket::ReferenceBucket(const Limit& limit, uint32_t overcount_ppm, uint32_t rate_slack_ppm)
+    : capacity_(Wide{nanos(limit.burst_span())} * (kPartsPerMillion + overcount_ppm) * kPartsPerMillion),
+      leak_(Wide{kPartsPerMillion + overcount_ppm} * (kPartsPerMillion + rate_slack_ppm)),
+      cost_(Wide{nanos(limit.emission)} * kPartsPerMillion * kPartsPerMillion) {}
+
+bool ReferenceBucket::admit(uint64_t cost, Duration at) {
+  level_ = std::max(Wide{0}, level_ - leak_ * nanos(at - last_));
+  last_ = at;
+  level_ += cost_ * static_cast<Wide>(cost);
+  fullest_ = std::max(fullest_, level_);
+  return level_ <= capacity_;
+}
+
+size_t Checkers::add(const CheckedKey& key, const WireId& id) {
+  State state{key, {}, {}, 0};
+  if (key.rule->limit.algorithm == Algorithm::token_bucket)
+    state.bucket.emplace_back(key.rule->limit, key.rule->max_overcount.ppm, rate_slack_ppm_);
+  keys_.push_back(std::move(state));
+  by_id_.emplace(id, keys_.size() - 1);
+  return keys_.size() - 1;
+}
+
+void Checkers::violate(size_t key, Duration at, std::string what) {
+  if (violations_.size() >= kViolationsMax) return;
+  violations_.push_back({std::move(what), keys_[key].what.rule->name, keys_[key].what.key, at});
+}
+
+void Checkers::admitted(size_t key, int64_t window, uint64_t cost, Duration at) {
+  State& state = keys_[key];
+  WindowCount& count = state.windows[window];
+  count.admitted += cost;
+  if (!state.bucket.empty()) {
+    if (!state.what.rule->max_overcount.unbounded && state.resets == 0 && count.refunded == 0 &&
+        !state.bucket.front().admit(cost, at))
+      violate(key, at,
+              "a bucket admitted more in an interval than (1 + e)(burst + rate * T), fullest " +
+                  std::to_string(state.bucket.front().fullest()));
+    return;
+  }
+  const uint64_t bound = state.what.bound * (1 + state.resets);
+  if (count.net() > bound)
+    violate(key, at,
+            "window " + std::to_string(window) + " admitted " + std::to_string(count.admitted) +
+                ", refunded " + std::to_string(count.refunded) + ", bound " + std::to_string(bound));
+}
+
+void Checkers::refunded(size_t key, int64_t window, uint64_t cost) {
+  keys_[key].windows[window].refunded += cost;
+}
+
+double Checkers::fullest(size_t key) const {
+  return keys_[key].bucket.empty() ? 0 : keys_[key].bucket.front().fullest();
+}
+
+void Checkers::sent(const Datagram& datagram, Duration at) {
+  for (const Entry& entry : datagram.entries) {
+    if (const auto* report = std::get_if<Report>(&entry)) check(datagram.header, *report, at);
+    if (const auto* grant = std::get_if<Grant>(&entry)) check(datagram.header, *grant, at);
+    if (const auto* mark = std::get_if<Mark>(&entry)) check_mark(mark->key, mark->mark, at);
+    if (const auto* accepted = std::get_if<Accepted>(&entry)) check_mark(accepted->key, accepted->mark, at);
+  }
+}
+
+void Checkers::check(const Header& header, const Report& r, Duration at) {
+  // Used and refunded are of the line (a bucket: of the lease); returned and given are of the ballot too.
+  const bool bucket = r.terms.algorithm == Algorithm::token_bucket;
+  const Ballot of_line = bucket ? r.ballot : Ballot{};
+  const uint32_t lease = bucket ? r.lease : 0;
+  const NodeId sender = header.sender;
+  grows({sender, header.incarnation, 0, r.key, r.window, of_line, r.line, lease, 0}, r.used, "used", at);
+  grows({sender, header.incarnation, 0, r.key, r.window, of_line, r.line, lease, 1}, r.refunded, "refunded",
+        at);
+  grows({sender, header.incarnation, 0, r.key, r.window, r.ballot, r.line, lease, 2}, r.returned, "returned",
+        at);
+  grows({sender, header.incarnation, 0, r.key, r.window, of_line, r.line, lease, 3}, r.ceiling, "ceiling",
+        at);
+}
+
+void Checkers::check(const Header& header, const Grant& g, Duration at) {
+  if (lived_again_.contains(header.receiver)) return;
+  grows({header.sender, header.incarnation, header.receiver, g.key, g.window, g.ballot, g.line, g.lease, 4},
+        g.granted, "granted", at);
+}
+
+void Checkers::grows(const Counter& counter, uint64_t value, std::string_view name, Duration at) {
+  const auto key = by_id_.find(counter.key);
+  if (key == by_id_.end()) return;  // not one of those that are checked
+  uint64_t& largest = counters_[counter];
+  if (value < largest)
+    violate(key->second, at,
+            std::string(name) + " fell from " + std::to_string(largest) + " to " + std::to_string(value) +
+                " in window " + std::to_string(counter.window));
+  largest = std::max(largest, value);
+}
+
+void Checkers::check_mark(const WireId& id, uint64_t mark, Duration at) {
+  const auto key = by_id_.find(id);
+  if (key == by_id_.end()) return;
+  const CheckedKey& what = keys_[key->second].what;
+  if (what.check_marks && mark > what.mark_max)
+    violate(key->second, at,
+            "a mark of " + std::to_string(mark) + " passes " + std::to_string(what.mark_max));
+}
+
+}  // namespace tally::sim

@@ -1,0 +1,132 @@
+// What must hold in every run, whatever the network, the clocks and the crashes do.
+//
+// Thread rule: one owner. The checkers see what applications got and what went over the wire, never a node's
+// inside, so they cannot share its mistakes.
+//
+//   windows   for each (rule, key, window number): admitted less refunded over the fleet <= bound
+//   buckets   in every interval of true time of length T: admitted <= (1 + e)(burst + rate * T)
+//   marks     no mark on the wire passes L (a bucket: burst / rate and a lease)
+//   numbers   what is cumulative never falls: used, returned, refunded in reports; granted in grants
+#pragma once
+
+#include <compare>
+#include <cstdint>
+#include <map>
+#include <set>
+#include <string>
+#include <string_view>
+#include <tuple>
+#include <unordered_map>
+#include <vector>
+
+#include "base/time.h"
+#include "cluster/wire.h"
+#include "core/rules.h"
+
+namespace tally::sim {
+
+// The interval property of a token bucket, for a sequence of admissions in true time: a level that each
+// admission raises by its cost and that leaks at the rate never passes the burst exactly when every interval
+// holds what it may.
+class ReferenceBucket {
+ public:
+  // (1 + e)(limit tokens + one per emission); the rate may be `rate_slack_ppm` faster, as a clock may run.
+  ReferenceBucket(const Limit& limit, uint32_t overcount_ppm, uint32_t rate_slack_ppm);
+
+  // False where the admission breaks the property. `at` never falls.
+  bool admit(uint64_t cost, Duration at);
+  // The fullest that it ever was, 1: all of (1 + e) burst.
+  double fullest() const { return static_cast<double>(fullest_) / static_cast<double>(capacity_); }
+
+ private:
+  using Wide = __int128;  // nanoseconds of emission, in millionths of millionths
+  const Wide capacity_;
+  const Wide leak_;  // per nanosecond
+  const Wide cost_;  // per token
+  Wide level_ = 0;
+  Wide fullest_ = 0;
+  Duration last_{0};
+};
+
+struct Violation {
+  std::string what;  // a sentence with the numbers
+  std::string rule;
+  std::string key;
+  Duration at{0};
+};
+
+// What a (rule, key) may have over the fleet.
+struct CheckedKey {
+  const Rule* rule = nullptr;
+  std::string key;
+  uint64_t bound = 0;     // windows: per window number
+  uint64_t mark_max = 0;  // what no mark may pass; 0: none is expected
+  bool check_marks = true;
+};
+
+class Checkers {
+ public:
+  // `rate_slack_ppm`: by how much the fastest clock of the run is fast.
+  explicit Checkers(uint32_t rate_slack_ppm) : rate_slack_ppm_(rate_slack_ppm) {}
+
+  // A key is announced before anything is said of it; the place by which it is named from then on is
+  // returned.
+  size_t add(const CheckedKey& key, const WireId& id);
+
+  // What applications saw. `window`: the number on the deciding host's clock, 0 for a bucket.
+  void admitted(size_t key, int64_t window, uint64_t cost, Duration at);
+  void refunded(size_t key, int64_t window, uint64_t cost);
+  // From now on the running window and the one before may be used once more.
+  void reset(size_t key) { ++keys_[key].resets; }
+
+  // What a host sent.
+  void sent(const Datagram& datagram, Duration at);
+  // A grant does not say to which life of a lessee it speaks: grants to one that has had several are not
+  // checked.
+  void lived_again(NodeId node) { lived_again_.insert(node); }
+
+  struct WindowCount {
+    uint64_t admitted = 0, refunded = 0;
+    uint64_t net() const { return admitted > refunded ? admitted - refunded : 0; }
+  };
+  const std::map<int64_t, WindowCount>& windows(size_t key) const { return keys_[key].windows; }
+  double fullest(size_t key) const;  // buckets: see ReferenceBucket
+
+  const std::vector<Violation>& violations() const { return violations_; }
+  void violate(size_t key, Duration at, std::string what);
+  static constexpr size_t kViolationsMax = 20;
+
+ private:
+  struct State {
+    CheckedKey what;
+    std::map<int64_t, WindowCount> windows;
+    std::vector<ReferenceBucket> bucket;  // one, for a bucket
+    uint64_t resets = 0;
+  };
+  // A cumulative number on the wire: who says it, of what.
+  struct Counter {
+    NodeId sender;
+    uint64_t incarnation;
+    NodeId receiver;  // grants: whose line
+    WireId key;
+    int64_t window;
+    Ballot ballot;
+    uint32_t line;
+    uint32_t lease;
+    uint8_t number;  // which
+    auto operator<=>(const Counter&) const = default;
+  };
+  void grows(const Counter& counter, uint64_t value, std::string_view name, Duration at);
+  void check(const Header& header, const Report& report, Duration at);
+  void check(const Header& header, const Grant& grant, Duration at);
+  void check_mark(const WireId& id, uint64_t mark, Duration at);
+
+  const uint32_t rate_slack_ppm_;
+  std::vector<State> keys_;
+  std::unordered_map<WireId, size_t> by_id_;
+  std::map<Counter, uint64_t> counters_;
+  std::set<NodeId> lived_again_;
+  std::vector<Violation> violations_;
+};
+
+}  // namespace tally::sim

@@ -1,0 +1,346 @@
+// The virtual clock, the hosts' lives and what goes over the network. What applications do is in
+// fleet_apps.cc.
+#include "sim/fleet.h"
+
+#include <algorithm>
+
+#include "base/fail.h"
+#include "cluster/standing.h"
+#include "sim/trace.h"
+
+namespace tally::sim {
+namespace {
+
+constexpr Duration kTickMin =
+    std::chrono::microseconds(50);  // a node that wants to be ticked at once is, so much later
+constexpr int kSettleRounds = 100;
+
+std::vector<std::string> entries_of(uint16_t nodes) {
+  std::vector<std::string> entries;
+  for (uint16_t rank = 0; rank < nodes; ++rank) {  // in sorted order, so that a place is a rank
+    const std::string number = std::to_string(rank);
+    entries.push_back("host-" + std::string(3 - std::min<size_t>(3, number.size()), '0') + number + ":8381");
+  }
+  return entries;
+}
+
+FleetConfig completed(FleetConfig config) {
+  if (config.size == 0) config.size = config.nodes;
+  config.clocks.resize(config.nodes);
+  return config;
+}
+
+uint32_t fastest(const std::vector<HostClock>& clocks) {
+  int32_t most = 0;
+  for (const HostClock& clock : clocks) most = std::max(most, clock.drift_ppm);
+  return static_cast<uint32_t>(most);
+}
+
+// What a clock that began at 0 shows after `t`.
+Duration shown(Duration t, int32_t drift_ppm) {
+  return t + Duration(static_cast<int64_t>(static_cast<__int128>(nanos(t)) * drift_ppm / kPartsPerMillion));
+}
+
+MonoTime mono_origin(uint16_t rank) { return MonoTime(std::chrono::hours(100) * (rank + 1)); }
+
+std::shared_ptr<const RuleSet> rule_set(const FleetConfig& config, Share share) {
+  Rule inline_rule;
+  inline_rule.name = kInlineRule;
+  return std::make_shared<RuleSet>(config.rules, inline_rule, share, kPublicIdKey);
+}
+
+}  // namespace
+
+Rule window_rule(std::string name, Algorithm algorithm, uint32_t limit, Duration window,
+                 uint32_t overcount_ppm) {
+  Rule rule;
+  rule.name = std::move(name);
+  rule.limit.algorithm = algorithm;
+  rule.limit.limit = limit;
+  rule.limit.window = window;
+  rule.max_overcount.ppm = overcount_ppm;
+  return rule;
+}
+
+Rule bucket_rule(std::string name, uint32_t burst, uint32_t count, Duration period, uint32_t overcount_ppm) {
+  Rule rule;
+  rule.name = std::move(name);
+  rule.limit.algorithm = Algorithm::token_bucket;
+  rule.limit.limit = burst;
+  rule.limit.emission = Duration((nanos(period) + count - 1) / count);
+  rule.rate_count = count;
+  rule.rate_period = period;
+  rule.max_overcount.ppm = overcount_ppm;
+  return rule;
+}
+
+Fleet::Fleet(FleetConfig config)
+    : config_(completed(std::move(config))),
+      random_(config_.seed),
+      network_(config_.nodes, random_.next()),
+      checkers_(fastest(config_.clocks)),
+      peers_(entries_of(config_.nodes)),
+      roster_(peers_, 1, config_.size, kPublicIdKey),
+      reference_(rule_set(config_, Share{0, config_.size})),
+      hosts_(config_.nodes) {
+  CHECK_THAT(config_.nodes >= 1 && config_.nodes <= kRosterMax);
+  network_.set_all(config_.link);
+  for (uint16_t rank = 0; rank < config_.nodes; ++rank) {
+    hosts_[rank].clock = config_.clocks[rank];
+    start(rank);
+  }
+}
+
+Fleet::~Fleet() = default;
+
+// --- time ---
+
+Now Fleet::clock(uint16_t rank) const {
+  const HostClock& clock = hosts_[rank].clock;
+  const Duration t = shown(now_, clock.drift_ppm);
+  return {mono_origin(rank) + t, config_.epoch + clock.offset + t};
+}
+
+void Fleet::at(Duration when, std::function<void()> call) {
+  CHECK_THAT(when >= now_);
+  Event event;
+  event.at = when;
+  event.call = std::move(call);
+  push(std::move(event));
+}
+
+void Fleet::push(Event event) {
+  event.order = order_++;
+  queue_.push_back(std::move(event));
+  std::push_heap(queue_.begin(), queue_.end(), later);
+}
+
+void Fleet::run_until(Duration when) {
+  while (!queue_.empty() && queue_.front().at <= when) {
+    std::pop_heap(queue_.begin(), queue_.end(), later);
+    Event event = std::move(queue_.back());
+    queue_.pop_back();
+    now_ = event.at;
+    handle(event);
+  }
+  now_ = when;
+}
+
+bool Fleet::run_until_ready(Duration at_most) {
+  const Duration end = now_ + at_most;
+  const auto all_ready = [&] {
+    return std::ranges::all_of(hosts_, [](const Host& h) { return h.node == nullptr || h.node->ready(); });
+  };
+  while (!all_ready()) {
+    if (now_ >= end) return false;
+    run_for(std::chrono::milliseconds(1));
+  }
+  return true;
+}
+
+void Fleet::handle(Event& event) {
+  ++events_;
+  if (event.host == kNobody) return event.call();
+  Host& host = hosts_[event.host];
+  if (host.paused_until > now_) {
+    event.at = host.paused_until;
+    if (event.kind == Kind::tick) host.tick_due = event.at;
+    return push(std::move(event));
+  }
+  handle_for(host, event.host, event);
+}
+
+void Fleet::handle_for(Host& host, uint16_t rank, Event& event) {
+  log(static_cast<uint64_t>(event.kind), rank, event.bytes.size());
+  switch (event.kind) {
+    case Kind::call:
+      return event.call();
+    case Kind::arrival:
+      if (host.node == nullptr) return;
+      host.node->receive(event.bytes, event.from, clock(rank));
+      return settle(host, rank, event.from);
+    case Kind::tick:
+      if (host.node == nullptr || event.life != host.life || event.at != host.tick_due) return;
+      host.tick_due = Duration(0);
+      host.node->tick(clock(rank));
+      return settle(host, rank, rank);
+    case Kind::settle:
+      if (host.node == nullptr || event.life != host.life) return;
+      host.settle_due = false;
+      return settle(host, rank, rank);
+    case Kind::deadline:
+      if (host.node == nullptr || event.life != host.life) return;
+      expire(host, rank, event.hash, event.number);
+      return settle(host, rank, rank);
+  }
+}
+
+void Fleet::log(uint64_t a, uint64_t b, uint64_t c) {
+  log_hash_ = mix(log_hash_ ^ mix(static_cast<uint64_t>(nanos(now_)) ^ mix(a ^ mix(b ^ mix(c)))));
+}
+
+// --- the cluster thread ---
+
+void Fleet::settle_soon(uint16_t rank) {
+  Host& host = hosts_[rank];
+  if (host.settle_due) return;
+  host.settle_due = true;
+  Event event;
+  event.at = now_ + config_.thread_delay;
+  event.kind = Kind::settle;
+  event.host = rank;
+  event.life = host.life;
+  push(std::move(event));
+}
+
+void Fleet::settle(Host& host, uint16_t rank, uint16_t source) {
+  keep_horizon(host, rank);
+  for (int round = 0;; ++round) {
+    CHECK_THAT(round < kSettleRounds);  // a node that wakes a key for ever without giving it anything
+    Note note;
+    while (host.notes->pop(note)) host.node->note(note, clock(rank));
+    host.node->flush(clock(rank));
+    send(rank, host.node->take_outbox(), source);
+    const std::vector<Wake> wakes = host.node->take_wakes();
+    if (wakes.empty()) break;
+    for (const Wake& wake : wakes) retry(host, rank, wake.hash);
+  }
+  schedule_tick(host, rank);
+}
+
+void Fleet::schedule_tick(Host& host, uint16_t rank) {
+  const Duration wanted = host.node->next_tick() - mono_origin(rank);
+  Duration due(static_cast<int64_t>(static_cast<__int128>(nanos(wanted)) * kPartsPerMillion /
+                                    (static_cast<int64_t>(kPartsPerMillion) + host.clock.drift_ppm)));
+  due = std::max(due, now_ + kTickMin);
+  while (shown(due, host.clock.drift_ppm) < wanted) due += Duration(1);
+  if (host.tick_due > now_ && host.tick_due <= due) return;
+  host.tick_due = due;
+  Event event;
+  event.at = due;
+  event.kind = Kind::tick;
+  event.host = rank;
+  event.life = host.life;
+  push(std::move(event));
+}
+
+void Fleet::send(uint16_t rank, const std::vector<Outgoing>& outbox, uint16_t source) {
+  for (const Outgoing& out : outbox) {
+    const uint16_t to = out.to_source ? source : out.to;
+    CHECK_THAT(to < config_.nodes && to != rank);
+    ++traffic_.datagrams;
+    traffic_.bytes += out.bytes.size();
+    watch(out.bytes, rank, to);
+    const Network::Fate fate = network_.send(rank, to);
+    for (int copy = 0; copy < fate.copies; ++copy) {
+      Event event;
+      event.at = now_ + fate.after[copy];
+      event.kind = Kind::arrival;
+      event.host = to;
+      event.from = rank;
+      event.bytes = out.bytes;
+      push(std::move(event));
+    }
+  }
+}
+
+void Fleet::watch(const Bytes& bytes, uint16_t from, uint16_t to) {
+  if (!config_.check_wire && traced_ == nullptr) return;
+  CHECK_THAT(decode(bytes, kPublicIdKey, seen_) == DecodeError::none);
+  traffic_.entries += seen_.entries.size();
+  if (config_.check_wire) checkers_.sent(seen_, now_);
+  if (traced_ == nullptr) return;
+  for (const Entry& entry : seen_.entries)
+    if (key_of(entry) == traced_->id)
+      trace_line(from, *traced_, "-> " + std::to_string(to) + " " + describe(entry, roster_));
+}
+
+// --- lives ---
+
+Life Fleet::next_life(uint16_t rank) {
+  Host& host = hosts_[rank];
+  const WallTime wall = clock(rank).wall;
+  Life life;
+  life.first = host.incarnation == 0;
+  life.reckoned_start = life.first ? wall : std::max(wall, host.horizon);
+  // As the state file reckons: growing even where the file was lost.
+  const int64_t seconds = nanos(wall) / 1'000'000'000;
+  host.incarnation = std::max(host.incarnation + 1, static_cast<uint64_t>(std::max<int64_t>(1, seconds)));
+  life.incarnation = host.incarnation;
+  host.horizon = std::max(host.horizon, wall + look_ahead(config_.sync_interval) + config_.horizon_step);
+  return life;
+}
+
+void Fleet::keep_horizon(Host& host, uint16_t rank) {
+  const WallTime least = clock(rank).wall + look_ahead(config_.sync_interval);
+  if (host.horizon < least) host.horizon = least + config_.horizon_step;
+}
+
+void Fleet::start(uint16_t rank) {
+  CHECK_THAT(hosts_[rank].node == nullptr);
+  begin_life(rank, next_life(rank));
+}
+
+void Fleet::begin_life(uint16_t rank, const Life& life) {
+  Host& host = hosts_[rank];
+  const bool fleet = config_.nodes > 1;
+  if (host.life > 0) checkers_.lived_again(roster_.id(rank));
+  ++host.life;
+  host.rules = rule_set(config_, Share{rank, config_.size});
+  host.slots = std::make_unique<SlotTable>(config_.keys, random_.next(), fleet);
+  host.limiter = std::make_unique<Limiter>(*host.slots, fleet);
+  host.notes = std::make_unique<NoteRing>(65'536);
+
+  NodeConfig node;
+  node.peers = peers_;
+  node.self = peers_[rank];
+  node.size = config_.size;
+  node.sync_interval = config_.sync_interval;
+  node.isolation_after = config_.isolation_after;
+  node.lease = config_.lease;
+  host.node = std::make_unique<Node>(node, life, *host.limiter, host.rules, random_.next(), clock(rank));
+  host.settle_due = false;
+  host.tick_due = Duration(0);
+  settle_soon(rank);
+}
+
+void Fleet::end_life(uint16_t rank, bool keep_state) {
+  Host& host = hosts_[rank];
+  auto parked = std::exchange(host.parked, {});
+  for (auto& [hash, queue] : parked)
+    for (Parked& p : queue) finish(rank, *p.state, p.cost, Outcome::lost, now_ - p.since, {});
+  host.node.reset();
+  host.notes.reset();
+  host.limiter.reset();
+  host.slots.reset();
+  host.paused_until = now_;
+  if (!keep_state) {
+    host.incarnation = 0;
+    host.horizon = {};
+  }
+}
+
+void Fleet::crash(uint16_t rank, bool keep_state) {
+  if (!is_up(rank)) return;
+  log(100, rank, keep_state);
+  end_life(rank, keep_state);
+}
+
+void Fleet::leave(uint16_t rank) {
+  Host& host = hosts_[rank];
+  if (host.node == nullptr) return;
+  log(101, rank, 0);
+  host.node->leave(clock(rank));
+  host.node->flush(clock(rank));
+  send(rank, host.node->take_outbox(), rank);
+  end_life(rank, true);
+}
+
+void Fleet::pause(uint16_t rank, Duration d) {
+  log(102, rank, static_cast<uint64_t>(nanos(d)));
+  hosts_[rank].paused_until = std::max(hosts_[rank].paused_until, now_ + d);
+}
+
+void Fleet::step_wall_clock(uint16_t rank, Duration by) { hosts_[rank].clock.offset += by; }
+
+}  // namespace tally::sim

@@ -1,0 +1,246 @@
+// A whole fleet in one process on one virtual clock: the very Nodes and Limiters that ship, a seeded network
+// between them, and applications that ask.
+//
+// Thread rule: one owner. Everything is decided by the config and the calls made: the same seed gives the
+// same run, event by event (log_hash). Times are true time: how long ago the run began; each host has clocks
+// of its own.
+//
+// A host is modelled as the daemon is built: an ask is decided at once by the worker and leaves notes in its
+// ring; the cluster thread sees them `thread_delay` later, so that what arrives at one instant is one batch.
+// What finds too little waits for rule.wait, the same key behind the same key, and is tried again when the
+// node wakes it.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "base/time.h"
+#include "cluster/node.h"
+#include "core/limiter.h"
+#include "core/rules.h"
+#include "core/slots.h"
+#include "sim/checkers.h"
+#include "sim/network.h"
+
+namespace tally::sim {
+
+// A host's clocks: wall time is off by `offset`, both run fast by `drift_ppm`.
+struct HostClock {
+  Duration offset{0};
+  int32_t drift_ppm = 0;
+};
+
+struct FleetConfig {
+  uint16_t nodes = 3;
+  uint32_t size = 0;  // cluster.size; 0: as many as there are nodes
+  std::vector<Rule> rules;
+  LinkTerms link;
+  std::vector<HostClock> clocks;  // by rank; those that are missing are true
+  Duration sync_interval = std::chrono::milliseconds(100);
+  Duration isolation_after = std::chrono::seconds(2);
+  Duration lease = std::chrono::seconds(1);
+  Duration thread_delay = std::chrono::microseconds(20);
+  Duration horizon_step = std::chrono::seconds(10);  // of the state file
+  WallTime epoch{
+      std::chrono::seconds(1'800'000'000)};  // true wall time at the beginning: on a whole quarter of an hour
+  size_t keys = 1000;                        // each host's slot table
+  bool isolation_possible = false;           // check against the bound of the isolation policies
+  bool check_wire = true;
+  uint64_t seed = 1;
+};
+
+// Rules as tests write them. A bucket's rate is `count` per `period`.
+Rule window_rule(std::string name, Algorithm algorithm, uint32_t limit, Duration window,
+                 uint32_t overcount_ppm);
+Rule bucket_rule(std::string name, uint32_t burst, uint32_t count, Duration period, uint32_t overcount_ppm);
+
+enum class Outcome : uint8_t { admitted, over_limit, no_grant, isolated, lost };
+inline constexpr size_t kOutcomes = 5;
+std::string_view outcome_name(Outcome outcome);
+
+// What applications got, in costs.
+struct Tally {
+  uint64_t by_outcome[kOutcomes]{};
+  uint64_t waited = 0;  // asks that were parked
+  Duration waited_most{0};
+
+  uint64_t admitted() const { return by_outcome[0]; }
+  uint64_t offered() const;
+  Tally& operator+=(const Tally& other);
+};
+
+class Fleet {
+ public:
+  explicit Fleet(FleetConfig config);
+  ~Fleet();
+  Fleet(const Fleet&) = delete;
+  Fleet& operator=(const Fleet&) = delete;
+
+  // --- time ---
+  Duration now() const { return now_; }
+  void at(Duration when, std::function<void()> call);  // `when` is not before now
+  void run_until(Duration when);
+  void run_for(Duration d) { run_until(now_ + d); }
+  // Until every living node is ready; false where that takes longer than `at_most`.
+  bool run_until_ready(Duration at_most);
+
+  // --- applications ---
+  using Done = std::function<void(Outcome)>;
+  void take(uint16_t rank, std::string_view rule, std::string_view key, uint32_t cost = 1, Done done = {});
+  uint32_t give(uint16_t rank, std::string_view rule, std::string_view key, uint32_t n);
+  bool reset(uint16_t rank, std::string_view rule, std::string_view key);
+  // Traffic from `from` to `until`: asks at random times, `rate` a second on average; and n asks evenly
+  // spread.
+  void poisson(uint16_t rank, std::string rule, std::string key, double rate, Duration from, Duration until);
+  void evenly(uint16_t rank, std::string rule, std::string key, uint32_t n, Duration from, Duration until);
+
+  // --- faults ---
+  Network& network() { return network_; }
+  void crash(uint16_t rank,
+             bool keep_state = true);     // kill -9; without its state it is born again as a first life
+  void start(uint16_t rank);              // after a crash or leaving
+  void leave(uint16_t rank);              // says goodbye and is gone
+  void pause(uint16_t rank, Duration d);  // a process stopped: everything for it happens afterwards
+  void step_wall_clock(uint16_t rank, Duration by);
+  bool is_up(uint16_t rank) const { return hosts_[rank].node != nullptr; }
+
+  // --- what came of it ---
+  uint16_t nodes() const { return config_.nodes; }
+  Node& node(uint16_t rank) { return *hosts_[rank].node; }
+  const Rule& rule(std::string_view name) const;
+  Now clock(uint16_t rank) const;
+  Tally tally(std::string_view rule, std::string_view key) const;
+  Tally tally(std::string_view rule, std::string_view key, uint16_t rank) const;
+  // Windows by number (0 for a bucket), over the fleet.
+  const std::map<int64_t, Checkers::WindowCount>& windows(std::string_view rule, std::string_view key) const;
+  double fullest(std::string_view rule, std::string_view key) const;
+  uint64_t bound(std::string_view rule) const;                        // as checked
+  uint16_t owner(std::string_view rule, std::string_view key) const;  // the natural one
+  Group group(std::string_view rule, std::string_view key) const;
+  const std::vector<Violation>& violations() const { return checkers_.violations(); }
+
+  struct Traffic {
+    uint64_t datagrams = 0, bytes = 0, entries = 0;
+    Traffic operator-(const Traffic& o) const {
+      return {datagrams - o.datagrams, bytes - o.bytes, entries - o.entries};
+    }
+  };
+  Traffic traffic() const { return traffic_; }     // sent between hosts
+  uint64_t log_hash() const { return log_hash_; }  // of every event so far
+  uint64_t events() const { return events_; }
+
+  // Every message about one key, and every ask of it, as a line of text.
+  void trace(std::string_view rule, std::string_view key, std::function<void(const std::string&)> line);
+
+ private:
+  static constexpr uint16_t kNobody = 0xffff;
+  struct KeyState {
+    const Rule* rule;  // of reference_
+    std::string key;
+    WireId id;
+    size_t checked;  // its place in checkers_
+    std::vector<Tally> by_rank;
+  };
+  struct Parked {
+    uint64_t number;
+    KeyState* state;
+    uint32_t cost;
+    Duration since;
+    Done done;
+  };
+  struct KeyHashHash {
+    size_t operator()(const KeyHash& h) const { return static_cast<size_t>(h.lo); }
+  };
+  struct Host {
+    uint64_t incarnation = 0;  // as in the state file; 0: there is none
+    WallTime horizon{};
+    HostClock clock;
+    Duration paused_until{0};
+    uint64_t life = 0;  // events of an earlier one are void
+
+    // One life. Nodes use the limiter, which uses the table: destroyed in this order's reverse.
+    std::shared_ptr<const RuleSet> rules;
+    std::unique_ptr<SlotTable> slots;
+    std::unique_ptr<Limiter> limiter;
+    std::unique_ptr<NoteRing> notes;
+    std::unique_ptr<Node> node;
+    std::unordered_map<KeyHash, std::deque<Parked>, KeyHashHash> parked;
+    bool settle_due = false;
+    Duration tick_due{0};
+  };
+  enum class Kind : uint8_t { call, arrival, tick, settle, deadline };
+  struct Event {
+    Duration at{0};
+    uint64_t order = 0;
+    Kind kind = Kind::call;
+    uint16_t host = kNobody;
+    uint16_t from = kNobody;
+    uint64_t life = 0;    // of `host`
+    uint64_t number = 0;  // deadlines: of the parked ask
+    KeyHash hash;
+    Bytes bytes;
+    std::function<void()> call;
+  };
+  static bool later(const Event& a, const Event& b) { return a.at != b.at ? a.at > b.at : a.order > b.order; }
+
+  void push(Event event);
+  void handle(Event& event);
+  void handle_for(Host& host, uint16_t rank, Event& event);
+  void begin_life(uint16_t rank, const Life& life);
+  void end_life(uint16_t rank, bool keep_state);
+  Life next_life(uint16_t rank);
+  void keep_horizon(Host& host, uint16_t rank);
+
+  void ask(uint16_t rank, KeyState& state, uint32_t cost, Done done);
+  Verdict decide_behind(Host& host, uint16_t rank, const KeyState& state, uint32_t cost);
+  Verdict decide(Host& host, uint16_t rank, const KeyState& state, uint32_t cost);
+  void finish(uint16_t rank, KeyState& state, uint32_t cost, Outcome outcome, Duration waited,
+              const Done& done);
+  void retry(Host& host, uint16_t rank, KeyHash hash);
+  void expire(Host& host, uint16_t rank, KeyHash hash, uint64_t number);
+  void settle_soon(uint16_t rank);
+  void settle(Host& host, uint16_t rank, uint16_t source);
+  void send(uint16_t rank, const std::vector<Outgoing>& outbox, uint16_t source);
+  void watch(const Bytes& bytes, uint16_t from, uint16_t to);
+  void schedule_tick(Host& host, uint16_t rank);
+
+  KeyState& key_state(std::string_view rule, std::string_view key);
+  const KeyState& known(std::string_view rule, std::string_view key) const;
+  KeyHash hash_on(const Host& host, const KeyState& state) const;
+  int64_t window_on(uint16_t rank, const Rule& rule) const;
+  Ask ask_of(const Host& host, const KeyState& state, uint32_t cost) const;
+  void log(uint64_t a, uint64_t b, uint64_t c);
+  void trace_line(uint16_t rank, const KeyState& state, const std::string& text);
+
+  const FleetConfig config_;
+  Random random_;
+  Network network_;
+  Checkers checkers_;
+  std::vector<std::string> peers_;
+  Roster roster_;
+  std::shared_ptr<const RuleSet> reference_;  // the rules, without floors
+  std::vector<Host> hosts_;
+  std::map<std::pair<std::string, std::string>, KeyState> keys_;
+
+  Duration now_{0};
+  std::vector<Event> queue_;  // a heap, soonest first
+  uint64_t order_ = 0;
+  uint64_t parked_ = 0;
+  uint64_t events_ = 0;
+  uint64_t log_hash_ = 0;
+  Traffic traffic_;
+  Datagram seen_;  // scratch
+
+  const KeyState* traced_ = nullptr;
+  std::function<void(const std::string&)> trace_;
+};
+
+}  // namespace tally::sim

@@ -1,0 +1,278 @@
+// The applications of a simulated fleet: what they ask, what waits, and what they got.
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "base/fail.h"
+#include "core/windows.h"
+#include "sim/fleet.h"
+#include "sim/trace.h"
+
+namespace tally::sim {
+namespace {
+
+constexpr std::string_view kOutcomeNames[kOutcomes] = {"admitted", "over_limit", "no_grant", "isolated",
+                                                       "lost"};
+
+}  // namespace
+
+std::string_view outcome_name(Outcome outcome) { return kOutcomeNames[static_cast<size_t>(outcome)]; }
+
+uint64_t Tally::offered() const {
+  uint64_t sum = 0;
+  for (const uint64_t n : by_outcome) sum += n;
+  return sum;
+}
+
+Tally& Tally::operator+=(const Tally& other) {
+  for (size_t i = 0; i < kOutcomes; ++i) by_outcome[i] += other.by_outcome[i];
+  waited += other.waited;
+  waited_most = std::max(waited_most, other.waited_most);
+  return *this;
+}
+
+// --- asking ---
+
+Ask Fleet::ask_of(const Host& host, const KeyState& state, uint32_t cost) const {
+  const Rule& rule = host.rules->by_id(state.rule->id);
+  return {&rule, &rule.limit, state.key, hash_on(host, state), cost};
+}
+
+KeyHash Fleet::hash_on(const Host& host, const KeyState& state) const {
+  return host.limiter->hash(*state.rule, state.key);
+}
+
+int64_t Fleet::window_on(uint16_t rank, const Rule& rule) const {
+  if (rule.limit.algorithm == Algorithm::token_bucket) return 0;
+  return window_at(clock(rank).wall, rule.limit.window);
+}
+
+void Fleet::take(uint16_t rank, std::string_view rule, std::string_view key, uint32_t cost, Done done) {
+  Host& host = hosts_[rank];
+  KeyState& state = key_state(rule, key);
+  if (host.paused_until <= now_) return ask(rank, state, cost, std::move(done));
+  Event event;
+  event.at = host.paused_until;
+  event.host = rank;
+  event.call = [this, rank, &state, cost, then = std::move(done)] { ask(rank, state, cost, then); };
+  push(std::move(event));
+}
+
+void Fleet::ask(uint16_t rank, KeyState& state, uint32_t cost, Done done) {
+  Host& host = hosts_[rank];
+  if (host.node == nullptr) return finish(rank, state, cost, Outcome::lost, Duration(0), done);
+  const KeyHash hash = hash_on(host, state);
+  const auto waiting = host.parked.find(hash);
+  const bool behind = waiting != host.parked.end() && !waiting->second.empty();
+  const Verdict verdict = behind ? decide_behind(host, rank, state, cost) : decide(host, rank, state, cost);
+  settle_soon(rank);
+  if (verdict == Verdict::admitted) return finish(rank, state, cost, Outcome::admitted, Duration(0), done);
+  if (verdict == Verdict::over_limit)
+    return finish(rank, state, cost, Outcome::over_limit, Duration(0), done);
+  if (verdict == Verdict::isolated) return finish(rank, state, cost, Outcome::isolated, Duration(0), done);
+  const Duration wait = state.rule->wait;
+  if (wait <= Duration(0)) return finish(rank, state, cost, Outcome::no_grant, Duration(0), done);
+
+  host.parked[hash].push_back({++parked_, &state, cost, now_, std::move(done)});
+  ++state.by_rank[rank].waited;
+  Event event;
+  event.at = now_ + wait;
+  event.kind = Kind::deadline;
+  event.host = rank;
+  event.life = host.life;
+  event.number = parked_;
+  event.hash = hash;
+  push(std::move(event));
+  if (behind) retry(host, rank, hash);
+}
+
+// Nobody passes those that wait under the same key, as in the daemon's worker: where there is nothing for
+// this one either, the take only tells the cluster thread that one more waits; where there is something, it
+// is theirs.
+Verdict Fleet::decide_behind(Host& host, uint16_t rank, const KeyState& state, uint32_t cost) {
+  const Verdict peeked = host.limiter->peek(ask_of(host, state, cost), clock(rank)).verdict;
+  return peeked == Verdict::starved ? decide(host, rank, state, cost) : Verdict::starved;
+}
+
+Verdict Fleet::decide(Host& host, uint16_t rank, const KeyState& state, uint32_t cost) {
+  return host.limiter->take(ask_of(host, state, cost), clock(rank), host.notes.get()).verdict;
+}
+
+void Fleet::finish(uint16_t rank, KeyState& state, uint32_t cost, Outcome outcome, Duration waited,
+                   const Done& done) {
+  log(200 + static_cast<uint64_t>(outcome), rank, state.checked << 32 | cost);
+  Tally& tally = state.by_rank[rank];
+  tally.by_outcome[static_cast<size_t>(outcome)] += cost;
+  tally.waited_most = std::max(tally.waited_most, waited);
+  if (outcome == Outcome::admitted)
+    checkers_.admitted(state.checked, window_on(rank, *state.rule), cost, now_);
+  if (traced_ == &state)
+    trace_line(rank, state,
+               std::string(outcome_name(outcome)) + " cost=" + std::to_string(cost) +
+                   (waited > Duration(0) ? " waited=" + describe(waited) : ""));
+  if (done) done(outcome);
+}
+
+void Fleet::retry(Host& host, uint16_t rank, KeyHash hash) {
+  for (;;) {
+    const auto it = host.parked.find(hash);
+    if (it == host.parked.end()) return;
+    if (it->second.empty()) {
+      host.parked.erase(it);
+      return;
+    }
+    Parked& first = it->second.front();
+    const Verdict verdict = decide(host, rank, *first.state, first.cost);
+    if (verdict == Verdict::starved) return;
+    const Parked parked = std::move(first);
+    it->second.pop_front();
+    const Outcome outcome = verdict == Verdict::admitted   ? Outcome::admitted
+                            : verdict == Verdict::isolated ? Outcome::isolated
+                                                           : Outcome::over_limit;
+    finish(rank, *parked.state, parked.cost, outcome, now_ - parked.since, parked.done);
+  }
+}
+
+void Fleet::expire(Host& host, uint16_t rank, KeyHash hash, uint64_t number) {
+  const auto it = host.parked.find(hash);
+  if (it == host.parked.end()) return;
+  const auto parked = std::ranges::find(it->second, number, &Parked::number);
+  if (parked == it->second.end()) return;
+  const Parked gone = std::move(*parked);
+  it->second.erase(parked);
+  finish(rank, *gone.state, gone.cost, Outcome::no_grant, now_ - gone.since, gone.done);
+  retry(host, rank, hash);  // what stood behind it may want less
+}
+
+uint32_t Fleet::give(uint16_t rank, std::string_view rule, std::string_view key, uint32_t n) {
+  Host& host = hosts_[rank];
+  KeyState& state = key_state(rule, key);
+  if (host.node == nullptr) return 0;
+  const Ask ask = ask_of(host, state, n);
+  const uint32_t given = host.node->alone()
+                             ? host.limiter->give(ask, n, clock(rank))
+                             : host.node->give(*ask.rule, *ask.limit, ask.hash, state.id, n, clock(rank));
+  checkers_.refunded(state.checked, window_on(rank, *state.rule), given);
+  log(300, rank, given);
+  if (traced_ == &state)
+    trace_line(rank, state, "give " + std::to_string(n) + " gave " + std::to_string(given));
+  settle(host, rank, rank);
+  return given;
+}
+
+bool Fleet::reset(uint16_t rank, std::string_view rule, std::string_view key) {
+  Host& host = hosts_[rank];
+  KeyState& state = key_state(rule, key);
+  if (host.node == nullptr) return false;
+  const Ask ask = ask_of(host, state, 0);
+  const bool there = host.node->alone()
+                         ? host.limiter->reset(ask, clock(rank))
+                         : host.node->reset(*ask.rule, *ask.limit, ask.hash, state.id, clock(rank));
+  checkers_.reset(state.checked);
+  log(301, rank, there);
+  if (traced_ == &state) trace_line(rank, state, "reset");
+  settle(host, rank, rank);
+  return there;
+}
+
+// --- traffic ---
+
+void Fleet::poisson(uint16_t rank, std::string rule, std::string key, double rate, Duration from,
+                    Duration until) {
+  const auto next = [this, rate] {
+    return Duration(static_cast<int64_t>(-std::log(1 - random_.unit()) / rate * 1e9));
+  };
+  const Duration first = from + next();
+  if (first >= until) return;
+  at(first, [this, rank, rule = std::move(rule), key = std::move(key), rate, first, until] {
+    take(rank, rule, key);
+    poisson(rank, rule, key, rate, first, until);
+  });
+}
+
+void Fleet::evenly(uint16_t rank, std::string rule, std::string key, uint32_t n, Duration from,
+                   Duration until) {
+  for (uint32_t i = 0; i < n; ++i)
+    at(from + (until - from) * i / n, [this, rank, rule, key] { take(rank, rule, key); });
+}
+
+// --- looking ---
+
+Fleet::KeyState& Fleet::key_state(std::string_view rule, std::string_view key) {
+  const auto it = keys_.find({std::string(rule), std::string(key)});
+  if (it != keys_.end()) return it->second;
+  const Rule* found = reference_->find(rule);
+  CHECK_THAT(found != nullptr);
+  CheckedKey checked;
+  checked.rule = found;
+  checked.key = key;
+  checked.bound = bound(rule);
+  checked.check_marks = !found->max_overcount.unbounded;
+  checked.mark_max = found->limit.limit;
+  if (found->limit.algorithm == Algorithm::token_bucket) {
+    // As far as a mark may be ahead, and what a member adds for the drift of clocks.
+    const auto ahead = found->limit.burst_span() + config_.lease * 103 / 100;
+    checked.mark_max = static_cast<uint64_t>(nanos(ahead) * 107 / 100);
+  }
+  const WireId id = wire_id(key, found->id_key);
+  KeyState state{found, std::string(key), id, checkers_.add(checked, id), std::vector<Tally>(config_.nodes)};
+  return keys_.emplace(std::pair(std::string(rule), std::string(key)), std::move(state)).first->second;
+}
+
+const Fleet::KeyState& Fleet::known(std::string_view rule, std::string_view key) const {
+  const auto it = keys_.find({std::string(rule), std::string(key)});
+  CHECK_THAT(it != keys_.end());
+  return it->second;
+}
+
+const Rule& Fleet::rule(std::string_view name) const {
+  const Rule* found = reference_->find(name);
+  CHECK_THAT(found != nullptr);
+  return *found;
+}
+
+Tally Fleet::tally(std::string_view rule, std::string_view key) const {
+  Tally sum;
+  for (const Tally& t : known(rule, key).by_rank) sum += t;
+  return sum;
+}
+
+Tally Fleet::tally(std::string_view rule, std::string_view key, uint16_t rank) const {
+  return known(rule, key).by_rank[rank];
+}
+
+const std::map<int64_t, Checkers::WindowCount>& Fleet::windows(std::string_view rule,
+                                                               std::string_view key) const {
+  return checkers_.windows(known(rule, key).checked);
+}
+
+double Fleet::fullest(std::string_view rule, std::string_view key) const {
+  return checkers_.fullest(known(rule, key).checked);
+}
+
+uint64_t Fleet::bound(std::string_view name) const {
+  const Rule& r = rule(name);
+  if (config_.nodes == 1) return r.limit.limit;
+  return config_.isolation_possible ? bound_isolated_of(r, config_.size) : bound_of(r, config_.size);
+}
+
+Group Fleet::group(std::string_view rule_name, std::string_view key) const {
+  return roster_.group(wire_id(key, rule(rule_name).id_key));
+}
+
+uint16_t Fleet::owner(std::string_view rule_name, std::string_view key) const {
+  return group(rule_name, key).rank[0];
+}
+
+void Fleet::trace(std::string_view rule, std::string_view key, std::function<void(const std::string&)> line) {
+  traced_ = &key_state(rule, key);
+  trace_ = std::move(line);
+}
+
+void Fleet::trace_line(uint16_t rank, const KeyState& state, const std::string& text) {
+  std::string line = describe(now_) + "  node " + std::to_string(rank);
+  if (state.rule->limit.window > Duration(0)) line += " in w=" + std::to_string(window_on(rank, *state.rule));
+  trace_(line + "  " + text);
+}
+
+}  // namespace tally::sim
