@@ -35,7 +35,7 @@ Rule bucket(uint32_t burst, Duration emission, uint32_t overcount_ppm) {
 struct Checked {
   explicit Checked(Rule r, uint64_t bound = 0, uint64_t mark_max = 0) : rule(std::move(r)) {
     id.bytes[0] = 7;
-    key = checkers.add({&rule, "k", bound, mark_max, true}, id);
+    key = checkers.add({&rule, "k", bound, mark_max, true, rule.max_overcount.ppm}, id);
   }
   size_t found() const { return checkers.violations().size(); }
   void report(uint64_t used, Ballot ballot = {}, uint64_t returned = 0, uint64_t incarnation = 1,

@@ -22,7 +22,7 @@ bool ReferenceBucket::admit(uint64_t cost, Duration at) {
 size_t Checkers::add(const CheckedKey& key, const WireId& id) {
   State state{key, {}, {}, 0};
   if (key.rule->limit.algorithm == Algorithm::token_bucket)
-    state.bucket.emplace_back(key.rule->limit, key.rule->max_overcount.ppm, rate_slack_ppm_);
+    state.bucket.emplace_back(key.rule->limit, key.bucket_overcount_ppm, rate_slack_ppm_);
   keys_.push_back(std::move(state));
   by_id_.emplace(id, keys_.size() - 1);
   return keys_.size() - 1;

@@ -60,8 +60,9 @@ struct CheckedKey {
   const Rule* rule = nullptr;
   std::string key;
   uint64_t bound = 0;     // windows: per window number
-  uint64_t mark_max = 0;  // what no mark may pass; 0: none is expected
+  uint64_t mark_max = 0;  // what no mark may pass
   bool check_marks = true;
+  uint32_t bucket_overcount_ppm = 0;  // buckets: e, and what isolation adds to it
 };
 
 class Checkers {

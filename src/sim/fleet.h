@@ -214,6 +214,7 @@ class Fleet {
 
   KeyState& key_state(std::string_view rule, std::string_view key);
   const KeyState& known(std::string_view rule, std::string_view key) const;
+  uint32_t bucket_overcount(const Rule& r) const;
   KeyHash hash_on(const Host& host, const KeyState& state) const;
   int64_t window_on(uint16_t rank, const Rule& rule) const;
   Ask ask_of(const Host& host, const KeyState& state, uint32_t cost) const;

@@ -208,6 +208,7 @@ Fleet::KeyState& Fleet::key_state(std::string_view rule, std::string_view key) {
   checked.key = key;
   checked.bound = bound(rule);
   checked.check_marks = !found->max_overcount.unbounded;
+  checked.bucket_overcount_ppm = bucket_overcount(*found);
   checked.mark_max = found->limit.limit;
   if (found->limit.algorithm == Algorithm::token_bucket) {
     // As far as a mark may be ahead, and what a member adds for the drift of clocks.
@@ -254,6 +255,14 @@ uint64_t Fleet::bound(std::string_view name) const {
   const Rule& r = rule(name);
   if (config_.nodes == 1) return r.limit.limit;
   return config_.isolation_possible ? bound_isolated_of(r, config_.size) : bound_of(r, config_.size);
+}
+
+// In millionths of the limit. Isolated nodes add one more limit between them (share), or one each (open).
+uint32_t Fleet::bucket_overcount(const Rule& r) const {
+  uint32_t limits = 0;
+  if (config_.isolation_possible && r.on_isolation == OnIsolation::share) limits = 1;
+  if (config_.isolation_possible && r.on_isolation == OnIsolation::open) limits = config_.nodes;
+  return r.max_overcount.ppm + limits * kPartsPerMillion;
 }
 
 Group Fleet::group(std::string_view rule_name, std::string_view key) const {
