@@ -53,14 +53,15 @@ inline size_t edit_distance(std::string_view a, std::string_view b, size_t limit
 // Candidates are not copied: they must outlive the answer.
 class Nearest {
  public:
-  explicit Nearest(std::string_view word) : word_(word), limit_(limit_of(word.size())) {}
+  explicit Nearest(std::string_view word) : word_(word), limit_(limit_of(word.size())), open_(limit_ > 0) {}
 
   void offer(std::string_view candidate) {
-    if (limit_ == 0 || ++offered_ > kNearestCandidatesMax) return;
+    if (!open_ || ++offered_ > kNearestCandidatesMax) return;
     const size_t d = edit_distance(word_, candidate, limit_);
     if (d > limit_ || d >= candidate.size()) return;  // a word with every letter replaced is no typing error
     best_ = candidate;
-    limit_ = d == 0 ? 0 : d - 1;  // from here on only better ones
+    open_ = d > 0;  // from here on only better ones
+    if (open_) limit_ = d - 1;
   }
   std::string_view best() const { return best_; }  // "" where nothing is near
 
@@ -71,6 +72,7 @@ class Nearest {
   }
   std::string_view word_, best_;
   size_t limit_;
+  bool open_;
   size_t offered_ = 0;
 };
 

@@ -20,10 +20,17 @@ struct Floors {
   uint32_t with_most = 0;  // nodes that have `most`
 };
 
+bool is_bucket(const Rule& rule) { return rule.limit.algorithm == Algorithm::token_bucket; }
+bool is_strict(const Rule& rule) { return !rule.max_overcount.unbounded && rule.max_overcount.ppm == 0; }
+
+uint32_t floor_at(const Rule& rule, Share share) {
+  if (is_bucket(rule))  // what its floor bucket holds
+    return inline_limit(rule, share, rule.limit.limit, rule.rate_count, rule.rate_period).floor;
+  return floor_of(rule.limit.limit, rule.max_overcount, share);
+}
+
 Floors floors_of(const Rule& rule, uint32_t nodes) {
-  const auto at = [&](uint32_t rank) {
-    return floor_of(rule.limit.limit, rule.max_overcount, Share{rank, nodes});
-  };
+  const auto at = [&](uint32_t rank) { return floor_at(rule, Share{rank, nodes}); };
   Floors floors{at(0), at(nodes - 1), nodes};
   uint32_t low = 0,
            high = nodes;  // floors fall with the rank: search the first node that has less than the first
@@ -38,19 +45,21 @@ Floors floors_of(const Rule& rule, uint32_t nodes) {
   return floors;
 }
 
-bool is_bucket(const Rule& rule) { return rule.limit.algorithm == Algorithm::token_bucket; }
-bool is_strict(const Rule& rule) { return !rule.max_overcount.unbounded && rule.max_overcount.ppm == 0; }
-
 bool can_lease(const Rule& rule, Duration sync_interval) {
   return is_bucket(rule) || rule.limit.window >= shortest_leasing_window(sync_interval);
 }
 
+// Above 1 % a tenth of a percent is exact enough: rounded up, so that what is said does end it.
 std::string what_ends_waiting(const Rule& rule, uint32_t nodes) {
-  const uint64_t ppm = waiting_ends_at_ppm(rule.limit.limit, nodes);
+  constexpr uint64_t kTenth = 1'000;
+  uint64_t ppm = waiting_ends_at_ppm(rule.limit.limit, nodes);
   if (ppm > kPartsPerMillion)
-    return "only \"unbounded\" ends the waiting (the limit is smaller than the fleet)";
-  return "a max_overcount of \"" + format_overcount({static_cast<uint32_t>(ppm), false}) +
-         "\" ends the waiting";
+    return "only \"unbounded\" ends the waiting (the limit is below the number of nodes)";
+  if (ppm > 10 * kTenth) ppm = (ppm + kTenth - 1) / kTenth * kTenth;
+  Rule wider = rule;
+  wider.max_overcount = {static_cast<uint32_t>(ppm), false};
+  return "a max_overcount of \"" + format_overcount(wider.max_overcount) +
+         "\" ends the waiting, with a bound of " + std::to_string(bound_of(wider, nodes));
 }
 
 class Advisor {

@@ -93,8 +93,10 @@ class Cursor {
       ++at_;
     else
       skip_digits();
-    if (peek() == '.') ++at_;
-    skip_digits();
+    if (peek() == '.') {
+      ++at_;
+      skip_digits();
+    }
     if (peek() != 'e' && peek() != 'E') return;
     ++at_;
     if (peek() == '+' || peek() == '-') ++at_;
@@ -297,9 +299,6 @@ void Builder::explain(size_t comma, std::string_view parser_says, size_t error_o
   }
   if (parser_says.find("number overflow") != std::string_view::npos)
     return fail(cursor_.at(), "syntax error: the number " + quoted(cursor_.token()) + " is too large");
-  const bool wants_value = expect_ == Expect::value || expect_ == Expect::first_value;
-  if (parser_says.find("invalid number") != std::string_view::npos && wants_value)
-    return fail(cursor_.at(), "syntax error: " + quoted(cursor_.token()) + " is not a number");
   if (is_word(c)) return explain_word(cursor_.token());
   const std::string token =
       c == '"' ? "string " + std::string(quoted(cursor_.token().substr(1, cursor_.token().size() - 2)))
@@ -323,6 +322,8 @@ void Builder::explain_word(std::string_view word) {
   std::string message = "syntax error: ";
   if (wants_key)
     message += "keys stand in double quotes: " + quoted(word);
+  else if (wants_value && (word[0] == '+' || word[0] == '-' || word[0] == '.' || is_digit(word[0])))
+    message += quoted(word) + " is not a number";
   else if (wants_value)
     message += "unknown word " + quoted(word) + "; expected a value: a string stands in double quotes";
   else

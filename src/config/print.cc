@@ -11,7 +11,7 @@
 namespace tally {
 namespace {
 
-// Requires UTF-8, which parse_config and the shell's arguments that validate() lets through are.
+// Requires UTF-8, as parse_config and validate() see to.
 std::string json_string(std::string_view text) {
   constexpr char kHex[] = "0123456789abcdef";
   std::string out = "\"";

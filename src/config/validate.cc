@@ -33,7 +33,7 @@ class Complaints {
 };
 
 bool is_absolute_path(std::string_view path) {
-  return path.starts_with('/') && std::none_of(path.begin(), path.end(), [](char c) {
+  return path.starts_with('/') && is_utf8(path) && std::none_of(path.begin(), path.end(), [](char c) {
            return static_cast<unsigned char>(c) < 0x20 || c == 0x7f;
          });
 }

@@ -195,6 +195,29 @@ std::string format_overcount(Overcount e) {
   return out + "%";
 }
 
+bool is_utf8(std::string_view text) {
+  for (size_t i = 0; i < text.size();) {
+    const auto byte = [&](size_t n) {
+      return i + n < text.size() ? static_cast<unsigned char>(text[i + n]) : 0u;
+    };
+    const unsigned first = byte(0);
+    const size_t length = first < 0x80                    ? 1
+                          : first >= 0xc2 && first < 0xe0 ? 2
+                          : (first & 0xf0) == 0xe0        ? 3
+                          : first >= 0xf0 && first < 0xf5 ? 4
+                                                          : 0;
+    if (length == 0) return false;
+    for (size_t n = 1; n < length; ++n)
+      if ((byte(n) & 0xc0) != 0x80) return false;
+    // Longer than needed, a surrogate, or beyond U+10FFFF (RFC 3629).
+    if ((first == 0xe0 && byte(1) < 0xa0) || (first == 0xed && byte(1) > 0x9f) ||
+        (first == 0xf0 && byte(1) < 0x90) || (first == 0xf4 && byte(1) > 0x8f))
+      return false;
+    i += length;
+  }
+  return true;
+}
+
 bool is_unsigned_decimal(std::string_view text) {
   if (text.empty() || (text.size() > 1 && text[0] == '0')) return false;
   return std::all_of(text.begin(), text.end(), is_digit);
@@ -264,6 +287,7 @@ Result<Address> parse_unix_address(std::string_view text) {
   if (address.path.size() > kUnixPathMax)
     return Failure{"the path of a Unix socket has at most " + std::to_string(kUnixPathMax) + " bytes, got " +
                    std::to_string(address.path.size())};
+  if (!is_utf8(address.path)) return Failure{"the path of a Unix socket must be UTF-8"};
   for (const char c : address.path)
     if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f)
       return Failure{"control characters in the path of a Unix socket: " + quoted(text)};

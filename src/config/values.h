@@ -37,6 +37,7 @@ struct Endpoint {
 // "127.0.0.1:8381", "[::1]:8381", in one way of writing only, so that equal endpoints are equal strings.
 Result<Endpoint> parse_endpoint(std::string_view text);
 
+bool is_utf8(std::string_view text);
 bool is_unsigned_decimal(std::string_view text);  // digits only, no leading zero
 
 // Inclusive.

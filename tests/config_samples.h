@@ -1,0 +1,153 @@
+// Configurations for tests: whether two are equal, and valid ones drawn from a seed.
+#pragma once
+
+#include <array>
+#include <cstdlib>
+#include <string>
+
+#include "base/random.h"
+#include "config/config.h"
+
+namespace tally::samples {
+
+inline uint64_t seed(uint64_t otherwise) {
+  const char* given = std::getenv("TALLY_SEED");
+  return given != nullptr ? std::strtoull(given, nullptr, 10) : otherwise;
+}
+
+inline bool same(const Rule& a, const Rule& b) {
+  return a.name == b.name && a.limit == b.limit && a.rate_count == b.rate_count &&
+         a.rate_period == b.rate_period && a.max_overcount == b.max_overcount &&
+         a.on_isolation == b.on_isolation && a.on_amnesia == b.on_amnesia && a.wait == b.wait &&
+         a.shadow == b.shadow && a.comment == b.comment;
+}
+
+inline bool same(const Config::Cluster& a, const Config::Cluster& b) {
+  return a.bind == b.bind && a.self == b.self && a.peers == b.peers && a.roster_version == b.roster_version &&
+         a.size == b.size && a.sync_interval == b.sync_interval && a.isolation_after == b.isolation_after &&
+         a.lease == b.lease;
+}
+
+inline bool same(const Config::Limits& a, const Config::Limits& b) {
+  return a.connections == b.connections && a.key_bytes == b.key_bytes &&
+         a.pipeline_bytes == b.pipeline_bytes && a.waiting == b.waiting && a.registers == b.registers;
+}
+
+inline bool same(const Config& a, const Config& b) {
+  if (a.rules.size() != b.rules.size()) return false;
+  for (size_t i = 0; i < a.rules.size(); ++i)
+    if (!same(a.rules[i], b.rules[i])) return false;
+  return a.node_name == b.node_name && a.state_dir == b.state_dir && a.resp == b.resp && a.http == b.http &&
+         same(a.cluster, b.cluster) && a.table_keys == b.table_keys && same(a.limits, b.limits) &&
+         a.workers == b.workers && same(a.inline_rule, b.inline_rule);
+}
+
+inline Duration random_duration(Random& random, Duration low, Duration high) {
+  // By size first, so that all units come up; then now and then a round number of one.
+  constexpr std::array<int64_t, 7> kUnits = {
+      1, 1'000, 1'000'000, 1'000'000'000, 60'000'000'000, 3'600'000'000'000, 86'400'000'000'000};
+  const int64_t unit = kUnits[random.below(kUnits.size())];
+  const int64_t least = (low.count() + unit - 1) / unit, most = high.count() / unit;
+  if (least > most) return Duration(random.between(low.count(), high.count()));
+  const int64_t reach = random.chance(0.5) ? most - least : std::min<int64_t>(most - least, 100);
+  return Duration(unit * (least + random.between(0, reach)));
+}
+
+inline void random_policies(Random& random, Rule& rule) {
+  switch (random.below(4)) {
+    case 0:
+      rule.max_overcount = {0, false};
+      break;
+    case 1:
+      rule.max_overcount = {kPartsPerMillion, true};
+      break;
+    case 2:
+      rule.max_overcount = {static_cast<uint32_t>(random.below(kPartsPerMillion + 1)), false};
+      break;
+    default:
+      break;
+  }
+  rule.on_isolation = static_cast<OnIsolation>(random.below(3));
+  rule.on_amnesia = static_cast<OnAmnesia>(random.below(2));
+  rule.wait =
+      random.chance(0.2) ? Duration(0) : random_duration(random, Duration(0), std::chrono::seconds(10));
+}
+
+inline Rule random_rule(Random& random, size_t number) {
+  Rule rule;
+  rule.name = std::to_string(number);
+  for (uint64_t n = random.below(20); n > 0; --n) rule.name += static_cast<char>(random.between('!', '~'));
+  rule.limit.algorithm = static_cast<Algorithm>(random.below(3));
+  const uint32_t large = static_cast<uint32_t>(random.between(1, kLimitMax));
+  rule.limit.limit = random.chance(0.5) ? large : static_cast<uint32_t>(random.between(1, 1'000));
+  if (rule.limit.algorithm == Algorithm::token_bucket) {
+    rule.rate_count = random.chance(0.2) ? large : static_cast<uint32_t>(random.between(1, 10'000));
+    rule.rate_period = random_duration(random, Duration(rule.rate_count), std::chrono::hours(24));
+    rule.limit.emission = Duration((rule.rate_period.count() + rule.rate_count - 1) / rule.rate_count);
+    rule.limit.limit =
+        static_cast<uint32_t>(std::min<int64_t>(rule.limit.limit, kBurstSpanMax / rule.limit.emission));
+  } else {
+    rule.limit.window = random_duration(random, kWindowMin, kWindowMax);
+  }
+  random_policies(random, rule);
+  rule.shadow = random.chance(0.3);
+  if (random.chance(0.3)) rule.comment = "a \"comment\"\twith \\ and \xC3\xA9\x01\x7f // and /* */";
+  return rule;
+}
+
+inline void random_cluster(Random& random, Config::Cluster& cluster) {
+  const uint64_t peers = random.below(5);
+  for (uint64_t i = 0; i < peers; ++i)
+    cluster.peers.push_back(
+        std::string(random.chance(0.3) ? "[::1]:" : "127.0.0.2:").append(std::to_string(8'000 + i)));
+  if (peers > 0) {
+    const std::string own = cluster.peers[random.below(peers)];
+    cluster.bind = own;
+    if (random.chance(0.5)) cluster.self = own;
+    if (cluster.self && random.chance(0.5)) cluster.bind = "127.0.0.1:9000";
+    if (random.chance(0.5))
+      cluster.size = static_cast<uint32_t>(random.between(static_cast<int64_t>(peers), 100'000));
+  }
+  cluster.roster_version = static_cast<uint32_t>(random.between(1, UINT32_MAX));
+  cluster.sync_interval = random_duration(random, std::chrono::milliseconds(1), std::chrono::minutes(1));
+  const Duration least = std::max<Duration>(std::chrono::milliseconds(10), 2 * cluster.sync_interval);
+  if (random.chance(0.5)) cluster.isolation_after = random_duration(random, least, std::chrono::hours(1));
+  if (random.chance(0.5)) cluster.lease = random_duration(random, least, std::chrono::hours(1));
+}
+
+inline void random_listeners(Random& random, Config& config) {
+  for (uint64_t i = random.below(3); i > 0; --i) {
+    Address address;
+    address.path = std::string("/run/\xC3\xA4 \"x\"/").append(std::to_string(i));
+    address.mode = static_cast<uint32_t>(random.below(01000));
+    config.resp.push_back(address);
+  }
+  for (uint64_t i = random.below(3); i > 0; --i) {
+    Address address;
+    address.kind = Address::Kind::tcp;
+    address.host = random.chance(0.5) ? "::" : "10.1.2.3";
+    address.port = random.chance(0.3) ? uint16_t{0} : static_cast<uint16_t>(1'000 + i);
+    config.http.push_back(address);
+  }
+}
+
+// Valid: validate() finds nothing.
+inline Config random_config(Random& random) {
+  Config config;
+  if (random.chance(0.5)) config.node_name = std::string("edge-").append(std::to_string(random.below(1'000)));
+  if (random.chance(0.5)) config.state_dir = "/var/lib/\xE2\x82\xAC tallyd";
+  random_listeners(random, config);
+  random_cluster(random, config.cluster);
+  config.table_keys = static_cast<uint64_t>(random.between(1'024, int64_t{1} << 31));
+  config.limits.connections = static_cast<uint64_t>(random.between(1, 1'000'000));
+  config.limits.key_bytes = static_cast<uint64_t>(random.between(1, 65'536));
+  config.limits.pipeline_bytes = static_cast<uint64_t>(random.between(66'560, 1 << 30));
+  config.limits.waiting = random.below((1 << 24) + 1);
+  config.limits.registers = static_cast<uint64_t>(random.between(1'024, int64_t{1} << 31));
+  config.workers = static_cast<uint32_t>(random.below(257));
+  random_policies(random, config.inline_rule);
+  for (uint64_t i = random.below(6); i > 0; --i) config.rules.push_back(random_rule(random, i));
+  return config;
+}
+
+}  // namespace tally::samples

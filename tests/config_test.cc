@@ -1,0 +1,294 @@
+#include "config/config.h"
+
+#include <doctest/doctest.h>
+
+#include <string>
+#include <vector>
+
+#include "config_samples.h"
+
+using namespace tally;
+using namespace std::chrono_literals;
+
+namespace {
+
+std::vector<std::string> errors_of(std::string_view text) {
+  std::vector<std::string> out;
+  for (const Problem& problem : parse_config(text).errors) out.push_back(format_problem("f", problem));
+  return out;
+}
+
+// The only error of a text; "" where there is none, all of them where there are more.
+std::string error_of(std::string_view text) {
+  std::string out;
+  for (const std::string& error : errors_of(text)) {
+    if (!out.empty()) out += '\n';
+    out += error;
+  }
+  return out;
+}
+
+// One rule among the rest of a configuration, on one line, from column 13.
+std::string rule_error(std::string_view fields) {
+  return error_of("{\"rules\": [ {" + std::string(fields) + "} ]}");
+}
+
+std::string cluster_error(std::string_view fields) {
+  return error_of("{\"cluster\": {" + std::string(fields) + "}}");
+}
+
+constexpr std::string_view kExample = R"({ // every field has a default
+  "node":    { "name": "edge-1", "state_dir": "/var/lib/tallyd" },
+  "listen":  { "resp": ["unix:/run/tallyd/tallyd.sock?mode=0600"], "http": ["127.0.0.1:8380"], "rls": [] },
+  "cluster": { "bind": "127.0.0.1:8381", "self": null,
+               "peers": ["127.0.0.1:8381", "127.0.0.1:8382", "127.0.0.1:8383"], "roster_version": 7,
+               "size": 4, "aggregators": [], "upstream": [], "sync_interval": "50ms", "isolation_after": "3s",
+               "lease": "900ms", "secret_file": null, "books": "peers" },
+  "table":   { "keys": 2097152, "file": null },
+  "inline":  { "max_overcount": "10%", "on_isolation": "open" },   /* what
+     CL.THROTTLE's own limits get */
+  "limits":  { "connections": 20000, "key_bytes": 512, "pipeline_bytes": 2097152, "waiting": 1, "registers": 4096 },
+  "workers": 3,
+  "rules": [
+    { "name": "api",   "limit": 1000, "window": "1m", "max_overcount": "5%" },
+    { "name": "login", "limit": 5, "window": "15m", "max_overcount": 0, "on_isolation": "closed", "on_amnesia": "deny",
+      "algorithm": "fixed_window", "wait": "0ms", "comment": "no \"guessing\"" },
+    { "name": "feed",  "algorithm": "token_bucket", "rate": "30/s", "burst": 100, "shadow": true,
+      "max_overcount": 0.25, "mode": "leased", "match": null, "overrides": [] } ] })";
+
+}  // namespace
+
+TEST_CASE("every field of a full configuration arrives") {
+  const Parsed parsed = parse_config(kExample);
+  REQUIRE(error_of(kExample) == "");
+  const Config& c = parsed.config;
+  CHECK(c.node_name == "edge-1");
+  CHECK(c.state_dir == "/var/lib/tallyd");
+  REQUIRE(c.resp.size() == 1);
+  CHECK(c.resp[0].path == "/run/tallyd/tallyd.sock");
+  CHECK(c.resp[0].mode == 0600);
+  REQUIRE(c.http.size() == 1);
+  CHECK(c.http[0].text() == "127.0.0.1:8380");
+  CHECK(c.cluster.bind == "127.0.0.1:8381");
+  CHECK_FALSE(c.cluster.self);
+  CHECK(c.cluster.own_entry() == "127.0.0.1:8381");
+  CHECK(c.cluster.peers.size() == 3);
+  CHECK(c.cluster.roster_version == 7);
+  CHECK(c.cluster.size == 4);
+  CHECK(c.cluster.sync_interval == 50ms);
+  CHECK(c.cluster.isolation_after == Duration(3s));
+  CHECK(c.cluster.lease == Duration(900ms));
+  CHECK(c.table_keys == 2'097'152);
+  CHECK(c.inline_rule.max_overcount == Overcount{100'000, false});
+  CHECK(c.inline_rule.on_isolation == OnIsolation::open);
+  CHECK(c.limits.connections == 20'000);
+  CHECK(c.limits.key_bytes == 512);
+  CHECK(c.limits.pipeline_bytes == 2'097'152);
+  CHECK(c.limits.waiting == 1);
+  CHECK(c.limits.registers == 4'096);
+  CHECK(c.workers == 3);
+}
+
+TEST_CASE("every field of a rule arrives") {
+  const Config c = parse_config(kExample).config;
+  REQUIRE(c.rules.size() == 3);
+  const Rule &api = c.rules[0], &login = c.rules[1], &feed = c.rules[2];
+  CHECK(api.name == "api");
+  CHECK(api.limit.algorithm == Algorithm::sliding_window);
+  CHECK(api.limit.limit == 1'000);
+  CHECK(api.limit.window == 1min);
+  CHECK(api.max_overcount == Overcount{50'000, false});
+  CHECK(api.wait == 20ms);
+  CHECK(login.limit.algorithm == Algorithm::fixed_window);
+  CHECK(login.max_overcount == Overcount{0, false});
+  CHECK(login.on_isolation == OnIsolation::closed);
+  CHECK(login.on_amnesia == OnAmnesia::deny);
+  CHECK(login.wait == 0ms);
+  CHECK(login.comment == "no \"guessing\"");
+  CHECK(feed.limit.algorithm == Algorithm::token_bucket);
+  CHECK(feed.limit.limit == 100);
+  CHECK(feed.limit.window == 0ms);
+  CHECK(feed.limit.emission == 33'333'334ns);  // a thirtieth of a second, rounded up
+  CHECK(feed.rate_count == 30);
+  CHECK(feed.rate_period == 1s);
+  CHECK(feed.max_overcount == Overcount{250'000, false});
+  CHECK(feed.shadow);
+}
+
+TEST_CASE("an empty object, and null for every field, give the defaults") {
+  CHECK(error_of("{}") == "");
+  CHECK(samples::same(parse_config("{}").config, Config{}));
+  constexpr std::string_view nulls =
+      R"({"node": null, "listen": {"resp": null, "http": null}, "cluster": {"bind": null,
+    "peers": null, "size": null, "sync_interval": null, "lease": null}, "table": {"keys": null}, "inline": {"wait": null},
+    "limits": {"waiting": null}, "workers": null, "rules": null})";
+  CHECK(error_of(nulls) == "");
+  CHECK(samples::same(parse_config(nulls).config, Config{}));
+  CHECK(validate(Config{}).empty());
+  CHECK(Config{}.inline_rule.name == kInlineRule);
+  CHECK(parse_config("{}").warnings.empty());
+}
+
+TEST_CASE("an unknown field is named with its place, its path and the field that was meant") {
+  CHECK(
+      error_of("{ \"rules\": [\n  { \"name\": \"a\", \"limit\": 1, \"window\": \"1m\", \"brust\": 3 } ] }") ==
+      "f:2:46: rules[0].brust: unknown field; did you mean \"burst\"?");
+  CHECK(error_of("{\"cluster\": {\"sync_intervall\": 1}}") ==
+        "f:1:14: cluster.sync_intervall: unknown field; did you mean \"sync_interval\"?");
+  CHECK(error_of("{\"tenants\": 1}") == "f:1:2: tenants: unknown field");
+  CHECK(error_of("{\"a\\nb\": 1}") == "f:1:2: a\\x0ab: unknown field");
+}
+
+TEST_CASE("all errors come at once, in order of place") {
+  constexpr std::string_view text = R"({
+  "workers": "two",
+  "rules": [
+    { "name": "a", "limit": 0, "window": "1y" },
+    { "name": "a", "limit": 1, "window": "1s", "windw": 3 },
+    7 ],
+  "node": { "name": "a b" } })";
+  const std::vector<std::string> expected = {
+      "f:2:14: workers: must be a whole number, 0 to 256, got the string \"two\"",
+      "f:4:29: rules[0].limit: must be a whole number, 1 to 2147483648, got 0",
+      "f:4:42: rules[0].window: must be a duration such as \"100ms\" or \"1m\", got \"1y\": no unit \"y\", "
+      "only ns, us, ms, "
+      "s, m, h or d (m is minutes)",
+      "f:5:15: rules[1].name: the name \"a\" is taken by rules[0]",
+      "f:5:48: rules[1].windw: unknown field; did you mean \"window\"?",
+      "f:6:5: rules[2]: must be an object, got 7",
+      "f:7:21: node.name: a node's name (part of file names) has 1 to 64 letters, digits, '.', '_' or '-' "
+      "and does not "
+      "begin with '.', got \"a b\""};
+  CHECK(errors_of(text) == expected);
+}
+
+TEST_CASE("a duplicate key is refused with the place of the first") {
+  CHECK(error_of("{\"workers\": 1,\n \"workers\": 2}") ==
+        "f:2:2: workers: duplicate key: it stands at 1:2 already");
+  CHECK(rule_error(R"("name": "a", "limit": 1, "window": "1s", "limit": 2)") ==
+        "f:1:55: rules[0].limit: duplicate key: it stands at 1:27 already");
+  CHECK(error_of("{\"a\": {\"b\": 1, \"\\u0062\": 2}}") ==  // the same key, written in another way
+        "f:1:2: a: unknown field\nf:1:16: a.b: duplicate key: it stands at 1:8 already");
+}
+
+TEST_CASE("columns count bytes from 1: a tab is one, a byte order mark none, CR belongs to the line") {
+  CHECK(error_of("\xEF\xBB\xBF{\"x\":1}") == "f:1:2: x: unknown field");
+  CHECK(error_of("{\r\n\t\"x\":1}") == "f:2:2: x: unknown field");
+  CHECK(error_of("{/* \xC3\xA9 */\"x\":1}") == "f:1:10: x: unknown field");
+  CHECK(error_of("{ // a, \"b\": {\n/* : */ \"x\" /* , */ : // no\n 1}") == "f:2:9: x: unknown field");
+  CHECK(error_of("{\"workers\": /* 1 */ -7}") == "f:1:21: workers: must be a whole number, 0 to 256, got -7");
+  CHECK(error_of("{\"node\":{\"name\":\"\\\"\\\\\"},\"x\":1}").ends_with("f:1:25: x: unknown field"));
+}
+
+TEST_CASE("a syntax error has the place of what is wrong and says what was expected") {
+  const auto error = [](std::string_view text) { return error_of(text); };
+  CHECK(error("") == "f:1:1: syntax error: the text is empty; a configuration begins with '{'");
+  CHECK(error(" \n // x\n") == "f:3:1: syntax error: the text is empty; a configuration begins with '{'");
+  CHECK(error("{\"a\":1,\n}") == "f:1:7: syntax error: a comma before '}'; remove it");
+  CHECK(error("{\"a\":[1,]}") == "f:1:8: a: syntax error: a comma before ']'; remove it");
+  CHECK(error("{a:1}") == "f:1:2: syntax error: keys stand in double quotes: \"a\"");
+  CHECK(error("{'a':1}") == "f:1:2: syntax error: strings stand in double quotes");
+  CHECK(error("{\"a\" 1}") == "f:1:6: syntax error: unexpected \"1\"; expected ':' after the key");
+  CHECK(error("{\"a\":1\n \"b\":2}") == "f:2:2: syntax error: unexpected string \"b\"; expected ',' or '}'");
+  CHECK(error("{\"a\":yes}") ==
+        "f:1:6: syntax error: unknown word \"yes\"; expected a value: a string stands in double quotes");
+  CHECK(error("{\"a\":01}") ==
+        "f:1:7: syntax error: unexpected \"1\"; expected ',' or '}' (numbers have no leading zeros)");
+  CHECK(error("{\"a\":.5}") == "f:1:6: syntax error: \".5\" is not a number");
+  CHECK(error("{\"a\":1e999}") == "f:1:6: syntax error: the number \"1e999\" is too large");
+  CHECK(error("{\"a\":\n [1, 2") ==
+        "f:2:7: a: syntax error: the text ends here, but the '[' at 2:2 is not closed");
+  CHECK(error("{\"a\":1}\nx") == "f:2:1: syntax error: unexpected \"x\"; expected the end of the text");
+  CHECK(error("{\"a\":\"x\ny\"}") == "f:1:6: syntax error: this string has no closing quote on its line");
+  CHECK(error("{\"a\":\"\\q\"}") ==
+        "f:1:8: syntax error: invalid string: forbidden character after backslash");
+  CHECK(error("{ /* a\n*") == "f:1:3: syntax error: this comment never ends");
+  CHECK(error("[1]") == "f:1:1: a configuration is an object: { ... }, got an array");
+  CHECK(error("{\"a\":\"\xff\"}").starts_with("f:1:7: syntax error: invalid string: ill-formed UTF-8 byte"));
+  CHECK(error(std::string_view("{}\0{", 4)) == "f:1:3: syntax error: a NUL byte; is this a text file?");
+}
+
+TEST_CASE("nesting is bounded, however deep the text") {
+  CHECK(error_of("{\"a\":" + std::string(30, '[') + std::string(30, ']') + "}") == "f:1:2: a: unknown field");
+  CHECK(error_of("{\"a\":" + std::string(1'000'000, '[')).find("nested deeper than 32 levels") !=
+        std::string::npos);
+  std::string objects;
+  for (int i = 0; i < 100'000; ++i) objects += "{\"a\":";
+  CHECK(parse_config(objects).errors.size() == 1);
+}
+
+TEST_CASE("a text beyond the maximum is refused before it is read") {
+  CHECK(error_of(std::string(16 * 1024 * 1024 + 1, ' ')) == "f:1:1: larger than 16777216 bytes");
+}
+
+TEST_CASE("a wrong type is named together with what was there") {
+  CHECK(error_of(R"({"workers": 1.5})") == "f:1:13: workers: must be a whole number, 0 to 256, got 1.5");
+  CHECK(error_of(R"({"workers": 99999999999999999999})") ==
+        "f:1:13: workers: must be a whole number, 0 to 256, got 99999999999999999999");
+  CHECK(error_of(R"({"node": []})") == "f:1:10: node: must be an object, got an array");
+  CHECK(error_of(R"({"node": {"name": 7}})") == "f:1:19: node.name: must be a string, got 7");
+  CHECK(error_of(R"({"rules": {}})") == "f:1:11: rules: must be an array of rules, got an object");
+  CHECK(error_of(R"({"listen": {"http": "127.0.0.1:1"}})") ==
+        "f:1:21: listen.http: must be an array of addresses, got the string \"127.0.0.1:1\"");
+  CHECK(error_of(R"({"listen": {"resp": [null]}})") ==
+        "f:1:22: listen.resp[0]: must be an address such as \"unix:/run/tallyd/tallyd.sock\", got null");
+  CHECK(cluster_error(R"("sync_interval": 100)") ==
+        "f:1:31: cluster.sync_interval: a duration is a string with a unit, such as \"100ms\", got 100");
+  CHECK(cluster_error(R"("sync_interval": true)") ==
+        "f:1:31: cluster.sync_interval: must be a duration such as \"100ms\" or \"1m\", got true");
+}
+
+TEST_CASE("a value out of range is answered with the range and what was got") {
+  CHECK(cluster_error(R"("sync_interval": "2m")") ==
+        "f:1:31: cluster.sync_interval: must be 1ms to 1m, got 2m");
+  CHECK(cluster_error(R"("roster_version": 0)") ==
+        "f:1:32: cluster.roster_version: must be a whole number, 1 to 4294967295, got 0");
+  CHECK(error_of(R"({"table": {"keys": 1023}})") ==
+        "f:1:20: table.keys: must be a whole number, 1024 to 2147483648, got 1023");
+  CHECK(error_of(R"({"limits": {"connections": 0, "key_bytes": 65537, "waiting": 16777217}})") ==
+        "f:1:28: limits.connections: must be a whole number, 1 to 1000000, got 0\n"
+        "f:1:44: limits.key_bytes: must be a whole number, 1 to 65536, got 65537\n"
+        "f:1:62: limits.waiting: must be a whole number, 0 to 16777216, got 16777217");
+  CHECK(error_of(R"({"limits": {"key_bytes": 65536, "pipeline_bytes": 4096}})") ==
+        "f:1:51: limits.pipeline_bytes: must hold a command with a key of 65536 bytes: at least 66560, got "
+        "4096");
+  CHECK(cluster_error(R"("sync_interval": "1s", "lease": "1999ms")") ==
+        "f:1:46: cluster.lease: must be at least two sync intervals (2s), got 1999ms");
+}
+
+TEST_CASE("what this version does not serve is accepted at its default only") {
+  CHECK(error_of(
+            R"({"listen": {"rls": []}, "table": {"file": null}, "cluster": {"aggregators": [], "upstream": [],
+                     "secret_file": null, "books": "peers"}})") == "");
+  const std::string no = ": this version does not have it yet; leave it out";
+  CHECK(error_of(R"({"listen": {"rls": ["127.0.0.1:1"]}})") == "f:1:20: listen.rls" + no);
+  CHECK(error_of(R"({"table": {"file": "/x"}})") == "f:1:20: table.file" + no);
+  CHECK(cluster_error(R"("aggregators": ["127.0.0.1:1"])") == "f:1:29: cluster.aggregators" + no);
+  CHECK(cluster_error(R"("upstream": ["127.0.0.1:1"])") == "f:1:26: cluster.upstream" + no);
+  CHECK(cluster_error(R"("secret_file": "/x")") == "f:1:29: cluster.secret_file" + no);
+  CHECK(cluster_error(R"("books": "redis://x")") == "f:1:23: cluster.books" + no + " or set it to \"peers\"");
+  const std::string rule = R"("name": "a", "limit": 1, "window": "1m", )";
+  CHECK(rule_error(rule + R"("mode": "central")") ==
+        "f:1:63: rules[0].mode" + no + " or set it to \"leased\"");
+  CHECK(rule_error(rule + R"("match": {"domain": "x"})") == "f:1:64: rules[0].match" + no);
+  CHECK(rule_error(rule + R"("overrides": [1])") == "f:1:68: rules[0].overrides" + no);
+}
+
+TEST_CASE("problems that are found after the file was read get their place in it") {
+  Parsed parsed = parse_config("{\n\"cluster\": {\n \"bind\": \"127.0.0.1:1\"} }");
+  REQUIRE(parsed.errors.empty());
+  parsed.config.cluster.bind = "127.0.0.1";  // a flag
+  parsed.config.cluster.peers = {"127.0.0.1:7"};
+  std::vector<Problem> problems = validate(parsed.config);
+  REQUIRE(problems.size() == 1 + 1);
+  parsed.places.locate(problems);
+  CHECK(format_problem("f", problems[0])
+            .starts_with("f:2:12: cluster.peers: "));  // not in the text: its section
+  CHECK(format_problem("f", problems[1]).starts_with("f:3:10: cluster.bind: "));
+}
+
+TEST_CASE("a problem without a place or a file is printed without") {
+  CHECK(format_problem("", {0, 0, "cluster.bind", "no"}) == "cluster.bind: no");
+  CHECK(format_problem("f", {0, 0, "cluster.bind", "no"}) == "f: cluster.bind: no");
+  CHECK(format_problem("f", {3, 4, "", "no"}) == "f:3:4: no");
+}
