@@ -1,0 +1,93 @@
+#include "daemon/acceptor.h"
+
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/socket.h>
+
+#include <cerrno>
+#include <cstring>
+#include <string_view>
+#include <utility>
+
+namespace tally {
+namespace {
+
+constexpr int kAtOnce = 64;  // accepted before other handlers get their turn
+constexpr Duration kPause = std::chrono::milliseconds(100);
+constexpr std::string_view kFull = "-ERR max number of clients reached\r\n";
+
+}  // namespace
+
+Acceptor::Acceptor(asio::io_context& io, Listener listener, std::vector<std::unique_ptr<Worker>>& workers,
+                   Overview& overview, Log& log)
+    : listener_(std::move(listener)),
+      ready_(io, ::dup(listener_.fd())),
+      pause_(io),
+      workers_(workers),
+      overview_(overview),
+      log_(log) {
+  wait();
+}
+
+void Acceptor::stop() {
+  asio::error_code ignored;
+  ready_.close(ignored);
+  pause_.cancel();
+  listener_.close();
+}
+
+void Acceptor::wait() {
+  ready_.async_wait(asio::posix::stream_descriptor::wait_read, [this](const asio::error_code& error) {
+    if (!error) accept_all();
+  });
+}
+
+void Acceptor::accept_all() {
+  for (int i = 0; i < kAtOnce; ++i) {
+    Descriptor fd(::accept4(listener_.fd(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
+    if (fd) {
+      hand_out(std::move(fd));
+      continue;
+    }
+    if (errno == EAGAIN || errno == EWOULDBLOCK) break;
+    if (errno == EINTR || errno == ECONNABORTED) continue;
+    // Out of descriptors or memory: the queue stays readable, so trying at once would only burn the
+    // processor.
+    log_.warning("cannot accept a connection", {{"error", std::strerror(errno)}});
+    return pause();
+  }
+  wait();
+}
+
+void Acceptor::pause() {
+  pause_.expires_after(kPause);
+  pause_.async_wait([this](const asio::error_code& error) {
+    if (!error) accept_all();
+  });
+}
+
+void Acceptor::hand_out(Descriptor fd) {
+  const uint64_t open = overview_.total(&WorkerCounters::connections);
+  if (open >= overview_.connections_max) {
+    overview_.connections_full.fetch_add(1, std::memory_order_relaxed);
+    if (!std::exchange(warned_full_, true))
+      log_.warning("connections are turned away: limits.connections is reached", {{"connections", open}});
+    [[maybe_unused]] const ssize_t n =
+        ::send(fd.get(), kFull.data(), kFull.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
+    return;
+  }
+  const bool unix_socket = address().kind == Address::Kind::unix_socket;
+  const int yes = 1;
+  if (!unix_socket) ::setsockopt(fd.get(), IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes);
+  // Beginning at the next in turn, so that many that arrive at once (the counts lag behind) are spread as
+  // well.
+  size_t best = next_ % workers_.size();
+  for (size_t i = 1; i < workers_.size(); ++i) {
+    const size_t other = (next_ + i) % workers_.size();
+    if (workers_[other]->connections() < workers_[best]->connections()) best = other;
+  }
+  next_ = best + 1;
+  workers_[best]->adopt(std::move(fd), unix_socket);
+}
+
+}  // namespace tally

@@ -1,0 +1,231 @@
+#include "daemon/cluster_thread.h"
+
+#include <pthread.h>
+
+#include <algorithm>
+#include <asio/post.hpp>
+#include <utility>
+
+namespace tally {
+namespace {
+
+// Each loop takes a bounded part of every queue, so that none starves the others or the ticks.
+constexpr int kNotesAtOnce = 4'096;
+constexpr int kCallsAtOnce = 256;
+constexpr int kDatagramsAtOnce = 256;
+constexpr Duration kLookAtPeers = std::chrono::seconds(1);
+constexpr Duration kStepWorthAWord = std::chrono::milliseconds(20);
+constexpr Duration kStandStill =
+    std::chrono::milliseconds(5);  // how often to look whether the horizon has moved
+
+double milliseconds(Duration d) { return static_cast<double>(nanos(d)) * 1e-6; }
+
+}  // namespace
+
+ClusterThread::ClusterThread(Parts parts)
+    : parts_(std::move(parts)),
+      node_(*parts_.node),
+      bell_(parts_.io, ::dup(parts_.bell.fd())),
+      timer_(parts_.io),
+      stuck_(parts_.ports.size()) {
+  thread_ = std::thread([this] {
+    ::pthread_setname_np(::pthread_self(), "cluster");
+    run();
+  });
+}
+
+ClusterThread::~ClusterThread() { join(); }
+
+void ClusterThread::join() {
+  if (thread_.joinable()) thread_.join();
+}
+
+void ClusterThread::ask(std::function<void(View)> then) {
+  asio::post(parts_.io, [this, then = std::move(then)] {
+    then(View{node_.peers(parts_.clock.now()), node_.stats(), parts_.socket->send_failures()});
+  });
+}
+
+void ClusterThread::stop() {
+  asio::post(parts_.io, [this] { stopping_ = true; });
+}
+
+void ClusterThread::run() {
+  watch_socket();
+  watch_bell();
+  while (!stopping_) {
+    work();
+    if (!busy_ && parts_.bell.lie_down()) {
+      arm_timer();
+      parts_.io.run_one();
+    }
+    parts_.io.poll();
+  }
+  const Now now = parts_.clock.now();
+  if (!parts_.horizon.covers(now.wall)) return;
+  node_.leave(now);
+  node_.flush(now);
+  send_all();
+}
+
+void ClusterThread::watch_socket() {
+  parts_.socket->socket().async_wait(asio::socket_base::wait_read, [this](const asio::error_code& error) {
+    if (!error) watch_socket();  // the loop receives after every wake
+  });
+}
+
+void ClusterThread::watch_bell() {
+  bell_.async_wait(asio::posix::stream_descriptor::wait_read, [this](const asio::error_code& error) {
+    if (error) return;
+    parts_.bell.silence();
+    watch_bell();
+  });
+}
+
+void ClusterThread::work() {
+  parts_.bell.get_up();
+  look_at_clock();
+  const Now now = parts_.clock.now();
+  parts_.horizon.keep(now.wall);
+  busy_ = false;
+  if (!parts_.horizon.covers(now.wall)) return;
+  busy_ = take_notes(now);
+  receive_all();
+  for (auto& port : parts_.ports) take_calls(*port, now);
+
+  const Now then = parts_.clock.now();
+  if (const MonoTime due = node_.next_tick(); then.mono >= due) {
+    tick_lag_.observe(then.mono - due);
+    node_.tick(then);
+  }
+  node_.flush(then);
+  send_all();
+  deliver_wakes();
+  look_at_peers(then);
+  if (!ready_ && node_.ready()) {
+    ready_ = true;
+    parts_.on_ready();
+  }
+}
+
+// Returns whether a ring may hold more.
+bool ClusterThread::take_notes(Now now) {
+  bool more = false;
+  for (auto& port : parts_.ports) {
+    Note note;
+    int taken = 0;
+    while (taken < kNotesAtOnce && port->notes.pop(note)) {
+      node_.note(note, now);
+      ++taken;
+    }
+    more = more || taken == kNotesAtOnce;
+  }
+  return more;
+}
+
+void ClusterThread::take_calls(Port& port, Now now) {
+  const size_t index = static_cast<size_t>(
+      std::ranges::find(parts_.ports, &port, &std::unique_ptr<Port>::get) - parts_.ports.begin());
+  Call*& stuck = stuck_[index];
+  bool any = false;
+  for (int i = 0; i < kCallsAtOnce; ++i) {
+    Call* call = std::exchange(stuck, nullptr);
+    if (call == nullptr) {
+      if (!port.calls.pop(call)) break;
+      answer(*call, now);
+    }
+    if (!port.answers.push(call)) {
+      stuck = call;
+      busy_ = true;
+      break;
+    }
+    any = true;
+    busy_ = busy_ || i + 1 == kCallsAtOnce;
+  }
+  if (any) port.worker.ring();
+}
+
+void ClusterThread::answer(Call& call, Now now) {
+  const auto& key = call.keys.empty() ? Call::Key{} : call.keys.front();
+  switch (call.kind) {
+    case Call::Kind::give:
+      call.count = node_.give(*call.rule, call.limit, key.hash, key.id, call.n, now);
+      return;
+    case Call::Kind::reset:
+      for (const Call::Key& one : call.keys)
+        call.count += node_.reset(*call.rule, call.limit, one.hash, one.id, now);
+      return;
+    case Call::Kind::explain:
+      call.explanation = node_.explain(*call.rule, call.limit, key.hash, key.id, now);
+      return;
+    case Call::Kind::peers:
+      call.peers = node_.peers(now);
+      return;
+    case Call::Kind::stats:
+      call.stats = node_.stats();
+      return;
+  }
+}
+
+void ClusterThread::receive_all() {
+  for (int i = 0; i < kDatagramsAtOnce; ++i) {
+    const auto received = parts_.socket->receive();
+    if (!received) return;
+    // The clock anew for each: round trips are measured by it.
+    node_.receive(received->bytes, received->from, parts_.clock.now());
+  }
+  busy_ = true;
+}
+
+void ClusterThread::send_all() {
+  for (const Outgoing& out : node_.take_outbox()) parts_.socket->send(out.to, out.bytes);
+}
+
+void ClusterThread::deliver_wakes() {
+  const std::vector<Wake> wakes = node_.take_wakes();
+  if (wakes.empty()) return;
+  for (auto& port : parts_.ports) {
+    for (const Wake& wake : wakes) {
+      if (port->wakes.push(wake)) continue;
+      port->wake_all.store(true, std::memory_order_release);
+      break;
+    }
+    port->worker.ring();
+  }
+}
+
+void ClusterThread::arm_timer() {
+  const Now now = parts_.clock.now();
+  const MonoTime due = parts_.horizon.covers(now.wall) ? node_.next_tick() : now.mono + kStandStill;
+  if (due == armed_for_) return;
+  armed_for_ = due;
+  timer_.expires_at(std::chrono::steady_clock::time_point(due.time_since_epoch()));
+  timer_.async_wait([this](const asio::error_code& error) {
+    if (!error) armed_for_ = MonoTime{};
+  });
+}
+
+void ClusterThread::look_at_clock() {
+  const Duration step = parts_.clock.refresh();
+  if (step < kStepWorthAWord && step > -kStepWorthAWord) return;
+  parts_.log.warning("the system clock was stepped", {{"by_ms", milliseconds(step)}});
+}
+
+void ClusterThread::look_at_peers(Now now) {
+  if (now.mono - peers_looked_at_ < kLookAtPeers) return;
+  peers_looked_at_ = now.mono;
+  const std::vector<PeerStatus> peers = node_.peers(now);
+  was_up_.resize(peers.size(), false);
+  for (size_t i = 0; i < peers.size(); ++i) {
+    if (peers[i].self || peers[i].up == was_up_[i]) continue;
+    was_up_[i] = peers[i].up;
+    if (peers[i].up)
+      parts_.log.info("peer is up",
+                      {{"peer", peers[i].name}, {"round_trip_ms", milliseconds(peers[i].round_trip)}});
+    else
+      parts_.log.warning("peer is silent",
+                         {{"peer", peers[i].name}, {"for_ms", milliseconds(peers[i].last_heard)}});
+  }
+}
+
+}  // namespace tally

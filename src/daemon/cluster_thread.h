@@ -1,0 +1,85 @@
+// The cluster thread: a Node with a socket, a clock and the workers' rings.
+//
+// Thread rule: ask() and stop() from any thread; everything else is the thread's own. It never blocks: the
+// state file is written elsewhere, and while that is behind the node stands still (Horizon).
+#pragma once
+
+#include <asio/io_context.hpp>
+#include <asio/posix/stream_descriptor.hpp>
+#include <asio/steady_timer.hpp>
+#include <functional>
+#include <memory>
+#include <thread>
+#include <vector>
+
+#include "cluster/node.h"
+#include "daemon/clock.h"
+#include "daemon/counters.h"
+#include "daemon/horizon.h"
+#include "daemon/log.h"
+#include "daemon/peer_socket.h"
+#include "daemon/port.h"
+
+namespace tally {
+
+class ClusterThread {
+ public:
+  struct Parts {
+    asio::io_context& io;  // the socket's; run by this thread alone
+    std::unique_ptr<PeerSocket> socket;
+    std::unique_ptr<Node> node;
+    Bell& bell;  // of the ports
+    std::vector<std::unique_ptr<Port>>& ports;
+    Clock& clock;
+    Horizon& horizon;
+    Log& log;
+    std::function<void()> on_ready;  // once, on this thread, when the start is over
+  };
+  explicit ClusterThread(Parts parts);  // the thread starts here
+  ~ClusterThread();                     // requires stop() before
+  ClusterThread(const ClusterThread&) = delete;
+  ClusterThread& operator=(const ClusterThread&) = delete;
+
+  struct View {
+    std::vector<PeerStatus> peers;
+    NodeStats stats;
+    uint64_t send_failures = 0;
+  };
+  // Calls `then` with a copy, on this thread.
+  void ask(std::function<void(View)> then);
+  const TimeHistogram& tick_lag() const { return tick_lag_; }
+  // Returns what is not used, says the last word, ends. The workers must be gone.
+  void stop();
+  void join();
+
+ private:
+  void run();
+  void watch_socket();
+  void watch_bell();
+  void work();
+  bool take_notes(Now now);
+  void take_calls(Port& port, Now now);
+  void answer(Call& call, Now now);
+  void receive_all();
+  void send_all();
+  void deliver_wakes();
+  void arm_timer();
+  void look_at_peers(Now now);
+  void look_at_clock();
+
+  Parts parts_;
+  Node& node_;
+  asio::posix::stream_descriptor bell_;
+  asio::steady_timer timer_;
+  MonoTime armed_for_{};
+  std::vector<Call*> stuck_;  // by port: an answer that its ring had no room for
+  std::vector<bool> was_up_;
+  MonoTime peers_looked_at_{};
+  TimeHistogram tick_lag_;
+  bool ready_ = false;
+  bool busy_ = false;  // there is more to do at once
+  bool stopping_ = false;
+  std::thread thread_;
+};
+
+}  // namespace tally

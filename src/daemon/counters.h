@@ -1,0 +1,87 @@
+// What a worker counts, and what the metrics thread sums at scrape time.
+//
+// Thread rule: one thread adds (a plain load and store: no locked instruction on the hot path), any thread
+// reads.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+
+#include "base/time.h"
+
+namespace tally {
+
+class Count {
+ public:
+  void add(uint64_t n = 1) { n_.store(n_.load(std::memory_order_relaxed) + n, std::memory_order_relaxed); }
+  void subtract(uint64_t n = 1) {
+    n_.store(n_.load(std::memory_order_relaxed) - n, std::memory_order_relaxed);
+  }
+  uint64_t value() const { return n_.load(std::memory_order_relaxed); }
+
+ private:
+  std::atomic<uint64_t> n_{0};
+};
+
+// Buckets at powers of two of a microsecond: 1 us, 2 us, ... 2^23 us (8.4 s), then the rest.
+class TimeHistogram {
+ public:
+  static constexpr size_t kBounds = 24;
+  static constexpr double upper_seconds(size_t i) { return 1e-6 * static_cast<double>(uint64_t{1} << i); }
+
+  void observe(Duration d, uint64_t times = 1) {
+    const auto us = static_cast<uint64_t>((nanos(d) > 0 ? nanos(d) : 0) + 999) / 1000;
+    const size_t i = us <= 1 ? 0 : static_cast<size_t>(64 - __builtin_clzll(us - 1));
+    buckets_[i < kBounds ? i : kBounds].add(times);
+    sum_ns_.add(static_cast<uint64_t>(nanos(d) > 0 ? nanos(d) : 0) * times);
+  }
+  uint64_t bucket(size_t i) const { return buckets_[i].value(); }  // i in [0, kBounds]; not cumulative
+  double sum_seconds() const { return 1e-9 * static_cast<double>(sum_ns_.value()); }
+
+ private:
+  std::array<Count, kBounds + 1> buckets_;
+  Count sum_ns_;
+};
+
+enum class Outcome : uint8_t { admitted, limited, no_grant, isolated, shadow_limited };
+inline constexpr size_t kOutcomes = 5;
+inline constexpr const char* kOutcomeNames[kOutcomes] = {"admitted", "limited", "no_grant", "isolated",
+                                                         "shadow_limited"};
+
+// Why a client was turned away or a request denied, beside the faults in the commands themselves
+// (resp::Fault).
+enum class Trouble : uint8_t { connections_full, waiting_full, calls_full, lease_passed };
+inline constexpr size_t kTroubles = 4;
+inline constexpr const char* kTroubleNames[kTroubles] = {"connections_full", "waiting_full", "calls_full",
+                                                         "lease_passed"};
+inline constexpr size_t kFaults = 6;  // of resp::Fault, none included
+
+struct WorkerCounters {
+  explicit WorkerCounters(size_t rules) : decisions(std::make_unique<PerRule[]>(rules)) {}
+  WorkerCounters(const WorkerCounters&) = delete;
+  WorkerCounters& operator=(const WorkerCounters&) = delete;
+
+  struct PerRule {
+    std::array<Count, kOutcomes> outcome;
+  };
+  void decided(uint16_t rule, Outcome outcome) {
+    decisions[rule].outcome[static_cast<size_t>(outcome)].add();
+  }
+  void failed(Trouble trouble) { troubles[static_cast<size_t>(trouble)].add(); }
+
+  std::unique_ptr<PerRule[]> decisions;  // by rule id
+  Count unknown_rule;
+  Count requests;
+  std::array<Count, kFaults> faults;
+  std::array<Count, kTroubles> troubles;
+  Count connections;  // now open
+  Count waiting;      // now parked
+  TimeHistogram batch;
+  TimeHistogram waited_granted, waited_denied, waited_dropped;
+  Count wakes_overflowed;
+};
+
+}  // namespace tally

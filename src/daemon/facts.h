@@ -1,0 +1,27 @@
+// What the daemon says about itself, as named values: TALLY.EXPLAIN, TALLY.PEERS and TALLY.STATS.
+//
+// Thread rule: pure, but for the counters that `stats_fields` reads.
+#pragma once
+
+#include <vector>
+
+#include "base/time.h"
+#include "cluster/node.h"
+#include "core/limiter.h"
+#include "core/rules.h"
+#include "daemon/overview.h"
+#include "doors/commands.h"
+
+namespace tally {
+
+// `answer`: what a take of 1 would be told now; nullptr where the rule has no limit of its own (the inline
+// rule).
+std::vector<resp::Field> explain_fields(const Explanation& e, const Rule& rule, uint32_t size,
+                                        const Answer* answer);
+// A node alone: all there is to know lies in the answer to a peek (nullptr as above).
+Explanation explain_alone(const std::string& node, const Answer* answer);
+std::vector<resp::Row> peer_rows(const std::vector<PeerStatus>& peers);
+// `node`: nullptr alone.
+std::vector<resp::Field> stats_fields(const Overview& overview, const NodeStats* node, MonoTime now);
+
+}  // namespace tally

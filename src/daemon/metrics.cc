@@ -1,0 +1,213 @@
+#include "daemon/metrics.h"
+
+#include <prometheus/text_serializer.h>
+
+#include <future>
+#include <utility>
+
+#include "daemon/process_metrics.h"
+#include "doors/commands.h"
+
+namespace tally {
+namespace {
+
+using Families = std::vector<prometheus::MetricFamily>;
+constexpr auto kPatience = std::chrono::seconds(1);  // for the cluster thread's answer
+constexpr const char* kPolicyNames[] = {"share", "open", "closed"};
+
+double seconds(Duration d) { return static_cast<double>(nanos(d)) * 1e-9; }
+
+double promised(uint64_t bound, uint32_t limit) {
+  return static_cast<double>(bound) / static_cast<double>(limit) - 1.0;
+}
+
+void add_histogram(Family& family, std::vector<prometheus::ClientMetric::Label> labels,
+                   const std::vector<const TimeHistogram*>& parts) {
+  prometheus::ClientMetric metric;
+  metric.label = std::move(labels);
+  uint64_t cumulative = 0;
+  for (size_t i = 0; i <= TimeHistogram::kBounds; ++i) {
+    for (const TimeHistogram* part : parts) cumulative += part->bucket(i);
+    if (i < TimeHistogram::kBounds)
+      metric.histogram.bucket.push_back({cumulative, TimeHistogram::upper_seconds(i)});
+  }
+  for (const TimeHistogram* part : parts) metric.histogram.sample_sum += part->sum_seconds();
+  metric.histogram.sample_count = cumulative;
+  family.add(std::move(metric));
+}
+
+void add_decisions(Families& all, const Overview& overview) {
+  Family decisions(all, "tallyd_decisions_total", "Decisions by rule and outcome.", MetricKind::counter);
+  Family isolated(all, "tallyd_isolated_decisions_total",
+                  "Requests denied because no owner could be asked, by policy.", MetricKind::counter);
+  for (const Rule& rule : overview.rules->all()) {
+    for (size_t i = 0; i < kOutcomes; ++i) {
+      const uint64_t n = overview.decisions(rule.id, static_cast<Outcome>(i));
+      decisions.add({{"rule", rule.name}, {"outcome", kOutcomeNames[i]}}, n);
+    }
+    isolated.add({{"rule", rule.name}, {"policy", kPolicyNames[static_cast<size_t>(rule.on_isolation)]}},
+                 overview.decisions(rule.id, Outcome::isolated));
+  }
+  decisions.add({{"rule", ""}, {"outcome", "unknown_rule"}}, overview.total(&WorkerCounters::unknown_rule));
+
+  Family duration(all, "tallyd_decision_duration_seconds",
+                  "From reading the clock for a batch to its last decision.", MetricKind::histogram);
+  std::vector<const TimeHistogram*> parts;
+  for (const auto& worker : overview.workers) parts.push_back(&worker->batch);
+  add_histogram(duration, {}, parts);
+}
+
+void add_doors(Families& all, const Overview& overview) {
+  Family(all, "tallyd_requests_total", "Commands answered.", MetricKind::counter)
+      .add({{"protocol", "resp"}}, overview.total(&WorkerCounters::requests));
+  Family(all, "tallyd_connections", "Open connections of applications.", MetricKind::gauge)
+      .add({{"protocol", "resp"}}, overview.total(&WorkerCounters::connections));
+  Family errors(all, "tallyd_errors_total", "Requests that were refused or not kept, by kind.",
+                MetricKind::counter);
+  for (size_t i = 1; i < kFaults; ++i)
+    errors.add({{"kind", std::string(resp::name_of(static_cast<resp::Fault>(i)))}}, overview.faults(i));
+  for (size_t i = 0; i < kTroubles; ++i)
+    errors.add({{"kind", kTroubleNames[i]}}, overview.troubles(static_cast<Trouble>(i)));
+
+  Family(all, "tallyd_waiting_requests", "Requests that wait for a grant.", MetricKind::gauge)
+      .add({}, overview.total(&WorkerCounters::waiting));
+  Family waited(all, "tallyd_wait_duration_seconds",
+                "How long requests waited for a grant, by what became of them.", MetricKind::histogram);
+  const std::pair<const char*, TimeHistogram WorkerCounters::*> outcomes[] = {
+      {"granted", &WorkerCounters::waited_granted},
+      {"denied", &WorkerCounters::waited_denied},
+      {"dropped", &WorkerCounters::waited_dropped}};
+  for (const auto& [name, histogram] : outcomes) {
+    std::vector<const TimeHistogram*> parts;
+    for (const auto& worker : overview.workers) parts.push_back(&((*worker).*histogram));
+    add_histogram(waited, {{"outcome", name}}, parts);
+  }
+}
+
+void add_table(Families& all, const Overview& overview) {
+  const SlotTable& slots = overview.limiter.slots();
+  Family(all, "tallyd_keys", "Keys in the table.", MetricKind::gauge).add({}, uint64_t{slots.occupied()});
+  Family(all, "tallyd_keys_capacity", "Keys that the table has room for.", MetricKind::gauge)
+      .add({}, uint64_t{slots.capacity()});
+  Family(all, "tallyd_keys_evicted_total",
+         "Keys that made room for others, by whether their window still ran.", MetricKind::counter)
+      .add({{"live", "true"}}, slots.evicted_live())
+      .add({{"live", "false"}}, slots.evicted_idle());
+  Family(all, "tallyd_notes_dropped_total", "Notes to the cluster thread that found their ring full.",
+         MetricKind::counter)
+      .add({}, overview.limiter.notes_dropped());
+}
+
+void add_promises(Families& all, const Overview& overview) {
+  const uint32_t size = overview.rules->share().size;
+  Family bound(all, "tallyd_overcount_promised_ratio", "What the fleet may admit above the limit, by rule.",
+               MetricKind::gauge);
+  Family isolated(all, "tallyd_overcount_promised_isolated_ratio",
+                  "What the fleet may admit above the limit while nodes are cut off, by rule.",
+                  MetricKind::gauge);
+  for (const Rule& rule : overview.rules->all()) {
+    if (&rule == &overview.rules->inline_rule()) continue;  // its limit comes with each call
+    bound.add({{"rule", rule.name}}, promised(bound_of(rule, size), rule.limit.limit));
+    isolated.add({{"rule", rule.name}}, promised(bound_isolated_of(rule, size), rule.limit.limit));
+  }
+}
+
+void add_peers(Families& all, const std::vector<PeerStatus>& peers) {
+  Family up(all, "tallyd_peer_up", "Whether the peer was heard of late.", MetricKind::gauge);
+  Family heard(all, "tallyd_peer_last_heard_seconds", "Time since the peer was heard.", MetricKind::gauge);
+  Family trip(all, "tallyd_peer_round_trip_seconds", "Smoothed round trip to the peer.", MetricKind::gauge);
+  Family skew(all, "tallyd_peer_clock_skew_seconds", "The peer's system clock less ours.", MetricKind::gauge);
+  Family mismatch(all, "tallyd_peer_rules_mismatch", "Whether the peer has other rules than this node.",
+                  MetricKind::gauge);
+  Family bytes(all, "tallyd_sync_bytes_total", "Bytes of datagrams from and to the peer.",
+               MetricKind::counter);
+  for (const PeerStatus& peer : peers) {
+    if (peer.self) continue;
+    const Labels name{{"peer", peer.name}};
+    up.add(name, uint64_t{peer.up});
+    if (peer.last_heard >= Duration(0)) heard.add(name, seconds(peer.last_heard));
+    if (peer.last_heard >= Duration(0)) trip.add(name, seconds(peer.round_trip));
+    if (peer.last_heard >= Duration(0)) skew.add(name, seconds(peer.clock_skew));
+    mismatch.add(name, uint64_t{peer.rules_mismatch});
+    bytes.add({{"peer", peer.name}, {"direction", "in"}}, peer.bytes_in);
+    bytes.add({{"peer", peer.name}, {"direction", "out"}}, peer.bytes_out);
+  }
+}
+
+void add_node(Families& all, const NodeStats& node, const Overview& overview, uint64_t registers_max) {
+  Family(all, "tallyd_sync_datagrams_total", "Datagrams between nodes.", MetricKind::counter)
+      .add({{"direction", "in"}}, node.datagrams_in)
+      .add({{"direction", "out"}}, node.datagrams_out);
+  Family entries(all, "tallyd_sync_entries_total", "Entries in datagrams between nodes, by kind.",
+                 MetricKind::counter);
+  for (size_t i = 0; i < kEntryKinds; ++i) {
+    const std::string kind(entry_kind_name(i));
+    entries.add({{"kind", kind}, {"direction", "in"}}, node.entries_in[i]);
+    entries.add({{"kind", kind}, {"direction", "out"}}, node.entries_out[i]);
+  }
+  Family(all, "tallyd_marks_total", "Marks that this node was asked to accept, by what it said.",
+         MetricKind::counter)
+      .add({{"outcome", "accepted"}}, node.marks_accepted)
+      .add({{"outcome", "refused"}}, node.marks_refused);
+  Family(all, "tallyd_registers", "Marks that this node keeps.", MetricKind::gauge).add({}, node.registers);
+  Family(all, "tallyd_registers_capacity", "Marks that this node has room for.", MetricKind::gauge)
+      .add({}, registers_max);
+  Family(all, "tallyd_keys_owned", "Keys whose books this node keeps.", MetricKind::gauge)
+      .add({}, node.ledgers);
+  Family(all, "tallyd_keys_leased", "Keys that this node has an account for at their owners.",
+         MetricKind::gauge)
+      .add({}, node.accounts);
+  Family(all, "tallyd_keys_without_majority", "Keys owned here whose group gives no majority.",
+         MetricKind::gauge)
+      .add({}, node.keys_without_majority);
+  Family(all, "tallyd_denied_under_limit_total",
+         "Asked for in vain although the fleet had not used the limit (owner's count).", MetricKind::counter)
+      .add({}, node.denied_under_limit);
+  Family seen(all, "tallyd_overcount_seen_ratio",
+              "Used above the limit by the worst key of the last full window, by rule.", MetricKind::gauge);
+  for (const auto& [id, ratio] : node.overcount_seen)
+    if (id < overview.rules->all().size()) seen.add({{"rule", overview.rules->by_id(id).name}}, ratio);
+}
+
+}  // namespace
+
+std::optional<ClusterThread::View> Metrics::view() const {
+  if (cluster_ == nullptr) return std::nullopt;
+  const auto promise = std::make_shared<std::promise<ClusterThread::View>>();
+  auto answer = promise->get_future();
+  cluster_->ask([promise](ClusterThread::View view) { promise->set_value(std::move(view)); });
+  // Where it does not answer in time, the rest is still worth having.
+  if (answer.wait_for(kPatience) != std::future_status::ready) return std::nullopt;
+  return answer.get();
+}
+
+Families Metrics::Collect() const {
+  Families all;
+  Family(all, "tallyd_build_info", "The version that runs.", MetricKind::gauge)
+      .add({{"version", kVersion}}, uint64_t{1});
+  Family(all, "tallyd_config_last_reload_successful",
+         "Whether the configuration was last read without an error.", MetricKind::gauge)
+      .add({}, uint64_t{1});
+  add_decisions(all, overview_);
+  add_doors(all, overview_);
+  add_table(all, overview_);
+  add_promises(all, overview_);
+  if (const auto node = view()) {
+    add_peers(all, node->peers);
+    add_node(all, node->stats, overview_, registers_max_);
+    Family dropped(all, "tallyd_sync_dropped_total", "Datagrams and entries that were dropped, by reason.",
+                   MetricKind::counter);
+    for (const auto& [reason, n] : node->stats.dropped) dropped.add({{"reason", reason}}, n);
+    dropped.add({{"reason", "send_failed"}}, node->send_failures);
+    Family lag(all, "tallyd_sync_tick_lag_seconds", "How late the cluster thread's ticks were.",
+               MetricKind::histogram);
+    add_histogram(lag, {}, {&cluster_->tick_lag()});
+  }
+  add_process(all);
+  std::erase_if(all, [](const prometheus::MetricFamily& family) { return family.metric.empty(); });
+  return all;
+}
+
+std::string Metrics::text() const { return prometheus::TextSerializer().Serialize(Collect()); }
+
+}  // namespace tally

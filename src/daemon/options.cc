@@ -1,0 +1,148 @@
+#include "daemon/options.h"
+
+#include <cerrno>
+#include <cstring>
+#include <cxxopts.hpp>
+#include <fstream>
+#include <sstream>
+
+#include "daemon/paths.h"
+
+namespace tally {
+namespace {
+
+using Strings = std::vector<std::string>;
+
+cxxopts::Options described() {
+  cxxopts::Options options("tallyd",
+                           "tallyd - one rate limit, shared by a fleet of hosts, decided in local memory\n");
+  const auto text = cxxopts::value<std::string>();
+  const auto texts = cxxopts::value<Strings>();
+  options.add_options()                                                                 //
+      ("c,config", "configuration file; without it every default holds", text, "FILE")  //
+      ("check", "check the configuration, say what is wrong or unwise, and exit")       //
+      ("print-config", "print the whole configuration with its defaults, and exit")     //
+      ("name", "name of this node; its socket is then tallyd-NAME.sock, its state NAME.state", text,
+       "NAME")                                                                                          //
+      ("bind", "address for the other nodes, like 127.0.0.1:8381", text, "ADDR")                        //
+      ("peers", "all nodes of the fleet, this one included, by commas", texts, "A,B,C")                 //
+      ("listen-resp", "where to serve RESP: unix:PATH or HOST:PORT; may be repeated", texts, "ADDR")    //
+      ("listen-http", "where to serve /metrics, /healthz and /readyz; may be repeated", texts, "ADDR")  //
+      ("log-level", "debug, info, warning or error", cxxopts::value<std::string>()->default_value("info"),
+       "L")                                                                                           //
+      ("log-format", "text or json", cxxopts::value<std::string>()->default_value("text"), "FORMAT")  //
+      ("version", "print the version and exit")                                                       //
+      ("h,help", "print this help and exit");
+  return options;
+}
+
+Result<bool> read_addresses(const cxxopts::ParseResult& parsed, const std::string& flag,
+                            std::vector<Address>& out) {
+  if (parsed.count(flag) == 0) return true;
+  for (const std::string& text : parsed[flag].as<Strings>()) {
+    const auto address = parse_address(text);
+    if (!address) return Failure{"--" + flag + " " + text + ": " + address.error()};
+    out.push_back(address.value());
+  }
+  return true;
+}
+
+std::string text_of(const cxxopts::ParseResult& parsed, const std::string& flag) {
+  return parsed.count(flag) != 0 ? parsed[flag].as<std::string>() : std::string();
+}
+
+Result<Options> from_parsed(const cxxopts::ParseResult& parsed) {
+  Options options;
+  if (!parsed.unmatched().empty()) return Failure{"unexpected argument '" + parsed.unmatched().front() + "'"};
+  options.config_file = text_of(parsed, "config");
+  options.check = parsed.count("check") != 0;
+  options.print_config = parsed.count("print-config") != 0;
+  options.version = parsed.count("version") != 0;
+  options.help = parsed.count("help") != 0;
+  options.name = text_of(parsed, "name");
+  options.bind = text_of(parsed, "bind");
+  if (parsed.count("peers") != 0) options.peers = parsed["peers"].as<Strings>();
+  if (!options.name.empty() && !is_file_name(options.name))
+    return Failure{"--name " + options.name + ": letters, digits, '.', '_' and '-' only, 64 at most"};
+  for (const auto& read : {read_addresses(parsed, "listen-resp", options.listen_resp),
+                           read_addresses(parsed, "listen-http", options.listen_http)})
+    if (!read) return Failure{read.error()};
+  if (const std::string level = parsed["log-level"].as<std::string>();
+      !parse_log_level(level, options.log_level))
+    return Failure{"--log-level " + level + ": must be debug, info, warning or error"};
+  if (const std::string format = parsed["log-format"].as<std::string>();
+      !parse_log_format(format, options.log_format))
+    return Failure{"--log-format " + format + ": must be text or json"};
+  return options;
+}
+
+Result<std::string> read_file(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  if (!file) return Failure{path + ": cannot be read: " + std::strerror(errno)};
+  std::ostringstream text;
+  text << file.rdbuf();
+  if (file.bad()) return Failure{path + ": cannot be read: " + std::strerror(errno)};
+  return text.str();
+}
+
+void lay_over(const Options& options, Config& config) {
+  if (!options.name.empty()) config.node_name = options.name;
+  if (!options.bind.empty()) {
+    config.cluster.bind = options.bind;
+    config.cluster.self.reset();
+  }
+  if (!options.peers.empty()) {
+    config.cluster.peers = options.peers;
+    config.cluster.size = 0;
+  }
+  if (!options.listen_resp.empty()) config.resp = options.listen_resp;
+  if (!options.listen_http.empty()) config.http = options.listen_http;
+}
+
+void append(std::vector<std::string>& lines, const std::string& file, const std::vector<Problem>& problems) {
+  for (const Problem& problem : problems) lines.push_back(format_problem(file, problem));
+}
+
+}  // namespace
+
+Result<Options> parse_options(int argc, char** argv) {
+  cxxopts::Options description = described();
+  try {
+    auto options = from_parsed(description.parse(argc, argv));
+    if (options) options.value().help_text = description.help();
+    return options;
+  } catch (
+      const std::exception& error) {  // the only exceptions of this program: cxxopts reports usage by them
+    return Failure{error.what()};
+  }
+}
+
+Loaded load_config(const Options& options) {
+  Loaded loaded;
+  Parsed parsed;
+  std::string file = "command line";
+  if (!options.config_file.empty()) {
+    file = options.config_file;
+    const auto text = read_file(file);
+    if (!text) {
+      loaded.errors.push_back(text.error());
+      return loaded;
+    }
+    parsed = parse_config(text.value());
+  }
+  append(loaded.warnings, file, parsed.warnings);
+  append(loaded.errors, file, parsed.errors);
+  if (!loaded.errors.empty()) return loaded;
+  loaded.config = parsed.config;
+  lay_over(options, loaded.config);
+  auto problems = validate(loaded.config);
+  parsed.places.locate(problems);
+  append(loaded.errors, file, problems);
+  if (!loaded.errors.empty()) return loaded;
+  auto hints = advice(loaded.config);
+  parsed.places.locate(hints);
+  append(loaded.warnings, file, hints);
+  return loaded;
+}
+
+}  // namespace tally

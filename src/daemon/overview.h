@@ -1,0 +1,68 @@
+// What the whole daemon is and counts: shared by the workers (INFO, TALLY.STATS), the metrics and the log.
+//
+// Thread rule: built before the threads start; after that every member may be read from any thread, each
+// worker writes its own counters, and `waiting` is shared.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/time.h"
+#include "core/limiter.h"
+#include "core/rules.h"
+#include "daemon/counters.h"
+
+namespace tally {
+
+inline constexpr const char* kVersion = "0.1.0";
+
+class Overview {
+ public:
+  Overview(std::string node_, std::shared_ptr<const RuleSet> rules_, Limiter& limiter_, size_t workers_,
+           MonoTime started_)
+      : node(std::move(node_)), rules(std::move(rules_)), limiter(limiter_), started(started_) {
+    for (size_t i = 0; i < workers_; ++i)
+      workers.push_back(std::make_unique<WorkerCounters>(rules->all().size()));
+  }
+  Overview(const Overview&) = delete;
+  Overview& operator=(const Overview&) = delete;
+
+  uint64_t total(Count WorkerCounters::*count) const {
+    uint64_t n = 0;
+    for (const auto& worker : workers) n += ((*worker).*count).value();
+    return n;
+  }
+  uint64_t decisions(uint16_t rule, Outcome outcome) const {
+    uint64_t n = 0;
+    for (const auto& worker : workers)
+      n += worker->decisions[rule].outcome[static_cast<size_t>(outcome)].value();
+    return n;
+  }
+  uint64_t troubles(Trouble trouble) const {
+    uint64_t n =
+        connections_full.load(std::memory_order_relaxed) * (trouble == Trouble::connections_full ? 1 : 0);
+    for (const auto& worker : workers) n += worker->troubles[static_cast<size_t>(trouble)].value();
+    return n;
+  }
+  uint64_t faults(size_t fault) const {
+    uint64_t n = 0;
+    for (const auto& worker : workers) n += worker->faults[fault].value();
+    return n;
+  }
+
+  const std::string node;  // its name, for people
+  const std::shared_ptr<const RuleSet> rules;
+  Limiter& limiter;
+  const MonoTime started;
+  uint64_t connections_max = 0;
+  std::vector<std::unique_ptr<WorkerCounters>> workers;
+
+  std::atomic<uint64_t> waiting{0};           // parked requests of all workers: what limits.waiting bounds
+  std::atomic<uint64_t> connections_full{0};  // turned away by main
+  std::atomic<bool> ready{false};             // what /readyz says
+};
+
+}  // namespace tally

@@ -1,0 +1,83 @@
+// Requests that wait for a grant, in one worker: in order under their key, and by deadline.
+//
+// Thread rule: one worker's. Parking, taking out and the next deadline are O(1); nothing here knows a clock.
+//
+// Deadlines are kept in one list for each distinct `wait`: a rule's wait never changes, so each list is in
+// order by itself, and leaving early costs nothing (a heap would keep the dead until their time).
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "base/hash.h"
+#include "base/time.h"
+#include "core/rules.h"
+
+namespace tally {
+
+struct Session;
+struct HeldReply;
+
+struct Parked {
+  // The question, owned.
+  const Rule* rule = nullptr;
+  Limit limit;
+  std::string key;
+  KeyHash hash;
+  uint32_t cost = 1;
+  // Where the answer goes, and how it is written.
+  Session* session = nullptr;
+  HeldReply* held = nullptr;
+  int version = 2;
+  bool throttle = false;
+
+  MonoTime since, due;
+
+ private:
+  friend class Parking;
+  struct Links {
+    Parked *before = nullptr, *behind = nullptr;
+  };
+  Links in_key_, in_wait_;
+  size_t wait_list_ = 0;
+};
+
+class Parking {
+ public:
+  // Takes over `parked`; `since`, rule and hash are set. Its due becomes since + rule->wait.
+  Parked& park(std::unique_ptr<Parked> parked);
+  // Takes it out of all lists.
+  std::unique_ptr<Parked> leave(Parked& parked);
+
+  bool empty() const { return count_ == 0; }
+  size_t count() const { return count_; }
+  bool waits(KeyHash hash) const { return count_ != 0 && by_key_.contains(hash); }
+  Parked* first(KeyHash hash) const;  // the longest waiting under that key; nullptr: none
+  Parked* due(MonoTime now) const;    // one whose deadline has come; nullptr: none
+  std::optional<MonoTime> next_due() const;
+  std::vector<KeyHash> keys() const;  // under which something waits
+
+ private:
+  struct Ends {
+    Parked *first = nullptr, *last = nullptr;
+  };
+  struct WaitList {
+    Duration wait{0};
+    Ends ends;
+  };
+  struct Hash {
+    size_t operator()(const KeyHash& h) const { return static_cast<size_t>(h.lo); }
+  };
+  static void append(Ends& ends, Parked& parked, Parked::Links Parked::*links);
+  static void remove(Ends& ends, Parked& parked, Parked::Links Parked::*links);
+
+  std::unordered_map<KeyHash, Ends, Hash> by_key_;
+  std::vector<WaitList> by_wait_;  // one for each distinct wait: few
+  size_t count_ = 0;
+};
+
+}  // namespace tally

@@ -1,0 +1,106 @@
+// What passes between one worker and the cluster thread.
+//
+// Thread rule: as each member says; every ring has one pusher and one popper.
+//
+// Both sides sleep in their event loops and are woken through an eventfd, but only when they do sleep: a
+// write costs more than a decision. One word says awake, asleep or rung, and both sides only exchange it, so
+// a ring is never lost between looking and lying down (no fence: TSan does not know them).
+#pragma once
+
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "base/ring.h"
+#include "base/time.h"
+#include "cluster/node.h"
+#include "core/limiter.h"
+#include "daemon/counters.h"
+#include "daemon/descriptor.h"
+
+namespace tally {
+
+class Bell {
+ public:
+  Bell() : event_(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)) {}
+
+  int fd() const { return event_.get(); }
+  // The sleeper's: get up, do all there is to do, lie down; where that says false somebody rang meanwhile:
+  // once more.
+  void get_up() { state_.exchange(kAwake, std::memory_order_acq_rel); }
+  bool lie_down() {
+    int awake = kAwake;
+    return state_.compare_exchange_strong(awake, kAsleep, std::memory_order_acq_rel);
+  }
+  void silence() {  // after it rang
+    uint64_t n;
+    [[maybe_unused]] const ssize_t got = ::read(event_.get(), &n, sizeof n);
+  }
+  // Anybody's, after pushing.
+  void ring() {
+    if (state_.exchange(kRung, std::memory_order_acq_rel) != kAsleep) return;
+    const uint64_t one = 1;
+    [[maybe_unused]] const ssize_t put = ::write(event_.get(), &one, sizeof one);
+  }
+
+ private:
+  static constexpr int kAwake = 0, kAsleep = 1, kRung = 2;
+  Descriptor event_;
+  std::atomic<int> state_{kAwake};
+};
+
+struct Session;
+struct HeldReply;
+
+// A question that only the cluster thread can answer. The worker owns it before and after; in between the
+// cluster thread does, and the connection that asked may be gone by the time it comes back.
+class Call {
+ public:
+  enum class Kind : uint8_t { give, reset, explain, peers, stats };
+  struct Key {
+    KeyHash hash;
+    WireId id;
+  };
+
+  Kind kind = Kind::give;
+  const Rule* rule = nullptr;
+  Limit limit;
+  std::vector<Key> keys;  // one; several for DEL
+  uint32_t n = 0;
+
+  uint32_t count = 0;  // given back, or keys that were reset
+  Explanation explanation;
+  std::vector<PeerStatus> peers;
+  NodeStats stats;
+
+  // The worker's: where the answer goes.
+  Session* session = nullptr;
+  HeldReply* held = nullptr;
+  int version = 2;
+  bool throttle = false;
+  bool count_wanted = false;  // DEL
+  std::string key;
+};
+
+struct Port {
+  static constexpr size_t kNotes = 32'768, kCalls = 16'384, kWakes = 8'192;
+
+  explicit Port(Bell& cluster_) : cluster(cluster_) {}
+
+  // Worker to cluster thread.
+  NoteRing notes{kNotes};
+  Ring<Call*> calls{kCalls};
+  Bell& cluster;
+
+  // Cluster thread to worker.
+  Ring<Wake> wakes{kWakes};
+  std::atomic<bool> wake_all{false};  // the ring of wakes was full: try everything again
+  Ring<Call*> answers{kCalls};
+  Bell worker;
+};
+
+}  // namespace tally

@@ -1,0 +1,479 @@
+#include "daemon/service.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "daemon/facts.h"
+
+namespace tally {
+namespace {
+
+constexpr size_t kBatch = 64;  // commands: enough to hide the misses of the table behind each other
+constexpr Duration kEnvEvery = std::chrono::milliseconds(10);
+
+bool inside(std::string_view part, std::string_view whole) {
+  return part.data() >= whole.data() && part.data() + part.size() <= whole.data() + whole.size();
+}
+
+Ask ask_of(const resp::Request& request, KeyHash hash) {
+  return Ask{request.rule, &request.limit, request.key, hash, request.cost};
+}
+
+Ask ask_of(const Parked& parked) {
+  return Ask{parked.rule, &parked.limit, parked.key, parked.hash, parked.cost};
+}
+
+bool has_own_limit(const Rule& rule) { return rule.name != kInlineRule; }
+
+}  // namespace
+
+Service::Service(Overview& overview, WorkerCounters& counters, const Clock& clock, Port* port,
+                 ServiceLimits limits)
+    : overview_(overview),
+      limiter_(overview.limiter),
+      counters_(counters),
+      clock_(clock),
+      port_(port),
+      limits_(limits),
+      batch_(kBatch) {
+  env_.rules = overview.rules.get();
+  env_.key_bytes_max = limits.key_bytes;
+  env_.version = kVersion;
+  env_.node = overview.node;
+  env_.process_id = ::getpid();
+  env_.connections_max = overview.connections_max;
+}
+
+Service::~Service() = default;
+
+// --- serving
+// --------------------------------------------------------------------------------------------------------
+
+bool Service::may_read(const Session& session) const {
+  if (session.closing || (session.barrier && session.replies.waiting())) return false;
+  return session.unsent() + session.replies.held_bytes() < limits_.pipeline_bytes;
+}
+
+size_t Service::serve(Session& session, std::string_view input) {
+  size_t done = 0;
+  while (done < input.size() && may_read(session)) {
+    session.barrier = false;
+    now_ = clock_.now();
+    if (now_.mono - env_at_ >= kEnvEvery) refresh_env();
+    const size_t parsed = read_batch(session, input.substr(done));
+    const size_t decided = decide_batch(session);
+    const bool put_back = decided < batch_size_;
+    const size_t advanced = put_back ? batch_[decided].begin : parsed;
+    answer_batch(session, decided);
+    done += advanced;
+    for (const KeyHash hash : std::exchange(to_retry_, {})) retry(hash);
+    if (put_back || advanced == 0) break;
+  }
+  return session.closing ? input.size() : done;
+}
+
+void Service::refresh_env() {
+  env_at_ = now_.mono;
+  env_.now = now_.wall;
+  env_.uptime = now_.mono - overview_.started;
+  env_.connections = overview_.total(&WorkerCounters::connections);
+  env_.commands = overview_.total(&WorkerCounters::requests);
+}
+
+// Fills batch_ with the commands at the beginning of `input`; returns how many bytes they have.
+size_t Service::read_batch(Session& session, std::string_view input) {
+  size_t done = 0;
+  batch_size_ = 0;
+  texts_.clear();
+  protocol_error_ = false;
+  while (batch_size_ < kBatch) {
+    const resp::Parse parsed = session.parser.next(input.substr(done));
+    if (parsed == resp::Parse::incomplete) break;
+    if (parsed == resp::Parse::error) {
+      protocol_error_ = true;
+      break;
+    }
+    const size_t begin = done;
+    done += session.parser.consumed;
+    if (parsed == resp::Parse::nothing) {
+      if (done == input.size()) break;
+      continue;
+    }
+    Item& item = batch_[batch_size_++];
+    item.begin = begin;
+    item.fate = Fate::reply;
+    item.answer = Answer{};
+    item.text_at = texts_.size();
+    resp::read_command(session.parser.args, session.about, env_, item.request, texts_);
+    item.text_size = texts_.size() - item.text_at;
+    const resp::Request& request = item.request;
+    if (!request.key.empty() && request.rule != nullptr) {
+      item.hash = limiter_.hash(*request.rule, request.key);
+      limiter_.prefetch(item.hash);
+    }
+    // A key outside the input lies in the parser's scratch and lives until the next command is parsed.
+    const bool borrowed = !request.key.empty() && !inside(request.key, input);
+    if (request.barrier || request.close || borrowed || done == input.size()) break;
+  }
+  return done;
+}
+
+// Decides in order; returns how many of the batch were. Fewer than all: the next one must wait for what is
+// held.
+size_t Service::decide_batch(Session& session) {
+  bool gap = session.replies.waiting();
+  for (size_t i = 0; i < batch_size_; ++i) {
+    Item& item = batch_[i];
+    if (item.request.barrier) {
+      session.barrier = true;
+      if (gap && item.request.kind != resp::Request::Kind::answered) return i;
+    }
+    decide(session, item);
+    gap = gap || item.fate != Fate::reply;
+  }
+  return batch_size_;
+}
+
+void Service::decide(Session& session, Item& item) {
+  using Kind = resp::Request::Kind;
+  const resp::Request& request = item.request;
+  const Ask ask = ask_of(request, item.hash);
+  switch (request.kind) {
+    case Kind::answered:
+      return;
+    case Kind::take:
+      return take(session, item);
+    case Kind::peek:
+      item.answer = limiter_.peek(ask, now_);
+      return;
+    case Kind::give:
+      if (port_ != nullptr) return ask_cluster(session, item, Call::Kind::give);
+      limiter_.give(ask, request.cost, now_);
+      item.answer = limiter_.peek(Ask{request.rule, &request.limit, request.key, item.hash, 0}, now_);
+      return;
+    case Kind::reset:
+      if (port_ != nullptr) return ask_cluster(session, item, Call::Kind::reset);
+      limiter_.reset(ask, now_);
+      return;
+    case Kind::del:
+      if (port_ != nullptr) return ask_cluster(session, item, Call::Kind::reset);
+      item.text_size = 0;  // the number of keys that had a count
+      for (const std::string_view key : request.keys)
+        item.text_size += limiter_.reset(
+            Ask{request.rule, &request.limit, key, limiter_.hash(*request.rule, key), 0}, now_);
+      return;
+    case Kind::explain:
+      if (port_ != nullptr) ask_cluster(session, item, Call::Kind::explain);
+      return;
+    case Kind::peers:
+      if (port_ != nullptr) ask_cluster(session, item, Call::Kind::peers);
+      return;
+    case Kind::stats:
+      if (port_ != nullptr) ask_cluster(session, item, Call::Kind::stats);
+      return;
+  }
+}
+
+void Service::take(Session& session, Item& item) {
+  const Ask ask = ask_of(item.request, item.hash);
+  NoteRing* notes = port_ != nullptr ? &port_->notes : nullptr;
+  if (!parking_.waits(item.hash)) [[likely]] {
+    item.answer = limiter_.take(ask, now_, notes);
+    if (item.answer.verdict == Verdict::starved) try_park(session, item);
+    return;
+  }
+  // Others wait under this key: nobody passes them. Where there is nothing for this one either, the take only
+  // tells the cluster thread that one more waits; where there is something, it belongs to those before.
+  if (limiter_.peek(ask, now_).verdict == Verdict::starved) {
+    item.answer = limiter_.take(ask, now_, notes);
+    if (item.answer.verdict != Verdict::starved) return;  // a grant came in between
+  } else {
+    to_retry_.push_back(item.hash);
+    item.answer = Answer{Verdict::starved, item.request.limit.limit};
+  }
+  try_park(session, item);
+}
+
+// A starved request waits where it may; otherwise it is denied now. Its reply gets its place in answer_batch.
+// In shadow nobody waits: the request will be let through whatever comes.
+void Service::try_park(Session& session, Item& item) {
+  const resp::Request& request = item.request;
+  urgent_ = true;
+  if (request.rule->wait <= Duration(0) || request.rule->shadow || port_ == nullptr) return;
+  if (overview_.waiting.fetch_add(1, std::memory_order_relaxed) >= limits_.waiting) {
+    overview_.waiting.fetch_sub(1, std::memory_order_relaxed);
+    return counters_.failed(Trouble::waiting_full);
+  }
+  counters_.waiting.add();
+  auto parked = std::make_unique<Parked>();
+  parked->rule = request.rule;
+  parked->limit = request.limit;
+  parked->key = request.key;
+  parked->hash = item.hash;
+  parked->cost = request.cost;
+  parked->session = &session;
+  parked->version = request.version;
+  parked->throttle = request.throttle;
+  parked->since = now_.mono;
+  item.parked = &parking_.park(std::move(parked));
+  item.fate = Fate::park;
+}
+
+void Service::ask_cluster(Session& session, Item& item, Call::Kind kind) {
+  const resp::Request& request = item.request;
+  auto call = std::make_unique<Call>();
+  call->kind = kind;
+  call->rule = request.rule;
+  call->limit = request.limit;
+  call->n = request.cost;
+  call->session = &session;
+  call->version = request.version;
+  call->key = request.key;
+  call->count_wanted = request.kind == resp::Request::Kind::del;
+  if (call->count_wanted) {
+    for (const std::string_view key : request.keys)
+      call->keys.push_back({limiter_.hash(*request.rule, key), wire_id(key, request.rule->id_key)});
+  } else if (request.rule != nullptr) {
+    call->keys.push_back({item.hash, wire_id(request.key, request.rule->id_key)});
+  }
+  item.call = std::move(call);
+  item.fate = Fate::call;
+}
+
+// --- replies
+// --------------------------------------------------------------------------------------------------------
+
+void Service::answer_batch(Session& session, size_t count) {
+  const MonoTime decided = clock_.mono();
+  counters_.requests.add(count);
+  for (size_t i = 0; i < count; ++i) {
+    Item& item = batch_[i];
+    if (item.fate == Fate::park) {
+      item.parked->held = &session.replies.hold();
+      item.parked->held->parked = std::exchange(item.parked, nullptr);
+      continue;
+    }
+    if (item.fate == Fate::call) {
+      HeldReply& held = session.replies.hold();
+      item.call->held = &held;
+      held.call = item.call.get();
+      if (port_->calls.push(item.call.get())) {
+        item.call.release();
+        urgent_ = true;
+      } else {
+        counters_.failed(Trouble::calls_full);
+        std::string bytes;
+        resp::Writer(bytes, item.call->version).error("BUSY too many questions are on their way; try again");
+        item.call.reset();
+        session.replies.fill(held, std::move(bytes));
+      }
+      continue;
+    }
+    item.answer = as_sent(item.answer, decided);
+    if (item.request.kind == resp::Request::Kind::take) this->count(*item.request.rule, item.answer);
+    write_reply(session, item);
+    if (item.request.close) session.closing = true;
+  }
+  if (count != 0) counters_.batch.observe(decided - now_.mono);
+  if (protocol_error_ && count == batch_size_) {
+    counters_.faults[static_cast<size_t>(resp::Fault::protocol)].add();
+    resp::Writer(session.replies.tail(), session.about.version).error("ERR " + session.parser.error);
+    session.closing = true;
+  }
+}
+
+void Service::write_reply(Session& session, Item& item) {
+  using Kind = resp::Request::Kind;
+  const resp::Request& request = item.request;
+  resp::Writer writer(session.replies.tail(), request.version);
+  switch (request.kind) {
+    case Kind::answered:
+      session.replies.tail().append(texts_, item.text_at, item.text_size);
+      if (request.fault == resp::Fault::unknown_rule) counters_.unknown_rule.add();
+      if (request.fault != resp::Fault::none) counters_.faults[static_cast<size_t>(request.fault)].add();
+      return;
+    case Kind::take:
+    case Kind::peek:
+    case Kind::give:
+      return resp::write_answer(writer, request, item.answer);
+    case Kind::reset:
+      return writer.simple("OK");
+    case Kind::del:
+      return writer.integer(static_cast<int64_t>(item.text_size));
+    case Kind::explain:
+    case Kind::peers:
+    case Kind::stats:
+      return write_own_facts(writer, item);
+  }
+}
+
+void Service::write_own_facts(resp::Writer& writer, const Item& item) {
+  const resp::Request& request = item.request;
+  if (request.kind == resp::Request::Kind::stats)
+    return resp::write_map(writer, stats_fields(overview_, nullptr, now_.mono));
+  if (request.kind == resp::Request::Kind::peers) return resp::write_table(writer, {});
+  Answer answer;
+  const Answer* known = nullptr;
+  if (has_own_limit(*request.rule)) {
+    answer = limiter_.peek(ask_of(request, item.hash), now_);
+    known = &answer;
+  }
+  resp::write_map(writer, explain_fields(explain_alone(overview_.node, known), *request.rule,
+                                         overview_.rules->share().size, known));
+}
+
+void Service::count(const Rule& rule, const Answer& answer) {
+  Outcome outcome = Outcome::admitted;
+  switch (answer.verdict) {
+    case Verdict::admitted:
+      break;
+    case Verdict::over_limit:
+      outcome = Outcome::limited;
+      break;
+    case Verdict::starved:
+      outcome = Outcome::no_grant;
+      break;
+    case Verdict::isolated:
+      outcome = Outcome::isolated;
+      break;
+  }
+  if (rule.shadow && outcome != Outcome::admitted) outcome = Outcome::shadow_limited;
+  counters_.decided(rule.id, outcome);
+}
+
+// What an answer says once it is about to be sent, at `now`: tokens of a lease that has ended meanwhile were
+// not there, and what only a grant can end is tried again in one sync interval.
+Answer Service::as_sent(Answer answer, MonoTime now) {
+  if (answer.verdict == Verdict::admitted && now >= answer.lease_end) [[unlikely]] {
+    counters_.failed(Trouble::lease_passed);
+    answer.verdict = Verdict::starved;
+  }
+  if (answer.verdict == Verdict::starved || answer.verdict == Verdict::isolated)
+    answer.retry_after = limits_.sync_interval;
+  return answer;
+}
+
+// --- waiting
+// --------------------------------------------------------------------------------------------------------
+
+void Service::retry(KeyHash hash) {
+  while (Parked* parked = parking_.first(hash)) {
+    const Answer answer = limiter_.take(ask_of(*parked), now_, &port_->notes);
+    if (answer.verdict == Verdict::starved) {
+      urgent_ = true;
+      return;
+    }
+    end_wait(*parked, answer,
+             answer.verdict == Verdict::admitted ? counters_.waited_granted : counters_.waited_denied);
+  }
+}
+
+void Service::wake(KeyHash hash) {
+  if (!parking_.waits(hash)) return;
+  now_ = clock_.now();
+  retry(hash);
+}
+
+void Service::wake_all() {
+  now_ = clock_.now();
+  for (const KeyHash hash : parking_.keys()) retry(hash);
+}
+
+void Service::expire() {
+  if (parking_.empty()) return;
+  now_ = clock_.now();
+  while (Parked* parked = parking_.due(now_.mono)) {
+    // The state for the numbers of the reply; the verdict stands: its time is over.
+    Answer answer = limiter_.peek(ask_of(*parked), now_);
+    answer.verdict = Verdict::starved;
+    end_wait(*parked, answer, counters_.waited_denied);
+  }
+}
+
+void Service::end_wait(Parked& which, const Answer& found, TimeHistogram& histogram) {
+  const std::unique_ptr<Parked> parked = parking_.leave(which);
+  overview_.waiting.fetch_sub(1, std::memory_order_relaxed);
+  counters_.waiting.subtract();
+  const MonoTime now = clock_.mono();
+  histogram.observe(now - parked->since);
+  const Answer answer = as_sent(found, now);
+  count(*parked->rule, answer);
+  std::string bytes;
+  resp::Writer writer(bytes, parked->version);
+  if (parked->throttle)
+    resp::write_throttle(writer, answer);
+  else
+    resp::write_six(writer, answer, resp::reason_of(answer, *parked->rule));
+  parked->session->replies.fill(*parked->held, std::move(bytes));
+  touch(*parked->session);
+}
+
+void Service::finish(std::unique_ptr<Call> call) {
+  if (call->session == nullptr) return;  // the connection went
+  std::string bytes;
+  resp::Writer writer(bytes, call->version);
+  const auto peek = [&](uint32_t cost) {
+    return limiter_.peek(Ask{call->rule, &call->limit, call->key, call->keys.front().hash, cost},
+                         clock_.now());
+  };
+  switch (call->kind) {
+    case Call::Kind::give: {
+      const Answer answer = peek(0);
+      resp::write_six(writer, answer, resp::reason_of_peek(answer, *call->rule));
+      break;
+    }
+    case Call::Kind::reset:
+      if (call->count_wanted)
+        writer.integer(call->count);
+      else
+        writer.simple("OK");
+      break;
+    case Call::Kind::explain: {
+      const bool own = has_own_limit(*call->rule);
+      const Answer answer = own ? peek(1) : Answer{};
+      resp::write_map(writer, explain_fields(call->explanation, *call->rule, overview_.rules->share().size,
+                                             own ? &answer : nullptr));
+      break;
+    }
+    case Call::Kind::peers:
+      resp::write_table(writer, peer_rows(call->peers));
+      break;
+    case Call::Kind::stats:
+      resp::write_map(writer, stats_fields(overview_, &call->stats, clock_.mono()));
+      break;
+  }
+  call->session->replies.fill(*call->held, std::move(bytes));
+  touch(*call->session);
+}
+
+void Service::drop(Session& session) {
+  const MonoTime now = clock_.mono();
+  for (HeldReply& held : session.replies.held()) {
+    if (held.call != nullptr) held.call->session = nullptr;
+    if (held.parked == nullptr) continue;
+    counters_.waited_dropped.observe(now - held.parked->since);
+    parking_.leave(*held.parked);
+    overview_.waiting.fetch_sub(1, std::memory_order_relaxed);
+    counters_.waiting.subtract();
+  }
+  if (session.touched) std::erase(touched_, &session);
+}
+
+void Service::touch(Session& session) {
+  if (std::exchange(session.touched, true)) return;
+  touched_.push_back(&session);
+}
+
+void Service::take_touched(std::vector<Session*>& into) {
+  into.swap(touched_);
+  touched_.clear();
+  for (Session* session : into) session->touched = false;
+}
+
+void Service::ring_if_urgent() {
+  if (std::exchange(urgent_, false) && port_ != nullptr) port_->cluster.ring();
+}
+
+}  // namespace tally

@@ -1,0 +1,113 @@
+// What a worker does with the bytes of its connections: commands, decisions, replies; and who has to wait.
+//
+// Thread rule: one worker's. No socket and no loop in it: the worker reads, calls, and sends what lies in
+// Session::out.
+//
+// A read buffer is answered in batches: parse, hash and prefetch all of a batch, read the clock once, decide
+// all, and write all replies. The clock is read once more after deciding: for the histogram, and because what
+// was spent from a lease counts only while the lease runs (this process may have been stopped in between).
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "core/limiter.h"
+#include "daemon/clock.h"
+#include "daemon/overview.h"
+#include "daemon/parking.h"
+#include "daemon/port.h"
+#include "daemon/session.h"
+#include "doors/commands.h"
+
+namespace tally {
+
+struct ServiceLimits {
+  size_t key_bytes = 1024;
+  size_t pipeline_bytes =
+      1'048'576;              // output of one connection that may wait to be sent, or behind a held reply
+  uint64_t waiting = 65'536;  // parked requests in the whole daemon
+  Duration sync_interval{0};  // what `no_grant` says to retry after
+};
+
+class Service {
+ public:
+  // `port`: nullptr alone.
+  Service(Overview& overview, WorkerCounters& counters, const Clock& clock, Port* port, ServiceLimits limits);
+  ~Service();
+  Service(const Service&) = delete;
+  Service& operator=(const Service&) = delete;
+
+  // Answers what can be answered of `input`, which must begin where the last call said it had come to.
+  // Returns how many bytes are done; the rest is to be handed in again, with what arrives or when the session
+  // is touched.
+  size_t serve(Session& session, std::string_view input);
+  // Whether serve would do anything: false while too much is unsent, or behind a barrier.
+  bool may_read(const Session& session) const;
+
+  // Waiting.
+  void wake(KeyHash hash);  // its quota changed
+  void wake_all();
+  void expire();  // denies those whose time has come
+  std::optional<MonoTime> next_due() const { return parking_.next_due(); }
+  void finish(std::unique_ptr<Call> call);  // it came back from the cluster thread
+
+  // The connection is going: what waits is dropped, uncharged.
+  void drop(Session& session);
+  // Clients whose output grew, or that may go on, outside serve; empties the list.
+  void take_touched(std::vector<Session*>& into);
+  // Rings for the cluster thread where something urgent was noted since the last call.
+  void ring_if_urgent();
+
+ private:
+  enum class Fate : uint8_t { reply, park, call };
+  struct Item {
+    resp::Request request;
+    size_t begin = 0;  // of the command, in the input
+    KeyHash hash;
+    Answer answer;
+    Fate fate = Fate::reply;
+    Parked* parked = nullptr;
+    std::unique_ptr<Call> call;
+    size_t text_at = 0, text_size = 0;  // answered: the reply, in texts_
+  };
+
+  size_t read_batch(Session& session, std::string_view input);
+  size_t decide_batch(Session& session);
+  void decide(Session& session, Item& item);
+  void take(Session& session, Item& item);
+  void try_park(Session& session, Item& item);
+  void ask_cluster(Session& session, Item& item, Call::Kind kind);
+  void answer_batch(Session& session, size_t count);
+  void write_reply(Session& session, Item& item);
+  void write_own_facts(resp::Writer& writer, const Item& item);  // EXPLAIN, PEERS and STATS of a node alone
+  void retry(KeyHash hash);
+  void refresh_env();
+  void end_wait(Parked& parked, const Answer& answer, TimeHistogram& histogram);
+  Answer as_sent(Answer answer, MonoTime now);
+  void count(const Rule& rule, const Answer& answer);
+  void touch(Session& session);
+
+  Overview& overview_;
+  Limiter& limiter_;
+  WorkerCounters& counters_;
+  const Clock& clock_;
+  Port* const port_;
+  const ServiceLimits limits_;
+
+  Now now_{};  // of the batch
+  resp::Env env_;
+  MonoTime env_at_{};
+  std::vector<Item> batch_;  // a fixed number of them, used again and again
+  size_t batch_size_ = 0;
+  bool protocol_error_ = false;
+  bool urgent_ = false;
+  std::string texts_;
+  Parking parking_;
+  std::vector<KeyHash> to_retry_;
+  std::vector<Session*> touched_;
+};
+
+}  // namespace tally

@@ -1,0 +1,183 @@
+#include "daemon/state_file.h"
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <charconv>
+#include <cstdio>
+#include <cstring>
+
+#include "base/hash.h"
+#include "daemon/paths.h"
+
+namespace tally {
+namespace {
+
+constexpr std::string_view kFirstLine = "tallyd-state 1";
+constexpr size_t kFileBytesMax = 4096;
+
+Failure system_failure(const std::string& what) { return Failure{what + ": " + std::strerror(errno)}; }
+
+std::string checksum(std::string_view lines) {
+  char text[20];
+  std::snprintf(text, sizeof text, "%016llx",
+                static_cast<unsigned long long>(keyed_hash(lines, kPublicIdKey)));
+  return text;
+}
+
+// Takes "NAME VALUE\n" from the front of `text`.
+bool take_line(std::string_view& text, std::string_view name, std::string_view& value) {
+  const size_t end = text.find('\n');
+  if (end == std::string_view::npos) return false;
+  const std::string_view line = text.substr(0, end);
+  if (line.substr(0, name.size()) != name || line.size() <= name.size() || line[name.size()] != ' ')
+    return false;
+  value = line.substr(name.size() + 1);
+  text.remove_prefix(end + 1);
+  return true;
+}
+
+template <typename Number>
+bool take_number(std::string_view& text, std::string_view name, Number& out) {
+  std::string_view value;
+  if (!take_line(text, name, value)) return false;
+  const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), out);
+  return error == std::errc() && end == value.data() + value.size();
+}
+
+Result<std::string> read_whole(int fd) {
+  std::string text(kFileBytesMax + 1, '\0');
+  size_t have = 0;
+  while (have < text.size()) {
+    const ssize_t n = ::read(fd, text.data() + have, text.size() - have);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return system_failure("cannot be read");
+    if (n == 0) break;
+    have += static_cast<size_t>(n);
+  }
+  text.resize(have);
+  return text;
+}
+
+bool write_whole(int fd, std::string_view text) {
+  while (!text.empty()) {
+    const ssize_t n = ::write(fd, text.data(), text.size());
+    if (n < 0 && errno == EINTR) continue;
+    if (n <= 0) return false;
+    text.remove_prefix(static_cast<size_t>(n));
+  }
+  return true;
+}
+
+}  // namespace
+
+std::string format_state(const StateRecord& record) {
+  std::string text(kFirstLine);
+  text += "\nentry " + record.entry;
+  text += "\nincarnation " + std::to_string(record.incarnation);
+  text += "\nroster " + std::to_string(record.roster_version);
+  text += "\nhorizon " + std::to_string(nanos(record.horizon)) + "\n";
+  return text + "check " + checksum(text) + "\n";
+}
+
+Result<StateRecord> parse_state(std::string_view text) {
+  const std::string_view whole = text;
+  StateRecord record;
+  std::string_view value;
+  int64_t horizon = 0;
+  if (text.substr(0, kFirstLine.size() + 1) != std::string(kFirstLine) + "\n")
+    return Failure{"it does not begin with \"" + std::string(kFirstLine) + "\""};
+  text.remove_prefix(kFirstLine.size() + 1);
+  if (!take_line(text, "entry", value)) return Failure{"the line \"entry\" is missing"};
+  record.entry = value;
+  if (!take_number(text, "incarnation", record.incarnation))
+    return Failure{"the line \"incarnation\" is not a number"};
+  if (!take_number(text, "roster", record.roster_version))
+    return Failure{"the line \"roster\" is not a number"};
+  if (!take_number(text, "horizon", horizon)) return Failure{"the line \"horizon\" is not a number"};
+  record.horizon = WallTime(Duration(horizon));
+  const std::string_view checked = whole.substr(0, whole.size() - text.size());
+  if (!take_line(text, "check", value) || value != checksum(checked) || !text.empty())
+    return Failure{"its checksum is wrong"};
+  return record;
+}
+
+Result<std::unique_ptr<StateFile>> StateFile::open(const std::string& directory, const std::string& name) {
+  if (const auto made = make_directories(directory); !made) return Failure{made.error()};
+  const std::string path = directory + "/" + name;
+  Descriptor lock(::open((path + ".lock").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
+  if (!lock) return system_failure("cannot open " + path + ".lock");
+  if (::flock(lock.get(), LOCK_EX | LOCK_NB) != 0) {
+    if (errno != EWOULDBLOCK) return system_failure("cannot lock " + path + ".lock");
+    return Failure{"another tallyd is running with the state file " + path +
+                   "; give this one another --name"};
+  }
+  std::unique_ptr<StateFile> file(new StateFile(directory, path, std::move(lock)));
+
+  const Descriptor fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  if (!fd && errno == ENOENT) return file;
+  if (!fd) return system_failure("cannot open the state file " + path);
+  const auto text = read_whole(fd.get());
+  if (!text) return Failure{"the state file " + path + " " + text.error()};
+  const auto record = parse_state(text.value());
+  if (!record)
+    return Failure{
+        "the state file " + path + " is damaged: " + record.error() +
+        "; restore it, or remove it once every window that this node spent in has ended (without it the node "
+        "asks its peers whether it lived before)"};
+  file->record_ = record.value();
+  return file;
+}
+
+Result<bool> StateFile::write(const StateRecord& record) {
+  const std::string temporary = path_ + ".new";
+  Descriptor fd(::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600));
+  if (!fd) return system_failure("cannot create " + temporary);
+  if (!write_whole(fd.get(), format_state(record))) return system_failure("cannot write " + temporary);
+  if (::fsync(fd.get()) != 0) return system_failure("cannot sync " + temporary);
+  if (::rename(temporary.c_str(), path_.c_str()) != 0) return system_failure("cannot replace " + path_);
+  const Descriptor directory(::open(directory_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!directory || ::fsync(directory.get()) != 0) return system_failure("cannot sync " + directory_);
+  record_ = record;
+  return true;
+}
+
+Result<Life> StateFile::begin_life(const std::string& entry, uint32_t roster_version, WallTime now,
+                                   Duration look_ahead) {
+  Life life;
+  StateRecord next{entry, 1, roster_version, now + look_ahead + kHorizonStep};
+  life.reckoned_start = now;
+  if (record_) {
+    if (record_->entry != entry)
+      return Failure{"the state file " + path_ + " is of the node " + record_->entry + ", and this one is " +
+                     entry + "; give it another --name or node.state_dir"};
+    if (record_->roster_version > roster_version)
+      return Failure{"this node has served roster version " + std::to_string(record_->roster_version) +
+                     " and never goes back to " + std::to_string(roster_version) +
+                     "; issue the old list again under a new cluster.roster_version"};
+    life.first = false;
+    life.reckoned_start = std::max(now, record_->horizon);
+    next.incarnation = record_->incarnation + 1;
+    next.horizon = std::max(next.horizon, record_->horizon);
+  }
+  // Peers tell lives apart by it, so it should grow even where the file was lost: not below the clock's
+  // seconds.
+  next.incarnation =
+      std::max(next.incarnation, static_cast<uint64_t>(std::max<int64_t>(1, nanos(now) / 1'000'000'000)));
+  life.incarnation = next.incarnation;
+  if (const auto written = write(next); !written) return Failure{written.error()};
+  return life;
+}
+
+Result<bool> StateFile::extend(WallTime now, Duration look_ahead) {
+  CHECK_THAT(record_.has_value());
+  StateRecord next = *record_;
+  if (next.horizon >= now + look_ahead + kHorizonStep) return true;
+  next.horizon = now + look_ahead + kHorizonStep;
+  return write(next);
+}
+
+}  // namespace tally

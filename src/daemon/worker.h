@@ -1,0 +1,84 @@
+// A worker: one thread, one event loop, its connections.
+//
+// Thread rule: adopt(), drain() and join() from main; everything else is the worker's own thread.
+//
+// Connections live on an epoll descriptor of their own that is registered in the asio loop: asio does the
+// timers, the wakes and what other threads post, and a ready connection costs what it costs in a bare epoll
+// loop (a socket object each costs a fifth more at pipeline 1). Level-triggered, so a connection that was
+// left half read is simply ready again.
+#pragma once
+
+#include <asio/io_context.hpp>
+#include <asio/posix/stream_descriptor.hpp>
+#include <asio/steady_timer.hpp>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <thread>
+#include <unordered_map>
+#include <vector>
+
+#include "daemon/clock.h"
+#include "daemon/overview.h"
+#include "daemon/port.h"
+#include "daemon/service.h"
+#include "daemon/session.h"
+
+namespace tally {
+
+class Worker {
+ public:
+  // `port`: nullptr alone. The thread starts here.
+  Worker(size_t index, Overview& overview, const Clock& clock, Port* port, const ServiceLimits& limits);
+  ~Worker();  // requires drain() before
+  Worker(const Worker&) = delete;
+  Worker& operator=(const Worker&) = delete;
+
+  void adopt(Descriptor fd, bool unix_socket);  // an accepted connection, non-blocking
+  size_t connections() const { return static_cast<size_t>(counters_.connections.value()); }
+  // Answers what has arrived and what waits, then closes all; the thread ends, after `grace` at the latest.
+  void drain(Duration grace);
+  void join();
+
+ private:
+  void run();
+  void watch_sessions();
+  void watch_bell();
+  void on_sessions_ready();
+  void on_event(Session& session, uint32_t events);
+  bool read(Session& session);
+  void serve(Session& session);
+  bool send(Session& session);
+  void settle(Session& session);
+  void close(Session& session);
+  void watch(Session& session);
+  void take_from_port();
+  void settle_touched();
+  void arm_timer();
+  void end_turn();
+  void start_drain(Duration grace);
+
+  WorkerCounters& counters_;
+  const Clock& clock_;
+  Port* const port_;
+  const resp::Limits parser_limits_;
+  Service service_;
+
+  asio::io_context io_{1};
+  Descriptor epoll_;
+  asio::posix::stream_descriptor sessions_ready_{io_};
+  asio::posix::stream_descriptor bell_{io_};
+  asio::steady_timer deadlines_{io_};
+  std::optional<MonoTime> armed_for_;
+  asio::steady_timer grace_{io_};
+  bool draining_ = false;
+
+  std::unordered_map<Session*, std::unique_ptr<Session>> sessions_;
+  uint64_t next_session_id_;
+  std::vector<char> buffer_;
+  std::vector<Session*> touched_;
+  std::thread thread_;
+};
+
+}  // namespace tally
