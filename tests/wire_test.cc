@@ -30,6 +30,10 @@ constexpr IdKey kKey = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16};
 
 // --- random structs ---
 
+// A field that is added to a struct belongs into its fill below, too.
+static_assert(sizeof(Report) == 192 && sizeof(Grant) == 120 && sizeof(Mark) == 72 && sizeof(Accepted) == 96);
+static_assert(sizeof(Header) == 80 && sizeof(Member) == 24 && sizeof(Hello) == 24 && sizeof(Reset) == 24);
+
 // Numbers of every width alike, often 0, sometimes the largest.
 uint64_t any(Random& random) {
   if (random.chance(0.2)) return 0;
@@ -84,8 +88,8 @@ void fill(Random& random, Report& e, const Header& h) {
   fill(random, e.ballot, h);
 }
 void fill(Random& random, Grant& e, const Header& h) {
-  fill_all(random, e.key, e.window, e.line, e.granted, e.used_fleet, e.pool, e.exhausted, e.stop, e.backed,
-           e.ask_again, e.reset, e.stamp, e.lease, e.lease_for, e.tat_ahead);
+  fill_all(random, e.key, e.window, e.line, e.granted, e.used_fleet, e.pool, e.demand_share, e.exhausted,
+           e.stop, e.backed, e.ask_again, e.reset, e.stamp, e.lease, e.lease_for, e.tat_ahead);
   fill(random, e.ballot, h);
 }
 void fill(Random& random, Mark& e, const Header& h) {
@@ -248,6 +252,7 @@ Grant usual_grant(const Header& h) {
   g.granted = 607;
   g.used_fleet = 812;
   g.pool = 77;
+  g.demand_share = 20'000;
   g.backed = true;
   g.stamp = h.echo_mono_ns - 1'234'567;
   return g;
@@ -637,7 +642,7 @@ TEST_CASE("the usual entries are small") {
   CHECK(size_of(h, bucket) <= 70);
   CHECK(size_of(h, grant) <= 35);
   CHECK(how_many_fit(h, report) >= 27);
-  CHECK(how_many_fit(h, grant) >= 38);
+  CHECK(how_many_fit(h, grant) >= 36);
 }
 
 TEST_CASE("kinds and errors have names for metrics") {
