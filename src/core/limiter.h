@@ -3,11 +3,10 @@
 // Thread rule: any thread, each with its own NoteRing. Nothing here allocates, locks, reads a clock or logs.
 //
 // A node alone runs `take` (the algorithm itself) on the slot. In a fleet every decision is `spend`
-// (count + cost <= ceiling) whatever the algorithm; the algorithm lives with the owner of the key, which runs it on
-// its ledger. What the cluster thread has to hear of goes into the worker's ring as a Note.
+// (count + cost <= ceiling) whatever the algorithm; the algorithm lives with the owner of the key, which runs
+// it on its ledger. What the cluster thread has to hear of goes into the worker's ring as a Note.
 #pragma once
 
-#include <atomic>
 #include <cstdint>
 #include <string_view>
 
@@ -38,9 +37,13 @@ enum class Verdict : uint8_t {
 struct Answer {
   Verdict verdict = Verdict::admitted;
   uint32_t limit = 0;
-  uint32_t remaining = 0;     // interface: max(ceiling - count, limit - used_fleet as known), within [0, limit]
-  Duration retry_after{-1};   // -1: was admitted, or never (cost above the limit)
-  Duration reset_after{0};    // until all of the limit is there again if nothing more comes
+  uint32_t remaining = 0;  // interface: max(ceiling - count, limit - used_fleet as known), within [0, limit]
+  Duration retry_after{-1};  // -1: admitted, or never (cost above the limit); starved, isolated: 0, the
+                             // caller knows the sync interval
+  Duration reset_after{0};  // until all of the limit is there again if nothing more comes
+  // Leased tokens were spent: read the clock again before the answer is sent, and if it is not before this,
+  // it is a denial (a process may have been stopped in between).
+  MonoTime lease_end = MonoTime::max();
 };
 
 // Worker to cluster thread: a key that was used or found too little.
@@ -54,43 +57,87 @@ struct Note {
   uint16_t rule = 0;  // RuleSet id
   uint32_t cost = 0;
   SlotRef slot;
+  KeyHash hash;
   WireId id;
-  Limit limit;
+  Limit limit;  // the ask's
 };
 using NoteRing = Ring<Note>;
+
+struct WindowState;  // decide.h
 
 class Limiter {
  public:
   // `fleet`: spend under ceilings; otherwise take. Floors are shut in a fleet until open_floors.
   Limiter(SlotTable& slots, bool fleet);
 
-  KeyHash hash(const Rule& rule, std::string_view key) const { return hash_key(key, slots_.seed(), rule.seed); }
-  void prefetch(KeyHash hash) const;
+  KeyHash hash(const Rule& rule, std::string_view key) const {
+    return hash_key(key, slots_.seed(), rule.table_seed);
+  }
+  void prefetch(KeyHash hash) const { slots_.prefetch(hash); }
 
-  // `notes` is required in a fleet, ignored alone. Starved asks are noted each time, uses once until looked at.
+  // `notes` is required in a fleet, ignored alone. Starved asks are noted each time, uses once until looked
+  // at.
   Answer take(const Ask& ask, Now now, NoteRing* notes);
   // The answer that take would give now; writes nothing. With ask.cost 0: the state of the key.
   Answer peek(const Ask& ask, Now now) const;
 
-  // Alone only. Gives back up to `n` of what the running window took (a bucket: of what is not yet refilled); returns
-  // how much that was.
+  // Alone only. Gives back up to `n` of what the running window took (a bucket: of what is not yet refilled);
+  // returns how much that was.
   uint32_t give(const Ask& ask, uint32_t n, Now now);
   // Alone only. Forgets the key's counts; false where the key is not here.
   bool reset(const Ask& ask, Now now);
 
-  // Fleets. Floors count in windows that begin at `from` or later; floor buckets are empty at `buckets_empty_at` and
-  // fill from there (a first life passes a time long past). Called once by the cluster thread.
+  // Fleets. Floors count in windows that begin at `from` or later; floor buckets are empty at
+  // `buckets_empty_at` and fill from there (a first life passes a time long past). The largest times shut
+  // them. The cluster thread's.
   void open_floors(WallTime from, MonoTime buckets_empty_at);
   // The floor in force for a window. Any thread.
   uint32_t floor_in(const Limit& limit, int64_t window) const;
 
   bool fleet() const { return fleet_; }
   SlotTable& slots() { return slots_; }
-  uint64_t notes_dropped() const;  // a full ring: the key is noted again at its next use
+  uint64_t notes_dropped() const {
+    return notes_dropped_.load();
+  }  // a full ring: noted again at the key's next use
 
  private:
+  // What a decision of a window is made from, as read from the slot.
+  struct WindowView {
+    int64_t window = 0;
+    uint64_t word = 0;           // of the cell in use
+    uint64_t previous_word = 0;  // of the other
+    uint32_t count = 0;
+    uint32_t previous = 0;
+  };
+
+  Newcomer newcomer(const Ask& ask, Now now) const { return {ask.limit, now, fleet_}; }
+  WindowView view(const Word* counts, const Limit& limit, WallTime now) const;
+  Answer decide_alone(const Ask& ask, const WindowView& view, WallTime now) const;
+  bool holds_still(const Ask& ask, const WindowView& view, const Held& held, Now now) const;
+  Answer take_window(const Ask& ask, Now now);
+  Answer take_bucket(const Ask& ask, Now now);
+  uint32_t give_back(const Ask& ask, uint32_t n, const Held& held, Now now, bool& settled);
+
+  struct LeaseView {
+    uint64_t count_word = 0;
+    int64_t left = 0;
+    MonoTime end{};
+  };
+  Answer spend_window(const Ask& ask, Now now, NoteRing* notes);
+  Answer spend_bucket(const Ask& ask, Now now, NoteRing* notes);
+  WindowState window_state(const Slot& slot, const WindowView& view, const Limit& limit) const;
+  static LeaseView lease_of(const Slot& slot, MonoTime now);
+  MonoTime floor_tat(uint64_t word, const Limit& limit) const;
+  Answer peek_fleet(const Ask& ask, Now now) const;
+  void note_use(const Ask& ask, const Held& held, uint64_t count, NoteRing* notes);
+  bool push(const Ask& ask, const Held& held, Note::Kind kind, NoteRing* notes);
+  static Answer crowded_out(const Limit& limit, Verdict verdict);
+
   SlotTable& slots_;
   const bool fleet_;
+  Word floors_from_;       // wall ns
+  Word buckets_empty_at_;  // mono ns
+  Word notes_dropped_{0};
 };
 
 }  // namespace tally

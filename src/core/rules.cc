@@ -1,1 +1,103 @@
 #include "core/rules.h"
+
+#include "base/fail.h"
+#include "base/nearest.h"
+
+namespace tally {
+namespace {
+
+constexpr uint64_t kBoundMax = uint64_t{1} << 63;
+
+uint64_t saturated(unsigned __int128 x) { return x < kBoundMax ? static_cast<uint64_t>(x) : kBoundMax; }
+
+constexpr Duration divided_up(unsigned __int128 a, unsigned __int128 b) {
+  return Duration(static_cast<int64_t>((a + b - 1) / b));
+}
+
+// The emission of this node's floor bucket: emission * size / e, rounded up; 0 where the bucket could not
+// hold one token. Requires emission > 0.
+Duration floor_emission_of(const Limit& limit, Overcount e, Share share) {
+  if (floor_of(limit.limit, e, share) == 0) return Duration(0);
+  if (e.unbounded) return limit.emission;
+  const auto all = static_cast<unsigned __int128>(nanos(limit.emission)) * share.size * kPartsPerMillion;
+  if (all / e.ppm >= static_cast<unsigned __int128>(nanos(limit.burst_span()))) {
+    const bool exact =
+        all / e.ppm == static_cast<unsigned __int128>(nanos(limit.burst_span())) && all % e.ppm == 0;
+    return exact ? limit.burst_span() : Duration(0);
+  }
+  return divided_up(all, e.ppm);
+}
+
+void set_floor(Limit& limit, Overcount e, Share share) {
+  limit.floor = floor_of(limit.limit, e, share);
+  limit.floor_emission = Duration(0);
+  if (limit.algorithm != Algorithm::token_bucket) return;
+  if (nanos(limit.emission) > 0) limit.floor_emission = floor_emission_of(limit, e, share);
+  const int64_t emission = nanos(limit.floor_emission);
+  limit.floor = emission == 0 ? 0 : static_cast<uint32_t>(nanos(limit.burst_span()) / emission);
+}
+
+}  // namespace
+
+uint32_t floor_of(uint32_t limit, Overcount e, Share share) {
+  if (share.size <= 1 || share.rank >= share.size) return 0;
+  if (e.unbounded) return limit;
+  const uint32_t budget = overcount_budget(limit, e);
+  return budget / share.size + (share.rank < budget % share.size ? 1 : 0);
+}
+
+uint64_t bound_of(const Rule& rule, uint32_t size) {
+  const uint64_t limit = rule.limit.limit;
+  if (size <= 1) return limit;
+  if (rule.max_overcount.unbounded) return saturated(static_cast<unsigned __int128>(limit) * size);
+  return limit + overcount_budget(rule.limit.limit, rule.max_overcount);
+}
+
+uint64_t bound_isolated_of(const Rule& rule, uint32_t size) {
+  unsigned __int128 bound = bound_of(rule, size);
+  if (size > 1 && rule.on_isolation == OnIsolation::share) bound += rule.limit.limit;
+  if (size > 1 && rule.on_isolation == OnIsolation::open)
+    bound += static_cast<unsigned __int128>(rule.limit.limit) * size;
+  return saturated(bound);
+}
+
+Limit inline_limit(const Rule& rule, Share share, uint32_t burst, uint32_t count, Duration period) {
+  Limit limit;
+  limit.algorithm = Algorithm::token_bucket;
+  limit.limit = burst;
+  limit.emission = divided_up(static_cast<unsigned __int128>(nanos(period)), count);
+  set_floor(limit, rule.max_overcount, share);
+  return limit;
+}
+
+RuleSet::RuleSet(std::vector<Rule> rules, Rule inline_rule, Share share, const IdKey& id_key)
+    : rules_(std::move(rules)), share_(share) {
+  inline_rule.name = kInlineRule;
+  inline_rule.limit.algorithm = Algorithm::token_bucket;
+  rules_.push_back(std::move(inline_rule));
+  CHECK_THAT(rules_.size() <= UINT16_MAX);
+  for (size_t i = 0; i < rules_.size(); ++i) {
+    Rule& rule = rules_[i];
+    rule.id = static_cast<uint16_t>(i);
+    rule.seed = rule_seed_of(rule.name);
+    const auto form = static_cast<uint64_t>(rule.limit.algorithm);
+    rule.table_seed = rule.seed ^ mix(form + static_cast<uint64_t>(nanos(rule.limit.window)) * 4);
+    rule.id_key = rule_id_key(rule.name, id_key);
+    set_floor(rule.limit, rule.max_overcount, share);
+    by_name_.emplace(rule.name, rule.id);
+  }
+}
+
+const Rule* RuleSet::find(std::string_view name) const {
+  const auto it = by_name_.find(name);
+  return it != by_name_.end() ? &rules_[it->second] : nullptr;
+}
+
+std::string RuleSet::nearest(std::string_view name) const {
+  Nearest nearest(name);
+  for (const Rule& rule : rules_)
+    if (&rule != &rules_.back()) nearest.offer(rule.name);  // the inline rule is nobody's typing error
+  return std::string(nearest.best());
+}
+
+}  // namespace tally

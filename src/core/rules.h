@@ -44,19 +44,21 @@ struct Share {
   uint32_t size = 1;
 };
 
-// What this node may admit without a word to anyone: its part of floor(e * L), split exactly over `size` nodes, the
-// remainder by rank; 0 in a fleet of one (which needs none), and for a rank at or above `size`; L where unbounded.
+// What this node may admit without a word to anyone: its part of floor(e * L), split exactly over `size`
+// nodes, the remainder by rank; 0 in a fleet of one (which needs none), and for a rank at or above `size`; L
+// where unbounded.
 uint32_t floor_of(uint32_t limit, Overcount e, Share share);
 
-// The numbers behind a decision. For a window: `limit` per `window`. For a token bucket: `limit` is the burst, one token
-// comes back every `emission`, and `window` is 0.
+// The numbers behind a decision. For a window: `limit` per `window`. For a token bucket: `limit` is the
+// burst, one token comes back every `emission`, and `window` is 0.
 struct Limit {
   Algorithm algorithm = Algorithm::sliding_window;
-  uint32_t limit = 1;        // 1 to kLimitMax
-  uint32_t floor = 0;        // floor_of for this node; for a bucket in tokens
-  Duration window{0};        // windows only: kWindowMin to kWindowMax
-  Duration emission{0};      // buckets only: rate_period / rate_count rounded up to a whole nanosecond
-  Duration floor_emission{0};  // buckets only: emission * size / e, the emission of this node's floor bucket; 0: no floor
+  uint32_t limit = 1;    // 1 to kLimitMax
+  uint32_t floor = 0;    // floor_of for this node; for a bucket in tokens
+  Duration window{0};    // windows only: kWindowMin to kWindowMax
+  Duration emission{0};  // buckets only: rate_period / rate_count rounded up to a whole nanosecond
+  Duration floor_emission{
+      0};  // buckets only: emission * size / e, the emission of this node's floor bucket; 0: no floor
 
   Duration burst_span() const { return emission * static_cast<int64_t>(limit); }  // burst / rate
   friend bool operator==(const Limit&, const Limit&) = default;
@@ -79,12 +81,13 @@ struct Rule {
   std::string comment;
 
   // Set by RuleSet.
-  uint64_t seed = 0;  // rule_seed_of(name)
-  IdKey id_key{};     // rule_id_key(name, fleet's id key)
+  uint64_t seed = 0;        // rule_seed_of(name)
+  uint64_t table_seed = 0;  // of name, algorithm and window: a reload that changes these begins new keys
+  IdKey id_key{};           // rule_id_key(name, fleet's id key)
 };
 
-// What the fleet may admit in a window at most: L + floor(e*L); where unbounded, size * L. Isolated adds what the policy
-// adds: closed nothing; share one more L; open L for each node. Both saturate at 2^63.
+// What the fleet may admit in a window at most: L + floor(e*L); where unbounded, size * L. Isolated adds what
+// the policy adds: closed nothing; share one more L; open L for each node. Both saturate at 2^63.
 uint64_t bound_of(const Rule& rule, uint32_t size);
 uint64_t bound_isolated_of(const Rule& rule, uint32_t size);
 
@@ -94,11 +97,14 @@ Limit inline_limit(const Rule& rule, Share share, uint32_t burst, uint32_t count
 
 class RuleSet {
  public:
-  // `rules` in configured order, names unique; `inline_rule` carries only max_overcount, on_isolation, on_amnesia, wait.
-  // Fills in id, seed, id_key, limit.floor and limit.floor_emission.
+  // `rules` in configured order, names unique; `inline_rule` carries only max_overcount, on_isolation,
+  // on_amnesia, wait. Fills in id, seed, id_key, limit.floor and limit.floor_emission.
   RuleSet(std::vector<Rule> rules, Rule inline_rule, Share share, const IdKey& id_key);
 
-  const Rule* find(std::string_view name) const;  // nullptr where there is none; "(inline)" finds the inline rule
+  const Rule* find(
+      std::string_view name) const;  // nullptr where there is none; "(inline)" finds the inline rule
+  // By the low 32 bits of Rule::seed, as reports name rules; nullptr where there is none.
+  const Rule* by_seed(uint32_t seed) const;
   const Rule& by_id(uint16_t id) const { return rules_[id]; }
   const Rule& inline_rule() const { return rules_.back(); }
   const std::vector<Rule>& all() const { return rules_; }  // the named ones in order, then the inline rule

@@ -1,1 +1,337 @@
+// How a key comes and goes without a lock.
+//
+// A slot's key word carries its state and its generation (which life of the slot this is):
+//
+//   FREE -> RESERVED -> LIVE -> DYING -> RESERVED (the next generation, for another key)
+//               '-> FREE
+//
+// Never two living slots for one key. Both of a key's buckets could be given a slot for it by two threads at
+// once, so an insertion is committed in one place: the commit word of the key's home bucket, which names the
+// last insertion (slot, generation) of a key with that home. To insert: read the commit word; make sure that
+// the insertion it names is LIVE (its owner may be asleep: anyone may publish it); look for the key; reserve
+// a slot and fill it; swap the commit word. If the swap fails another key with this home came in between:
+// release the slot and look again. Names are never used twice, so the word is its own version number. (A
+// version counter with a "pending" mark that is cleared afterwards was rejected: a sleeping helper could
+// publish the slot's next, uncommitted life.)
+//
+// Eviction: LIVE -> DYING, drain the counts into the sketch, DYING -> RESERVED. A DYING slot still shows its
+// key, so whoever wants to insert that key again drains it too before it reads the sketch: no key's return
+// overtakes its counts. A taker reads the key word again after its compare-and-swap: if the life is the same,
+// its cost was in the cells before the drain read them; if not, it starts over, and what it wrote into
+// another key's cell only denies. (Sequential consistency is needed there: the taker writes a cell, then
+// reads the key word; the evictor writes the key word, then reads the cells.) What lowers a count must not
+// hit another key: it pins the slot first.
 #include "core/slots.h"
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <bit>
+#include <memory>
+#include <new>
+
+#include "core/slots_layout.h"
+#include "core/windows.h"
+
+namespace tally {
+namespace {
+
+constexpr int kInsertTries = 64;
+constexpr int kEvictTries = 16;
+constexpr size_t kHugePage = size_t{2} << 20;
+
+uint64_t repeat(uint8_t byte) { return byte * uint64_t{0x0101010101010101}; }
+
+// 0x80 in every byte of `word` that equals the byte repeated in `pattern`; exact.
+uint64_t matches(uint64_t word, uint64_t pattern) {
+  constexpr uint64_t kLow = 0x7f7f7f7f7f7f7f7f;
+  const uint64_t x = word ^ pattern;
+  return ~(((x & kLow) + kLow) | x | kLow);
+}
+
+// 1 to 255; 0 marks a free slot.
+uint8_t tag_of(KeyHash hash) {
+  const auto byte = static_cast<uint8_t>(hash.hi);
+  return byte != 0 ? byte : uint8_t{1};
+}
+
+size_t buckets_for(size_t keys) {
+  const size_t slots = keys + keys / 9 + 1;  // a load of 0.9
+  return std::max<size_t>(2, (slots + kWays - 1) / kWays);
+}
+
+size_t scaled(uint64_t x, size_t n) {
+  return static_cast<size_t>((static_cast<unsigned __int128>(x) * n) >> 64);
+}
+
+size_t rounded(size_t n, size_t to) { return (n + to - 1) / to * to; }
+
+}  // namespace
+
+SlotTable::SlotTable(size_t keys, uint64_t seed, bool with_knowledge)
+    : seed_(seed), buckets_(buckets_for(keys)) {
+  if (keys > (size_t{1} << 31)) throw std::bad_alloc();  // a slot's index is 32 bits
+  const size_t slots_n = capacity(), words_n = buckets_ * (kTagWords + 1) + Sketch::words_for(slots_n);
+  const size_t known_bytes = with_knowledge ? slots_n * sizeof(Known) : 0;
+  const size_t bytes = slots_n * sizeof(Slot) + known_bytes + words_n * sizeof(Word);
+  mapping_bytes_ =
+      rounded(bytes, bytes >= kHugePage ? kHugePage : 4096) + (bytes >= kHugePage ? kHugePage : 0);
+  mapping_ = ::mmap(nullptr, mapping_bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (mapping_ == MAP_FAILED) throw std::bad_alloc();
+  void* at = mapping_;
+  if (bytes >= kHugePage) {
+    size_t space = mapping_bytes_;
+    std::align(kHugePage, bytes, at, space);
+    ::madvise(at, bytes, MADV_HUGEPAGE);  // a wish: fewer TLB misses; the table works without
+  }
+  // Constructing the words writes every page, which is the pre-faulting.
+  slots_ = static_cast<Slot*>(at);
+  std::uninitialized_value_construct_n(slots_, slots_n);
+  at = slots_ + slots_n;
+  if (with_knowledge) {
+    known_ = static_cast<Known*>(at);
+    std::uninitialized_value_construct_n(known_, slots_n);
+    at = known_ + slots_n;
+  }
+  tags_ = static_cast<Word*>(at);
+  std::uninitialized_value_construct_n(tags_, words_n);
+  commits_ = tags_ + buckets_ * kTagWords;
+  sketch_.emplace(commits_ + buckets_, slots_n);
+}
+
+SlotTable::~SlotTable() { ::munmap(mapping_, mapping_bytes_); }
+
+SlotTable::Homes SlotTable::homes_of(KeyHash hash) const {
+  const size_t a = scaled(hash.hi, buckets_), b = scaled(hash.lo, buckets_);
+  return {a, a != b ? b : (b + 1) % buckets_};
+}
+
+void SlotTable::prefetch(KeyHash hash) const {
+  const Homes homes = homes_of(hash);
+  __builtin_prefetch(&tags_[homes.a * kTagWords]);
+  __builtin_prefetch(&tags_[homes.b * kTagWords]);
+}
+
+// Calls `each` with every slot of the bucket that holds the key, living or dying, until it returns true.
+template <typename Each>
+Held SlotTable::find_in(size_t bucket, KeyHash hash, Each each) const {
+  const uint64_t pattern = repeat(tag_of(hash)), wanted = hash_bits(hash);
+  for (size_t t = 0; t < kTagWords; ++t) {
+    // acquire, here and below: pairs with the release of the exchanges that reserve, commit and publish
+    uint64_t found = matches(tags_[bucket * kTagWords + t].load(std::memory_order_acquire), pattern);
+    for (; found != 0; found &= found - 1) {
+      const size_t index = bucket * kWays + t * 8 + static_cast<size_t>(std::countr_zero(found)) / 8;
+      Slot& slot = slots_[index];
+      const uint64_t key = slot.key.load(std::memory_order_acquire);
+      if ((key & kHashBits) != wanted || slot.hash.load(std::memory_order_acquire) != hash.hi) continue;
+      const Held held{&slot, key, static_cast<uint32_t>(index)};
+      if (each(held)) return held;
+    }
+  }
+  return {};
+}
+
+Held SlotTable::find(KeyHash hash) const {
+  const Homes homes = homes_of(hash);
+  const auto living = [](const Held& held) { return (held.key & kStateBits) == kLive; };
+  if (const Held held = find_in(homes.a, hash, living)) return held;
+  return find_in(homes.b, hash, living);
+}
+
+Held SlotTable::find_or_insert(KeyHash hash, const Newcomer& newcomer) {
+  if (const Held held = find(hash)) return held;
+  return insert(hash, newcomer);
+}
+
+Held SlotTable::insert(KeyHash hash, const Newcomer& newcomer) {
+  const Homes homes = homes_of(hash);
+  Word& commit = commits_[homes.a];
+  // One load of the key word tells living from dying: with two, the key could slip from one to the other in
+  // between.
+  const auto living_or_drained = [&](const Held& held) {
+    if ((held.key & kStateBits) == kDying) drain(held, newcomer.now);
+    return (held.key & kStateBits) == kLive;
+  };
+  for (int i = 0; i < kInsertTries; ++i) {
+    uint64_t last = commit.load();
+    publish(last);
+    if (const Held held = find_in(homes.a, hash, living_or_drained)) return held;
+    if (const Held held = find_in(homes.b, hash, living_or_drained)) return held;
+    const Held reserved = reserve(homes, hash, newcomer.now);
+    if (!reserved) continue;
+    fill(reserved, hash, newcomer);
+    const uint64_t mine = uint64_t{reserved.index} << 32 | generation_of(reserved.key);
+    if (commit.compare_exchange_strong(last, mine)) {
+      publish(mine);
+      return {reserved.slot, (reserved.key & ~kStateBits) | kLive, reserved.index};
+    }
+    release(reserved);
+  }
+  return {};
+}
+
+void SlotTable::publish(uint64_t committed) {
+  const auto generation = static_cast<uint32_t>(committed);
+  if (generation == 0) return;  // nothing was ever committed here
+  Word& word = slots_[committed >> 32].key;
+  uint64_t key = word.load();
+  if (generation_of(key) != generation || (key & kStateBits) != kReserved) return;
+  word.compare_exchange_strong(key, (key & ~kStateBits) | kLive);
+}
+
+size_t SlotTable::free_in(size_t bucket) const {
+  size_t n = 0;
+  for (size_t t = 0; t < kTagWords; ++t)
+    n += static_cast<size_t>(std::popcount(matches(tags_[bucket * kTagWords + t].load(), 0)));
+  return n;
+}
+
+Held SlotTable::reserve(Homes homes, KeyHash hash, Now now) {
+  size_t first = homes.a, second = homes.b;
+  if (free_in(second) > free_in(first)) std::swap(first, second);
+  if (const Held held = reserve_free(first, hash)) return held;
+  if (const Held held = reserve_free(second, hash)) return held;
+  return reserve_by_eviction(homes, hash, now);
+}
+
+Held SlotTable::reserve_free(size_t bucket, KeyHash hash) {
+  for (size_t way = 0; way < kWays; ++way) {
+    const size_t index = bucket * kWays + way;
+    const uint64_t tags = tags_[bucket * kTagWords + way / 8].load();
+    if ((tags >> (way % 8 * 8) & 0xff) != 0) continue;
+    Slot& slot = slots_[index];
+    uint64_t key = slot.key.load();
+    if ((key & kStateBits) != kFree) continue;
+    const uint64_t next = next_life(key, hash);
+    if (!slot.key.compare_exchange_strong(key, next)) continue;
+    occupied_.fetch_add(1, std::memory_order_relaxed);  // a figure for people
+    const Held held{&slot, next, static_cast<uint32_t>(index)};
+    set_tag(held.index, tag_of(hash));
+    return held;
+  }
+  return {};
+}
+
+Held SlotTable::reserve_by_eviction(Homes homes, KeyHash hash, Now now) {
+  for (int i = 0; i < kEvictTries; ++i) {
+    Held victim = least_wanted(homes, now);
+    if (!victim) return {};
+    if ((victim.key & kStateBits) == kLive) {
+      const uint64_t dying = (victim.key & ~kStateBits) | kDying;
+      if (!victim.slot->key.compare_exchange_strong(victim.key, dying)) continue;
+      victim.key = dying;
+    }
+    const bool idle = drain(victim, now);
+    // Whoever pins after this load sees that the slot is dying and lets go.
+    if (pins_of(victim.slot->life.load()) != 0) continue;
+    const uint64_t next = next_life(victim.key, hash);
+    if (!victim.slot->key.compare_exchange_strong(victim.key, next)) continue;
+    (idle ? evicted_idle_ : evicted_live_).fetch_add(1, std::memory_order_relaxed);  // a figure for people
+    set_tag(victim.index, tag_of(hash));
+    return {victim.slot, next, victim.index};
+  }
+  return {};
+}
+
+// An idle slot; else one that is already dying (its evictor sleeps); else the one with the least count, those
+// that the cluster thread knows last.
+Held SlotTable::least_wanted(Homes homes, Now now) const {
+  Held best;
+  uint64_t least = UINT64_MAX;
+  for (const size_t bucket : {homes.a, homes.b}) {
+    for (size_t way = 0; way < kWays; ++way) {
+      const size_t index = bucket * kWays + way;
+      Slot& slot = slots_[index];
+      const uint64_t key = slot.key.load();
+      const uint64_t state = key & kStateBits;
+      if ((state != kLive && state != kDying) || pins_of(slot.life.load()) != 0) continue;
+      const uint64_t weight = state == kDying ? kWeightDying : weight_of(slot, now);
+      if (best && weight >= least) continue;
+      best = {&slot, key, static_cast<uint32_t>(index)};
+      least = weight;
+    }
+  }
+  return best;
+}
+
+// Requires that the slot is dying. True where there was nothing to remember. More than one thread may do this
+// for one life; what is added twice only denies more.
+bool SlotTable::drain(const Held& dying, Now now) {
+  sketch_->saw(now);
+  const Slot& slot = *dying.slot;
+  const uint64_t life = slot.life.load(), hash = slot.hash.load();
+  if (is_idle(slot, life, now)) return true;
+  if (is_bucket(life)) {
+    sketch_->add_arrival(hash, arrival_of(slot.count[0].load()));
+    return false;
+  }
+  for (const Word& word : slot.count) {
+    const Cell cell = Cell::of(word.load());
+    if (cell.value != 0) sketch_->add_count(hash, cell.tag, cell.value, expiry_tick(life, now.wall));
+  }
+  return false;
+}
+
+Beginning SlotTable::beginning(KeyHash hash, const Newcomer& newcomer) const {
+  const Limit& limit = *newcomer.limit;
+  Beginning begin;
+  if (limit.algorithm == Algorithm::token_bucket) {
+    begin.count[0] = arrival_word(sketch_->arrival(hash.hi));
+    return begin;
+  }
+  const bool carries = !newcomer.fleet && limit.algorithm == Algorithm::sliding_window;
+  const uint64_t most = newcomer.fleet ? limit.floor : kLimitMax;
+  const int64_t own = window_at(newcomer.now.wall, limit.window);
+  const auto newest = [&] {
+    return window_at(std::max(newcomer.now.wall, sketch_->newest_wall()), limit.window);
+  };
+  const auto estimate = [&](int64_t window) {
+    return static_cast<uint32_t>(std::min(sketch_->count(hash.hi, static_cast<uint32_t>(window)), most));
+  };
+  // Where a faster clock has already forgotten what ended before it, the key begins in that clock's window.
+  for (int64_t w = newest();;) {
+    const uint32_t now_count = estimate(w);
+    const uint32_t before = carries ? estimate(w - 1) : w > own ? kLimitMax : 0;
+    begin.window = w;
+    begin.count[w & 1] = Cell{static_cast<uint32_t>(w), now_count}.word();
+    begin.count[(w - 1) & 1] = Cell{static_cast<uint32_t>(w - 1), before}.word();
+    const int64_t later = newest();
+    if (later <= w) return begin;
+    w = later;
+  }
+}
+
+// Only the owner of the reservation writes here. relaxed: the words are published with the key word, and
+// stale exchanges that hit them before are as harmless as those that come after.
+void SlotTable::fill(const Held& reserved, KeyHash hash, const Newcomer& newcomer) {
+  constexpr auto kRelaxed = std::memory_order_relaxed;
+  const Beginning begin = beginning(hash, newcomer);
+  const Limit& limit = *newcomer.limit;
+  const uint32_t generation = generation_of(reserved.key);
+  Slot& slot = *reserved.slot;
+  slot.hash.store(hash.hi, kRelaxed);
+  slot.count[0].store(begin.count[0], kRelaxed);
+  slot.count[1].store(begin.count[1], kRelaxed);
+  const bool bucket = limit.algorithm == Algorithm::token_bucket;
+  slot.ceiling[0].store(fresh_ceiling(bucket, 0, generation), kRelaxed);
+  slot.ceiling[1].store(fresh_ceiling(bucket, 1, generation), kRelaxed);
+  slot.life.store(fresh_life(limit, begin.window, generation), kRelaxed);
+  slot.ask_at.store(UINT64_MAX, kRelaxed);
+}
+
+void SlotTable::release(const Held& reserved) {
+  set_tag(reserved.index, 0);
+  occupied_.fetch_sub(1, std::memory_order_relaxed);  // a figure for people
+  reserved.slot->key.store(reserved.key & ~(kStateBits | kHashBits));
+}
+
+void SlotTable::set_tag(uint32_t index, uint8_t tag) {
+  const size_t way = index % kWays;
+  Word& word = tags_[index / kWays * kTagWords + way / 8];
+  const int shift = static_cast<int>(way % 8 * 8);
+  uint64_t held = word.load();
+  while (!word.compare_exchange_weak(held, (held & ~(uint64_t{0xff} << shift)) | uint64_t{tag} << shift)) {
+  }
+}
+
+}  // namespace tally

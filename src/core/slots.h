@@ -4,18 +4,20 @@
 // thread at a time makes. All words of a slot are atomic.
 //
 // A slot holds, for a key under a window:
-//   hash (2 words) | two count cells | two ceiling cells | generation, flags | ask mark, last use
-// A cell is (window number mod 2^32, value); which of the two is in use is the window's parity, so rolling over is
-// the same compare-and-swap as counting, and the window before can still be read. `count` is used + returned,
-// `ceiling` is floor + granted + refunded; a decision is count + cost <= ceiling; neither ever falls within a window.
-// A cell whose tag is not the window's stands for count 0, and ceiling = the floor.
+//   hash, state, generation (2 words) | two count cells | two ceiling cells | flags, expiry | ask mark
+// A cell is (window number mod 2^32, value); which of the two is in use is the window's parity, so rolling
+// over is the same compare-and-swap as counting, and the window before can still be read. `count` is used +
+// returned, `ceiling` is floor + granted + refunded; a decision is count + cost <= ceiling; neither ever
+// falls within a window. A cell whose tag is not the window's stands for count 0, and ceiling = the floor.
 //
-// For a token bucket the same words hold: the arrival time of the plain or the floor bucket (TAT, monotonic ns; count
-// cell 0), the lease's count and ceiling (8-bit lease tag, 56-bit nanoseconds; count cell 1, ceiling cell 0) and the
-// lease's end (monotonic ns; ceiling cell 1).
+// For a token bucket the same words hold: the arrival time of the plain or the floor bucket (TAT, monotonic
+// ns; count cell 0), the lease's count and ceiling (8-bit lease tag, 56-bit nanoseconds; count cell 1,
+// ceiling cell 0) and the lease's end (monotonic ns; ceiling cell 1).
+//
+// How a key comes and goes without a lock is told in slots.cc.
 #pragma once
 
-#include <atomic>
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
@@ -23,10 +25,13 @@
 #include "base/hash.h"
 #include "base/time.h"
 #include "core/rules.h"
+#include "core/slots_sketch.h"
+#include "core/slots_word.h"
 
 namespace tally {
 
-// A slot and the life of its key in it. Stale once the key was evicted: every call then says so and changes nothing.
+// A slot and the life of its key in it. Stale once the key was evicted: every call then says so and changes
+// nothing.
 struct SlotRef {
   uint32_t index = 0;
   uint32_t generation = 0;  // never 0 in a living slot
@@ -35,41 +40,102 @@ struct SlotRef {
 
 // What the cluster thread knows of a key beyond this node; written by it, read by workers (fleets only).
 struct Knowledge {
-  uint32_t window = 0;          // tag of the window that `elsewhere` belongs to
-  uint32_t elsewhere = 0;       // windows: used by the rest of the fleet, as known, less what this node returned
-  MonoTime tat{};               // buckets: the owner's arrival time, as known, on this node's clock
-  MonoTime exhausted_until{};   // ask nothing and wait for nothing before; epoch: not exhausted
-  bool isolated = false;        // no grant backed by a majority for isolation_after
+  uint32_t window = 0;     // tag of the window that `elsewhere` and `exhausted_until` belong to
+  uint32_t elsewhere = 0;  // windows: used by the rest of the fleet, as known, less what this node returned
+  MonoTime tat{};          // buckets: the owner's arrival time, as known, on this node's clock
+  MonoTime exhausted_until{};  // ask nothing and wait for nothing before; epoch: not exhausted
+  bool isolated = false;       // no grant backed by a majority for isolation_after
 };
 
-class SlotTable;  // see below; Slot is its private layout
-struct Slot;
+struct alignas(64) Slot {
+  Word key;         // generation:32 | low bits of the hash:30 | state:2
+  Word hash;        // KeyHash::hi
+  Word count[2];    // windows: (tag:32, count:32); buckets: TAT, (lease tag:8, count:56)
+  Word ceiling[2];  // windows: (tag:32, ceiling:32); buckets: (lease tag:8, ceiling:56), end
+  Word life;  // low bits of the generation:18 | log2:6 | bucket, noted:2 | pins:4 | expiry:34; see slots.cc
+  Word ask_at;
+};
+static_assert(sizeof(Slot) == 64 && alignof(Slot) == 64);
+
+// A cell of a window.
+struct Cell {
+  uint32_t tag = 0;
+  uint32_t value = 0;
+  static constexpr Cell of(uint64_t word) {
+    return {static_cast<uint32_t>(word >> 32), static_cast<uint32_t>(word)};
+  }
+  constexpr uint64_t word() const { return uint64_t{tag} << 32 | value; }
+};
+
+// A cell of a lease. `amount`: nanoseconds of emission.
+struct LeaseCell {
+  static constexpr int64_t kAmountMax = (int64_t{1} << 56) - 1;
+  uint8_t tag = 0;
+  int64_t amount = 0;
+  static constexpr LeaseCell of(uint64_t word) {
+    return {static_cast<uint8_t>(word >> 56), static_cast<int64_t>(word & static_cast<uint64_t>(kAmountMax))};
+  }
+  constexpr uint64_t word() const { return uint64_t{tag} << 56 | static_cast<uint64_t>(amount); }
+};
+
+// By how many windows a cell is ahead of window `tag`; 0 where it is not. Windows are compared by signed
+// difference; a cell further ahead than any clock could explain is one that was left behind 2^32 windows ago.
+inline constexpr int32_t kAheadMax = 1 << 24;
+constexpr uint32_t ahead(uint32_t cell_tag, uint32_t tag) {
+  const auto d = static_cast<int32_t>(cell_tag - tag);
+  return d > 0 && d <= kAheadMax ? static_cast<uint32_t>(d) : 0;
+}
+
+// A key's slot as it was found. That life is over once the slot's key word is another.
+struct Held {
+  Slot* slot = nullptr;
+  uint64_t key = 0;
+  uint32_t index = 0;
+  explicit operator bool() const { return slot != nullptr; }
+  bool still() const { return slot->key.load() == key; }
+  SlotRef ref() const { return {index, static_cast<uint32_t>(key >> 32)}; }
+};
+
+// What a key that is not there yet would begin with.
+struct Newcomer {
+  const Limit* limit = nullptr;
+  Now now;
+  bool fleet = false;
+};
+struct Beginning {
+  uint64_t count[2] = {};
+  int64_t window = 0;  // windows: the number of the window it begins in
+};
 
 class SlotTable {
  public:
-  // Reserves and pre-faults room for `keys` keys at a load of 0.9; `seed` seeds the hash. `with_knowledge`: fleets.
+  // Reserves and pre-faults room for `keys` keys at a load of 0.9; `seed` seeds the hash. `with_knowledge`:
+  // fleets. Throws std::bad_alloc.
   SlotTable(size_t keys, uint64_t seed, bool with_knowledge);
   ~SlotTable();
   SlotTable(const SlotTable&) = delete;
   SlotTable& operator=(const SlotTable&) = delete;
 
   uint64_t seed() const { return seed_; }
-  size_t capacity() const;  // slots
-  size_t occupied() const;  // slots that hold a key
-  uint64_t evicted_live() const;
-  uint64_t evicted_idle() const;
+  size_t capacity() const { return buckets_ * kWays; }  // slots
+  size_t occupied() const { return occupied_.load(); }  // slots that hold a key
+  uint64_t evicted_live() const { return evicted_live_.load(); }
+  uint64_t evicted_idle() const { return evicted_idle_.load(); }
 
-  // --- the cluster thread's ---------------------------------------------------------------------------------------
-  // Each returns false (or nullopt) and changes nothing where `ref` is stale.
+  // --- the cluster thread's
+  // --------------------------------------------------------------------------------------- Each returns
+  // false (or nullopt) and changes nothing where `ref` is stale.
 
   // Windows. `window` is the tag (number mod 2^32). count: 0 where the cell holds another window.
   std::optional<uint32_t> count(SlotRef ref, uint32_t window) const;
   // The ceiling in the cell, nullopt also where none was raised for that window (it is the floor then).
   std::optional<uint32_t> ceiling(SlotRef ref, uint32_t window) const;
-  // Sets the ceiling to the larger of `ceiling` and what is there. A cell that holds a later window is left alone.
+  // Sets the ceiling to the larger of `ceiling` and what is there. A cell that holds a later window is left
+  // alone.
   bool raise_ceiling(SlotRef ref, uint32_t window, uint32_t ceiling);
-  // A return is a take: raises the count by compare-and-swap so that at most `leave` stays unspent under `ceiling`,
-  // and returns by how much it was raised (0: nothing to take, or stale). Requires the ceiling in force.
+  // A return is a take: raises the count by compare-and-swap so that at most `leave` stays unspent under
+  // `ceiling`, and returns by how much it was raised (0: nothing to take, or stale). Requires the ceiling in
+  // force.
   uint32_t take_back(SlotRef ref, uint32_t window, uint32_t ceiling, uint32_t leave);
 
   // Buckets. Amounts in nanoseconds of emission.
@@ -79,8 +145,10 @@ class SlotTable {
     int64_t ceiling = 0;
     MonoTime end{};
   };
+  // Where the tags of count and ceiling differ (none was opened yet): tag 0, nothing, and an end long past.
   std::optional<Lease> lease(SlotRef ref) const;
-  // Starts lease `tag` at count 0 and returns the final count of the lease before it (the old lease ends at once).
+  // Starts lease `tag` at count 0 and returns the final count of the lease before it (the old lease ends at
+  // once). `tag` is not that of the lease before it.
   std::optional<int64_t> open_lease(SlotRef ref, uint8_t tag, int64_t ceiling, MonoTime end);
   // Raises ceiling and end of the running lease `tag`; false also where another lease runs.
   bool raise_lease(SlotRef ref, uint8_t tag, int64_t ceiling, MonoTime end);
@@ -88,8 +156,8 @@ class SlotTable {
   int64_t take_back_lease(SlotRef ref, uint8_t tag, int64_t leave);
 
   bool set_knowledge(SlotRef ref, const Knowledge& knowledge);
-  // A worker notes a key as soon as its count (windows) or lease count (buckets) passes `count`, once until the next
-  // call of set_ask_at. 0xffffffff...: never.
+  // A worker notes a key as soon as its count (windows) or lease count (buckets) passes `count`, once until
+  // the next call of set_ask_at. 0xffffffff...: never.
   bool set_ask_at(SlotRef ref, uint64_t count);
   // Workers note a key at its first use after this.
   bool clear_noted(SlotRef ref);
@@ -98,7 +166,65 @@ class SlotTable {
 
  private:
   friend class Limiter;
+  struct Homes {  // the two buckets that a key may be in; the first is its home
+    size_t a, b;
+  };
+  struct alignas(32) Known {
+    Word life;  // isolated:1 (bit 32) | generation:32; 0: nothing is known
+    Word used;  // window:32 | elsewhere:32
+    Word tat;
+    Word exhausted;
+  };
+
+  // --- the limiter's
+  void prefetch(KeyHash hash) const;
+  Held find(KeyHash hash) const;
+  // The key's slot, which it is given where it has none. Empty only if others hold every place it could have.
+  Held find_or_insert(KeyHash hash, const Newcomer& newcomer);
+  Beginning beginning(KeyHash hash, const Newcomer& newcomer) const;
+  // The slot will not be taken for idle before `tick`. To be called before a count for a later window is
+  // written.
+  void keep_until(const Held& held, int64_t tick);
+  Knowledge knowledge(const Held& held) const;
+  // While a slot is pinned it is given to no other key, so that a count may be lowered. False: the life is
+  // over, or too many have pinned it.
+  bool pin(const Held& held);
+  void unpin(const Held& held);
+  bool set_noted(const Held& held);  // true for the one that set it
+  static bool noted(const Held& held);
+  bool clear_noted(const Held& held);
+
+  // --- how keys come and go (slots.cc)
+  Homes homes_of(KeyHash hash) const;
+  template <typename Each>
+  Held find_in(size_t bucket, KeyHash hash, Each each) const;
+  Held insert(KeyHash hash, const Newcomer& newcomer);
+  Held reserve(Homes homes, KeyHash hash, Now now);
+  Held reserve_free(size_t bucket, KeyHash hash);
+  Held reserve_by_eviction(Homes homes, KeyHash hash, Now now);
+  size_t free_in(size_t bucket) const;
+  Held least_wanted(Homes homes, Now now) const;
+  bool drain(const Held& dying, Now now);
+  void fill(const Held& reserved, KeyHash hash, const Newcomer& newcomer);
+  void release(const Held& reserved);
+  void publish(uint64_t committed);
+  void set_tag(uint32_t index, uint8_t tag);
+  Held hold(SlotRef ref) const;
+
+  static constexpr size_t kTagWords = (kWays + 7) / 8;
   const uint64_t seed_;
+  const size_t buckets_;
+  void* mapping_ = nullptr;
+  size_t mapping_bytes_ = 0;
+  Slot* slots_ = nullptr;
+  Word* tags_ = nullptr;     // kTagWords a bucket
+  Word* commits_ = nullptr;  // one a bucket: the last insertion of a key whose home it is
+  Known* known_ = nullptr;   // one a slot; nullptr alone
+  Word* sketch_words_ = nullptr;
+  std::optional<Sketch> sketch_;
+  alignas(64) Word occupied_{0};
+  Word evicted_live_{0};
+  Word evicted_idle_{0};
 };
 
 }  // namespace tally

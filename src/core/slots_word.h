@@ -1,0 +1,23 @@
+// The word that the slot table is made of.
+//
+// In the product it is std::atomic<uint64_t>. tests/model compiles the very same sources with TALLY_MODEL,
+// where every operation on a word is a point at which another thread may run, and tries all orders.
+#pragma once
+
+#ifdef TALLY_MODEL
+#include "model/word.h"
+#else
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+
+namespace tally {
+
+using Word = std::atomic<uint64_t>;
+static_assert(Word::is_always_lock_free && sizeof(Word) == 8);
+
+inline constexpr size_t kWays = 16;  // slots in a bucket
+
+}  // namespace tally
+#endif
