@@ -204,54 +204,47 @@ std::string floors_text(const Floors& floors, uint32_t nodes) {
 
 std::string waiting_text(const Rule& rule, const Config::Cluster& cluster) {
   const uint32_t nodes = cluster.nodes();
-  if (rule.max_overcount.unbounded)
-    return "nothing waits; the owner says stop once the fleet has used the limit";
-  const Floors floors = floors_of(rule, nodes);
-  if (!can_lease(rule, cluster.sync_interval))
-    return "nothing waits: the window is too short to lease in, floors only";
+  if (rule.max_overcount.unbounded) return "nothing; the owner says stop once the fleet has used the limit";
+  if (!can_lease(rule, cluster.sync_interval)) return "nothing: too short to lease in, floors only";
   const std::string wait = rule.wait.count() == 0
-                               ? "is refused until the grant is there (wait 0)"
-                               : "waits for its grant, " + format_duration(rule.wait) + " at most";
-  if (floors.least > 0) return "nothing waits below the floor; beyond it what comes before its grant " + wait;
+                               ? " is refused until the grant is there (wait 0)"
+                               : ", up to " + format_duration(rule.wait) + " for the grant";
+  const Floors floors = floors_of(rule, nodes);
+  if (floors.least > 0) return "what is beyond the floor" + wait;
   const uint32_t without = floors.most == 0 ? nodes : nodes - floors.with_most;
-  return "a key's first request " +
-         (without == nodes ? std::string("at any node ") : "at " + std::to_string(without) + " nodes ") +
-         wait + "; " + what_ends_waiting(rule, nodes);
+  const std::string where = without == nodes ? "any node" : std::to_string(without) + " of the nodes";
+  return "a key's first request at " + where + wait + "; " + what_ends_waiting(rule, nodes);
+}
+
+std::string inline_waiting_text(const Rule& rule, uint32_t nodes) {
+  if (rule.max_overcount.unbounded) return "nothing; the owner says stop once the fleet has used the limit";
+  if (is_strict(rule)) return "a key's first request at any node";
+  const uint64_t ppm = rule.max_overcount.ppm;
+  const uint64_t least = (uint64_t{nodes} * kPartsPerMillion + ppm - 1) / ppm;
+  return "first requests at some nodes where a call's limit is under " + std::to_string(least);
 }
 
 Table::Row promise_row(const Rule& rule, const Config::Cluster& cluster) {
   const uint32_t nodes = cluster.nodes();
-  const bool is_inline = rule.name == kInlineRule;
-  Table::Row row{rule.name, is_inline ? "as each call says" : limit_text(rule),
-                 is_strict(rule) ? "strict" : format_overcount(rule.max_overcount)};
-  if (is_inline) {  // no limit of its own: say what holds for all
-    const uint64_t ppm = rule.max_overcount.ppm;
-    std::string waits = "nothing waits";
-    if (is_strict(rule))
-      waits = "a key's first request at a node waits for its grant";
-    else if (!rule.max_overcount.unbounded)
-      waits = "calls with a limit below " +
-              std::to_string((uint64_t{nodes} * kPartsPerMillion + ppm - 1) / ppm) +
-              " wait at some nodes for their first grant";
-    row.insert(row.end(),
-               {"-", "-", std::string("- (") + std::string(isolation_name(rule.on_isolation)) + ")", waits});
-    return row;
-  }
-  row.insert(row.end(), {floors_text(floors_of(rule, nodes), nodes), std::to_string(bound_of(rule, nodes)),
-                         std::to_string(bound_isolated_of(rule, nodes)) + " (" +
-                             std::string(isolation_name(rule.on_isolation)) + ")",
-                         waiting_text(rule, cluster)});
-  return row;
+  const std::string e = is_strict(rule) ? "strict" : format_overcount(rule.max_overcount);
+  const std::string policy = " (" + std::string(isolation_name(rule.on_isolation)) + ")";
+  if (rule.name == kInlineRule)  // no limit of its own: what holds for all
+    return {rule.name, "as each call says", e, "-", "-", "-" + policy, inline_waiting_text(rule, nodes)};
+  return {rule.name,
+          limit_text(rule),
+          e,
+          floors_text(floors_of(rule, nodes), nodes),
+          std::to_string(bound_of(rule, nodes)),
+          std::to_string(bound_isolated_of(rule, nodes)) + policy,
+          waiting_text(rule, cluster)};
 }
 
 std::string describe_alone(const Config& config) {
   Table table;
-  table.add({"rule", "limit", "promise"});
-  for (const Rule& rule : config.rules)
-    table.add({rule.name, limit_text(rule),
-               "exact: this node alone admits " + std::to_string(rule.limit.limit) + " at most"});
-  table.add({std::string(kInlineRule), "as each call says", "exact"});
-  return "alone: every limit is counted here and holds exactly\n\n" + table.text();
+  table.add({"rule", "limit"});
+  for (const Rule& rule : config.rules) table.add({rule.name, limit_text(rule)});
+  table.add({std::string(kInlineRule), "as each call says"});
+  return "alone: every limit is counted here and holds as it is written\n\n" + table.text();
 }
 
 }  // namespace
@@ -270,10 +263,12 @@ std::string describe_promises(const Config& config) {
     out += ", floors split over " + std::to_string(cluster.nodes());
   out += ", sync interval " + format_duration(cluster.sync_interval) + ", cut off after " +
          format_duration(cluster.isolation()) + "\n";
-  const auto buckets = std::any_of(config.rules.begin(), config.rules.end(), is_bucket);
-  out += "floor: admitted at a node without asking; bound: the most in one window over the whole fleet";
-  if (buckets) out += " (a bucket:\nthe most at once; in any time T also (1 + e) * rate * T)";
-  return out + "\n\n" + table.text();
+  out +=
+      "e: max_overcount; floor: what a node admits without asking; bound: the most in one window over the "
+      "fleet\n";
+  if (std::any_of(config.rules.begin(), config.rules.end(), is_bucket))
+    out += "a bucket's bound: the most at once; in a time T at most (1 + e) * rate * T come on top\n";
+  return out + "\n" + table.text();
 }
 
 }  // namespace tally

@@ -271,7 +271,7 @@ void Places::locate(std::vector<Problem>& problems) const {
   sort_by_place(problems);
 }
 
-Parsed parse_config(std::string_view text) {
+Parsed parse_config(std::string_view text, const std::function<void(Config&)>& lay_over) {
   Parsed out;
   const JsonText json = read_json(text);
   Findings findings(json, out);
@@ -286,6 +286,7 @@ Parsed parse_config(std::string_view text) {
   }
   findings.place(json.root, "");
   read_root(Fields(findings, json.root, ""), out.config);
+  if (lay_over) lay_over(out.config);
   for (Problem& problem : validate(out.config)) {
     if (findings.explains(problem.path)) continue;
     out.places.locate(problem);

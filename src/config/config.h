@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -90,7 +91,9 @@ struct Parsed {
   Places places;                  // of every value of the text
 };
 
-Parsed parse_config(std::string_view text);
+// `lay_over` changes what the text said before the whole is checked: command line flags go on top of a file
+// that may be incomplete without them (a fleet's common file and each node's --bind).
+Parsed parse_config(std::string_view text, const std::function<void(Config&)>& lay_over = {});
 // Checks that need the whole: used again after command line flags were laid over the file.
 std::vector<Problem> validate(const Config& config);
 // What is legal but unwise on this cluster: a floor of 0, a window that cannot lease in time, a fleet of two,
