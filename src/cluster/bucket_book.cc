@@ -190,9 +190,7 @@ void BucketBook::reset(MonoTime now) {
 }
 
 MonoTime BucketBook::accepted_mark() const {
-  std::array<MonoTime, kGroupMax> sorted = accepted_;
-  std::sort(sorted.begin(), sorted.begin() + group_.size, std::greater<>());
-  return sorted[group_.majority() - 1];
+  return reached_by_majority(group_, accepted_);
 }
 
 std::optional<BucketBook::Proposal> BucketBook::next_mark(MonoTime now, Duration look_ahead) {

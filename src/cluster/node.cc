@@ -1,1 +1,451 @@
 #include "cluster/node.h"
+
+#include <algorithm>
+
+#include "cluster/lessee.h"
+#include "cluster/owner.h"
+#include "cluster/peers.h"
+#include "cluster/registers.h"
+#include "cluster/standing.h"
+#include "core/windows.h"
+
+namespace tally {
+
+namespace {
+
+constexpr size_t kGossipFanout = 3;        // others told in each interval
+constexpr uint8_t kResetRounds = 10;       // a reset is gossiped in so many intervals
+constexpr size_t kResetsMax = 4096;        // resets remembered for gossip at once
+constexpr size_t kMembersPerGossip = 40;   // what is told of others in one datagram
+constexpr Duration kAskRulesEvery = std::chrono::seconds(1);
+constexpr Duration kGossipEvery = std::chrono::milliseconds(50);  // at most so often, however short the sync interval
+
+uint64_t fingerprint(const RuleSet& rules) {
+  std::string text;
+  for (const Rule& rule : rules.all()) {
+    const Limit& l = rule.limit;
+    text += rule.name;
+    for (const int64_t n : {static_cast<int64_t>(l.algorithm), int64_t{l.limit}, nanos(l.window), nanos(l.emission),
+                            static_cast<int64_t>(rule.max_overcount.ppm), int64_t{rule.max_overcount.unbounded}})
+      text += '|' + std::to_string(n);
+    text += '\n';
+  }
+  return keyed_hash(text, kPublicIdKey);
+}
+
+std::vector<std::string> entries_of(const NodeConfig& config) {
+  return config.peers.empty() ? std::vector<std::string>{config.self} : config.peers;
+}
+
+Peers make_peers(const Roster& roster, const NodeConfig& config) {
+  const auto self = roster.rank_of(config.self);
+  CHECK_THAT(self.has_value());  // the configuration was validated
+  return Peers(roster, *self, config.sync_interval);
+}
+
+}  // namespace
+
+struct Node::Impl {
+  Impl(NodeConfig c, Life life, Limiter& l, std::shared_ptr<const RuleSet> r, uint64_t seed, Now now)
+      : config(std::move(c)),
+        rules(std::move(r)),
+        limiter(l),
+        incarnation(life.incarnation),
+        random(seed),
+        roster(entries_of(config), config.roster_version, config.size, config.id_key),
+        peers(make_peers(roster, config)),
+        standing(life.first, life.reckoned_start, config.sync_interval, roster.count() > 1, now),
+        registers(config.registers_max, standing),
+        mail(roster, peers.self(), incarnation, config.id_key),
+        owner(around(), config.ledgers_max),
+        lessee(around(), limiter, config.accounts_max),
+        rules_fingerprint(fingerprint(*rules)),
+        next_sync(now.mono + config.sync_interval),
+        next_gossip(now.mono),
+        next_ask(now.mono) {
+    open_floors();
+  }
+
+  Surroundings around() {
+    return {roster,  *rules, peers, standing, registers, mail, config.sync_interval, config.isolation_after, config.lease,
+            peers.self(), incarnation};
+  }
+
+  void open_floors() { limiter.open_floors(standing.floors_from(), standing.buckets_empty_at()); }
+  bool is_self(uint16_t rank) const { return rank == peers.self(); }
+
+  void handle(const Entry& entry, uint16_t from, uint64_t life, Now now);
+  void on_mark(const Mark& mark, uint16_t from, Now now);
+  void on_hello(const Hello& hello, uint16_t from, Now now);
+  void on_clone(const Clone& clone);
+  void on_reset(const WireId& key, uint64_t number, Now now);
+  void receive_from(std::optional<uint16_t> from, const Datagram& datagram, size_t bytes, Now now);
+  void deliver_local(Now now);
+  bool all_answered() const;
+  void ask(Now now);
+  void gossip(Now now);
+  std::vector<uint16_t> pick_others(size_t n);
+
+  const NodeConfig config;
+  const std::shared_ptr<const RuleSet> rules;
+  Limiter& limiter;
+  const uint64_t incarnation;
+  Random random;
+  const Roster roster;
+  Peers peers;
+  Standing standing;
+  Registers registers;
+  Mail mail;
+  Owner owner;
+  Lessee lessee;
+  const uint64_t rules_fingerprint;
+  MonoTime next_sync, next_gossip, next_ask;
+
+  struct KnownReset {
+    uint64_t number = 0;
+    uint8_t rounds = 0;
+  };
+  std::map<WireId, KnownReset> resets;
+
+  uint64_t datagrams_in = 0;
+  uint64_t entries_in[kEntryKinds]{};
+  std::map<std::string, uint64_t> dropped;
+};
+
+Node::Node(NodeConfig config, Life life, Limiter& limiter, std::shared_ptr<const RuleSet> rules, uint64_t seed, Now now)
+    : impl_(std::make_unique<Impl>(std::move(config), life, limiter, std::move(rules), seed, now)) {}
+
+Node::~Node() = default;
+
+// ---- what comes in ---------------------------------------------------------------------------------------------------
+
+void Node::note(const Note& note, Now now) {
+  if (!alone()) impl_->lessee.note(note, now);
+}
+
+void Node::receive(std::span<const uint8_t> bytes, std::optional<uint16_t> from, Now now) {
+  Datagram datagram;
+  const DecodeError error = decode(bytes, impl_->config.id_key, datagram);
+  if (error != DecodeError::none) {
+    ++impl_->dropped[std::string(decode_error_name(error))];
+    return;
+  }
+  impl_->receive_from(from, datagram, bytes.size(), now);
+}
+
+void Node::Impl::receive_from(std::optional<uint16_t> from, const Datagram& datagram, size_t bytes, Now now) {
+  const Header& header = datagram.header;
+  const auto rank = roster.rank_of(header.sender);
+  if (!rank || header.receiver != roster.id(peers.self())) {
+    ++dropped["foreign"];
+    return;
+  }
+  if (header.roster_version != roster.version() || header.roster_hash != roster.hash()) {
+    peers[*rank].roster_mismatch = true;
+    ++dropped["roster"];
+    return;
+  }
+  if (is_self(*rank)) {
+    ++dropped["own_name"];
+    return;
+  }
+  if (from != rank) {
+    // Somebody uses the name of a member from elsewhere. Where that member lives, this is a clone, and is told so: it must
+    // not open floors that the member has too.
+    ++dropped["wrong_source"];
+    const Peer& peer = peers[*rank];
+    if (peer.incarnation != 0 && peers.up(*rank, now.mono))
+      mail.answer_source(header.sender, Clone{peer.incarnation == header.incarnation ? ~uint64_t{0} : peer.incarnation}, now);
+    return;
+  }
+  switch (peers.hear(*rank, header, now)) {
+    case Peers::Heard::older_life: ++dropped["older_life"]; return;
+    case Peers::Heard::clone:
+      ++dropped["clone"];
+      mail.send(*rank, Clone{header.incarnation});
+      return;
+    case Peers::Heard::replayed:
+    case Peers::Heard::fine: break;
+  }
+  peers[*rank].roster_mismatch = false;
+  peers[*rank].bytes_in += bytes;
+  ++datagrams_in;
+  for (const Entry& entry : datagram.entries) {
+    ++entries_in[entry.index()];
+    handle(entry, *rank, header.incarnation, now);
+  }
+}
+
+void Node::Impl::handle(const Entry& entry, uint16_t from, uint64_t life, Now now) {
+  if (const auto* report = std::get_if<Report>(&entry)) return owner.on_report(*report, from, life, now);
+  if (const auto* grant = std::get_if<Grant>(&entry)) return lessee.on_grant(*grant, now);
+  if (const auto* mark = std::get_if<Mark>(&entry)) return on_mark(*mark, from, now);
+  if (const auto* accepted = std::get_if<Accepted>(&entry)) return owner.on_accepted(*accepted, from, now);
+  if (const auto* hello = std::get_if<Hello>(&entry)) return on_hello(*hello, from, now);
+  if (const auto* reset = std::get_if<Reset>(&entry)) return on_reset(reset->key, reset->number, now);
+  if (const auto* clone = std::get_if<Clone>(&entry)) return on_clone(*clone);
+  const auto& member = std::get<Member>(entry);
+  const auto rank = roster.rank_of(member.node);
+  const auto ago = std::chrono::milliseconds(std::min<uint64_t>(member.heard_ms_ago, 3'600'000));
+  if (rank && !is_self(*rank)) peers.hear_of(*rank, member.incarnation, now.mono - ago);
+}
+
+void Node::Impl::on_mark(const Mark& mark, uint16_t from, Now now) {
+  const Group group = roster.group(mark.key);
+  const bool natural = mark.ballot.counter == 0 && mark.ballot.node == roster.id(group.rank[0]);
+  if (!group.contains(peers.self()) || !group.contains(from) || mark.ballot.node != roster.id(from) ||
+      (mark.ballot.counter == 0 && !natural)) {
+    ++dropped["not_member"];
+    return;
+  }
+  if (const auto answer = registers.accept(mark, now)) mail.send(from, *answer);
+}
+
+void Node::Impl::on_hello(const Hello& hello, uint16_t from, Now now) {
+  peers[from].rules = hello.rules;
+  if (!hello.answer) {
+    mail.send(from, Hello{true, peers[from].before, rules_fingerprint});
+    return;
+  }
+  peers[from].answered_hello = true;
+  if (hello.remembered != 0 && hello.remembered != incarnation) standing.remembered(now);
+}
+
+// Two lives of one name at once double a floor: the later one has no floor, no vote and owns nothing.
+void Node::Impl::on_clone(const Clone& clone) {
+  if (clone.incumbent == incarnation || standing.is_clone()) return;
+  standing.cloned();
+  open_floors();
+  ++dropped["this_node_is_a_clone"];
+}
+
+void Node::Impl::on_reset(const WireId& key, uint64_t number, Now now) {
+  auto found = resets.find(key);
+  if (found != resets.end() && found->second.number >= number) return;
+  if (found == resets.end() && resets.size() < kResetsMax) found = resets.emplace(key, KnownReset{}).first;
+  if (found != resets.end()) found->second = {number, kResetRounds};
+  lessee.on_reset(key, number, now);
+  owner.on_reset(key, number, now);
+}
+
+// ---- time --------------------------------------------------------------------------------------------------------------
+
+bool Node::Impl::all_answered() const {
+  for (uint16_t rank = 0; rank < roster.count(); ++rank)
+    if (!is_self(rank) && !peers[rank].answered_hello) return false;
+  return true;
+}
+
+void Node::Impl::ask(Now now) {
+  for (uint16_t rank = 0; rank < roster.count(); ++rank)
+    if (!is_self(rank) && !peers[rank].answered_hello) mail.send(rank, Hello{false, 0, rules_fingerprint});
+  next_ask = now.mono + (standing.over() ? kAskRulesEvery : kAskEvery);
+}
+
+std::vector<uint16_t> Node::Impl::pick_others(size_t n) {
+  std::vector<uint16_t> others;
+  for (uint16_t rank = 0; rank < roster.count(); ++rank)
+    if (!is_self(rank)) others.push_back(rank);
+  n = std::min(n, others.size());
+  for (size_t i = 0; i < n; ++i)  // the first n of a shuffle (Fisher and Yates)
+    std::swap(others[i], others[i + random.below(others.size() - i)]);
+  others.resize(n);
+  return others;
+}
+
+void Node::Impl::gossip(Now now) {
+  next_gossip = now.mono + std::max(config.sync_interval, kGossipEvery);
+  const std::vector<uint16_t> told = pick_others(kMembersPerGossip);
+  for (const uint16_t to : pick_others(kGossipFanout)) {
+    bool said = false;
+    for (const uint16_t rank : told) {
+      const Peer& peer = peers[rank];
+      if (rank == to || peer.remembered == 0) continue;
+      const auto ago = std::chrono::duration_cast<std::chrono::milliseconds>(now.mono - peer.heard_of).count();
+      mail.send(to, Member{roster.id(rank), peer.remembered, static_cast<uint64_t>(std::max<int64_t>(0, ago))});
+      said = true;
+    }
+    for (const auto& [key, reset] : resets)
+      if (reset.rounds > 0) mail.send(to, Reset{key, reset.number});
+    // Where nothing is known to tell, the node itself: a datagram shows that its sender lives.
+    if (!said) mail.send(to, Member{roster.id(peers.self()), incarnation, 0});
+  }
+  for (auto it = resets.begin(); it != resets.end();) it = --it->second.rounds == 0 ? resets.erase(it) : std::next(it);
+}
+
+void Node::tick(Now now) {
+  Impl& n = *impl_;
+  if (alone()) return;
+  if (n.standing.tick(now, n.all_answered())) n.open_floors();
+  if (now.mono >= n.next_ask) {
+    if (n.all_answered())
+      n.next_ask = MonoTime::max();
+    else
+      n.ask(now);
+  }
+  if (now.mono >= n.next_gossip) n.gossip(now);
+  if (now.mono < n.next_sync) return;
+  n.next_sync = std::max(n.next_sync + n.config.sync_interval, now.mono + n.config.sync_interval / 2);
+  n.lessee.tick(now);
+  n.deliver_local(now);
+  n.owner.tick(now);
+  n.registers.expire(now);
+}
+
+MonoTime Node::next_tick() const {
+  if (alone()) return MonoTime::max();
+  return std::min({impl_->next_sync, impl_->next_gossip, impl_->next_ask, impl_->lessee.next_urgent()});
+}
+
+void Node::Impl::deliver_local(Now now) {
+  Entry entry;
+  while (mail.pop_local(entry)) handle(entry, peers.self(), incarnation, now);
+}
+
+void Node::flush(Now now) {
+  if (alone()) return;
+  impl_->lessee.send_urgent(now);
+  impl_->deliver_local(now);
+  impl_->mail.flush(impl_->peers, now);
+}
+
+void Node::leave(Now now) {
+  if (alone()) return;
+  impl_->lessee.leave(now);
+  impl_->deliver_local(now);
+}
+
+std::vector<Outgoing> Node::take_outbox() { return impl_->mail.take(); }
+
+std::vector<Wake> Node::take_wakes() { return impl_->lessee.take_wakes(); }
+
+// ---- questions ---------------------------------------------------------------------------------------------------------
+
+namespace {
+
+// The account that a question is about may not exist yet where the key was only used under its floor.
+void ensure_account(Lessee& lessee, Limiter& limiter, const Rule& rule, const Limit& limit, KeyHash hash, const WireId& id,
+                    Now now) {
+  const auto slot = limiter.slots().ref_of(hash);
+  if (!slot) return;
+  Note note;
+  note.rule = rule.id;
+  note.slot = *slot;
+  note.hash = hash;
+  note.id = id;
+  note.limit = limit;
+  lessee.note(note, now);
+}
+
+}  // namespace
+
+uint32_t Node::give(const Rule& rule, const Limit& limit, KeyHash hash, const WireId& id, uint32_t n, Now now) {
+  ensure_account(impl_->lessee, impl_->limiter, rule, limit, hash, id, now);
+  return static_cast<uint32_t>(std::min<uint64_t>(n, impl_->lessee.give(id, n, now)));
+}
+
+bool Node::reset(const Rule& rule, const Limit& limit, KeyHash hash, const WireId& id, Now now) {
+  Impl& i = *impl_;
+  ensure_account(i.lessee, i.limiter, rule, limit, hash, id, now);
+  const bool known = i.lessee.view(id, now).has_value() || i.owner.view(id, now).has_value();
+  const auto found = i.resets.find(id);
+  const uint64_t last = found == i.resets.end() ? 0 : found->second.number;
+  // Numbers from the wall clock: every node's next one is above all that any node gave, but for skew, and then the larger wins.
+  const uint64_t number = std::max(last + 1, static_cast<uint64_t>(std::max<int64_t>(1, nanos(now.wall))));
+  i.on_reset(id, number, now);
+  for (uint16_t rank = 0; rank < i.roster.count(); ++rank)
+    if (!i.is_self(rank)) i.mail.send(rank, Reset{id, number});
+  return known;
+}
+
+Explanation Node::explain(const Rule&, const Limit& limit, KeyHash hash, const WireId& id, Now now) const {
+  const Impl& i = *impl_;
+  Explanation e;
+  if (alone()) {
+    e.owner = i.config.self;
+    e.role = "alone";
+    e.group = {i.config.self};
+    return e;
+  }
+  const Group group = i.roster.group(id);
+  for (size_t m = 0; m < group.size; ++m) e.group.push_back(i.roster.entry(group.rank[m]));
+  e.owner = e.group.front();
+  e.role = i.is_self(group.rank[0]) ? "owner" : "lessee";
+  e.floor = limit.algorithm == Algorithm::token_bucket ? limit.floor
+                                                       : i.limiter.floor_in(limit, window_at(now.wall, limit.window));
+  e.ceiling = e.floor;
+  Ballot ballot;
+  if (const auto view = i.lessee.view(id, now)) {
+    e.used_here = view->used;
+    e.used_fleet = view->used_fleet;
+    e.ceiling = std::max(e.ceiling, view->ceiling);
+    e.knowledge_age = view->knowledge_age;
+    e.isolated = view->isolated;
+    ballot = view->ballot;
+  } else if (limit.algorithm != Algorithm::token_bucket) {
+    if (const auto slot = i.limiter.slots().ref_of(hash))
+      e.used_here = i.limiter.slots().count(*slot, static_cast<uint32_t>(window_at(now.wall, limit.window))).value_or(0);
+  }
+  if (const auto books = i.owner.view(id, now)) {
+    e.used_fleet = std::max(e.used_fleet, books->used);
+    e.mark = books->mark;
+    ballot = std::max(ballot, books->ballot);
+  }
+  e.used_fleet = std::max(e.used_fleet, e.used_here);
+  e.ballot_counter = ballot.counter;
+  if (const auto rank = i.roster.rank_of(ballot.node)) e.ballot_node = i.roster.entry(*rank);
+  return e;
+}
+
+std::vector<PeerStatus> Node::peers(Now now) const {
+  const Impl& i = *impl_;
+  std::vector<PeerStatus> all;
+  for (uint16_t rank = 0; rank < i.roster.count(); ++rank) {
+    const Peer& peer = i.peers[rank];
+    PeerStatus status;
+    status.name = i.roster.entry(rank);
+    status.self = i.is_self(rank);
+    status.up = i.peers.up(rank, now.mono);
+    status.incarnation = status.self ? i.incarnation : peer.remembered;
+    status.last_heard = status.self ? Duration(0) : peer.incarnation == 0 ? Duration(-1) : now.mono - peer.heard;
+    status.round_trip = peer.round_trip;
+    status.clock_skew = peer.clock_skew;
+    status.rules_mismatch = peer.rules != 0 && peer.rules != i.rules_fingerprint;
+    status.roster_mismatch = peer.roster_mismatch;
+    status.bytes_in = peer.bytes_in;
+    status.bytes_out = peer.bytes_out;
+    all.push_back(std::move(status));
+  }
+  return all;
+}
+
+NodeStats Node::stats() const {
+  const Impl& i = *impl_;
+  NodeStats s;
+  s.datagrams_in = i.datagrams_in;
+  s.datagrams_out = i.mail.datagrams();
+  std::copy_n(i.entries_in, kEntryKinds, s.entries_in);
+  std::copy_n(i.mail.entries(), kEntryKinds, s.entries_out);
+  s.dropped = i.dropped;
+  for (const auto& [reason, n] : i.owner.dropped()) s.dropped[reason] += n;
+  for (const auto& [reason, n] : i.lessee.dropped()) s.dropped[reason] += n;
+  if (i.registers.refused_full() > 0) s.dropped["registers_full"] += i.registers.refused_full();
+  if (i.registers.refused_no_vote() > 0) s.dropped["no_vote"] += i.registers.refused_no_vote();
+  s.marks_accepted = i.owner.marks_accepted();
+  s.marks_refused = i.owner.marks_refused();
+  s.accounts = i.lessee.accounts();
+  s.ledgers = i.owner.keys();
+  s.registers = i.registers.size();
+  s.keys_without_majority = i.owner.keys_without_majority();
+  s.denied_under_limit = i.owner.denied_under_limit();
+  s.overcount_seen = i.owner.overcount_seen();
+  return s;
+}
+
+bool Node::alone() const { return impl_->roster.count() < 2; }
+
+bool Node::ready() const { return impl_->standing.over(); }
+
+const Roster& Node::roster() const { return impl_->roster; }
+
+}  // namespace tally

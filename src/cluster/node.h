@@ -14,6 +14,7 @@
 
 #include "base/random.h"
 #include "base/time.h"
+#include "cluster/lessee.h"
 #include "cluster/mail.h"
 #include "cluster/roster.h"
 #include "cluster/wire.h"
@@ -41,11 +42,6 @@ struct Life {
   uint64_t incarnation = 1;
   bool first = true;        // no state file was there
   WallTime reckoned_start{};  // later lives: the larger of the own clock and the horizon in the state file
-};
-
-// A key whose quota, exhaustion or isolation changed: whoever parked requests for it tries them again.
-struct Wake {
-  KeyHash hash;
 };
 
 struct Explanation {

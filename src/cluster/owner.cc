@@ -212,7 +212,7 @@ void Owner::raise_mark(Key& key, WindowBook& book, Now now, uint64_t ahead) {
   const auto mark = book.next_mark(now.wall, ratio, ahead);
   if (!mark) return;
   book.propose(*mark);
-  send_mark(key, book, now, false);
+  send_mark(key, book, now);
 }
 
 void Owner::send_mark(Key& key, WindowBook& book, Now now) {

@@ -20,15 +20,19 @@ Peers::Peers(const Roster& roster, uint16_t self, Duration sync_interval)
 
 Peers::Heard Peers::hear(uint16_t rank, const Header& header, Now now) {
   Peer& peer = peers_[rank];
-  if (header.incarnation < peer.incarnation) return Heard::older_life;
+  if (header.incarnation < peer.incarnation)
+    return header.sent_wall_ns > peer.life_began_wall_ns ? Heard::clone : Heard::older_life;
   if (header.incarnation > peer.incarnation) {
-    const uint64_t bytes_in = peer.bytes_in, bytes_out = peer.bytes_out, sequence_out = peer.sequence_out;
-    peer = Peer{};
-    peer.incarnation = header.incarnation;
-    peer.bytes_in = bytes_in;
-    peer.bytes_out = bytes_out;
-    peer.sequence_out = sequence_out;  // ours to count: it belongs to this node's life, not to the peer's
-    peer.remembered = header.incarnation;
+    Peer fresh;
+    fresh.incarnation = header.incarnation;
+    fresh.remembered = std::max(peer.remembered, header.incarnation);
+    fresh.before = std::max(peer.before, peer.incarnation);
+    if (peer.remembered < header.incarnation) fresh.before = std::max(fresh.before, peer.remembered);
+    fresh.life_began_wall_ns = header.sent_wall_ns;
+    fresh.bytes_in = peer.bytes_in;
+    fresh.bytes_out = peer.bytes_out;
+    fresh.sequence_out = peer.sequence_out;  // ours to count: it belongs to this node's life, not to the peer's
+    peer = fresh;
   }
   // Old sequence numbers are only late, and late entries are harmless (all numbers are cumulative); the same number twice
   // in a row is a duplicate, which is harmless too. Both still prove that the peer lives, but carry no newer clock.

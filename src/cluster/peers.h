@@ -18,7 +18,9 @@ Duration up_within(Duration sync_interval);
 struct Peer {
   // The newest life heard of it; `incarnation` 0: never heard.
   uint64_t incarnation = 0;
-  uint64_t remembered = 0;  // the highest incarnation ever heard
+  uint64_t remembered = 0;  // the highest incarnation ever heard, directly or by gossip
+  uint64_t before = 0;      // the highest of a life before that one; 0: none known
+  int64_t life_began_wall_ns = 0;  // its own wall clock in the first datagram of this life
   uint64_t sequence_in = 0, sequence_out = 0;
   MonoTime heard{};         // itself, directly
   MonoTime heard_of{};      // directly or by gossip
@@ -36,8 +38,9 @@ class Peers {
  public:
   Peers(const Roster& roster, uint16_t self, Duration sync_interval);
 
-  enum class Heard : uint8_t { fine, replayed, older_life };
-  // Takes in a header from `rank`. older_life: a newer incarnation of that name was heard before.
+  enum class Heard : uint8_t { fine, replayed, older_life, clone };
+  // Takes in a header from `rank`. older_life: a newer incarnation of that name was heard before; clone: and yet this one
+  // was sent after the newer one had begun, so both are alive.
   Heard hear(uint16_t rank, const Header& header, Now now);
   // Gossip: somebody heard `rank` at `at`.
   void hear_of(uint16_t rank, uint64_t incarnation, MonoTime at);

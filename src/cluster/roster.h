@@ -31,6 +31,18 @@ struct Group {
   }
 };
 
+// The largest of the values that a majority of the group has reached; `reached` by place in the group.
+template <typename T>
+T reached_by_majority(const Group& group, const std::array<T, kGroupMax>& reached) {
+  T largest{};
+  for (size_t i = 0; i < group.size; ++i) {
+    size_t at_least = 0;
+    for (size_t j = 0; j < group.size; ++j) at_least += reached[j] >= reached[i] ? 1 : 0;
+    if (at_least >= group.majority() && reached[i] > largest) largest = reached[i];
+  }
+  return largest;
+}
+
 class Roster {
  public:
   // `entries`: unique, in any order, 1 to kRosterMax; a node's rank is its place in the sorted list. `size`

@@ -185,9 +185,7 @@ uint64_t WindowBook::unmet() const {
 
 uint64_t WindowBook::accepted_mark() const {
   if (!needs_marks()) return terms_.limit;
-  std::array<uint64_t, kGroupMax> sorted = accepted_;
-  std::sort(sorted.begin(), sorted.begin() + group_.size, std::greater<>());
-  return sorted[group_.majority() - 1];
+  return reached_by_majority(group_, accepted_);
 }
 
 std::optional<uint64_t> WindowBook::next_mark(WallTime now, double look_ahead_ratio, uint64_t ahead) const {

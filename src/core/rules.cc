@@ -1,5 +1,7 @@
 #include "core/rules.h"
 
+#include <algorithm>
+
 #include "base/fail.h"
 #include "base/nearest.h"
 
@@ -91,6 +93,11 @@ RuleSet::RuleSet(std::vector<Rule> rules, Rule inline_rule, Share share, const I
 const Rule* RuleSet::find(std::string_view name) const {
   const auto it = by_name_.find(name);
   return it != by_name_.end() ? &rules_[it->second] : nullptr;
+}
+
+const Rule* RuleSet::by_seed(uint32_t seed) const {
+  const auto it = std::find_if(rules_.begin(), rules_.end(), [&](const Rule& r) { return static_cast<uint32_t>(r.seed) == seed; });
+  return it != rules_.end() ? &*it : nullptr;
 }
 
 std::string RuleSet::nearest(std::string_view name) const {

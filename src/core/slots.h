@@ -163,6 +163,8 @@ class SlotTable {
   bool clear_noted(SlotRef ref);
   // The key is known to the cluster thread; a key in use by it is evicted after those that are not.
   bool living(SlotRef ref) const;
+  // Where the key is, if it is here. Any thread.
+  std::optional<SlotRef> ref_of(KeyHash hash) const;
 
  private:
   friend class Limiter;

@@ -19,6 +19,11 @@ Held SlotTable::hold(SlotRef ref) const {
   return {&slot, key, ref.index};
 }
 
+std::optional<SlotRef> SlotTable::ref_of(KeyHash hash) const {
+  const Held held = find(hash);
+  return held ? std::optional(held.ref()) : std::nullopt;
+}
+
 bool SlotTable::living(SlotRef ref) const { return static_cast<bool>(hold(ref)); }
 
 std::optional<uint32_t> SlotTable::count(SlotRef ref, uint32_t window) const {

@@ -1,0 +1,442 @@
+#include "cluster/lessee.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "core/windows.h"
+
+namespace tally {
+
+namespace {
+
+constexpr uint8_t kFinalsMax = 3;                 // a final report is repeated until it is heard, this often at most
+constexpr size_t kIdleAtATime = 4096;             // idle accounts looked at in one sync interval
+constexpr Duration kAskAgainMin = std::chrono::milliseconds(3);
+constexpr uint64_t kNever = ~uint64_t{0};         // of an ask mark
+constexpr uint8_t kPoolLow = 64;                  // a quarter, in 1/255
+
+uint32_t tag_of(int64_t window) { return static_cast<uint32_t>(window); }
+
+Terms terms_of(const Rule& rule, const Limit& limit) {
+  return {limit.algorithm, limit.limit, rule.max_overcount, limit.window, limit.emission};
+}
+
+// What one request of cost `cost` is in the units of the account: costs, or nanoseconds of emission.
+uint64_t amount_of(const Limit& limit, uint64_t cost) {
+  return limit.algorithm == Algorithm::token_bucket ? cost * static_cast<uint64_t>(nanos(limit.emission)) : cost;
+}
+
+}  // namespace
+
+Lessee::Lessee(Surroundings around, Limiter& limiter, size_t accounts_max)
+    : around_(around), limiter_(limiter), accounts_max_(accounts_max), urgent_sent_(around.roster.count()) {}
+
+// ---- accounts -------------------------------------------------------------------------------------------------------
+
+Lessee::Account* Lessee::find(const WireId& key) {
+  const auto found = accounts_.find(key);
+  return found == accounts_.end() ? nullptr : &found->second;
+}
+
+Lessee::Account* Lessee::account_for(const Note& note, Now now) {
+  if (!limiter_.slots().living(note.slot)) return nullptr;  // evicted meanwhile; its next use is noted anew
+  Account* account = find(note.id);
+  if (account == nullptr) {
+    if (accounts_.size() >= accounts_max_) {
+      ++dropped_["accounts_full"];
+      return nullptr;
+    }
+    account = &accounts_[note.id];
+    account->id = note.id;
+    account->rule = &around_.rules.by_id(note.rule);
+    account->group = around_.roster.group(note.id);
+    account->line = ++lines_;
+    account->slot = note.slot;
+    account->hash = note.hash;
+    account->measured_at = now.mono;
+  } else if (account->slot != note.slot) {
+    adopt_slot(*account, note.slot);
+  }
+  account->limit = note.limit;
+  account->terms = terms_of(*account->rule, note.limit);
+  return account;
+}
+
+// The key was evicted and came back: a new line, whose floor the old line already spent or holds.
+void Lessee::adopt_slot(Account& account, SlotRef slot) {
+  account.slot = slot;
+  account.line = ++lines_;
+  for (WindowAccount& w : account.windows) {
+    const int64_t window = w.window;
+    w = WindowAccount{};
+    w.window = window;
+    w.floor_lost = true;
+  }
+  const MonoTime none{};
+  account.lease.lease = 0;
+  account.lease.granted = account.lease.returned = 0;
+  account.lease.end = none;
+  account.lease.has_ballot = false;
+  account.count_seen = 0;
+}
+
+void Lessee::activate(Account& account) {
+  if (account.active) return;
+  account.active = true;
+  active_.push_back(account.id);
+}
+
+void Lessee::make_urgent(Account& account) {
+  if (account.urgent) return;
+  account.urgent = true;
+  urgent_.push_back(account.id);
+}
+
+void Lessee::note(const Note& note, Now now) {
+  Account* account = account_for(note, now);
+  if (account == nullptr) return;
+  activate(*account);
+  account->busy_at = now.mono;
+  const uint64_t amount = amount_of(note.limit, note.cost);
+  account->cost_seen = std::max<uint64_t>(1, amount);
+  if (note.kind == Note::Kind::used) return;
+  if (note.kind == Note::Kind::starved) {
+    account->denied += amount;
+    const bool waits = account->rule->wait > Duration(0);
+    // Nobody waits under `wait` 0: one request's worth is asked for, so that the next try finds it.
+    account->waiting = waits ? account->waiting + amount : std::max(account->waiting, amount);
+    account->waiting_min = account->waiting_min == 0 ? amount : std::min(account->waiting_min, amount);
+    const Duration patience = waits ? account->rule->wait : around_.peers.round_trip(owner_of(*account)) * 2 + kAskAgainMin;
+    account->waiting_until = std::max(account->waiting_until, now.mono + patience);
+  }
+  make_urgent(*account);
+}
+
+// ---- windows ----------------------------------------------------------------------------------------------------------
+
+int64_t Lessee::window_now(const Account& account, Now now) const { return window_at(now.wall, account.limit.window); }
+
+Lessee::WindowAccount& Lessee::window_account(Account& account, int64_t window) {
+  WindowAccount& w = account.windows[static_cast<size_t>(window & 1)];
+  if (w.window < window) {
+    w = WindowAccount{};
+    w.window = window;
+  }
+  return w;
+}
+
+uint64_t Lessee::floor_of_window(const Account& account, const WindowAccount& w) const {
+  return limiter_.floor_in(account.limit, w.window);
+}
+
+uint64_t Lessee::ceiling_of(const Account& account, const WindowAccount& w) const {
+  return floor_of_window(account, w) + w.granted_before + w.granted + w.refunded + w.isolated;
+}
+
+uint64_t Lessee::count_of(const Account& account, const WindowAccount& w) const {
+  return limiter_.slots().count(account.slot, tag_of(w.window)).value_or(0);
+}
+
+void Lessee::raise(Account& account, const WindowAccount& w) {
+  const uint64_t ceiling = std::min<uint64_t>(ceiling_of(account, w), UINT32_MAX);
+  limiter_.slots().raise_ceiling(account.slot, tag_of(w.window), static_cast<uint32_t>(ceiling));
+}
+
+// ---- what is asked for ----------------------------------------------------------------------------------------------
+
+bool Lessee::lease_runs(const Account& account, Now now) const {
+  return account.lease.lease != 0 && now.mono < account.lease.end;
+}
+
+Lessee::Quota Lessee::quota(Account& account, Now now) {
+  if (!account.bucket()) {
+    const WindowAccount& w = window_account(account, window_now(account, now));
+    return {count_of(account, w), ceiling_of(account, w)};
+  }
+  const auto lease = limiter_.slots().lease(account.slot);
+  if (!lease || account.lease.lease == 0 || lease->tag != account.lease.tag) return {};
+  const auto count = static_cast<uint64_t>(lease->count);
+  return {count, lease_runs(account, now) ? static_cast<uint64_t>(lease->ceiling) : count};
+}
+
+// The window or the lease that the counts of now belong to.
+int64_t Lessee::running_in(const Account& account, Now now) const {
+  return account.bucket() ? account.lease.tag : window_now(account, now);
+}
+
+// Demand by what was asked since the last tick. The first request of an interval is not yet a demand: counting it would
+// strand tokens of small limits at nodes that want no more (strict 3 under nine single logins at nine nodes admitted 2).
+double Lessee::demand_now(const Account& account, uint64_t count, Now now) const {
+  const uint64_t seen = account.seen_in == running_in(account, now) ? account.count_seen : 0;
+  const uint64_t offered = minus(count, seen) + account.denied;
+  const Duration since = std::max(now.mono - account.measured_at, around_.sync_interval);
+  return static_cast<double>(minus(offered, account.cost_seen)) * 1e9 / static_cast<double>(nanos(since));
+}
+
+void Lessee::measure(Account& account, Now now) {
+  const uint64_t count = quota(account, now).count;
+  if (count != account.count_seen || account.denied != 0) account.busy_at = now.mono;
+  const double sample = demand_now(account, count, now);
+  account.demand = sample >= account.demand ? sample : (account.demand + sample) / 2;
+  const double interval = static_cast<double>(nanos(around_.sync_interval)) / 1e9;
+  if (account.demand * interval * 8 < static_cast<double>(amount_of(account.limit, 1))) account.demand = 0;
+  account.count_seen = count;
+  account.seen_in = running_in(account, now);
+  account.denied = 0;
+  account.measured_at = now.mono;
+}
+
+uint64_t Lessee::wanted(Account& account, const Quota& quota, Now now) const {
+  const double demand = std::max(account.demand, demand_now(account, quota.count, now));
+  const Duration look = around_.sync_interval * 2 + around_.peers.round_trip(owner_of(account));
+  const double ahead = demand * static_cast<double>(nanos(look)) / 1e9;
+  const auto one = static_cast<double>(amount_of(account.limit, 1));
+  const auto whole = static_cast<uint64_t>(std::floor(ahead / one) * one);  // rounds down: a part of a request asks nothing
+  return quota.count + std::min<uint64_t>(whole, amount_of(account.limit, account.limit.limit)) + account.waiting;
+}
+
+bool Lessee::wants_report(Account& account, Now now) {
+  if (!around_.can_lease(account.terms, around_.peers.round_trip(owner_of(account)))) return false;
+  const Quota q = quota(account, now);
+  if (account.bucket()) {
+    if (account.changed) return true;
+    if (lease_runs(account, now) && (q.count != account.count_seen || account.demand > 0)) return true;
+    return now.mono >= account.ask_not_before && wanted(account, q, now) > q.ceiling;
+  }
+  const WindowAccount& w = window_account(account, window_now(account, now));
+  const uint64_t used = minus(q.count, w.taken);
+  if (account.terms.max_overcount.unbounded)
+    return used > account.limit.limit / std::max<uint32_t>(1, around_.roster.size()) && used != w.used_reported;
+  if (w.contacted && (account.changed || used != w.used_reported || w.returned != w.returned_reported)) return true;
+  if (now.mono < account.ask_not_before) return false;
+  const uint64_t want = wanted(account, q, now);
+  return want > floor_of_window(account, w) && want > q.ceiling;
+}
+
+void Lessee::send_report(Account& account, Now now) {
+  const Quota q = quota(account, now);
+  Report r;
+  r.key = account.id;
+  r.rule = static_cast<uint32_t>(account.rule->seed);
+  r.terms = account.terms;
+  r.line = account.line;
+  r.ceiling = q.ceiling;
+  r.wanted = now.mono < account.exhausted_until ? q.count : wanted(account, q, now);
+  r.waiting = account.waiting;
+  r.waiting_min = account.waiting_min;
+  r.demand_milli = static_cast<uint64_t>(std::max(account.demand, demand_now(account, q.count, now)) * 1000);
+  r.reset = account.reset;
+  r.stamp = static_cast<uint64_t>(nanos(now.mono));
+  if (account.bucket()) {
+    LeaseAccount& lease = account.lease;
+    r.ballot = lease.ballot;
+    r.has_ballot = lease.has_ballot;
+    r.lease = lease.lease;
+    r.used = minus(q.count, lease.returned);
+    r.returned = lease.returned;
+    r.given = lease.given;
+    r.granted_heard = lease.granted;
+  } else {
+    WindowAccount& w = window_account(account, window_now(account, now));
+    r.window = w.window;
+    r.ballot = w.ballot;
+    r.has_ballot = w.has_ballot;
+    r.floor = w.floor_lost ? 0 : static_cast<uint32_t>(floor_of_window(account, w));
+    r.used = minus(q.count, w.taken);
+    r.returned = w.returned;
+    r.refunded = w.refunded;
+    r.given = w.given;
+    r.granted_heard = w.granted;
+    w.used_reported = r.used;
+    w.returned_reported = r.returned;
+    w.contacted = true;
+  }
+  account.changed = false;
+  if (r.wanted > r.ceiling) {
+    account.answered = false;
+    account.asked_at = now.mono;
+    if (account.unanswered_since == MonoTime{}) account.unanswered_since = now.mono;
+  }
+  around_.mail.send(owner_of(account), r);
+}
+
+// The last word on a window that is over: what was used there will not grow any more.
+void Lessee::send_final(Account& account, Now now) {
+  if (account.bucket()) return;
+  const int64_t running = window_now(account, now);
+  for (WindowAccount& w : account.windows) {
+    if (w.window < 0 || w.window >= running || !w.contacted || w.final_heard || w.finals >= kFinalsMax) continue;
+    const auto count = limiter_.slots().count(account.slot, tag_of(w.window));
+    if (!count) continue;  // evicted: the owner goes on counting all that it granted
+    ++w.finals;
+    Report r;
+    r.key = account.id;
+    r.rule = static_cast<uint32_t>(account.rule->seed);
+    r.terms = account.terms;
+    r.window = w.window;
+    r.ballot = w.ballot;
+    r.has_ballot = w.has_ballot;
+    r.line = account.line;
+    r.used = minus(*count, w.taken);
+    r.returned = w.returned;
+    r.refunded = w.refunded;
+    r.given = w.given;
+    r.ceiling = ceiling_of(account, w);
+    r.wanted = *count;
+    r.granted_heard = w.granted;
+    r.stamp = static_cast<uint64_t>(nanos(now.mono));
+    r.final = true;
+    around_.mail.send(owner_of(account), r);
+  }
+}
+
+// A worker notes the key when what is left falls under what comes in during a round trip.
+void Lessee::set_ask_mark(Account& account, Now now) {
+  const Duration trip = around_.peers.round_trip(owner_of(account)) + std::chrono::milliseconds(1);
+  const auto headroom = static_cast<uint64_t>(account.demand * static_cast<double>(nanos(trip)) / 1e9);
+  const Quota q = quota(account, now);
+  const bool never = headroom < amount_of(account.limit, 1) || now.mono < account.exhausted_until;
+  limiter_.slots().set_ask_at(account.slot, never ? kNever : minus(q.ceiling, headroom));
+}
+
+// ---- returns -----------------------------------------------------------------------------------------------------------
+
+void Lessee::give_back(Account& account, uint64_t leave, Now now) {
+  if (account.bucket()) {
+    if (!lease_runs(account, now) || account.lease.alone) return;  // its own lease is nobody's to take back
+    const int64_t back = limiter_.slots().take_back_lease(account.slot, account.lease.tag, static_cast<int64_t>(leave));
+    account.lease.returned += static_cast<uint64_t>(std::max<int64_t>(0, back));
+    account.count_seen += static_cast<uint64_t>(std::max<int64_t>(0, back));  // no demand
+    return;
+  }
+  WindowAccount& w = window_account(account, window_now(account, now));
+  if (!w.has_ballot) return;
+  const uint64_t ceiling = ceiling_of(account, w);
+  if (ceiling > UINT32_MAX) return;
+  const uint32_t back = limiter_.slots().take_back(account.slot, tag_of(w.window), static_cast<uint32_t>(ceiling),
+                                                   static_cast<uint32_t>(std::min<uint64_t>(leave, ceiling)));
+  w.taken += back;
+  w.returned += back;
+  account.count_seen += back;  // no demand
+}
+
+void Lessee::give_back_idle(Account& account, Now now) {
+  if (account.pool >= kPoolLow || account.isolated) return;
+  const Quota q = quota(account, now);
+  const uint64_t keep = minus(wanted(account, q, now), q.count);
+  if (q.unspent() > keep) give_back(account, keep, now);
+}
+
+void Lessee::leave(Now now) {
+  for (auto& [id, account] : accounts_) {
+    account.waiting = 0;
+    give_back(account, 0, now);
+    send_final(account, now);
+    if (account.bucket() ? account.lease.lease != 0 : window_account(account, window_now(account, now)).contacted)
+      send_report(account, now);
+  }
+}
+
+// ---- time --------------------------------------------------------------------------------------------------------------
+
+void Lessee::tick(Now now) {
+  if (started_ == MonoTime{}) started_ = now.mono;
+  std::vector<WireId> still;
+  still.reserve(active_.size());
+  for (const WireId& id : std::exchange(active_, {})) {
+    Account* account = find(id);
+    if (account == nullptr) continue;
+    if (account->waiting != 0 && now.mono >= account->waiting_until) account->waiting = account->waiting_min = 0;
+    const bool report = wants_report(*account, now);  // before `measure` takes the changes in
+    measure(*account, now);
+    give_back_idle(*account, now);
+    send_final(*account, now);
+    if (report || wants_report(*account, now)) send_report(*account, now);
+    check_isolation(*account, now);
+    set_ask_mark(*account, now);
+    account->active = now.mono - account->busy_at <= around_.recent() || account->isolated;
+    if (account->active) {
+      still.push_back(id);
+    } else {
+      limiter_.slots().clear_noted(account->slot);
+      if (!std::exchange(account->idle, true)) idle_.push_back(id);
+    }
+  }
+  still.insert(still.end(), active_.begin(), active_.end());
+  active_ = std::move(still);
+  tick_idle(now);
+}
+
+// Whether nothing of the account is still needed: its windows are over and told, its lease has ended.
+bool Lessee::finished(const Account& account, Now now) const {
+  if (account.active || account.urgent) return false;
+  if (account.bucket()) return now.mono >= account.lease.end + around_.lease && account.lease.given == 0;
+  const int64_t running = window_at(now.wall, account.limit.window);
+  for (const WindowAccount& w : account.windows)
+    if (w.window >= running - 1) return false;
+  return true;
+}
+
+void Lessee::tick_idle(Now now) {
+  const size_t round = std::min(kIdleAtATime, idle_.size());
+  for (size_t i = 0; i < round; ++i) {
+    const WireId id = idle_.front();
+    idle_.pop_front();
+    Account* account = find(id);
+    if (account == nullptr) continue;
+    account->idle = false;
+    if (account->active) continue;  // among the active again
+    send_final(*account, now);
+    if (finished(*account, now) || !limiter_.slots().living(account->slot)) {
+      limiter_.slots().clear_noted(account->slot);
+      accounts_.erase(id);
+    } else {
+      account->idle = true;
+      idle_.push_back(id);
+    }
+  }
+}
+
+MonoTime Lessee::next_urgent() const { return urgent_.empty() ? MonoTime::max() : next_urgent_; }
+
+void Lessee::send_urgent(Now now) {
+  next_urgent_ = MonoTime::max();
+  std::vector<WireId> still;
+  std::vector<uint16_t> sent;
+  for (const WireId& id : std::exchange(urgent_, {})) {
+    Account* account = find(id);
+    if (account == nullptr) continue;
+    const uint16_t owner = owner_of(*account);
+    if (account->waiting != 0 && now.mono >= account->waiting_until) account->waiting = account->waiting_min = 0;
+    if (!around_.can_lease(account->terms, around_.peers.round_trip(owner))) {
+      account->exhausted_until = now.mono + (window_end(window_now(*account, now), account->limit.window) - now.wall);
+      account->urgent = false;
+      tell_workers(*account, now);
+      continue;
+    }
+    check_isolation(*account, now);
+    if (account->isolated) serve_alone(*account, now);
+    const Quota q = quota(*account, now);
+    if (now.mono < account->exhausted_until || wanted(*account, q, now) <= q.ceiling) {
+      account->urgent = false;
+      tell_workers(*account, now);
+      continue;
+    }
+    const Duration patience = std::max(kAskAgainMin, around_.peers.round_trip(owner) * 2);
+    MonoTime due = std::max(account->ask_not_before, account->answered ? MonoTime{} : account->asked_at + patience);
+    if (owner != around_.self) due = std::max(due, urgent_sent_[owner] + std::chrono::milliseconds(1));
+    if (due <= now.mono) {
+      send_report(*account, now);
+      sent.push_back(owner);
+      due = now.mono + patience;
+    }
+    account->urgent = account->waiting != 0 && due < account->waiting_until;
+    if (!account->urgent) continue;
+    still.push_back(id);
+    next_urgent_ = std::min(next_urgent_, due);
+  }
+  for (const uint16_t owner : sent) urgent_sent_[owner] = now.mono;
+  urgent_.insert(urgent_.end(), still.begin(), still.end());
+}
+
+}  // namespace tally

@@ -1,0 +1,188 @@
+// The lessee's part of a node: accounts of the keys that this node spends, and the reports that ask for quota.
+//
+// Thread rule: the cluster thread's. Touches slots only by the calls that SlotTable gives to it.
+//
+// A key has an account from the first note of it until its windows are over. While its wants stay under its floor the owner
+// never hears of it. Then each sync interval, and at once where requests wait or quota runs low, a report tells the owner
+// cumulative numbers and an absolute ceiling that is wanted, so that loss, duplication and reordering change nothing.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <optional>
+#include <string>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "base/time.h"
+#include "cluster/owner.h"
+#include "core/limiter.h"
+
+namespace tally {
+
+// A key whose quota, exhaustion or isolation changed: whoever parked requests for it tries them again.
+struct Wake {
+  KeyHash hash;
+};
+
+class Lessee {
+ public:
+  Lessee(Surroundings around, Limiter& limiter, size_t accounts_max);
+
+  void note(const Note& note, Now now);
+  void on_grant(const Grant& grant, Now now);
+  // A reset that this node has not seen yet: refunds all that it used in this window and the one before, once.
+  // Returns whether there was an account.
+  bool on_reset(const WireId& key, uint64_t number, Now now);
+  void tick(Now now);              // every sync interval
+  void send_urgent(Now now);       // what cannot wait for it; call before mail goes out
+  MonoTime next_urgent() const;    // MonoTime::max(): nothing is due
+  void leave(Now now);             // returns all that is unspent
+  std::vector<Wake> take_wakes() { return std::exchange(wakes_, {}); }
+
+  // GIVE: what this node used is refunded here, the rest travels to the owner. Returns how much was taken back.
+  uint64_t give(const WireId& key, uint64_t amount, Now now);
+
+  struct View {
+    uint64_t used = 0, ceiling = 0, used_fleet = 0;  // buckets: in tokens
+    Ballot ballot;
+    Duration knowledge_age{-1};
+    bool isolated = false;
+  };
+  std::optional<View> view(const WireId& key, Now now) const;
+
+  size_t accounts() const { return accounts_.size(); }
+  const std::map<std::string, uint64_t>& dropped() const { return dropped_; }
+
+ private:
+  struct WindowAccount {
+    int64_t window = -1;  // -1: none
+    Ballot ballot;
+    bool has_ballot = false;
+    bool floor_lost = false;    // the key was evicted in this window: its floor was charged to an older line
+    uint64_t granted_before = 0;  // under earlier ballots; stays in the ceiling
+    uint64_t granted = 0;         // under `ballot`
+    uint64_t returned = 0;        // under `ballot`
+    uint64_t taken = 0;           // all that returns added to the count, under every ballot
+    uint64_t refunded = 0;
+    uint64_t given = 0;           // under `ballot`
+    uint64_t isolated = 0;        // what the isolation policy added to the ceiling
+    uint64_t used_reported = 0, returned_reported = 0;
+    uint64_t used_fleet = 0;
+    bool contacted = false;       // a report went out
+    uint8_t finals = 0;           // final reports sent
+    bool final_heard = false;
+  };
+  struct LeaseAccount {
+    Ballot ballot;
+    bool has_ballot = false;
+    uint32_t lease = 0;  // the owner's number; 0: none
+    uint8_t tag = 0;     // in the slot
+    uint64_t granted = 0, returned = 0;
+    uint64_t given = 0;
+    MonoTime end{};
+    Duration tat_ahead{0};  // the owner's, when heard
+    bool alone = false;     // the running lease is this node's own, issued while isolated
+    MonoTime alone_tat{};   // of the bucket that it then keeps for itself
+  };
+  struct Account {
+    WireId id;
+    KeyHash hash;
+    SlotRef slot;
+    const Rule* rule = nullptr;
+    Limit limit;
+    Terms terms;
+    Group group;
+    uint32_t line = 0;
+    std::array<WindowAccount, 2> windows;  // by parity
+    LeaseAccount lease;
+
+    double demand = 0;            // cost (buckets: ns) per second
+    uint64_t count_seen = 0;      // at the last tick, in window or lease `seen_in`
+    int64_t seen_in = 0;
+    uint64_t denied = 0;          // starved since the last tick
+    uint64_t cost_seen = 1;       // of one request
+    MonoTime measured_at{};
+    uint64_t waiting = 0, waiting_min = 0;
+    MonoTime waiting_until{};
+
+    MonoTime asked_at{};
+    bool answered = true;
+    MonoTime ask_not_before{};
+    MonoTime unanswered_since{};  // epoch: the owner answers, backed by a majority
+    MonoTime heard_at{};
+    MonoTime exhausted_until{};
+    uint8_t pool = 255;
+    uint16_t share = 0;           // last demand share, in 1/65535; 0: none known
+    bool isolated = false;
+    uint64_t reset = 0;
+    MonoTime busy_at{};           // last change
+    bool active = false, urgent = false, idle = false;  // which of the lists it stands in
+    bool changed = false;  // something to report that the counts do not show
+
+    bool bucket() const { return limit.algorithm == Algorithm::token_bucket; }
+  };
+
+  Account* account_for(const Note& note, Now now);
+  Account* find(const WireId& key);
+  void adopt_slot(Account& account, SlotRef slot);
+  void activate(Account& account);
+  void make_urgent(Account& account);
+  uint16_t owner_of(const Account& account) const { return account.group.rank[0]; }
+
+  // Windows.
+  int64_t window_now(const Account& account, Now now) const;
+  WindowAccount& window_account(Account& account, int64_t window);
+  uint64_t floor_of_window(const Account& account, const WindowAccount& w) const;
+  uint64_t ceiling_of(const Account& account, const WindowAccount& w) const;
+  uint64_t count_of(const Account& account, const WindowAccount& w) const;
+  void raise(Account& account, const WindowAccount& w);
+  void grant_window(Account& account, const Grant& grant, Now now);
+  void send_final(Account& account, Now now);
+  // Buckets.
+  bool lease_runs(const Account& account, Now now) const;
+  void grant_lease(Account& account, const Grant& grant, Now now);
+
+  struct Quota {  // of the running window or lease
+    uint64_t count = 0, ceiling = 0;
+    uint64_t unspent() const { return minus(ceiling, count); }
+  };
+  Quota quota(Account& account, Now now);
+  int64_t running_in(const Account& account, Now now) const;
+  void measure(Account& account, Now now);
+  double demand_now(const Account& account, uint64_t count, Now now) const;
+  uint64_t wanted(Account& account, const Quota& quota, Now now) const;
+  bool wants_report(Account& account, Now now);
+  void send_report(Account& account, Now now);
+  void set_ask_mark(Account& account, Now now);
+  void give_back(Account& account, uint64_t leave, Now now);
+  void give_back_idle(Account& account, Now now);
+  void tell_workers(Account& account, Now now);
+  void check_isolation(Account& account, Now now);
+  bool group_lost(const Account& account, Now now) const;
+  double isolated_share(const Account& account) const;
+  void end_isolation(Account& account, Now now);
+  void serve_alone(Account& account, Now now);
+  void refund_all(Account& account, WindowAccount& w);
+  bool finished(const Account& account, Now now) const;
+  void tick_idle(Now now);
+
+  Surroundings around_;
+  Limiter& limiter_;
+  const size_t accounts_max_;
+  std::unordered_map<WireId, Account> accounts_;
+  std::vector<WireId> active_;   // looked at every sync interval
+  std::deque<WireId> idle_;      // waiting for their windows to end; some are looked at every interval
+  std::vector<WireId> urgent_;
+  std::vector<MonoTime> urgent_sent_;  // by owner's rank
+  MonoTime next_urgent_ = MonoTime::max();
+  MonoTime started_{};
+  uint32_t lines_ = 0;
+  std::vector<Wake> wakes_;
+  std::map<std::string, uint64_t> dropped_;
+};
+
+}  // namespace tally

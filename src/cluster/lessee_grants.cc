@@ -1,0 +1,317 @@
+// The other half of the lessee: what comes in (grants, resets, refunds), and what happens when nothing does (isolation).
+#include <algorithm>
+#include <cmath>
+
+#include "cluster/lessee.h"
+#include "core/windows.h"
+
+namespace tally {
+
+namespace {
+
+constexpr uint64_t kGrantedMax = UINT32_MAX;                // windows: a cell's range
+constexpr uint64_t kLeasedMax = (uint64_t{1} << 56) - 1;    // buckets: a lease cell's range
+constexpr uint16_t kShareWhole = 65535;
+
+uint64_t one_request(const Limit& limit) {
+  return limit.algorithm == Algorithm::token_bucket ? static_cast<uint64_t>(nanos(limit.emission)) : 1;
+}
+
+}  // namespace
+
+// ---- grants -----------------------------------------------------------------------------------------------------------
+
+void Lessee::on_grant(const Grant& grant, Now now) {
+  Account* account = find(grant.key);
+  if (account == nullptr || grant.line != account->line) return;  // an older line's
+  account->heard_at = now.mono;
+  if (grant.stamp != 0) account->answered = true;
+  if (grant.reset > account->reset) on_reset(grant.key, grant.reset, now);
+  if (grant.backed) {
+    account->unanswered_since = MonoTime{};
+    if (account->isolated) end_isolation(*account, now);
+  }
+  if (account->bucket())
+    grant_lease(*account, grant, now);
+  else
+    grant_window(*account, grant, now);
+}
+
+void Lessee::grant_window(Account& account, const Grant& grant, Now now) {
+  const int64_t running = window_now(account, now);
+  if (grant.window < running - 1 || grant.window > running + 1) return;
+  if (grant.window < running) {
+    WindowAccount& past = account.windows[static_cast<size_t>(grant.window & 1)];
+    if (past.window == grant.window && past.finals > 0) past.final_heard = true;
+    return;
+  }
+  WindowAccount& w = window_account(account, grant.window);
+  if (w.window != grant.window) return;
+  if (w.has_ballot && grant.ballot < w.ballot) return;  // a deposed owner's
+  if (!w.has_ballot || grant.ballot > w.ballot) {
+    if (!grant.backed && grant.granted == 0) return tell_workers(account, now);  // it has no books: nothing was charged
+    w.granted_before += w.granted;
+    w.granted = w.returned = w.given = 0;
+    w.ballot = grant.ballot;
+    w.has_ballot = true;
+  }
+  w.granted = std::max(w.granted, std::min(grant.granted, kGrantedMax));
+  raise(account, w);
+  if (grant.window != running) return;  // ahead: nothing of it is known yet
+
+  w.used_fleet = grant.used_fleet;
+  account.pool = grant.pool;
+  if (grant.demand_share != 0) account.share = grant.demand_share;
+  account.ask_not_before = now.mono + grant.ask_again;
+  account.exhausted_until = grant.exhausted ? account.ask_not_before : MonoTime{};
+  if (grant.stop) give_back(account, 0, now);
+  give_back_idle(account, now);
+  tell_workers(account, now);
+  set_ask_mark(account, now);
+  if (w.returned != w.returned_reported) send_report(account, now);
+}
+
+void Lessee::grant_lease(Account& account, const Grant& grant, Now now) {
+  LeaseAccount& lease = account.lease;
+  const bool ended = !lease_runs(account, now);
+  // A deposed owner's ballot binds only while its lease, or a newer one, runs: else a dead claimant would be followed for ever.
+  if (lease.has_ballot && grant.ballot < lease.ballot && !ended) return;
+  if (!lease.has_ballot || grant.ballot != lease.ballot) {
+    if (!grant.backed && grant.lease == 0) return tell_workers(account, now);
+    lease.ballot = grant.ballot;
+    lease.has_ballot = true;
+    lease.lease = 0;
+    lease.given = 0;
+  }
+  lease.tat_ahead = grant.tat_ahead;
+  account.pool = grant.pool;
+  if (grant.demand_share != 0) account.share = grant.demand_share;
+  account.ask_not_before = now.mono + grant.ask_again;
+  account.exhausted_until = grant.exhausted ? account.ask_not_before : MonoTime{};
+
+  // The lease counts from the sending of the report that was answered, by this node's own clock.
+  const bool counted = grant.stamp != 0 && grant.stamp <= static_cast<uint64_t>(nanos(now.mono)) &&
+                       grant.lease_for > Duration(0) && grant.lease_for <= kBurstSpanMax;
+  if (grant.lease != 0 && counted && grant.granted <= kLeasedMax) {
+    const MonoTime end = MonoTime(Duration(static_cast<int64_t>(grant.stamp))) + grant.lease_for;
+    if (grant.lease > lease.lease || lease.alone) {
+      ++lease.tag;
+      lease.lease = grant.lease;
+      lease.alone = false;
+      lease.granted = grant.granted;
+      lease.returned = 0;
+      lease.end = end;
+      limiter_.slots().open_lease(account.slot, lease.tag, static_cast<int64_t>(lease.granted), end);
+      account.count_seen = 0;
+      account.seen_in = lease.tag;
+    } else if (grant.lease == lease.lease) {
+      lease.granted = std::max(lease.granted, grant.granted);
+      lease.end = std::max(lease.end, end);
+      limiter_.slots().raise_lease(account.slot, lease.tag, static_cast<int64_t>(lease.granted), lease.end);
+    }
+  }
+  tell_workers(account, now);
+  set_ask_mark(account, now);
+}
+
+// Puts what is known where workers see it, and wakes those who wait where they may have an answer now.
+void Lessee::tell_workers(Account& account, Now now) {
+  Knowledge knowledge;
+  knowledge.exhausted_until = now.mono < account.exhausted_until ? account.exhausted_until : MonoTime{};
+  knowledge.isolated = account.isolated;
+  const Quota q = quota(account, now);
+  if (account.bucket()) {
+    knowledge.tat = account.heard_at + account.lease.tat_ahead;
+  } else {
+    const WindowAccount& w = window_account(account, window_now(account, now));
+    knowledge.window = static_cast<uint32_t>(w.window);
+    const uint64_t elsewhere = minus(w.used_fleet, minus(w.used_reported, w.refunded));
+    knowledge.elsewhere = static_cast<uint32_t>(std::min<uint64_t>(minus(elsewhere, w.taken + w.refunded), UINT32_MAX));
+  }
+  limiter_.slots().set_knowledge(account.slot, knowledge);
+  const bool answer = q.unspent() >= std::max<uint64_t>(1, account.waiting_min) || account.isolated ||
+                      knowledge.exhausted_until != MonoTime{};
+  if (account.waiting == 0 || !answer) return;
+  wakes_.push_back({account.hash});
+  // Whoever finds too little again says so again.
+  account.denied = minus(account.denied, account.waiting);
+  account.waiting = account.waiting_min = 0;
+}
+
+// ---- refunds and resets -------------------------------------------------------------------------------------------------
+
+uint64_t Lessee::give(const WireId& key, uint64_t amount, Now now) {
+  Account* account = find(key);
+  if (account == nullptr) return 0;
+  activate(*account);
+  account->busy_at = now.mono;
+  account->changed = true;
+  if (account->bucket()) {
+    LeaseAccount& lease = account->lease;
+    if (!lease.has_ballot) return 0;
+    const uint64_t unit = one_request(account->limit);
+    const uint64_t owed = static_cast<uint64_t>(std::max<int64_t>(0, nanos(lease.tat_ahead - (now.mono - account->heard_at)))) +
+                          quota(*account, now).count;
+    const uint64_t back = std::min(amount, owed / unit);
+    lease.given += back * unit;
+    return back;
+  }
+  WindowAccount& w = window_account(*account, window_now(*account, now));
+  const uint64_t used = minus(count_of(*account, w), w.taken + w.refunded);
+  const uint64_t room = minus(kGrantedMax, ceiling_of(*account, w));
+  const uint64_t here = std::min({amount, used, room});
+  w.refunded += here;
+  raise(*account, w);
+  // The rest was used at other nodes: the owner takes it into its books, never above what it knows of.
+  uint64_t there = 0;
+  if (w.has_ballot) {
+    const uint64_t elsewhere = minus(w.used_fleet, minus(w.used_reported, w.refunded - here) + w.given);
+    there = std::min(amount - here, elsewhere);
+    w.given += there;
+  }
+  account->exhausted_until = account->ask_not_before = MonoTime{};
+  tell_workers(*account, now);
+  return here + there;
+}
+
+void Lessee::refund_all(Account& account, WindowAccount& w) {
+  if (w.window < 0) return;
+  const uint64_t used = minus(count_of(account, w), w.taken + w.refunded);
+  w.refunded += std::min(used, minus(kGrantedMax, ceiling_of(account, w)));
+  raise(account, w);
+  w.finals = 0;  // the owner has to hear of it where that window is over
+  w.final_heard = false;
+}
+
+bool Lessee::on_reset(const WireId& key, uint64_t number, Now now) {
+  Account* account = find(key);
+  if (account == nullptr) return false;
+  if (account->reset >= number) return true;
+  account->reset = number;
+  account->busy_at = now.mono;
+  account->changed = true;
+  account->exhausted_until = account->ask_not_before = MonoTime{};
+  activate(*account);
+  if (!account->bucket())
+    for (WindowAccount& w : account->windows)
+      if (w.window >= window_now(*account, now) - 1) refund_all(*account, w);
+  tell_workers(*account, now);
+  return true;
+}
+
+// ---- isolation ----------------------------------------------------------------------------------------------------------
+
+bool Lessee::group_lost(const Account& account, Now now) const {
+  if (!around_.standing.over() || now.mono - started_ < around_.isolation_after) return false;
+  const uint16_t owner = owner_of(account);
+  if (owner == around_.self) return !around_.peers.majority_heard(account.group, now.mono, around_.isolation_after);
+  return now.mono - around_.peers[owner].heard > around_.isolation_after;
+}
+
+double Lessee::isolated_share(const Account& account) const {
+  switch (account.rule->on_isolation) {
+    case OnIsolation::closed: return 0;
+    case OnIsolation::open: return 1;
+    case OnIsolation::share: break;
+  }
+  if (account.share != 0) return static_cast<double>(account.share) / kShareWhole;
+  return 1.0 / static_cast<double>(std::max<uint32_t>(1, around_.roster.size()));
+}
+
+void Lessee::check_isolation(Account& account, Now now) {
+  const bool unanswered =
+      account.unanswered_since != MonoTime{} && now.mono - account.unanswered_since >= around_.isolation_after;
+  const bool wants = account.waiting != 0 || account.unanswered_since != MonoTime{};
+  if (!account.isolated && !(wants && (unanswered || group_lost(account, now)))) return;
+  account.isolated = true;
+  if (!account.bucket()) {
+    WindowAccount& w = window_account(account, window_now(account, now));
+    const auto extra = static_cast<uint64_t>(account.limit.limit * isolated_share(account));
+    // `open` and `share` are a limit of their own, not one on top of what was granted in this window.
+    const uint64_t target = minus(extra, w.granted_before + w.granted);
+    if (target > w.isolated) {
+      w.isolated = target;
+      raise(account, w);
+    }
+  }
+  tell_workers(account, now);
+}
+
+// A bucket keeps one of its own while isolated: S long, at its share of the rate, leased to itself.
+void Lessee::serve_alone(Account& account, Now now) {
+  if (!account.bucket()) return;
+  const double share = isolated_share(account);
+  if (share <= 0) return;
+  LeaseAccount& lease = account.lease;
+  const Quota q = quota(account, now);
+  const uint64_t held = lease.alone && lease_runs(account, now) ? q.unspent() : 0;
+  const auto scaled = [&](uint64_t amount) { return Duration(static_cast<int64_t>(static_cast<double>(amount) / share)); };
+  lease.alone_tat = std::max(lease.alone_tat, now.mono + scaled(held));
+  const Duration room = account.limit.burst_span() - (lease.alone_tat - now.mono);
+  const uint64_t unit = one_request(account.limit);
+  auto amount = static_cast<uint64_t>(std::max(0.0, static_cast<double>(nanos(room)) * share));
+  amount = std::min(amount, minus(wanted(account, q, now), q.ceiling));
+  amount -= amount % unit;
+  if (amount == 0) return;
+  lease.alone_tat += scaled(amount);
+  if (!lease.alone || !lease_runs(account, now)) {
+    ++lease.tag;
+    lease.alone = true;
+    lease.lease = 1;
+    lease.granted = held;
+    lease.returned = 0;
+    limiter_.slots().open_lease(account.slot, lease.tag, static_cast<int64_t>(lease.granted), now.mono + around_.lease);
+  }
+  lease.granted += amount;
+  lease.end = now.mono + around_.lease;
+  limiter_.slots().raise_lease(account.slot, lease.tag, static_cast<int64_t>(lease.granted), lease.end);
+  tell_workers(account, now);
+}
+
+void Lessee::end_isolation(Account& account, Now now) {
+  account.isolated = false;
+  if (account.bucket()) {
+    if (account.lease.alone) account.lease.lease = 0;  // the next lease is the owner's
+    return;
+  }
+  // What the policy added and nobody spent is taken out of circulation, not returned: no owner ever issued it.
+  WindowAccount& w = window_account(account, window_now(account, now));
+  const Quota q = quota(account, now);
+  const uint64_t burn = std::min(w.isolated, q.unspent());
+  if (burn == 0 || q.ceiling > kGrantedMax) return;
+  const uint32_t taken = limiter_.slots().take_back(account.slot, static_cast<uint32_t>(w.window),
+                                                    static_cast<uint32_t>(q.ceiling), static_cast<uint32_t>(q.unspent() - burn));
+  w.taken += taken;
+  account.count_seen += taken;
+}
+
+// ---- for EXPLAIN -----------------------------------------------------------------------------------------------------------
+
+std::optional<Lessee::View> Lessee::view(const WireId& key, Now now) const {
+  const auto found = accounts_.find(key);
+  if (found == accounts_.end()) return std::nullopt;
+  const Account& account = found->second;
+  View view;
+  view.isolated = account.isolated;
+  if (account.heard_at != MonoTime{}) view.knowledge_age = now.mono - account.heard_at;
+  if (account.bucket()) {
+    const uint64_t unit = one_request(account.limit);
+    view.ballot = account.lease.ballot;
+    if (const auto lease = limiter_.slots().lease(account.slot)) {
+      view.used = static_cast<uint64_t>(lease->count) / unit;
+      view.ceiling = (lease_runs(account, now) ? static_cast<uint64_t>(lease->ceiling) : 0) / unit;
+    }
+    view.used_fleet = static_cast<uint64_t>(std::max<int64_t>(0, nanos(account.lease.tat_ahead))) / unit;
+    return view;
+  }
+  const int64_t running = window_at(now.wall, account.limit.window);
+  const WindowAccount& w = account.windows[static_cast<size_t>(running & 1)];
+  if (w.window != running) return view;
+  view.ballot = w.ballot;
+  view.used = minus(count_of(account, w), w.taken + w.refunded);
+  view.ceiling = ceiling_of(account, w);
+  view.used_fleet = w.used_fleet;
+  return view;
+}
+
+}  // namespace tally
