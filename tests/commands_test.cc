@@ -599,6 +599,15 @@ TEST_CASE("a reason follows from the verdict, and a rule in shadow lets through 
   CHECK(reason_of_peek(answer(Verdict::over_limit, 0), api) == Reason::over_limit);
 }
 
+TEST_CASE("a peek tells what is there now, and what a take of 1 would be told") {
+  const Answer state = answer_of(Verdict::admitted, 16, 1, -1ns, 30s);
+  CHECK(six_text(peeked(answer_of(Verdict::admitted, 16, 0, -1ns, 32s), state), Reason::admitted) ==
+        "*6\r\n:0\r\n:16\r\n:1\r\n:-1\r\n:30000\r\n:0\r\n");
+  const Answer none = answer_of(Verdict::admitted, 16, 0, -1ns, 32s);
+  CHECK(six_text(peeked(answer_of(Verdict::over_limit, 16, 0, 2s, 32s), none), Reason::over_limit) ==
+        "*6\r\n:1\r\n:16\r\n:0\r\n:2000\r\n:32000\r\n:1\r\n");
+}
+
 TEST_CASE("an answer is written in the form that was asked for") {
   Client client;
   const Answer starved = answer_of(Verdict::starved, 16, 3, 100ms, 0s);

@@ -48,7 +48,7 @@ struct Request {
   enum class Kind : uint8_t {
     answered,  // nothing to do: the reply is written already
     take,      // limiter.take
-    peek,      // limiter.peek, with `cost`
+    peek,      // limiter.peek with `cost`; TALLY.PEEK (not `throttle`): peeked(that, the same with cost 0)
     give,      // `cost` to give back; then answer with the peek of cost 0
     reset,     // +OK
     del,       // `keys` under the inline rule; the number of them that had a count
@@ -90,6 +90,9 @@ std::string_view name_of(Reason reason);  // "admitted", "over_limit", ...
 Reason reason_of(const Answer& answer, const Rule& rule);
 // Of a peek: nobody waits in it, so a shortage that a grant would end counts as admitted.
 Reason reason_of_peek(const Answer& answer, const Rule& rule);
+// What TALLY.PEEK tells: of the answer that a take of 1 would get, whether and when; of the state of the key
+// (a peek of cost 0), how much is there now.
+Answer peeked(const Answer& of_one, const Answer& state);
 constexpr bool is_limited(Reason reason) {
   return reason == Reason::over_limit || reason == Reason::no_grant || reason == Reason::isolated ||
          reason == Reason::blocked;

@@ -135,6 +135,13 @@ Reason reason_of_peek(const Answer& answer, const Rule& rule) {
                                                                     : reason_of(answer, rule);
 }
 
+Answer peeked(const Answer& of_one, const Answer& state) {
+  Answer answer = of_one;
+  answer.remaining = state.remaining;
+  answer.reset_after = state.reset_after;
+  return answer;
+}
+
 int64_t seconds_up(Duration d) { return units_up(d, kSecond); }
 int64_t milliseconds_up(Duration d) { return units_up(d, kMillisecond); }
 
