@@ -80,8 +80,8 @@ void Checkers::check(const Header& header, const Report& r, Duration at) {
         at);
   grows({sender, header.incarnation, 0, r.key, r.window, r.ballot, r.line, lease, 2}, r.returned, "returned",
         at);
-  grows({sender, header.incarnation, 0, r.key, r.window, of_line, r.line, lease, 3}, r.ceiling, "ceiling",
-        at);
+  if (bucket) return;  // its ceiling is that of the running lease, or nothing
+  grows({sender, header.incarnation, 0, r.key, r.window, of_line, r.line, 0, 3}, r.ceiling, "ceiling", at);
 }
 
 void Checkers::check(const Header& header, const Grant& g, Duration at) {

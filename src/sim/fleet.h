@@ -213,7 +213,7 @@ class Fleet {
   void schedule_tick(Host& host, uint16_t rank);
 
   KeyState& key_state(std::string_view rule, std::string_view key);
-  const KeyState& known(std::string_view rule, std::string_view key) const;
+  const KeyState* known(std::string_view rule, std::string_view key) const;  // nullptr: never asked about
   uint32_t bucket_overcount(const Rule& r) const;
   KeyHash hash_on(const Host& host, const KeyState& state) const;
   int64_t window_on(uint16_t rank, const Rule& rule) const;

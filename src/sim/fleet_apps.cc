@@ -220,10 +220,9 @@ Fleet::KeyState& Fleet::key_state(std::string_view rule, std::string_view key) {
   return keys_.emplace(std::pair(std::string(rule), std::string(key)), std::move(state)).first->second;
 }
 
-const Fleet::KeyState& Fleet::known(std::string_view rule, std::string_view key) const {
+const Fleet::KeyState* Fleet::known(std::string_view rule, std::string_view key) const {
   const auto it = keys_.find({std::string(rule), std::string(key)});
-  CHECK_THAT(it != keys_.end());
-  return it->second;
+  return it == keys_.end() ? nullptr : &it->second;
 }
 
 const Rule& Fleet::rule(std::string_view name) const {
@@ -234,21 +233,26 @@ const Rule& Fleet::rule(std::string_view name) const {
 
 Tally Fleet::tally(std::string_view rule, std::string_view key) const {
   Tally sum;
-  for (const Tally& t : known(rule, key).by_rank) sum += t;
+  if (const KeyState* state = known(rule, key))
+    for (const Tally& t : state->by_rank) sum += t;
   return sum;
 }
 
 Tally Fleet::tally(std::string_view rule, std::string_view key, uint16_t rank) const {
-  return known(rule, key).by_rank[rank];
+  const KeyState* state = known(rule, key);
+  return state == nullptr ? Tally{} : state->by_rank[rank];
 }
 
 const std::map<int64_t, Checkers::WindowCount>& Fleet::windows(std::string_view rule,
                                                                std::string_view key) const {
-  return checkers_.windows(known(rule, key).checked);
+  static const std::map<int64_t, Checkers::WindowCount> kNone;
+  const KeyState* state = known(rule, key);
+  return state == nullptr ? kNone : checkers_.windows(state->checked);
 }
 
 double Fleet::fullest(std::string_view rule, std::string_view key) const {
-  return checkers_.fullest(known(rule, key).checked);
+  const KeyState* state = known(rule, key);
+  return state == nullptr ? 0 : checkers_.fullest(state->checked);
 }
 
 uint64_t Fleet::bound(std::string_view name) const {
