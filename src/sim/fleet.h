@@ -210,6 +210,7 @@ class Fleet {
   void settle(Host& host, uint16_t rank, uint16_t source);
   void send(uint16_t rank, const std::vector<Outgoing>& outbox, uint16_t source);
   void watch(const Bytes& bytes, uint16_t from, uint16_t to);
+  void woken_in_vain(const Host& host, KeyHash hash);
   void schedule_tick(Host& host, uint16_t rank);
 
   KeyState& key_state(std::string_view rule, std::string_view key);
