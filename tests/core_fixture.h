@@ -36,7 +36,7 @@ constexpr Now at(Duration since) { return {mono(secs(100) + since), wall(kEpoch 
 
 inline Rule window_rule(Algorithm algorithm, uint32_t limit, Duration window, Overcount e = {}) {
   Rule rule;
-  rule.name = "r";
+  rule.name.assign(1, 'r');  // g++ 12 mistakes the assignment of a literal (bug 105329)
   rule.limit.algorithm = algorithm;
   rule.limit.limit = limit;
   rule.limit.window = window;
@@ -46,7 +46,7 @@ inline Rule window_rule(Algorithm algorithm, uint32_t limit, Duration window, Ov
 
 inline Rule bucket_rule(uint32_t burst, Duration emission, Overcount e = {}) {
   Rule rule;
-  rule.name = "r";
+  rule.name.assign(1, 'r');  // g++ 12 mistakes the assignment of a literal (bug 105329)
   rule.limit.algorithm = Algorithm::token_bucket;
   rule.limit.limit = burst;
   rule.limit.emission = emission;

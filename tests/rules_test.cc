@@ -1,0 +1,111 @@
+// Rules: floors, bounds, inline limits, names.
+#include "core/rules.h"
+
+#include <doctest/doctest.h>
+
+#include "core_fixture.h"
+
+namespace tally {
+namespace {
+
+using namespace test;
+
+TEST_CASE("the floors of all nodes add up to exactly the overcount budget") {
+  Random random(seed() + 20);
+  for (int i = 0; i < 20'000; ++i) {
+    const auto limit =
+        static_cast<uint32_t>(random.chance(0.5) ? random.between(1, 300) : random.between(1, kLimitMax));
+    const Overcount e{static_cast<uint32_t>(random.below(kPartsPerMillion + 1)), false};
+    const auto size = static_cast<uint32_t>(random.between(2, 50));
+    uint64_t sum = 0;
+    uint32_t least = UINT32_MAX, most = 0;
+    for (uint32_t rank = 0; rank < size; ++rank) {
+      const uint32_t floor = floor_of(limit, e, {rank, size});
+      sum += floor;
+      least = std::min(least, floor);
+      most = std::max(most, floor);
+    }
+    REQUIRE(sum == uint64_t{limit} * e.ppm / 1'000'000);
+    REQUIRE(most - least <= 1);
+  }
+}
+
+TEST_CASE("a node alone, or beyond the size, has no floor; unbounded has all of the limit") {
+  CHECK(floor_of(1000, Overcount{50'000, false}, {0, 1}) == 0);
+  CHECK(floor_of(1000, Overcount{50'000, false}, {5, 5}) == 0);
+  CHECK(floor_of(1000, Overcount{0, false}, {0, 5}) == 0);
+  CHECK(floor_of(1000, Overcount{0, true}, {4, 5}) == 1000);
+}
+
+TEST_CASE("the bound that is shown is the one that is promised") {
+  Rule rule = window_rule(Algorithm::fixed_window, 1000, secs(60));
+  rule.on_isolation = OnIsolation::closed;
+  CHECK(bound_of(rule, 10) == 1050);
+  CHECK(bound_isolated_of(rule, 10) == 1050);
+  rule.on_isolation = OnIsolation::share;
+  CHECK(bound_isolated_of(rule, 10) == 2050);
+  rule.on_isolation = OnIsolation::open;
+  CHECK(bound_isolated_of(rule, 10) == 11'050);
+  CHECK(bound_of(rule, 1) == 1000);
+  CHECK(bound_isolated_of(rule, 1) == 1000);
+  rule.max_overcount = {0, false};
+  CHECK(bound_of(rule, 10) == 1000);
+  rule.max_overcount.unbounded = true;
+  CHECK(bound_of(rule, 10) == 10'000);
+  rule.limit.limit = kLimitMax;
+  CHECK(bound_of(rule, UINT32_MAX) == uint64_t{UINT32_MAX} * kLimitMax);
+  CHECK(bound_isolated_of(rule, UINT32_MAX) == uint64_t{1} << 63);
+}
+
+TEST_CASE("all floor buckets together hold and refill at most the overcount's part of the bucket") {
+  Random random(seed() + 21);
+  for (int i = 0; i < 20'000; ++i) {
+    const auto burst =
+        static_cast<uint32_t>(random.chance(0.5) ? random.between(1, 300) : random.between(1, kLimitMax));
+    const Duration emission(random.between(1, nanos(kBurstSpanMax) / burst));
+    Rule inline_rule;
+    inline_rule.max_overcount = {static_cast<uint32_t>(random.below(kPartsPerMillion + 1)), false};
+    const auto size = static_cast<uint32_t>(random.between(2, 1000));
+    const Limit limit =
+        inline_limit(inline_rule, {static_cast<uint32_t>(random.below(size)), size}, burst, 1, emission);
+    REQUIRE(limit.limit == burst);
+    REQUIRE(limit.emission == emission);
+    if (limit.floor_emission == Duration(0)) {
+      REQUIRE(limit.floor == 0);
+      continue;
+    }
+    // size floor buckets at one token per floor_emission are at most e of the rate, each of whole tokens at
+    // most its part.
+    using Wide = __int128;
+    REQUIRE(Wide{nanos(limit.floor_emission)} * inline_rule.max_overcount.ppm >=
+            Wide{nanos(emission)} * size * 1'000'000);
+    REQUIRE(limit.floor >= 1);
+    REQUIRE(Wide{limit.floor} * nanos(limit.floor_emission) <= nanos(limit.burst_span()));
+  }
+}
+
+TEST_CASE("an inline limit rounds a token's time up, so that never more than count come in a period") {
+  const Limit limit = inline_limit(Rule{}, {}, 5, 3, secs(1));
+  CHECK(nanos(limit.emission) == 333'333'334);
+  CHECK(limit.burst_span() == limit.emission * 5);
+}
+
+TEST_CASE("rules are found by name and number, the inline rule is the last") {
+  Rule a = window_rule(Algorithm::fixed_window, 5, secs(1)), b = bucket_rule(5, ms(10));
+  a.name = "login";
+  b.name = "api";
+  const RuleSet rules({a, b}, Rule{}, {0, 2}, kPublicIdKey);
+  REQUIRE(rules.all().size() == 3);
+  CHECK(rules.find("login")->id == 0);
+  CHECK(rules.by_id(1).name == "api");
+  CHECK(rules.find(kInlineRule) == &rules.inline_rule());
+  CHECK(rules.inline_rule().id == 2);
+  CHECK(rules.find("lgoin") == nullptr);
+  CHECK(rules.nearest("lgoin") == "login");
+  CHECK(rules.nearest("feed").empty());
+  CHECK(rules.find("login")->seed == rule_seed_of("login"));
+  CHECK(rules.find("login")->id_key == rule_id_key("login", kPublicIdKey));
+}
+
+}  // namespace
+}  // namespace tally
