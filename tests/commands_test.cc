@@ -22,13 +22,14 @@ namespace {
 size_t allocations = 0;  // of this program, for the test that counts them
 }
 
-void* operator new(size_t n) {
+// Not inlined, or g++ 12 takes malloc and delete for a pair that does not match.
+[[gnu::noinline]] void* operator new(size_t n) {
   ++allocations;
   if (void* p = std::malloc(n == 0 ? 1 : n)) return p;
   throw std::bad_alloc();
 }
-void operator delete(void* p) noexcept { std::free(p); }
-void operator delete(void* p, size_t) noexcept { std::free(p); }
+[[gnu::noinline]] void operator delete(void* p) noexcept { std::free(p); }
+[[gnu::noinline]] void operator delete(void* p, size_t) noexcept { std::free(p); }
 
 namespace {
 
