@@ -44,6 +44,8 @@ struct Answer {
   // Leased tokens were spent: read the clock again before the answer is sent, and if it is not before this,
   // it is a denial (a process may have been stopped in between).
   MonoTime lease_end = MonoTime::max();
+  // A low or starved note went into the ring: the cluster thread should look before its next tick.
+  bool urgent = false;
 };
 
 // Worker to cluster thread: a key that was used or found too little.
@@ -129,7 +131,7 @@ class Limiter {
   static LeaseView lease_of(const Slot& slot, MonoTime now);
   MonoTime floor_tat(uint64_t word, const Limit& limit) const;
   Answer peek_fleet(const Ask& ask, Now now) const;
-  void note_use(const Ask& ask, const Held& held, uint64_t count, NoteRing* notes);
+  bool note_use(const Ask& ask, const Held& held, uint64_t count, NoteRing* notes);  // whether that is urgent
   bool push(const Ask& ask, const Held& held, Note::Kind kind, NoteRing* notes);
   static Answer crowded_out(const Limit& limit, Verdict verdict);
 

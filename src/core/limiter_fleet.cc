@@ -21,11 +21,10 @@ Answer Limiter::spend_window(const Ask& ask, Now now, NoteRing* notes) {
     if (!held) return crowded_out(limit, Verdict::starved);
     Slot& slot = *held.slot;
     WindowView v = view(slot.count, limit, now.wall);
-    const Answer answer =
-        decide_spend(limit, window_state(slot, v, limit), slots_.knowledge(held), ask.cost, now);
+    Answer answer = decide_spend(limit, window_state(slot, v, limit), slots_.knowledge(held), ask.cost, now);
     if (answer.verdict != Verdict::admitted) {
       if (!held.still()) continue;
-      if (answer.verdict == Verdict::starved) push(ask, held, Note::Kind::starved, notes);
+      if (answer.verdict == Verdict::starved) answer.urgent = push(ask, held, Note::Kind::starved, notes);
       return answer;
     }
     const auto tag = static_cast<uint32_t>(v.window);
@@ -33,7 +32,7 @@ Answer Limiter::spend_window(const Ask& ask, Now now, NoteRing* notes) {
     const uint32_t count = v.count + ask.cost;
     if (!slot.count[tag & 1].compare_exchange_strong(v.word, Cell{tag, count}.word()) || !held.still())
       continue;
-    note_use(ask, held, count, notes);
+    answer.urgent = note_use(ask, held, count, notes);
     return answer;
   }
 }
@@ -66,7 +65,7 @@ Answer Limiter::spend_bucket(const Ask& ask, Now now, NoteRing* notes) {
     LeaseView lease = lease_of(slot, now.mono);
     uint64_t floor_word = slot.count[0].load();
     const BucketState state{lease.left, lease.end, floor_tat(floor_word, limit)};
-    const BucketDecision decision = decide_spend(limit, state, slots_.knowledge(held), ask.cost, now);
+    BucketDecision decision = decide_spend(limit, state, slots_.knowledge(held), ask.cost, now);
     LeaseCell count = LeaseCell::of(lease.count_word);
     bool written = true;
     if (decision.purse == Purse::lease) {
@@ -77,9 +76,9 @@ Answer Limiter::spend_bucket(const Ask& ask, Now now, NoteRing* notes) {
     }
     if (!written || !held.still()) continue;
     if (decision.purse != Purse::none)
-      note_use(ask, held, static_cast<uint64_t>(count.amount), notes);
+      decision.answer.urgent = note_use(ask, held, static_cast<uint64_t>(count.amount), notes);
     else if (decision.answer.verdict == Verdict::starved)
-      push(ask, held, Note::Kind::starved, notes);
+      decision.answer.urgent = push(ask, held, Note::Kind::starved, notes);
     return decision.answer;
   }
 }
@@ -109,15 +108,16 @@ Answer Limiter::peek_fleet(const Ask& ask, Now now) const {
 
 // Counted first, looked at the marks after: the cluster thread clears the mark first and reads the count
 // after, so one of the two sees the other.
-void Limiter::note_use(const Ask& ask, const Held& held, uint64_t count, NoteRing* notes) {
+bool Limiter::note_use(const Ask& ask, const Held& held, uint64_t count, NoteRing* notes) {
   if (!SlotTable::noted(held) && slots_.set_noted(held) && !push(ask, held, Note::Kind::used, notes))
     slots_.clear_noted(held);
   Word& mark = held.slot->ask_at;
   uint64_t ask_at = mark.load();
-  if (count <= ask_at || !mark.compare_exchange_strong(ask_at, UINT64_MAX)) return;
-  if (push(ask, held, Note::Kind::low, notes)) return;
+  if (count <= ask_at || !mark.compare_exchange_strong(ask_at, UINT64_MAX)) return false;
+  if (push(ask, held, Note::Kind::low, notes)) return true;
   uint64_t never = UINT64_MAX;
   mark.compare_exchange_strong(never, ask_at);  // not said, so still to be said
+  return false;
 }
 
 bool Limiter::push(const Ask& ask, const Held& held, Note::Kind kind, NoteRing* notes) {

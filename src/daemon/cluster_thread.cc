@@ -51,7 +51,6 @@ void ClusterThread::stop() {
 }
 
 void ClusterThread::run() {
-  watch_socket();
   watch_bell();
   while (!stopping_) {
     work();
@@ -69,8 +68,10 @@ void ClusterThread::run() {
 }
 
 void ClusterThread::watch_socket() {
+  if (std::exchange(socket_watched_, true)) return;
   parts_.socket->socket().async_wait(asio::socket_base::wait_read, [this](const asio::error_code& error) {
-    if (!error) watch_socket();  // the loop receives after every wake
+    if (!error)
+      socket_watched_ = false;  // again once it was emptied: asio would report it for ever until then
   });
 }
 
@@ -170,15 +171,17 @@ void ClusterThread::answer(Call& call, Now now) {
 void ClusterThread::receive_all() {
   for (int i = 0; i < kDatagramsAtOnce; ++i) {
     const auto received = parts_.socket->receive();
-    if (!received) return;
+    if (!received) return watch_socket();
     // The clock anew for each: round trips are measured by it.
     node_.receive(received->bytes, received->from, parts_.clock.now());
+    send_all();  // an answer to the source of this very datagram, if any; all else waits for flush
   }
   busy_ = true;
 }
 
 void ClusterThread::send_all() {
-  for (const Outgoing& out : node_.take_outbox()) parts_.socket->send(out.to, out.bytes);
+  for (const Outgoing& out : node_.take_outbox())
+    out.to_source ? parts_.socket->send_to_source(out.bytes) : parts_.socket->send(out.to, out.bytes);
 }
 
 void ClusterThread::deliver_wakes() {

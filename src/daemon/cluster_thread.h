@@ -76,6 +76,7 @@ class ClusterThread {
   std::vector<bool> was_up_;
   MonoTime peers_looked_at_{};
   TimeHistogram tick_lag_;
+  bool socket_watched_ = false;
   bool ready_ = false;
   bool busy_ = false;  // there is more to do at once
   bool stopping_ = false;

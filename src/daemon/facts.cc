@@ -11,6 +11,7 @@ int64_t milliseconds(Duration d) { return d < Duration(0) ? -1 : nanos(d) / 1'00
 class Fields {
  public:
   void add(std::string name, resp::Value value) { fields_.push_back({std::move(name), std::move(value)}); }
+  void add(std::string name, int64_t n) { add(std::move(name), resp::Value(n)); }
   void add(std::string name, uint64_t n) { add(std::move(name), resp::Value(whole(n))); }
   std::vector<resp::Field> take() { return std::move(fields_); }
 

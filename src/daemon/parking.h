@@ -57,7 +57,8 @@ class Parking {
   size_t count() const { return count_; }
   bool waits(KeyHash hash) const { return count_ != 0 && by_key_.contains(hash); }
   Parked* first(KeyHash hash) const;  // the longest waiting under that key; nullptr: none
-  Parked* due(MonoTime now) const;    // one whose deadline has come; nullptr: none
+  Parked* behind(const Parked& parked) const { return parked.in_key_.behind; }  // the next under the same key
+  Parked* due(MonoTime now) const;  // one whose deadline has come; nullptr: none
   std::optional<MonoTime> next_due() const;
   std::vector<KeyHash> keys() const;  // under which something waits
 

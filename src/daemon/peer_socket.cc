@@ -62,14 +62,13 @@ Result<std::unique_ptr<PeerSocket>> PeerSocket::open(asio::io_context& io, const
 
 std::optional<PeerSocket::Received> PeerSocket::receive() {
   for (int attempt = 0; attempt < 16; ++attempt) {
-    udp::endpoint from;
     asio::error_code error;
-    const size_t n = socket_.receive_from(asio::buffer(buffer_), from, 0, error);
+    const size_t n = socket_.receive_from(asio::buffer(buffer_), source_, 0, error);
     if (error == asio::error::would_block) return std::nullopt;
     if (error)
       continue;  // "connection refused" of an earlier send to a peer that is down: the next one may be a
                  // datagram
-    const auto rank = ranks_.find(from);
+    const auto rank = ranks_.find(source_);
     return Received{std::span(buffer_.data(), n),
                     rank == ranks_.end() ? std::nullopt : std::optional<uint16_t>(rank->second)};
   }
@@ -79,6 +78,12 @@ std::optional<PeerSocket::Received> PeerSocket::receive() {
 void PeerSocket::send(uint16_t to, std::span<const uint8_t> bytes) {
   asio::error_code error;
   socket_.send_to(asio::buffer(bytes.data(), bytes.size()), by_rank_[to], 0, error);
+  if (error) ++send_failures_;
+}
+
+void PeerSocket::send_to_source(std::span<const uint8_t> bytes) {
+  asio::error_code error;
+  socket_.send_to(asio::buffer(bytes.data(), bytes.size()), source_, 0, error);
   if (error) ++send_failures_;
 }
 

@@ -37,6 +37,7 @@ class PeerSocket {
   };
   std::optional<Received> receive();  // nullopt: nothing there
   void send(uint16_t to, std::span<const uint8_t> bytes);
+  void send_to_source(std::span<const uint8_t> bytes);  // to where the last received datagram came from
 
   asio::ip::udp::socket& socket() { return socket_; }
   std::string bound() const;
@@ -48,6 +49,7 @@ class PeerSocket {
   asio::ip::udp::socket socket_;
   std::vector<asio::ip::udp::endpoint> by_rank_;
   std::map<asio::ip::udp::endpoint, uint16_t> ranks_;
+  asio::ip::udp::endpoint source_;
   std::array<uint8_t, 2048>
       buffer_{};  // larger than any datagram of ours, so that a longer one is seen to be longer
   uint64_t send_failures_ = 0;

@@ -11,6 +11,8 @@ namespace tally {
 namespace {
 
 constexpr size_t kBatch = 64;  // commands: enough to hide the misses of the table behind each other
+constexpr size_t kNotedAgain =
+    256;  // of one key, when its quota ended before all had some; more ask in later rounds
 constexpr Duration kEnvEvery = std::chrono::milliseconds(10);
 
 bool inside(std::string_view part, std::string_view whole) {
@@ -147,6 +149,9 @@ void Service::decide(Session& session, Item& item) {
       return take(session, item);
     case Kind::peek:
       item.answer = limiter_.peek(ask, now_);
+      if (request.throttle) return;
+      item.answer = resp::peeked(
+          item.answer, limiter_.peek(Ask{request.rule, &request.limit, request.key, item.hash, 0}, now_));
       return;
     case Kind::give:
       if (port_ != nullptr) return ask_cluster(session, item, Call::Kind::give);
@@ -181,6 +186,7 @@ void Service::take(Session& session, Item& item) {
   NoteRing* notes = port_ != nullptr ? &port_->notes : nullptr;
   if (!parking_.waits(item.hash)) [[likely]] {
     item.answer = limiter_.take(ask, now_, notes);
+    urgent_ = urgent_ || item.answer.urgent;
     if (item.answer.verdict == Verdict::starved) try_park(session, item);
     return;
   }
@@ -188,6 +194,7 @@ void Service::take(Session& session, Item& item) {
   // tells the cluster thread that one more waits; where there is something, it belongs to those before.
   if (limiter_.peek(ask, now_).verdict == Verdict::starved) {
     item.answer = limiter_.take(ask, now_, notes);
+    urgent_ = urgent_ || item.answer.urgent;
     if (item.answer.verdict != Verdict::starved) return;  // a grant came in between
   } else {
     to_retry_.push_back(item.hash);
@@ -200,7 +207,6 @@ void Service::take(Session& session, Item& item) {
 // In shadow nobody waits: the request will be let through whatever comes.
 void Service::try_park(Session& session, Item& item) {
   const resp::Request& request = item.request;
-  urgent_ = true;
   if (request.rule->wait <= Duration(0) || request.rule->shadow || port_ == nullptr) return;
   if (overview_.waiting.fetch_add(1, std::memory_order_relaxed) >= limits_.waiting) {
     overview_.waiting.fetch_sub(1, std::memory_order_relaxed);
@@ -358,15 +364,32 @@ Answer Service::as_sent(Answer answer, MonoTime now) {
 // --- waiting
 // --------------------------------------------------------------------------------------------------------
 
+// Tries those that wait under a key, in order. Where the quota ends before them, those that still wait are
+// noted anew: the cluster thread has forgotten what waited when it said that there was something.
 void Service::retry(KeyHash hash) {
   while (Parked* parked = parking_.first(hash)) {
-    const Answer answer = limiter_.take(ask_of(*parked), now_, &port_->notes);
-    if (answer.verdict == Verdict::starved) {
-      urgent_ = true;
-      return;
-    }
-    end_wait(*parked, answer,
-             answer.verdict == Verdict::admitted ? counters_.waited_granted : counters_.waited_denied);
+    if (!retry_one(*parked)) return note_again(*parked);
+  }
+}
+
+bool Service::retry_one(Parked& parked) {
+  const Answer answer = limiter_.take(ask_of(parked), now_, &port_->notes);
+  urgent_ = urgent_ || answer.urgent;
+  if (answer.verdict == Verdict::starved) return false;
+  const bool granted = answer.verdict == Verdict::admitted;
+  end_wait(parked, answer, granted ? counters_.waited_granted : counters_.waited_denied);
+  return true;
+}
+
+// Those behind `first`, which was just noted. One that would fit where the first does not is passed over:
+// nobody passes.
+void Service::note_again(const Parked& first) {
+  Parked* next = parking_.behind(first);
+  for (size_t n = 0; next != nullptr && n < kNotedAgain; ++n) {
+    Parked& parked = *std::exchange(next, parking_.behind(*next));
+    const bool may_fit =
+        parked.cost < first.cost && limiter_.peek(ask_of(parked), now_).verdict != Verdict::starved;
+    if (!may_fit) retry_one(parked);
   }
 }
 

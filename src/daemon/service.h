@@ -84,6 +84,8 @@ class Service {
   void write_reply(Session& session, Item& item);
   void write_own_facts(resp::Writer& writer, const Item& item);  // EXPLAIN, PEERS and STATS of a node alone
   void retry(KeyHash hash);
+  bool retry_one(Parked& parked);
+  void note_again(const Parked& first);
   void refresh_env();
   void end_wait(Parked& parked, const Answer& answer, TimeHistogram& histogram);
   Answer as_sent(Answer answer, MonoTime now);
