@@ -137,10 +137,10 @@ uint64_t BucketBook::issue(Leased& leased, MonoTime now, Duration recent) {
       double sum = 0;
       for (const Leased& other : lines_)
         if (now - other.line.heard <= recent)
-          sum += static_cast<double>(other.line.demand_milli) / 1000 + static_cast<double>(other.line.waiting);
+          sum += other.line.demand();
       return sum;
     }();
-    const double own = static_cast<double>(line.demand_milli) / 1000 + static_cast<double>(line.waiting);
+    const double own = line.demand();
     const uint64_t space = std::min(amount_of(burst_span_ - (tat_ - now)), cap);
     const auto part = all > 0 ? static_cast<uint64_t>(std::ceil(static_cast<double>(space) * own / all)) : space;
     const uint64_t share = std::max({static_cast<uint64_t>(nanos(emission_)), line.waiting_min, part});
@@ -173,9 +173,9 @@ uint16_t BucketBook::demand_share(const Leased& leased, MonoTime now, Duration r
   double all = 0;
   for (const Leased& other : lines_)
     if (now - other.line.heard <= recent)
-      all += static_cast<double>(other.line.demand_milli) / 1000 + static_cast<double>(other.line.waiting);
+      all += other.line.demand();
   if (all <= 0) return 0;
-  const double own = static_cast<double>(leased.line.demand_milli) / 1000 + static_cast<double>(leased.line.waiting);
+  const double own = leased.line.demand();
   return static_cast<uint16_t>(std::min(1.0, own / all) * 65535);
 }
 

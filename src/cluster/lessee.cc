@@ -13,7 +13,7 @@ constexpr uint8_t kFinalsMax = 3;                 // a final report is repeated 
 constexpr size_t kIdleAtATime = 4096;             // idle accounts looked at in one sync interval
 constexpr Duration kAskAgainMin = std::chrono::milliseconds(3);
 constexpr uint64_t kNever = ~uint64_t{0};         // of an ask mark
-constexpr uint8_t kPoolLow = 64;                  // a quarter, in 1/255
+constexpr double kSteadyIntervals = 8;            // over how many sync intervals steady demand is averaged
 
 uint32_t tag_of(int64_t window) { return static_cast<uint32_t>(window); }
 
@@ -164,8 +164,8 @@ int64_t Lessee::running_in(const Account& account, Now now) const {
   return account.bucket() ? account.lease.tag : window_now(account, now);
 }
 
-// Demand by what was asked since the last tick. The first request of an interval is not yet a demand: counting it would
-// strand tokens of small limits at nodes that want no more (strict 3 under nine single logins at nine nodes admitted 2).
+// The demand of a burst: what was asked since the last tick, less one request. Counting the first request of an interval
+// would strand tokens of small limits at nodes that want no more (strict 3 under nine single logins at nine nodes admitted 2).
 double Lessee::demand_now(const Account& account, uint64_t count, Now now) const {
   const uint64_t seen = account.seen_in == running_in(account, now) ? account.count_seen : 0;
   const uint64_t offered = minus(count, seen) + account.denied;
@@ -175,24 +175,34 @@ double Lessee::demand_now(const Account& account, uint64_t count, Now now) const
 
 void Lessee::measure(Account& account, Now now) {
   const uint64_t count = quota(account, now).count;
-  if (count != account.count_seen || account.denied != 0) account.busy_at = now.mono;
+  const uint64_t seen = account.seen_in == running_in(account, now) ? account.count_seen : 0;
+  const uint64_t offered = minus(count, seen) + account.denied;
+  if (offered != 0) account.busy_at = now.mono;
   const double sample = demand_now(account, count, now);
-  account.demand = sample >= account.demand ? sample : (account.demand + sample) / 2;
-  const double interval = static_cast<double>(nanos(around_.sync_interval)) / 1e9;
-  if (account.demand * interval * 8 < static_cast<double>(amount_of(account.limit, 1))) account.demand = 0;
+  account.burst = sample >= account.burst ? sample : (account.burst + sample) / 2;
+  if (account.burst * 8 < static_cast<double>(amount_of(account.limit, 1))) account.burst = 0;
+  // Steady demand comes from many intervals (an average over about kSteadyIntervals of them), so that a node with less than
+  // one request an interval has a look-ahead too; a single request leaves it far below one.
+  const auto since = static_cast<double>(std::max<int64_t>(1, nanos(now.mono - account.measured_at)));
+  account.steady += (static_cast<double>(offered) * 1e9 / since - account.steady) / kSteadyIntervals;
+  account.demand = std::max(account.burst, account.steady);
   account.count_seen = count;
   account.seen_in = running_in(account, now);
   account.denied = 0;
   account.measured_at = now.mono;
 }
 
-uint64_t Lessee::wanted(Account& account, const Quota& quota, Now now) const {
-  const double demand = std::max(account.demand, demand_now(account, quota.count, now));
-  const Duration look = around_.sync_interval * 2 + around_.peers.round_trip(owner_of(account));
-  const double ahead = demand * static_cast<double>(nanos(look)) / 1e9;
+// What is expected to come in `within` that time, in whole requests, rounded down: a part of a request asks for nothing.
+uint64_t Lessee::expected(const Account& account, uint64_t count, Duration within, Now now) const {
+  const double demand = std::max(account.demand, demand_now(account, count, now));
   const auto one = static_cast<double>(amount_of(account.limit, 1));
-  const auto whole = static_cast<uint64_t>(std::floor(ahead / one) * one);  // rounds down: a part of a request asks nothing
-  return quota.count + std::min<uint64_t>(whole, amount_of(account.limit, account.limit.limit)) + account.waiting;
+  const double most = static_cast<double>(amount_of(account.limit, account.limit.limit));
+  return static_cast<uint64_t>(std::floor(std::min(demand * static_cast<double>(nanos(within)) / 1e9, most) / one) * one);
+}
+
+uint64_t Lessee::wanted(Account& account, const Quota& quota, Now now) const {
+  const Duration look = around_.sync_interval * 2 + around_.peers.round_trip(owner_of(account));
+  return quota.count + expected(account, quota.count, look, now) + account.waiting;
 }
 
 bool Lessee::wants_report(Account& account, Now now) {
@@ -290,12 +300,13 @@ void Lessee::send_final(Account& account, Now now) {
   }
 }
 
-// A worker notes the key when what is left falls under what comes in during a round trip.
+// A worker notes the key when what is left falls under what comes in during a round trip: so a key with a look-ahead asks
+// again at the latest when it has spent its last token.
 void Lessee::set_ask_mark(Account& account, Now now) {
   const Duration trip = around_.peers.round_trip(owner_of(account)) + std::chrono::milliseconds(1);
-  const auto headroom = static_cast<uint64_t>(account.demand * static_cast<double>(nanos(trip)) / 1e9);
   const Quota q = quota(account, now);
-  const bool never = headroom < amount_of(account.limit, 1) || now.mono < account.exhausted_until;
+  const bool never = wanted(account, q, now) == q.count || now.mono < account.exhausted_until;
+  const uint64_t headroom = expected(account, q.count, trip, now) + 1;
   limiter_.slots().set_ask_at(account.slot, never ? kNever : minus(q.ceiling, headroom));
 }
 
@@ -320,10 +331,15 @@ void Lessee::give_back(Account& account, uint64_t leave, Now now) {
   account.count_seen += back;  // no demand
 }
 
-void Lessee::give_back_idle(Account& account, Now now) {
-  if (account.pool >= kPoolLow || account.isolated) return;
+// When the pool is low, what will not be used goes back. `recalled`: others wait for it now, so that only what is about to
+// be used is kept.
+void Lessee::give_back_idle(Account& account, bool recalled, Now now) {
+  if (!account.pool_low() || account.isolated) return;
   const Quota q = quota(account, now);
-  const uint64_t keep = minus(wanted(account, q, now), q.count);
+  const Duration trip = around_.peers.round_trip(owner_of(account));
+  const Duration look = recalled ? trip + std::chrono::milliseconds(1) : around_.sync_interval * 2 + trip;
+  const uint64_t promised = now.mono < account.promised_until ? account.promised : 0;
+  const uint64_t keep = expected(account, q.count, look, now) + account.waiting + promised;
   if (q.unspent() > keep) give_back(account, keep, now);
 }
 
@@ -349,7 +365,7 @@ void Lessee::tick(Now now) {
     if (account->waiting != 0 && now.mono >= account->waiting_until) account->waiting = account->waiting_min = 0;
     const bool report = wants_report(*account, now);  // before `measure` takes the changes in
     measure(*account, now);
-    give_back_idle(*account, now);
+    give_back_idle(*account, false, now);
     send_final(*account, now);
     if (report || wants_report(*account, now)) send_report(*account, now);
     check_isolation(*account, now);
@@ -417,20 +433,23 @@ void Lessee::send_urgent(Now now) {
     check_isolation(*account, now);
     if (account->isolated) serve_alone(*account, now);
     const Quota q = quota(*account, now);
-    if (now.mono < account->exhausted_until || wanted(*account, q, now) <= q.ceiling) {
+    const bool done = now.mono < account->exhausted_until || wanted(*account, q, now) <= q.ceiling;
+    if (done && !account->tell_used) {
       account->urgent = false;
       tell_workers(*account, now);
       continue;
     }
     const Duration patience = std::max(kAskAgainMin, around_.peers.round_trip(owner) * 2);
-    MonoTime due = std::max(account->ask_not_before, account->answered ? MonoTime{} : account->asked_at + patience);
+    MonoTime due = account->answered ? MonoTime{} : account->asked_at + patience;
+    due = std::max(due, account->tell_used ? account->promised_until : account->ask_not_before);
     if (owner != around_.self) due = std::max(due, urgent_sent_[owner] + std::chrono::milliseconds(1));
     if (due <= now.mono) {
       send_report(*account, now);
       sent.push_back(owner);
       due = now.mono + patience;
+      account->tell_used = false;
     }
-    account->urgent = account->waiting != 0 && due < account->waiting_until;
+    account->urgent = account->tell_used || (account->waiting != 0 && due < account->waiting_until);
     if (!account->urgent) continue;
     still.push_back(id);
     next_urgent_ = std::min(next_urgent_, due);

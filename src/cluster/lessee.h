@@ -100,7 +100,8 @@ class Lessee {
     std::array<WindowAccount, 2> windows;  // by parity
     LeaseAccount lease;
 
-    double demand = 0;            // cost (buckets: ns) per second
+    double demand = 0;            // cost (buckets: ns) per second: the larger of burst and steady
+    double burst = 0, steady = 0;
     uint64_t count_seen = 0;      // at the last tick, in window or lease `seen_in`
     int64_t seen_in = 0;
     uint64_t denied = 0;          // starved since the last tick
@@ -108,9 +109,11 @@ class Lessee {
     MonoTime measured_at{};
     uint64_t waiting = 0, waiting_min = 0;
     MonoTime waiting_until{};
+    uint64_t promised = 0;        // what was woken and has not had time yet to take its grant
+    MonoTime promised_until{};
 
     MonoTime asked_at{};
-    bool answered = true;
+    bool answered = true;         // with tokens: more may be asked for at once
     MonoTime ask_not_before{};
     MonoTime unanswered_since{};  // epoch: the owner answers, backed by a majority
     MonoTime heard_at{};
@@ -122,7 +125,9 @@ class Lessee {
     MonoTime busy_at{};           // last change
     bool active = false, urgent = false, idle = false;  // which of the lists it stands in
     bool changed = false;  // something to report that the counts do not show
+    bool tell_used = false;  // the pool is low: what is used is told at once, so that the owner can say `exhausted`
 
+    bool pool_low() const { return pool < 64; }  // a quarter, in 1/255
     bool bucket() const { return limit.algorithm == Algorithm::token_bucket; }
   };
 
@@ -154,12 +159,13 @@ class Lessee {
   int64_t running_in(const Account& account, Now now) const;
   void measure(Account& account, Now now);
   double demand_now(const Account& account, uint64_t count, Now now) const;
+  uint64_t expected(const Account& account, uint64_t count, Duration within, Now now) const;
   uint64_t wanted(Account& account, const Quota& quota, Now now) const;
   bool wants_report(Account& account, Now now);
   void send_report(Account& account, Now now);
   void set_ask_mark(Account& account, Now now);
   void give_back(Account& account, uint64_t leave, Now now);
-  void give_back_idle(Account& account, Now now);
+  void give_back_idle(Account& account, bool recalled, Now now);
   void tell_workers(Account& account, Now now);
   void check_isolation(Account& account, Now now);
   bool group_lost(const Account& account, Now now) const;

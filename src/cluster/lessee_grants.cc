@@ -13,6 +13,8 @@ constexpr uint64_t kGrantedMax = UINT32_MAX;                // windows: a cell's
 constexpr uint64_t kLeasedMax = (uint64_t{1} << 56) - 1;    // buckets: a lease cell's range
 constexpr uint16_t kShareWhole = 65535;
 
+constexpr Duration kTakingTime = std::chrono::milliseconds(2);  // from waking to having taken, generously
+
 uint64_t one_request(const Limit& limit) {
   return limit.algorithm == Algorithm::token_bucket ? static_cast<uint64_t>(nanos(limit.emission)) : 1;
 }
@@ -25,7 +27,6 @@ void Lessee::on_grant(const Grant& grant, Now now) {
   Account* account = find(grant.key);
   if (account == nullptr || grant.line != account->line) return;  // an older line's
   account->heard_at = now.mono;
-  if (grant.stamp != 0) account->answered = true;
   if (grant.reset > account->reset) on_reset(grant.key, grant.reset, now);
   if (grant.backed) {
     account->unanswered_since = MonoTime{};
@@ -55,6 +56,7 @@ void Lessee::grant_window(Account& account, const Grant& grant, Now now) {
     w.ballot = grant.ballot;
     w.has_ballot = true;
   }
+  if (grant.granted > w.granted) account.answered = true;
   w.granted = std::max(w.granted, std::min(grant.granted, kGrantedMax));
   raise(account, w);
   if (grant.window != running) return;  // ahead: nothing of it is known yet
@@ -65,7 +67,7 @@ void Lessee::grant_window(Account& account, const Grant& grant, Now now) {
   account.ask_not_before = now.mono + grant.ask_again;
   account.exhausted_until = grant.exhausted ? account.ask_not_before : MonoTime{};
   if (grant.stop) give_back(account, 0, now);
-  give_back_idle(account, now);
+  give_back_idle(account, grant.stamp == 0, now);  // unasked: the owner looks for what is not used
   tell_workers(account, now);
   set_ask_mark(account, now);
   if (w.returned != w.returned_reported) send_report(account, now);
@@ -94,6 +96,7 @@ void Lessee::grant_lease(Account& account, const Grant& grant, Now now) {
                        grant.lease_for > Duration(0) && grant.lease_for <= kBurstSpanMax;
   if (grant.lease != 0 && counted && grant.granted <= kLeasedMax) {
     const MonoTime end = MonoTime(Duration(static_cast<int64_t>(grant.stamp))) + grant.lease_for;
+    if (grant.lease > lease.lease || grant.granted > lease.granted) account.answered = true;
     if (grant.lease > lease.lease || lease.alone) {
       ++lease.tag;
       lease.lease = grant.lease;
@@ -129,13 +132,24 @@ void Lessee::tell_workers(Account& account, Now now) {
     knowledge.elsewhere = static_cast<uint32_t>(std::min<uint64_t>(minus(elsewhere, w.taken + w.refunded), UINT32_MAX));
   }
   limiter_.slots().set_knowledge(account.slot, knowledge);
-  const bool answer = q.unspent() >= std::max<uint64_t>(1, account.waiting_min) || account.isolated ||
-                      knowledge.exhausted_until != MonoTime{};
-  if (account.waiting == 0 || !answer) return;
+  if (account.waiting == 0) return;
+  if (account.isolated || knowledge.exhausted_until != MonoTime{}) {
+    wakes_.push_back({account.hash});  // to be refused
+    account.waiting = account.waiting_min = 0;
+    return;
+  }
+  if (q.unspent() < account.waiting_min) return;
   wakes_.push_back({account.hash});
-  // Whoever finds too little again says so again.
-  account.denied = minus(account.denied, account.waiting);
-  account.waiting = account.waiting_min = 0;
+  // What they take is theirs until they had the time to; what is then still missing goes on waiting.
+  account.promised = std::min(account.waiting, q.unspent());
+  account.promised_until = now.mono + kTakingTime;
+  account.waiting -= account.promised;
+  if (account.waiting == 0) account.waiting_min = 0;
+  account.denied = minus(account.denied, account.promised);  // it will be counted as admitted
+  if (account.pool_low()) {
+    account.tell_used = true;
+    make_urgent(account);
+  }
 }
 
 // ---- refunds and resets -------------------------------------------------------------------------------------------------

@@ -43,11 +43,16 @@ struct Line {
 
   bool turned_away = false;  // asked in vain: is told when room comes back
   bool told_exhausted = false;
+  bool news = false;  // while room is being handed out: this line has to be told
   MonoTime nudged{};         // when it was last told that the pool is low
 
   uint64_t net_used() const { return minus(used, refunded); }
   uint64_t in_flight() const { return minus(granted, granted_heard); }
   uint64_t need() const { return minus(wanted, ceiling + in_flight()); }
+  // What its share goes by: the demand per second, and all that waits and has got nothing yet.
+  double demand() const {
+    return static_cast<double>(demand_milli) / 1000 + static_cast<double>(std::min(waiting, need()));
+  }
   uint64_t unspent() const { return minus(floor + granted + refunded, returned + used); }
 
   void take_newest(const Report& report, MonoTime now) {

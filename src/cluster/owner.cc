@@ -10,6 +10,9 @@ namespace tally {
 
 namespace {
 
+// After so many rounds of shares of what is left, nothing to speak of is.
+constexpr int kRoundsMax = 8;
+
 uint8_t level(uint64_t left, uint64_t of) {
   return of == 0 ? 0 : static_cast<uint8_t>(std::min<uint64_t>(255, left * 255 / of));
 }
@@ -184,14 +187,19 @@ void Owner::nudge_holders(Key& key, WindowBook& book, Now now) {
 
 void Owner::serve_turned_away(Key& key, WindowBook& book, Now now) {
   const bool exhausted = book.exhausted(now.wall);
-  for (Line& line : book.lines()) {
-    if (line.told_exhausted != exhausted && (line.told_exhausted || line.turned_away)) {
-      if (!exhausted) issue(key, book, line, now);
-      send_grant(key, book, line, 0, now);
-    } else if (line.turned_away && !exhausted && now.mono - line.heard <= around_.recent()) {
-      if (issue(key, book, line, now) > 0) send_grant(key, book, line, 0, now);
-    }
+  const auto waits = [&](const Line& line) {
+    return line.told_exhausted || (line.turned_away && now.mono - line.heard <= around_.recent());
+  };
+  for (Line& line : book.lines())
+    line.news = line.told_exhausted != exhausted && (line.told_exhausted || line.turned_away);
+  bool more = !exhausted;
+  for (int round = 0; more && round < kRoundsMax; ++round) {  // each takes its share of what is left, in turn
+    more = false;
+    for (Line& line : book.lines())
+      if (waits(line) && issue(key, book, line, now) > 0) line.news = more = true;
   }
+  for (Line& line : book.lines())
+    if (line.news) send_grant(key, book, line, 0, now);
 }
 
 // ---- marks -------------------------------------------------------------------------------------------------------
@@ -304,7 +312,7 @@ void Owner::tick(Now now) {
     if (!backed(key, now)) ++without_majority_;
     if (key.bucket)
       tick_bucket(key, now);
-    else
+    else if (key.terms.algorithm != Algorithm::token_bucket)
       tick_windows(key, now);
     key.active = now.mono - key.touched <= around_.recent();
     if (key.active) still.push_back(id);
@@ -363,6 +371,7 @@ void Owner::look_to_next_window(Key& key, WindowBook& book, Now now) {
 }
 
 void Owner::retire(Key& key, Now now) {
+  if (key.terms.algorithm == Algorithm::token_bucket) return;
   const int64_t running = window_at(around_.standing.clock(), key.terms.window);
   for (auto& book : key.books) {
     if (!book || book->window() >= running - 1) continue;
@@ -410,6 +419,7 @@ void Owner::on_reset(const WireId& id, uint64_t number, Now now) {
     for (auto& leased : key.bucket->lines()) send_bucket_grant(key, leased, 0, now);
     return;
   }
+  if (key.terms.algorithm == Algorithm::token_bucket) return;
   if (WindowBook* book = key.book(window_at(now.wall, key.terms.window)))
     for (Line& line : book->lines()) send_grant(key, *book, line, 0, now);
 }
@@ -512,6 +522,7 @@ std::optional<Owner::View> Owner::view(const WireId& id, Now now) const {
     view.outstanding = tokens(Duration(static_cast<int64_t>(std::min<uint64_t>(key.bucket->unreported(), INT64_MAX))));
     return view;
   }
+  if (key.terms.algorithm == Algorithm::token_bucket) return std::nullopt;
   const int64_t running = window_at(now.wall, key.terms.window);
   const auto& book = key.books[static_cast<size_t>(running & 3)];
   if (!book || book->window() != running) return std::nullopt;

@@ -122,7 +122,7 @@ WindowBook::Demand WindowBook::recent_demand(MonoTime now, Duration recent) cons
   for (const Line& line : lines_) {
     if (now - line.heard > recent || (line.demand_milli == 0 && line.waiting == 0)) continue;
     ++demand.lines;
-    demand.all += static_cast<double>(line.demand_milli) / 1000 + static_cast<double>(line.waiting);
+    demand.all += line.demand();
   }
   demand.lines = std::max<uint64_t>(1, demand.lines);
   return demand;
@@ -131,7 +131,7 @@ WindowBook::Demand WindowBook::recent_demand(MonoTime now, Duration recent) cons
 uint16_t WindowBook::demand_share(const Line& line, MonoTime now, Duration recent) const {
   const Demand demand = recent_demand(now, recent);
   if (demand.all <= 0) return 0;
-  const double own = static_cast<double>(line.demand_milli) / 1000 + static_cast<double>(line.waiting);
+  const double own = line.demand();
   return static_cast<uint16_t>(std::min(1.0, own / demand.all) * 65535);
 }
 
@@ -153,7 +153,7 @@ uint64_t WindowBook::issue(Line& line, Now now, Duration recent, bool far) {
     beyond = std::min(beyond, minus(hold, line.unspent()));
   }
   // Shares proportional to demand (Raghavan et al., SIGCOMM 2007: flow proportional share), at least one whole request.
-  const double own = static_cast<double>(line.demand_milli) / 1000 + static_cast<double>(line.waiting);
+  const double own = line.demand();
   const auto part = demand.all > 0 ? static_cast<uint64_t>(std::ceil(static_cast<double>(room) * own / demand.all)) : room;
   const uint64_t share = std::max({uint64_t{1}, line.waiting_min, part});
   uint64_t amount = std::min({waits + beyond, share, room});
@@ -192,8 +192,10 @@ std::optional<uint64_t> WindowBook::next_mark(WallTime now, double look_ahead_ra
   if (!needs_marks()) return std::nullopt;
   const uint64_t limit = terms_.limit;
   const uint64_t out = outstanding();
-  const bool begun = window_at(now, terms_.window) >= window_;
-  const uint64_t left = minus(begun ? allowance(now) : limit, out);
+  // A mark is a permission, not a grant: until the window has begun and its past is known it is raised as if nothing
+  // were carried over.
+  const bool known = window_at(now, terms_.window) >= window_ && previous_known();
+  const uint64_t left = minus(known ? allowance(now) : limit, out);
   const double part = std::min(kMarkShareMax, kMarkShare + look_ahead_ratio);
   const auto share = static_cast<uint64_t>(std::ceil(static_cast<double>(left) * part));
   const uint64_t wanted = std::min(left, unmet() + ahead + share);

@@ -155,6 +155,7 @@ class Fleet {
     uint32_t cost;
     Duration since;
     Done done;
+    bool noted = true;  // the cluster thread knows that it waits
   };
   struct KeyHashHash {
     size_t operator()(const KeyHash& h) const { return static_cast<size_t>(h.lo); }
@@ -200,8 +201,8 @@ class Fleet {
   void keep_horizon(Host& host, uint16_t rank);
 
   void ask(uint16_t rank, KeyState& state, uint32_t cost, Done done);
-  Verdict decide_behind(Host& host, uint16_t rank, const KeyState& state, uint32_t cost);
-  Verdict decide(Host& host, uint16_t rank, const KeyState& state, uint32_t cost);
+  Verdict decide_behind(Host& host, uint16_t rank, const KeyState& state, uint32_t cost, bool& noted);
+  Verdict decide(Host& host, uint16_t rank, const KeyState& state, uint32_t cost, bool noted = false);
   void finish(uint16_t rank, KeyState& state, uint32_t cost, Outcome outcome, Duration waited,
               const Done& done);
   void retry(Host& host, uint16_t rank, KeyHash hash);

@@ -64,7 +64,8 @@ void Fleet::ask(uint16_t rank, KeyState& state, uint32_t cost, Done done) {
   const KeyHash hash = hash_on(host, state);
   const auto waiting = host.parked.find(hash);
   const bool behind = waiting != host.parked.end() && !waiting->second.empty();
-  const Verdict verdict = behind ? decide_behind(host, rank, state, cost) : decide(host, rank, state, cost);
+  bool noted = true;
+  const Verdict verdict = behind ? decide_behind(host, rank, state, cost, noted) : decide(host, rank, state, cost);
   settle_soon(rank);
   if (verdict == Verdict::admitted) return finish(rank, state, cost, Outcome::admitted, Duration(0), done);
   if (verdict == Verdict::over_limit)
@@ -73,7 +74,7 @@ void Fleet::ask(uint16_t rank, KeyState& state, uint32_t cost, Done done) {
   const Duration wait = state.rule->wait;
   if (wait <= Duration(0)) return finish(rank, state, cost, Outcome::no_grant, Duration(0), done);
 
-  host.parked[hash].push_back({++parked_, &state, cost, now_, std::move(done)});
+  host.parked[hash].push_back({++parked_, &state, cost, now_, std::move(done), noted});
   ++state.by_rank[rank].waited;
   Event event;
   event.at = now_ + wait;
@@ -83,19 +84,20 @@ void Fleet::ask(uint16_t rank, KeyState& state, uint32_t cost, Done done) {
   event.number = parked_;
   event.hash = hash;
   push(std::move(event));
-  if (behind) retry(host, rank, hash);
+  if (!noted) retry(host, rank, hash);
 }
 
 // Nobody passes those that wait under the same key, as in the daemon's worker: where there is nothing for
 // this one either, the take only tells the cluster thread that one more waits; where there is something, it
 // is theirs.
-Verdict Fleet::decide_behind(Host& host, uint16_t rank, const KeyState& state, uint32_t cost) {
+Verdict Fleet::decide_behind(Host& host, uint16_t rank, const KeyState& state, uint32_t cost, bool& noted) {
   const Verdict peeked = host.limiter->peek(ask_of(host, state, cost), clock(rank)).verdict;
-  return peeked == Verdict::starved ? decide(host, rank, state, cost) : Verdict::starved;
+  noted = peeked == Verdict::starved;
+  return noted ? decide(host, rank, state, cost) : Verdict::starved;
 }
 
-Verdict Fleet::decide(Host& host, uint16_t rank, const KeyState& state, uint32_t cost) {
-  return host.limiter->take(ask_of(host, state, cost), clock(rank), host.notes.get()).verdict;
+Verdict Fleet::decide(Host& host, uint16_t rank, const KeyState& state, uint32_t cost, bool noted) {
+  return host.limiter->take(ask_of(host, state, cost), clock(rank), noted ? nullptr : host.notes.get()).verdict;
 }
 
 void Fleet::finish(uint16_t rank, KeyState& state, uint32_t cost, Outcome outcome, Duration waited,
@@ -122,7 +124,8 @@ void Fleet::retry(Host& host, uint16_t rank, KeyHash hash) {
       return;
     }
     Parked& first = it->second.front();
-    const Verdict verdict = decide(host, rank, *first.state, first.cost);
+    const Verdict verdict = decide(host, rank, *first.state, first.cost, first.noted);
+    first.noted = true;
     if (verdict == Verdict::starved) return;
     const Parked parked = std::move(first);
     it->second.pop_front();
