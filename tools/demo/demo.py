@@ -26,7 +26,7 @@ def arguments():
         epilog="Cases: 1 five doors, 2 five registers, 3 toll booths, 4 uneven, 5 disaster, 6 login and API, 7 owner killed, "
                "8 sync intervals. Also: small (limits of 10, 60 and 100 on ten nodes), quiet (keys under their floor).")
     parser.add_argument("--cases", default=None, help="for example 1,5,6 (default: 1 to 8)")
-    parser.add_argument("--repeat", type=int, default=0, metavar="N", help="repeat the cases 1, 5 and 6 N times on running fleets")
+    parser.add_argument("--repeat", type=int, default=0, metavar="N", help="repeat N times on running fleets (cases 1, 2, 4, 5, 6; default 1, 5 and 6)")
     parser.add_argument("--seed", type=int, default=None, help="decides keys and timings (default: drawn, and printed)")
     parser.add_argument("--build", default="build", help="where tallyd, tally_load and tally_relay were built")
     parsed = parser.parse_args()

@@ -31,11 +31,10 @@ class Tally:
                 f"   admitted of the {self.possible} possible, wait 0   {percents(self.now)}"]
 
 
-def bursts(world, group, fleet, rule_name, key, count, spread_s):
-    """`count` at each node, in groups of 1 to 20 at drawn moments; the whole at once where spread_s is 0."""
+def bursts(world, group, fleet, rule_name, key, counts, spread_s):
+    """`counts` at the nodes, in groups of 1 to 20 at drawn moments; the whole at once where spread_s is 0."""
     world.connect(fleet)
-    for node in fleet.nodes:
-        left = count
+    for node, left in zip(fleet.nodes, counts):
         while left:
             n = left if spread_s == 0 else min(left, world.random.randint(1, 20))
             world.load.shot(world.random.random() * spread_s, f"{group}/{node.name}", node.name, f"take {rule_name} {key}", n)
@@ -44,9 +43,11 @@ def bursts(world, group, fleet, rule_name, key, count, spread_s):
 
 # case: (nodes, windows that must not end meanwhile, longest spread, {rule: requests at each node})
 REPEATED = {
-    "1": (5, [MINUTE], 0.05, {"doors": 80}),
-    "5": (20, [MINUTE], 1.0, {"day": 1000}),
-    "6": (5, [MINUTE, QUARTER], 0.05, {"login": 8, "doors": 80}),
+    "1": (5, [MINUTE], 0.05, {"doors": [80] * 5}),
+    "2": (5, [MINUTE], 0.05, {"doors": [20] * 5, "tills": [20] * 5}),
+    "4": (10, [MINUTE], 0.5, {"day": [500, 500] + [0] * 8}),
+    "5": (20, [MINUTE], 1.0, {"day": [1000] * 20}),
+    "6": (5, [MINUTE, QUARTER], 0.05, {"login": [8] * 5, "doors": [80] * 5}),
 }
 
 
@@ -58,7 +59,7 @@ def repeat(world, cases, times):
         nodes, windows, spread_max, counts = REPEATED[case]
         fleet = world.fleet(nodes)
         world.report.title(case, f"{times} repetitions of case {case}, seed {world.seed}")
-        tallies = {name: Tally(name, nodes * count) for name, count in counts.items()}
+        tallies = {name: Tally(name, sum(each)) for name, each in counts.items()}
         for _ in range(times):
             repeat_once(world, fleet, windows, spread_max, counts, tallies)
         for each in tallies.values():
@@ -74,9 +75,9 @@ def repeat_once(world, fleet, windows, spread_max, counts, tallies):
     spread = world.random.choice([0, world.random.random() ** 2 * spread_max])
 
     def plan():
-        for name, count in counts.items():
-            bursts(world, f"{name}:wait", fleet, name, world.fresh_key(), count, spread)
-            bursts(world, f"{name}:now", fleet, f"{name}-now", world.fresh_key(), count, spread)
+        for name, each in counts.items():
+            bursts(world, f"{name}:wait", fleet, name, world.fresh_key(), each, spread)
+            bursts(world, f"{name}:now", fleet, f"{name}-now", world.fresh_key(), each, spread)
 
     _, outcome = world.in_one_window(spread + 1.5, windows, plan)
     for name, each in tallies.items():
