@@ -14,6 +14,7 @@ import sys
 import time
 import unittest
 
+sys.dont_write_bytecode = True  # the sources' folder stays as it is
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent / "clients"))
 from server import Plain, Replies, Server, encode  # noqa: E402
 

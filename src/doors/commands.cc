@@ -20,7 +20,7 @@ struct Range {
 };
 
 // An integer argument within bounds, or the refusal.
-bool read_number(Call& call, std::string_view text, Range range, int64_t& value) {
+bool read_number(Call& call, std::string_view text, const Range& range, int64_t& value) {
   const bool whole = parse_integer(text, value);
   if (whole && value >= range.low && value <= range.high) [[likely]]
     return true;

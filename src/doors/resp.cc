@@ -24,7 +24,7 @@ enum class Found : uint8_t { whole, part, wrong };
 
 // A length and its CR LF at `at`, which moves behind them. What it says depends only on the bytes up to the
 // first one that settles it, so input in pieces and input at once give the same.
-Found read_length(std::string_view input, size_t& at, int64_t& value) {
+Found read_any_length(std::string_view input, size_t& at, int64_t& value) {
   const char* p = input.data() + at;
   const char* const end = input.data() + input.size();
   const bool negative = p != end && *p == '-';
@@ -43,6 +43,24 @@ Found read_length(std::string_view input, size_t& at, int64_t& value) {
   value = negative ? -n : n;
   at = static_cast<size_t>(p + 2 - input.data());
   return Found::whole;
+}
+
+// The same; nearly all lengths have one digit or two, and are read without a loop.
+inline Found read_length(std::string_view input, size_t& at, int64_t& value) {
+  const char* const p = input.data() + at;
+  if (input.size() - at >= 4 && is_digit(p[0])) [[likely]] {
+    if (p[1] == '\r' && p[2] == '\n') {
+      value = p[0] - '0';
+      at += 3;
+      return Found::whole;
+    }
+    if (p[0] != '0' && is_digit(p[1]) && p[2] == '\r' && p[3] == '\n') {
+      value = (p[0] - '0') * 10 + (p[1] - '0');
+      at += 4;
+      return Found::whole;
+    }
+  }
+  return read_any_length(input, at, value);
 }
 
 int hex_digit(char c) {
@@ -284,12 +302,18 @@ void Writer::number(double value) {
 }
 
 bool parse_integer(std::string_view text, int64_t& out) {
-  if (text.empty() || text.size() > kIntegerBytesMax) return false;
-  const std::string_view digits = text.front() == '-' ? text.substr(1) : text;
-  if (digits.empty() || !is_digit(digits.front())) return false;
+  const bool negative = !text.empty() && text.front() == '-';
+  const std::string_view digits = text.substr(negative ? 1 : 0);
+  if (digits.empty() || digits.size() >= kIntegerBytesMax) return false;
   if (digits.front() == '0' && text.size() > 1) return false;
-  const auto [end, problem] = std::from_chars(text.data(), text.data() + text.size(), out);
-  return problem == std::errc{} && end == text.data() + text.size();
+  uint64_t n = 0;  // 19 digits always fit
+  for (const char c : digits) {
+    if (!is_digit(c)) return false;
+    n = n * 10 + static_cast<uint64_t>(c - '0');
+  }
+  if (n > uint64_t{INT64_MAX} + negative) return false;
+  out = static_cast<int64_t>(negative ? 0 - n : n);
+  return true;
 }
 
 }  // namespace tally::resp

@@ -20,7 +20,8 @@ import sys
 import termios
 import time
 
-from server import Plain, Server, ServerError, encode
+sys.dont_write_bytecode = True  # the sources' folder stays as it is
+from server import Plain, Server, ServerError, encode  # noqa: E402
 
 HERE = pathlib.Path(__file__).resolve().parent
 CLIENT_S = 60  # for one run of a client
