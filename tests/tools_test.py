@@ -1,0 +1,168 @@
+#!/usr/bin/env python3
+"""The tools around the daemon: the demonstration leaves nothing behind, its relay is invisible, the benchmark runs.
+
+Usage: tools_test.py BUILD_DIRECTORY [unittest arguments]. Waits for events (a line, a process's end), never for time.
+"""
+import io
+import json
+import os
+import pathlib
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import unittest
+from contextlib import redirect_stdout
+from unittest import mock
+
+sys.dont_write_bytecode = True
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tools" / "demo"))
+import demo  # noqa: E402
+import fleet  # noqa: E402
+import world  # noqa: E402
+
+BUILD = None
+PATIENCE_S = 120  # for a whole demonstration of one case, under a sanitizer
+
+
+def processes_of(folder):
+    """Those that have the folder's path in their command line."""
+    found = []
+    for entry in pathlib.Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and str(folder).encode() in (entry / "cmdline").read_bytes():
+                found.append(int(entry.name))
+        except OSError:
+            continue
+    return found
+
+
+class Demonstration(unittest.TestCase):
+    def setUp(self):
+        self.folder = tempfile.TemporaryDirectory(prefix="tools-test-", dir="/tmp")
+        self.addCleanup(self.folder.cleanup)
+
+    def start(self, *arguments):
+        process = subprocess.Popen(
+            [sys.executable, str(ROOT / "tools/demo/demo.py"), "--build", BUILD, "--seed", "1", *arguments],
+            env=os.environ | {"TMPDIR": self.folder.name}, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, text=True)
+        self.addCleanup(process.stdout.close)
+        self.addCleanup(process.wait)
+        self.addCleanup(process.kill)
+        return process
+
+    def start_and_end_with(self, number):
+        """Ends a demonstration by a signal while its fleet runs; returns it when all that it started is gone."""
+        process = self.start("--cases", "1")
+        for line in process.stdout:
+            if line.startswith("[5 tallyd processes"):
+                break
+        else:
+            self.fail("it ended before its fleet ran")
+        children = {pid: os.pidfd_open(pid) for pid in processes_of(self.folder.name)}
+        self.assertGreaterEqual(len(children), 7, "five daemons, Redis and a relay")
+        process.send_signal(number)
+        process.wait(PATIENCE_S)
+        for pid, descriptor in children.items():
+            ended, _, _ = select.select([descriptor], [], [], 20)
+            os.close(descriptor)
+            self.assertTrue(ended, f"process {pid} is still there")
+        self.assertEqual([], processes_of(self.folder.name))
+        return process
+
+    def test_when_it_is_killed_its_processes_die_with_it(self):
+        self.start_and_end_with(signal.SIGKILL)
+
+    def test_what_a_killed_one_left_on_disk_the_next_one_removes(self):
+        self.start_and_end_with(signal.SIGKILL)
+        left = list(pathlib.Path(self.folder.name).iterdir())
+        self.assertEqual(1, len(left))
+        fleet.sweep(pathlib.Path(self.folder.name))
+        self.assertEqual([], list(pathlib.Path(self.folder.name).iterdir()))
+
+    def test_asked_to_end_it_ends_all_and_removes_its_directory(self):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            with self.subTest(number):
+                self.start_and_end_with(number)
+                self.assertEqual([], list(pathlib.Path(self.folder.name).iterdir()))
+
+    def test_two_at_once_do_not_meet(self):
+        both = [self.start("--cases", "6"), self.start("--cases", "6")]
+        for process in both:
+            text, _ = process.communicate(timeout=PATIENCE_S)
+            self.assertEqual(0, process.returncode, text)
+            self.assertIn("kept    case 6: logins never above 5", text)
+        self.assertEqual([], processes_of(self.folder.name))
+
+    def test_a_broken_promise_makes_it_fail(self):
+        for kept, status in ((True, 0), (False, 1)):
+            with self.subTest(kept), redirect_stdout(io.StringIO()) as out, \
+                    mock.patch.object(sys, "argv", ["demo.py", "--build", BUILD, "--cases", "2"]), \
+                    mock.patch.dict(demo.IN_ORDER, {"2": lambda w: w.report.promise("no more than promised", kept)}):
+                self.assertEqual(status, demo.main())
+                self.assertIn("kept" if kept else "BROKEN", out.getvalue().splitlines()[-2])
+
+    def test_what_cannot_run_is_neither_kept_nor_broken(self):
+        with mock.patch.object(sys, "argv", ["demo.py", "--build", self.folder.name]), \
+                mock.patch.object(sys, "stderr", io.StringIO()) as said, redirect_stdout(io.StringIO()):
+            self.assertEqual(2, demo.main())
+            self.assertIn("is not there", said.getvalue())
+
+    def test_bounds_are_whole_numbers_rounded_down(self):
+        for limit, overcount, bound in ((100, "5%", 105), (50, "5%", 52), (5, 0, 5), (1000, "5%", 1050), (1, "5%", 1)):
+            self.assertEqual(bound, world.bound_of(limit, overcount))
+
+
+class Relay(unittest.TestCase):
+    def test_a_datagram_arrives_as_if_its_sender_had_sent_it(self):
+        sockets = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(4)]
+        for each in sockets:
+            self.addCleanup(each.close)
+            each.bind(("127.0.0.1", 0))
+            each.settimeout(20)
+        addresses = [each.getsockname() for each in sockets]
+        nodes, entries = sockets[:2], addresses[2:]
+        for each in sockets[2:]:
+            each.close()
+        pairs = [f"127.0.0.1:{entries[i][1]}=127.0.0.1:{addresses[i][1]}" for i in (0, 1)]
+        with subprocess.Popen([f"{BUILD}/tally_relay", "udp", "1000", *pairs], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                              text=True) as relay:
+            self.assertEqual("ready\n", relay.stdout.readline())
+            for sender, receiver in ((0, 1), (1, 0), (0, 0)):
+                nodes[sender].sendto(b"%d" % sender, entries[receiver])
+                self.assertEqual((b"%d" % sender, entries[sender]), nodes[receiver].recvfrom(100))
+            stranger = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            self.addCleanup(stranger.close)
+            stranger.sendto(b"forged", entries[0])
+            nodes[1].sendto(b"after", entries[0])
+            self.assertEqual(b"after", nodes[0].recv(100))
+            relay.stdin.write("\n")
+            relay.stdin.flush()
+            self.assertEqual("4 8 1\n", relay.stdout.readline())
+            relay.stdin.close()
+            self.assertEqual(0, relay.wait(20))
+
+
+class Bench(unittest.TestCase):
+    @unittest.skipUnless(os.environ.get("TALLY_BENCH_BUILT") == "1", "built without the benchmarks")
+    def test_the_benchmark_measures_every_server_and_writes_its_figures(self):
+        with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+            out = pathlib.Path(folder) / "figures.json"
+            done = subprocess.run([sys.executable, str(ROOT / "tools/bench/bench.py"), "--build", BUILD, "--rounds", "1",
+                                   "--seconds", "0.05", "--keys", "1000", "--connections", "5", "--out", str(out)],
+                                  capture_output=True, text=True, timeout=PATIENCE_S, env=os.environ | {"TMPDIR": folder},
+                                  check=False)
+            self.assertEqual(0, done.returncode, done.stdout + done.stderr)
+            rows = json.loads(out.read_text())["summary"]
+            self.assertEqual(9, len(rows))
+            self.assertTrue(all(row["median_per_second"] > 0 for row in rows), rows)
+            self.assertEqual([], processes_of(folder))
+
+
+if __name__ == "__main__":
+    BUILD = str(pathlib.Path(sys.argv[1]).resolve())
+    unittest.main(argv=[sys.argv[0], *sys.argv[2:]], verbosity=2)
