@@ -5,6 +5,7 @@ Malformed commands of every sort, halves of commands, one byte at a time, 100,00
 the middle of replies: the daemon gives the error that it promises, closes what it must and nothing else, goes on, and loses no
 count. TALLY_SEED replays the random part; TALLY_TEST_SCALE (percent) makes it shorter.
 """
+import errno
 import os
 import pathlib
 import random
@@ -27,15 +28,19 @@ PING = encode("PING")
 PONG = b"+PONG\r\n"
 
 
-def exchange(server, data, pieces=None):
+def exchange(server, data, pieces=None, tcp=False):
     """Sends `data` (in pieces of so many bytes), says that no more comes, returns all that came back."""
-    with server.connect(WAIT_S) as connection:
+    with server.connect(WAIT_S, tcp) as connection:
+        if tcp:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
             for at in range(0, len(data), pieces or max(len(data), 1)):
                 connection.sendall(data[at:at + (pieces or len(data))])
             connection.shutdown(socket.SHUT_WR)
-        except (BrokenPipeError, ConnectionResetError):
-            pass  # it has closed already; what it said is still there
+        except OSError as error:
+            if error.errno not in (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN):
+                raise
+            # It has closed already; what it said is still there.
         return read_all(connection)
 
 
@@ -161,6 +166,12 @@ class BadInput(unittest.TestCase):
             if len(data) < 100:
                 with self.subTest(data):
                     self.assertEqual(PONG + protocol_error(text), exchange(self.server, PING + data, pieces=1))
+
+    def test_each_malformed_command_gets_the_same_over_tcp(self):
+        for data, text in MALFORMED:
+            if len(data) < 100:
+                with self.subTest(data):
+                    self.assertEqual(PONG + protocol_error(text), exchange(self.server, PING + data, pieces=3, tcp=True))
 
     def test_a_wrong_command_gets_its_error_and_the_connection_goes_on(self):
         for data, reply in WRONG:

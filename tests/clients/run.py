@@ -65,7 +65,8 @@ def redis_cli(server, _):
     check_taken(taken)
 
     # Mass insertion: 150 commands written without waiting for a reply.
-    pipe = run(cli + ["--pipe"], encode("CL.THROTTLE", "cli-pipe", *THROTTLE) * 150)
+    tcp = [cli[0], "-h", "127.0.0.1", "-p", str(server.port)]
+    pipe = run(tcp + ["--pipe"], encode("CL.THROTTLE", "cli-pipe", *THROTTLE) * 150)
     expect("the end of --pipe", pipe.strip().splitlines()[-1], "errors: 0, replies: 150")
     expect("the key after --pipe", run(cli + ["CL.THROTTLE", "cli-pipe", *THROTTLE, "0"]).split()[:3], ["0", "100", "0"])
 
@@ -79,7 +80,7 @@ def redis_cli(server, _):
     rules = run(cli + ["-3", "--json", "TALLY.RULES"])
     expect("TALLY.RULES as JSON", '"login":{"algorithm":"fixed_window","limit":100,' in rules.replace(" ", ""), True)
     redis_cli_by_hand(cli)
-    return "150 + 150 by stdin, 150 by --pipe, RESP3 as JSON, by hand with help and hints"
+    return "150 + 150 by stdin, 150 by --pipe over TCP, RESP3 as JSON, by hand with help and hints"
 
 
 def redis_cli_by_hand(cli):
@@ -145,13 +146,15 @@ def check_taken(replies):
 
 def redis_benchmark(server, _):
     # One more in 5 minutes: none comes back while this runs.
-    benchmark = [program("redis-benchmark", "redis-tools"), "-s", server.socket, "-q"]
+    program_path = program("redis-benchmark", "redis-tools")
+    benchmark = [program_path, "-s", server.socket, "-q"]
+    tcp = [program_path, "-h", "127.0.0.1", "-p", str(server.port), "-q"]
     calls, limit = 20_000, 100_000
     out = run(benchmark + ["-c", "20", "-P", "16", "-n", str(calls), "CL.THROTTLE", "bench", str(limit - 1), "1", "300"])
     rate = re.findall(r"([0-9.]+) requests per second", out)
     if len(rate) != 1:
         raise ClientError(f"redis-benchmark gave no rate:\n{out}")
-    run(benchmark + ["-c", "20", "-P", "16", "-n", str(calls), "TALLY.TAKE", "big", "bench"])
+    run(tcp + ["-c", "20", "-P", "16", "-n", str(calls), "TALLY.TAKE", "big", "bench"])
     plain = Plain(server)
     expect("what CL.THROTTLE has left", plain.ask("CL.THROTTLE", "bench", limit - 1, 1, 300, 0)[:3],
            [0, limit, limit - calls])
@@ -160,7 +163,7 @@ def redis_benchmark(server, _):
     out = run(benchmark + ["-c", "4", "-P", "4", "-n", "400", "-t", "ping"])
     expect("PING inline and not", [name in out for name in ("PING_INLINE", "PING_MBULK")], [True, True])
     run(benchmark + ["-c", "4", "-P", "4", "-n", "400", "--threads", "2", "-3", "PING"])
-    return f"2 x {calls} in pipelines of 16, every one counted; inline, threads and RESP3"
+    return f"2 x {calls} in pipelines of 16, every one counted, one run over TCP; inline, threads and RESP3"
 
 
 # --- clients that are programs of their own ---

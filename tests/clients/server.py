@@ -1,4 +1,5 @@
-"""A tallyd for a test: started on a Unix socket in a folder of its own, waited for, ended by its pid.
+"""A tallyd for a test: started on a Unix socket in a folder of its own and on a free port of the loopback, waited for, ended
+by its pid.
 
 What it checks for everybody who uses it: that the daemon said it was ready, lived as long as the test, and left with 0.
 """
@@ -6,6 +7,7 @@ import ctypes
 import json
 import os
 import pathlib
+import re
 import signal
 import socket
 import subprocess
@@ -52,7 +54,7 @@ class Server:
         self.socket = str(folder / "t.sock")
         self.log = folder / "log"
         self.config.setdefault("node", {"name": "test", "state_dir": str(folder)})
-        self.config.setdefault("listen", {"resp": ["unix:" + self.socket], "http": []})
+        self.config.setdefault("listen", {"resp": ["unix:" + self.socket, "127.0.0.1:0"], "http": []})
         self.config.setdefault("workers", 2)
         self.config.setdefault("table", {"keys": 65536})
         (folder / "tallyd.json").write_text(json.dumps(self.config))
@@ -103,10 +105,17 @@ class Server:
             self._end()
             self._folder.cleanup()
 
-    def connect(self, timeout_s=30):
-        connection = socket.socket(socket.AF_UNIX)
+    @property
+    def port(self):
+        found = re.search(r"serving RESP address=127\.0\.0\.1:(\d+)", self.text())
+        if found is None:
+            raise ServerError(f"the log does not tell the port:\n{self.text()}")
+        return int(found[1])
+
+    def connect(self, timeout_s=30, tcp=False):
+        connection = socket.socket(socket.AF_INET if tcp else socket.AF_UNIX)
         connection.settimeout(timeout_s)
-        connection.connect(self.socket)
+        connection.connect(("127.0.0.1", self.port) if tcp else self.socket)
         return connection
 
 
