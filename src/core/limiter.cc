@@ -40,40 +40,74 @@ Answer Limiter::peek(const Ask& ask, Now now) const {
   if (fleet_) return peek_fleet(ask, now);
   for (;;) {
     const Held held = slots_.find(ask.hash);
-    // What it would begin with; copied into words, so that one function reads both.
-    const Beginning begin = held ? Beginning{} : slots_.beginning(ask.hash, newcomer(ask, now));
-    const Word fresh[2] = {begin.count[0], begin.count[1]};
-    const Word* counts = held ? held.slot->count : fresh;
     Answer answer;
     if (ask.limit->algorithm == Algorithm::token_bucket) {
-      MonoTime tat = arrival_of(counts[0].load());
+      MonoTime tat = held ? arrival_of(held.slot->count[0].load()) : slots_.sketch().arrival(ask.hash.hi);
       answer = decide_bucket(*ask.limit, tat, ask.cost, now.mono);
     } else {
-      answer = decide_alone(ask, view(counts, *ask.limit, now.wall), now.wall);
+      answer = decide_alone(ask, view(held, ask, now.wall), now.wall);
     }
     if (!held || held.still()) return answer;
   }
 }
 
-// The window in use is read before the one before it, so that the latter is final (see holds_still). A cell
-// that is ahead of this worker's clock was written by a faster one: the decision is made in that window, as
-// if the clock had already reached it, and every window number keeps its bound. In a fleet only the cell in
-// use says so: the other may have been begun ahead of time, by a return.
-Limiter::WindowView Limiter::view(const Word* counts, const Limit& limit, WallTime now) const {
+// The window to decide in and what was counted there; of a slot, or of a key that has none.
+//
+// A cell that is ahead of this worker's clock was written by a faster one: the decision is made in that
+// window, as if the clock had already reached it, and every window number keeps its bound. In a fleet only
+// the cell in use says so: the other may have been begun ahead of time, by a return. The cell in use is read
+// before the one before it, so that the latter is final (see holds_still).
+Limiter::WindowView Limiter::view(const Held& held, const Ask& ask, WallTime now) const {
   WindowView v;
-  for (v.window = window_at(now, limit.window);;) {
+  v.window = window_at(now, ask.limit->window);
+  for (;;) {
     const auto tag = static_cast<uint32_t>(v.window);
-    v.word = counts[tag & 1].load();
-    v.previous_word = counts[(tag & 1) ^ 1].load();
+    const uint32_t parity = tag & 1, before = parity ^ 1;
+    v.word = held ? held.slot->count[parity].load() : fresh_count(parity, v.window);
+    v.previous_word = held ? held.slot->count[before].load() : fresh_count(before, v.window);
     const Cell cell = Cell::of(v.word), other = Cell::of(v.previous_word);
-    uint32_t further = ahead(cell.tag, tag);
-    if (!fleet_) further = std::max(further, ahead(other.tag, tag));
+    uint32_t further = ahead(cell.tag, parity, tag);
+    if (!fleet_) further = std::max(further, ahead(other.tag, before, tag));
     v.window += further;
     if (further != 0) continue;
-    v.count = cell.tag == tag ? cell.value : 0;
+    v.first = cell.tag != tag;
+    v.count = v.first ? 0 : cell.value;
+    v.previous_known = other.tag == tag - 1 || fleet_ || ask.limit->algorithm != Algorithm::sliding_window;
     v.previous = other.tag == tag - 1 ? other.value : 0;
-    return v;
+    if (!slots_.sketch().forgets() || (!v.first && v.previous_known)) {
+      v.previous_known = true;
+      return v;
+    }
+    if (look_up(v, ask, now)) return v;
   }
+}
+
+// The first count of a window: an earlier life of the key may have been counted there. False where that could
+// have been forgotten: by a clock that was seen evicting, the window is over. Then the decision is made in
+// that clock's window.
+bool Limiter::look_up(WindowView& v, const Ask& ask, WallTime now) const {
+  const Sketch& sketch = slots_.sketch();
+  const uint32_t most = fleet_ ? ask.limit->floor : kLimitMax;
+  const auto tag = static_cast<uint32_t>(v.window);
+  if (v.first) v.count = std::min(sketch.count(ask.hash.hi, tag), most);
+  if (!v.previous_known) v.previous = std::min(sketch.count(ask.hash.hi, tag - 1), most);
+  const int64_t newest = window_at(std::max(now, sketch.newest_wall()), ask.limit->window);
+  if (newest <= v.window) return true;
+  v.window = newest;
+  return false;
+}
+
+// Writes down what the first count of a window begins with; the caller looks again. An exchange that was
+// prepared for another key could begin this key's window without its past: hence the pin.
+void Limiter::begin_window(const Held& held, const Ask& ask, WindowView& v) {
+  if (!slots_.pin(held)) return;
+  const auto tag = static_cast<uint32_t>(v.window);
+  Word* count = held.slot->count;
+  slots_.keep_until(held, last_tick(*ask.limit, v.window));
+  if (!v.previous_known)
+    count[(tag & 1) ^ 1].compare_exchange_strong(v.previous_word, Cell{tag - 1, v.previous}.word());
+  if (v.first) count[tag & 1].compare_exchange_strong(v.word, Cell{tag, v.count}.word());
+  slots_.unpin(held);
 }
 
 Answer Limiter::decide_alone(const Ask& ask, const WindowView& v, WallTime now) const {
@@ -93,7 +127,8 @@ bool Limiter::holds_still(const Ask& ask, const WindowView& v, const Held& held,
       WindowView later = v;
       const Cell other = Cell::of(word);
       later.previous = other.tag == tag - 1 ? other.value : 0;
-      if (ahead(other.tag, tag) != 0 || decide_alone(ask, later, now.wall).verdict != Verdict::admitted)
+      if (ahead(other.tag, (tag & 1) ^ 1, tag) != 0 ||
+          decide_alone(ask, later, now.wall).verdict != Verdict::admitted)
         return false;
     }
   }
@@ -105,14 +140,17 @@ Answer Limiter::take_window(const Ask& ask, Now now) {
   for (;;) {
     const Held held = slots_.find_or_insert(ask.hash, newcomer(ask, now));
     if (!held) return crowded_out(limit, Verdict::over_limit);
-    WindowView v = view(held.slot->count, limit, now.wall);
+    WindowView v = view(held, ask, now.wall);
+    const auto tag = static_cast<uint32_t>(v.window);
     const Answer answer = decide_alone(ask, v, now.wall);
     if (answer.verdict != Verdict::admitted) {
       if (held.still()) return answer;
       continue;
     }
-    const auto tag = static_cast<uint32_t>(v.window);
-    if (Cell::of(v.word).tag != tag) slots_.keep_until(held, last_tick(limit, v.window));
+    if (v.first || !v.previous_known) {
+      begin_window(held, ask, v);
+      continue;
+    }
     const uint64_t next = Cell{tag, v.count + ask.cost}.word();
     if (held.slot->count[tag & 1].compare_exchange_strong(v.word, next) && holds_still(ask, v, held, now))
       return answer;
@@ -145,9 +183,13 @@ uint32_t Limiter::give_back(const Ask& ask, uint32_t n, const Held& held, Now no
     const MonoTime tat = std::max(arrival_of(word) - limit.emission * static_cast<int64_t>(given), now.mono);
     settled = given == 0 || slot.count[0].compare_exchange_strong(word, arrival_word(tat));
   } else {
-    WindowView v = view(slot.count, limit, now.wall);
+    WindowView v = view(held, ask, now.wall);
     const auto tag = static_cast<uint32_t>(v.window);
     given = std::min(n, v.count);
+    if (given != 0 && v.first) {
+      begin_window(held, ask, v);
+      return 0;
+    }
     settled =
         given == 0 || slot.count[tag & 1].compare_exchange_strong(v.word, Cell{tag, v.count - given}.word());
   }

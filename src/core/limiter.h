@@ -40,7 +40,7 @@ struct Answer {
   uint32_t remaining = 0;  // interface: max(ceiling - count, limit - used_fleet as known), within [0, limit]
   Duration retry_after{-1};  // -1: admitted, or never (cost above the limit); starved, isolated: 0, the
                              // caller knows the sync interval
-  Duration reset_after{0};  // until all of the limit is there again if nothing more comes
+  Duration reset_after{0};   // until all of the limit is there again if nothing more comes
   // Leased tokens were spent: read the clock again before the answer is sent, and if it is not before this,
   // it is a denial (a process may have been stopped in between).
   MonoTime lease_end = MonoTime::max();
@@ -77,8 +77,8 @@ class Limiter {
   }
   void prefetch(KeyHash hash) const { slots_.prefetch(hash); }
 
-  // `notes` is required in a fleet, ignored alone. Starved asks are noted each time, uses once until looked
-  // at.
+  // In a fleet starved asks are noted each time, uses once until looked at. `notes` is nullptr alone, and for
+  // the retry of an ask that was noted when it first found too little.
   Answer take(const Ask& ask, Now now, NoteRing* notes);
   // The answer that take would give now; writes nothing. With ask.cost 0: the state of the key.
   Answer peek(const Ask& ask, Now now) const;
@@ -103,17 +103,21 @@ class Limiter {
   }  // a full ring: noted again at the key's next use
 
  private:
-  // What a decision of a window is made from, as read from the slot.
+  // What a decision of a window is made from.
   struct WindowView {
     int64_t window = 0;
     uint64_t word = 0;           // of the cell in use
     uint64_t previous_word = 0;  // of the other
     uint32_t count = 0;
     uint32_t previous = 0;
+    bool first = false;          // the key's first count of this window in this life
+    bool previous_known = true;  // false: alone, sliding, and `previous` is the sketch's
   };
 
-  Newcomer newcomer(const Ask& ask, Now now) const { return {ask.limit, now, fleet_}; }
-  WindowView view(const Word* counts, const Limit& limit, WallTime now) const;
+  Newcomer newcomer(const Ask& ask, Now now) const { return {ask.limit, now}; }
+  WindowView view(const Held& held, const Ask& ask, WallTime now) const;
+  bool look_up(WindowView& view, const Ask& ask, WallTime now) const;
+  void begin_window(const Held& held, const Ask& ask, WindowView& view);
   Answer decide_alone(const Ask& ask, const WindowView& view, WallTime now) const;
   bool holds_still(const Ask& ask, const WindowView& view, const Held& held, Now now) const;
   Answer take_window(const Ask& ask, Now now);

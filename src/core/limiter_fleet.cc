@@ -20,7 +20,7 @@ Answer Limiter::spend_window(const Ask& ask, Now now, NoteRing* notes) {
     const Held held = slots_.find_or_insert(ask.hash, newcomer(ask, now));
     if (!held) return crowded_out(limit, Verdict::starved);
     Slot& slot = *held.slot;
-    WindowView v = view(slot.count, limit, now.wall);
+    WindowView v = view(held, ask, now.wall);
     Answer answer = decide_spend(limit, window_state(slot, v, limit), slots_.knowledge(held), ask.cost, now);
     if (answer.verdict != Verdict::admitted) {
       if (!held.still()) continue;
@@ -28,7 +28,10 @@ Answer Limiter::spend_window(const Ask& ask, Now now, NoteRing* notes) {
       return answer;
     }
     const auto tag = static_cast<uint32_t>(v.window);
-    if (Cell::of(v.word).tag != tag) slots_.keep_until(held, last_tick(limit, v.window));
+    if (v.first) {
+      begin_window(held, ask, v);
+      continue;
+    }
     const uint32_t count = v.count + ask.cost;
     if (!slot.count[tag & 1].compare_exchange_strong(v.word, Cell{tag, count}.word()) || !held.still())
       continue;
@@ -87,17 +90,16 @@ Answer Limiter::peek_fleet(const Ask& ask, Now now) const {
   const Limit& limit = *ask.limit;
   for (;;) {
     const Held held = slots_.find(ask.hash);
-    const Beginning begin = held ? Beginning{} : slots_.beginning(ask.hash, newcomer(ask, now));
     const Knowledge knowledge = held ? slots_.knowledge(held) : Knowledge{};
-    const Word fresh[2] = {begin.count[0], begin.count[1]};
     Answer answer;
     if (limit.algorithm == Algorithm::token_bucket) {
       const LeaseView lease = held ? lease_of(*held.slot, now.mono) : LeaseView{};
-      const BucketState state{lease.left, lease.end,
-                              floor_tat(held ? held.slot->count[0].load() : begin.count[0], limit)};
+      const uint64_t word =
+          held ? held.slot->count[0].load() : arrival_word(slots_.sketch().arrival(ask.hash.hi));
+      const BucketState state{lease.left, lease.end, floor_tat(word, limit)};
       answer = decide_spend(limit, state, knowledge, ask.cost, now).answer;
     } else {
-      const WindowView v = view(held ? held.slot->count : fresh, limit, now.wall);
+      const WindowView v = view(held, ask, now.wall);
       const WindowState state = held ? window_state(*held.slot, v, limit)
                                      : WindowState{v.window, v.previous, v.count, floor_in(limit, v.window)};
       answer = decide_spend(limit, state, knowledge, ask.cost, now);
@@ -121,9 +123,9 @@ bool Limiter::note_use(const Ask& ask, const Held& held, uint64_t count, NoteRin
 }
 
 bool Limiter::push(const Ask& ask, const Held& held, Note::Kind kind, NoteRing* notes) {
+  if (notes == nullptr) return false;  // a retry: noted before
   const WireId id = wire_id(ask.key, ask.rule->id_key);
-  if (notes != nullptr && notes->push({kind, ask.rule->id, ask.cost, held.ref(), ask.hash, id, *ask.limit}))
-    return true;
+  if (notes->push({kind, ask.rule->id, ask.cost, held.ref(), ask.hash, id, *ask.limit})) return true;
   notes_dropped_.fetch_add(1, std::memory_order_relaxed);  // a figure for people
   return false;
 }

@@ -96,7 +96,8 @@ const Rule* RuleSet::find(std::string_view name) const {
 }
 
 const Rule* RuleSet::by_seed(uint32_t seed) const {
-  const auto it = std::find_if(rules_.begin(), rules_.end(), [&](const Rule& r) { return static_cast<uint32_t>(r.seed) == seed; });
+  const auto it = std::find_if(rules_.begin(), rules_.end(),
+                               [&](const Rule& r) { return static_cast<uint32_t>(r.seed) == seed; });
   return it != rules_.end() ? &*it : nullptr;
 }
 

@@ -233,89 +233,67 @@ Held SlotTable::reserve_by_eviction(Homes homes, KeyHash hash, Now now) {
   return {};
 }
 
-// An idle slot; else one that is already dying (its evictor sleeps); else the one with the least count, those
-// that the cluster thread knows last.
+// An idle slot, in the bucket that has more of them (two choices keep the living evenly spread); else one
+// that is already dying (its evictor sleeps); else the one with the least count, those that the cluster
+// thread knows last.
 Held SlotTable::least_wanted(Homes homes, Now now) const {
-  Held best;
-  uint64_t least = UINT64_MAX;
-  for (const size_t bucket : {homes.a, homes.b}) {
+  struct {
+    Held held;
+    uint64_t weight = UINT64_MAX;
+    size_t idle = 0;
+  } best[2];
+  const size_t buckets[2] = {homes.a, homes.b};
+  for (size_t i = 0; i < 2; ++i) {
     for (size_t way = 0; way < kWays; ++way) {
-      const size_t index = bucket * kWays + way;
+      const size_t index = buckets[i] * kWays + way;
       Slot& slot = slots_[index];
-      const uint64_t key = slot.key.load();
-      const uint64_t state = key & kStateBits;
+      const uint64_t key = slot.key.load(), state = key & kStateBits;
       if ((state != kLive && state != kDying) || pins_of(slot.life.load()) != 0) continue;
       const uint64_t weight = state == kDying ? kWeightDying : weight_of(slot, now);
-      if (best && weight >= least) continue;
-      best = {&slot, key, static_cast<uint32_t>(index)};
-      least = weight;
+      best[i].idle += weight == kWeightIdle;
+      if (best[i].held && weight >= best[i].weight) continue;
+      best[i].held = {&slot, key, static_cast<uint32_t>(index)};
+      best[i].weight = weight;
     }
   }
-  return best;
+  const bool second =
+      best[1].idle != best[0].idle ? best[1].idle > best[0].idle : best[1].weight < best[0].weight;
+  return best[second ? 1 : 0].held;
 }
 
 // Requires that the slot is dying. True where there was nothing to remember. More than one thread may do this
-// for one life; what is added twice only denies more.
+// for one life.
 bool SlotTable::drain(const Held& dying, Now now) {
   sketch_->saw(now);
   const Slot& slot = *dying.slot;
   const uint64_t life = slot.life.load(), hash = slot.hash.load();
   if (is_idle(slot, life, now)) return true;
   if (is_bucket(life)) {
-    sketch_->add_arrival(hash, arrival_of(slot.count[0].load()));
+    sketch_->raise_arrival(hash, arrival_of(slot.count[0].load()));
     return false;
   }
   for (const Word& word : slot.count) {
     const Cell cell = Cell::of(word.load());
-    if (cell.value != 0) sketch_->add_count(hash, cell.tag, cell.value, expiry_tick(life, now.wall));
+    if (cell.value != 0) sketch_->raise_count(hash, cell.tag, cell.value, expiry_tick(life, now.wall));
   }
   return false;
-}
-
-Beginning SlotTable::beginning(KeyHash hash, const Newcomer& newcomer) const {
-  const Limit& limit = *newcomer.limit;
-  Beginning begin;
-  if (limit.algorithm == Algorithm::token_bucket) {
-    begin.count[0] = arrival_word(sketch_->arrival(hash.hi));
-    return begin;
-  }
-  const bool carries = !newcomer.fleet && limit.algorithm == Algorithm::sliding_window;
-  const uint64_t most = newcomer.fleet ? limit.floor : kLimitMax;
-  const int64_t own = window_at(newcomer.now.wall, limit.window);
-  const auto newest = [&] {
-    return window_at(std::max(newcomer.now.wall, sketch_->newest_wall()), limit.window);
-  };
-  const auto estimate = [&](int64_t window) {
-    return static_cast<uint32_t>(std::min(sketch_->count(hash.hi, static_cast<uint32_t>(window)), most));
-  };
-  // Where a faster clock has already forgotten what ended before it, the key begins in that clock's window.
-  for (int64_t w = newest();;) {
-    const uint32_t now_count = estimate(w);
-    const uint32_t before = carries ? estimate(w - 1) : w > own ? kLimitMax : 0;
-    begin.window = w;
-    begin.count[w & 1] = Cell{static_cast<uint32_t>(w), now_count}.word();
-    begin.count[(w - 1) & 1] = Cell{static_cast<uint32_t>(w - 1), before}.word();
-    const int64_t later = newest();
-    if (later <= w) return begin;
-    w = later;
-  }
 }
 
 // Only the owner of the reservation writes here. relaxed: the words are published with the key word, and
 // stale exchanges that hit them before are as harmless as those that come after.
 void SlotTable::fill(const Held& reserved, KeyHash hash, const Newcomer& newcomer) {
   constexpr auto kRelaxed = std::memory_order_relaxed;
-  const Beginning begin = beginning(hash, newcomer);
   const Limit& limit = *newcomer.limit;
+  const bool bucket = limit.algorithm == Algorithm::token_bucket;
+  const int64_t window = bucket ? 0 : window_at(newcomer.now.wall, limit.window);
   const uint32_t generation = generation_of(reserved.key);
   Slot& slot = *reserved.slot;
   slot.hash.store(hash.hi, kRelaxed);
-  slot.count[0].store(begin.count[0], kRelaxed);
-  slot.count[1].store(begin.count[1], kRelaxed);
-  const bool bucket = limit.algorithm == Algorithm::token_bucket;
+  slot.count[0].store(bucket ? arrival_word(sketch_->arrival(hash.hi)) : fresh_count(0, window), kRelaxed);
+  slot.count[1].store(bucket ? LeaseCell{}.word() : fresh_count(1, window), kRelaxed);
   slot.ceiling[0].store(fresh_ceiling(bucket, 0, generation), kRelaxed);
   slot.ceiling[1].store(fresh_ceiling(bucket, 1, generation), kRelaxed);
-  slot.life.store(fresh_life(limit, begin.window, generation), kRelaxed);
+  slot.life.store(fresh_life(limit, window, generation), kRelaxed);
   slot.ask_at.store(UINT64_MAX, kRelaxed);
 }
 

@@ -52,7 +52,7 @@ struct alignas(64) Slot {
   Word hash;        // KeyHash::hi
   Word count[2];    // windows: (tag:32, count:32); buckets: TAT, (lease tag:8, count:56)
   Word ceiling[2];  // windows: (tag:32, ceiling:32); buckets: (lease tag:8, ceiling:56), end
-  Word life;  // low bits of the generation:18 | log2:6 | bucket, noted:2 | pins:4 | expiry:34; see slots.cc
+  Word life;  // low bits of the generation:16 | log2:6 | bucket, noted:2 | pins:6 | expiry:34; see slots.cc
   Word ask_at;
 };
 static_assert(sizeof(Slot) == 64 && alignof(Slot) == 64);
@@ -78,12 +78,18 @@ struct LeaseCell {
   constexpr uint64_t word() const { return uint64_t{tag} << 56 | static_cast<uint64_t>(amount); }
 };
 
-// By how many windows a cell is ahead of window `tag`; 0 where it is not. Windows are compared by signed
-// difference; a cell further ahead than any clock could explain is one that was left behind 2^32 windows ago.
+// By how many windows the cell of parity `parity` is ahead of window `tag`; 0 where it is not. Windows are
+// compared by signed difference; a cell further ahead than any clock could explain was left behind 2^32
+// windows ago. A tag of the wrong parity is no window's: the cell was not used yet.
 inline constexpr int32_t kAheadMax = 1 << 24;
-constexpr uint32_t ahead(uint32_t cell_tag, uint32_t tag) {
+constexpr uint32_t ahead(uint32_t cell_tag, uint32_t parity, uint32_t tag) {
   const auto d = static_cast<int32_t>(cell_tag - tag);
-  return d > 0 && d <= kAheadMax ? static_cast<uint32_t>(d) : 0;
+  return ((cell_tag ^ parity) & 1) == 0 && d > 0 && d <= kAheadMax ? static_cast<uint32_t>(d) : 0;
+}
+// The tag of a cell not used yet, in a slot that was taken in window `window`: that window's or the one
+// before.
+constexpr uint32_t unused_tag(uint32_t parity, uint32_t window) {
+  return window - ((window ^ parity ^ 1) & 1);
 }
 
 // A key's slot as it was found. That life is over once the slot's key word is another.
@@ -96,15 +102,10 @@ struct Held {
   SlotRef ref() const { return {index, static_cast<uint32_t>(key >> 32)}; }
 };
 
-// What a key that is not there yet would begin with.
+// What a key that is not there yet begins with.
 struct Newcomer {
   const Limit* limit = nullptr;
   Now now;
-  bool fleet = false;
-};
-struct Beginning {
-  uint64_t count[2] = {};
-  int64_t window = 0;  // windows: the number of the window it begins in
 };
 
 class SlotTable {
@@ -135,8 +136,11 @@ class SlotTable {
   bool raise_ceiling(SlotRef ref, uint32_t window, uint32_t ceiling);
   // A return is a take: raises the count by compare-and-swap so that at most `leave` stays unspent under
   // `ceiling`, and returns by how much it was raised (0: nothing to take, or stale). Requires the ceiling in
-  // force.
-  uint32_t take_back(SlotRef ref, uint32_t window, uint32_t ceiling, uint32_t leave);
+  // force. Where the key has not been counted in the window yet, an earlier life may have been, and may be
+  // forgotten if the window is over by any worker's clock: so without `end`, the window's end, nothing is
+  // returned then once keys were evicted.
+  uint32_t take_back(SlotRef ref, uint32_t window, uint32_t ceiling, uint32_t leave,
+                     WallTime end = WallTime::min());
 
   // Buckets. Amounts in nanoseconds of emission.
   struct Lease {
@@ -183,12 +187,15 @@ class SlotTable {
   Held find(KeyHash hash) const;
   // The key's slot, which it is given where it has none. Empty only if others hold every place it could have.
   Held find_or_insert(KeyHash hash, const Newcomer& newcomer);
-  Beginning beginning(KeyHash hash, const Newcomer& newcomer) const;
+  const Sketch& sketch() const { return *sketch_; }
   // The slot will not be taken for idle before `tick`. To be called before a count for a later window is
   // written.
   void keep_until(const Held& held, int64_t tick);
+  // The same where the window's length is known by its logarithm only.
+  void keep_for(const Held& held, uint32_t window);
   Knowledge knowledge(const Held& held) const;
-  // While a slot is pinned it is given to no other key, so that a count may be lowered. False: the life is
+  // While a slot is pinned it is given to no other key. For what would do harm on another key: lowering a
+  // count, and the first count of a window, which begins with what this key had before. False: the life is
   // over, or too many have pinned it.
   bool pin(const Held& held);
   void unpin(const Held& held);

@@ -48,40 +48,46 @@ bool SlotTable::raise_ceiling(SlotRef ref, uint32_t window, uint32_t ceiling) {
   Word& word = held.slot->ceiling[window & 1];
   for (uint64_t was = word.load(); held.still();) {
     const Cell cell = Cell::of(was);
-    const bool same_parity = ((cell.tag ^ window) & 1) == 0;
-    if (same_parity && (ahead(cell.tag, window) != 0 || (cell.tag == window && cell.value >= ceiling)))
-      return true;
+    const bool later = ahead(cell.tag, window & 1, window) != 0;
+    if (later || (cell.tag == window && cell.value >= ceiling)) return true;
     if (word.compare_exchange_strong(was, Cell{window, ceiling}.word())) return held.still();
   }
   return false;
 }
 
-uint32_t SlotTable::take_back(SlotRef ref, uint32_t window, uint32_t ceiling, uint32_t leave) {
+uint32_t SlotTable::take_back(SlotRef ref, uint32_t window, uint32_t ceiling, uint32_t leave, WallTime end) {
   const Held held = hold(ref);
   if (!held || ceiling <= leave) return 0;
   const uint32_t target = ceiling - leave;
   Word& word = held.slot->count[window & 1];
   for (uint64_t was = word.load();;) {
     const Cell cell = Cell::of(was);
-    if (ahead(cell.tag, window) != 0) return 0;
-    const uint32_t count = cell.tag == window ? cell.value : 0;
-    if (count >= target) return 0;
-    if (cell.tag != window) {
-      // The window's length is known only as the next power of two, so the slot is kept somewhat longer than
-      // it must.
-      const uint64_t life = held.slot->life.load();
-      const Cell other = Cell::of(held.slot->count[(window ^ 1) & 1].load());
-      const uint32_t newest = ahead(other.tag, cell.tag) != 0 ? other.tag : cell.tag;
-      const auto windows = std::clamp<int64_t>(static_cast<int32_t>(window - newest), 1, kAheadMax);
-      const int64_t ticks = (int64_t{1} << std::max(log2_of(life) - kTickShift, 0)) + 1;
-      const int64_t most = int64_t{1} << (kExpiryWidth - 2);
-      const int64_t now_expiry = static_cast<int64_t>(life & kExpiryBits);
-      if (!held.still()) return 0;
-      keep_until(held, now_expiry + (windows > most / ticks ? most : windows * ticks));
+    if (ahead(cell.tag, window & 1, window) != 0) return 0;
+    if (cell.tag != window) {  // the first count of the window, as in Limiter::view and Limiter::begin_window
+      if (!pin(held)) return 0;
+      keep_for(held, window);
+      uint32_t count = sketch_->count(held.slot->hash.load(), window);
+      if (sketch_->forgets() && sketch_->newest_wall() >= end) count = std::max(count, target);
+      if (word.compare_exchange_strong(was, Cell{window, count}.word())) was = Cell{window, count}.word();
+      unpin(held);
+      continue;
     }
+    if (cell.value >= target) return 0;
     if (word.compare_exchange_strong(was, Cell{window, target}.word()))
-      return held.still() ? target - count : 0;
+      return held.still() ? target - cell.value : 0;
   }
+}
+
+// The expiry is the end of the latest window in the count cells, or later.
+void SlotTable::keep_for(const Held& held, uint32_t window) {
+  const uint64_t life = held.slot->life.load();
+  const uint32_t a = Cell::of(held.slot->count[0].load()).tag, b = Cell::of(held.slot->count[1].load()).tag;
+  const uint32_t latest = static_cast<int32_t>(a - b) > 0 ? a : b;
+  const int64_t ticks = (int64_t{1} << std::max(log2_of(life) - kTickShift, 0)) + 1;
+  const int64_t further =
+      std::clamp<int64_t>(static_cast<int32_t>(window - latest), 0, kWindowMax / kWindowMin);
+  const int64_t most = int64_t{1} << (kExpiryWidth - 2);
+  keep_until(held, static_cast<int64_t>(life & kExpiryBits) + std::min(further * ticks, most));
 }
 
 std::optional<SlotTable::Lease> SlotTable::lease(SlotRef ref) const {

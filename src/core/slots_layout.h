@@ -28,18 +28,18 @@ constexpr uint64_t next_life(uint64_t key, KeyHash hash) {
   return uint64_t{generation != 0 ? generation : 1} << 32 | hash_bits(hash) | kReserved;
 }
 
-// --- the life word: low bits of the generation:18 | log2:6 | bucket:1 | noted:1 | pins:4 | expiry:34
+// --- the life word: low bits of the generation:16 | log2:6 | bucket:1 | noted:1 | pins:6 | expiry:34
 // It is changed only by compare-and-swap, so the generation in it keeps what was meant for another life out.
 // expiry: the tick (slots_sketch.h) at which every window that was counted here is over, mod 2^34 (9 years).
 // log2: of the window, rounded up; of a bucket's emission, rounded down.
 inline constexpr int kExpiryWidth = 34;
 inline constexpr uint64_t kExpiryBits = (uint64_t{1} << kExpiryWidth) - 1;
 inline constexpr int kPinsAt = kExpiryWidth;
-inline constexpr uint64_t kOnePin = uint64_t{1} << kPinsAt, kPinsMax = 15;
-inline constexpr uint64_t kNoted = uint64_t{1} << 38;
-inline constexpr uint64_t kBucket = uint64_t{1} << 39;
-inline constexpr int kLog2At = 40;
-inline constexpr int kLifeAt = 46;
+inline constexpr uint64_t kOnePin = uint64_t{1} << kPinsAt, kPinsMax = 63;
+inline constexpr uint64_t kNoted = uint64_t{1} << 40;
+inline constexpr uint64_t kBucket = uint64_t{1} << 41;
+inline constexpr int kLog2At = 42;
+inline constexpr int kLifeAt = 48;
 
 constexpr bool same_life(uint64_t life, uint32_t generation) {
   return life >> kLifeAt == (uint64_t{generation} & (~uint64_t{0} >> kLifeAt));
@@ -71,9 +71,13 @@ constexpr uint64_t arrival_word(MonoTime t) { return static_cast<uint64_t>(nanos
 constexpr MonoTime arrival_of(uint64_t word) { return MonoTime(Duration(static_cast<int64_t>(word))); }
 
 // --- a fresh slot
-// Ceiling cells begin with what no other life has had there, so that an exchange that was prepared for the
-// key before can not raise this key's ceiling: a tag of the wrong parity with the generation; a lease 0 that
-// ended long ago.
+// Count cells are not used yet; in their tags is the window in which the slot was taken (unused_tag). Ceiling
+// cells begin with what no other life has had there, so that an exchange that was prepared for the key before
+// can not raise this key's ceiling: a tag of the wrong parity with the generation; a lease 0 that ended long
+// ago.
+constexpr uint64_t fresh_count(uint32_t cell, int64_t window) {
+  return Cell{unused_tag(cell, static_cast<uint32_t>(window)), 0}.word();
+}
 constexpr uint64_t fresh_ceiling(bool bucket, uint32_t cell, uint32_t generation) {
   if (!bucket) return Cell{1 - cell, generation}.word();
   return cell == 0 ? LeaseCell{0, generation}.word() : static_cast<uint64_t>(INT64_MIN) + generation;
@@ -109,7 +113,7 @@ inline uint64_t weight_of(const Slot& slot, Now now) {
     return kWeightLive + known + (static_cast<uint64_t>(ahead_ns) >> log2_of(life));
   }
   const Cell a = Cell::of(first), b = Cell::of(slot.count[1].load());
-  return kWeightLive + known + (ahead(a.tag, b.tag) != 0 ? a : b).value;
+  return kWeightLive + known + std::max(a.value, b.value);
 }
 
 }  // namespace tally

@@ -4,6 +4,7 @@
 #include <bit>
 
 #include "base/hash.h"
+#include "core/slots_layout.h"
 
 namespace tally {
 namespace {
@@ -53,41 +54,40 @@ WallTime Sketch::newest_wall() const { return WallTime(Duration(from_ordered(new
 MonoTime Sketch::newest_mono() const { return MonoTime(Duration(from_ordered(newest_mono_.load()))); }
 
 bool Sketch::over(uint64_t cell, int64_t now_tick) const {
-  return static_cast<int32_t>(unit_floor(now_tick) - static_cast<uint32_t>(cell >> 32)) >= 0;
+  return static_cast<int32_t>(unit_floor(now_tick) - Cell::of(cell).tag) >= 0;
 }
 
-void Sketch::add_count(uint64_t key, uint32_t window, uint32_t count, int64_t until_tick) {
+void Sketch::raise_count(uint64_t key, uint32_t window, uint32_t count, int64_t until_tick) {
   const int64_t now_tick = tick_floor(newest_wall());
   const uint32_t until = unit_ceil(until_tick);
-  for (size_t row = 0; row < kRows; ++row) {
-    Word& cell = count_cell(row, key, window);
-    uint64_t held = cell.load(), next;
-    do {
-      uint32_t later = until;
-      uint64_t sum = count;
-      if (held != 0 && !over(held, now_tick)) {
-        const auto other = static_cast<uint32_t>(held >> 32);
-        if (static_cast<int32_t>(other - until) > 0) later = other;
-        sum = std::min<uint64_t>(sum + static_cast<uint32_t>(held), UINT32_MAX);
-      }
-      next = uint64_t{later} << 32 | sum;
-    } while (!cell.compare_exchange_weak(held, next));
-  }
   if (counts_used_.load() == 0) counts_used_.store(1);
+  for (size_t row = 0; row < kRows; ++row) {
+    Word& word = count_cell(row, key, window);
+    uint64_t held = word.load(), next;
+    do {
+      Cell cell{until, count};
+      if (held != 0 && !over(held, now_tick)) {
+        const Cell there = Cell::of(held);
+        if (static_cast<int32_t>(there.tag - until) > 0) cell.tag = there.tag;
+        cell.value = std::max(cell.value, there.value);
+      }
+      next = cell.word();
+    } while (next != held && !word.compare_exchange_weak(held, next));
+  }
 }
 
-uint64_t Sketch::count(uint64_t key, uint32_t window) const {
+uint32_t Sketch::count(uint64_t key, uint32_t window) const {
   if (counts_used_.load() == 0) return 0;
   const int64_t now_tick = tick_floor(newest_wall());
-  uint64_t least = UINT32_MAX;
+  uint32_t least = UINT32_MAX;
   for (size_t row = 0; row < kRows; ++row) {
     const uint64_t held = count_cell(row, key, window).load();
-    least = std::min<uint64_t>(least, held == 0 || over(held, now_tick) ? 0 : static_cast<uint32_t>(held));
+    least = std::min(least, held == 0 || over(held, now_tick) ? 0 : Cell::of(held).value);
   }
   return least;
 }
 
-void Sketch::add_arrival(uint64_t key, MonoTime tat) {
+void Sketch::raise_arrival(uint64_t key, MonoTime tat) {
   for (size_t row = 0; row < kRows; ++row) raise(arrival_cell(row, key), ordered(nanos(tat)));
 }
 

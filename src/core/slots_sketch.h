@@ -4,8 +4,13 @@
 //
 // Thread rule: any thread. Fixed size, allocated by the slot table.
 //
-// Counts of all rules share one sketch; a cell carries the time at which all that was added to it is over,
-// and is begun anew after that. Times are ticks of the wall clock (2^24 ns, about 17 ms).
+// A key that comes back begins with what the sketch says of it, so its next drain says the whole again: cells
+// are raised to it, not added to. That is the conservative update of Estan and Varghese (2002); it is tighter
+// than sums, and may be done twice. (Sums of whole counts were tried: each life adds its beginning once more,
+// which explodes.)
+//
+// Counts of all rules share one sketch; a cell carries the time at which all that is in it is over, and is
+// begun anew after that. Times are ticks of the wall clock (2^24 ns, about 17 ms).
 #pragma once
 
 #include <cstddef>
@@ -28,18 +33,21 @@ class Sketch {
   // `words` zeroed, words_for(slots) of them, outliving the sketch.
   Sketch(Word* words, size_t slots);
 
-  // The clock by which evictions were decided; never runs backwards. Anything that ended before it may be
-  // forgotten.
+  // The newest clock by which an eviction was decided. What ended before it may be forgotten: nobody may
+  // begin a count in such a window.
   void saw(Now now);
   WallTime newest_wall() const;
   MonoTime newest_mono() const;
+  bool forgets() const {
+    return newest_wall_.load() != 0;
+  }  // nothing was ever evicted: there is nothing to look up
 
   // Requires that saw() was called before by this thread. `until_tick`: when the window is over.
-  void add_count(uint64_t key, uint32_t window, uint32_t count, int64_t until_tick);
-  // At least all that was added, if newest_wall() is not past the window's end after the call.
-  uint64_t count(uint64_t key, uint32_t window) const;
+  void raise_count(uint64_t key, uint32_t window, uint32_t count, int64_t until_tick);
+  // At least all that was counted, if newest_wall() is not past the window's end after the call.
+  uint32_t count(uint64_t key, uint32_t window) const;
 
-  void add_arrival(uint64_t key, MonoTime tat);
+  void raise_arrival(uint64_t key, MonoTime tat);
   MonoTime arrival(uint64_t key) const;  // not before newest_mono
 
  private:
@@ -52,7 +60,7 @@ class Sketch {
   const size_t width_;
   alignas(64) Word newest_wall_{0};  // both as order-preserving unsigned; 0: the earliest time there is
   Word newest_mono_{0};
-  Word counts_used_{0};  // 0: nothing was ever added
+  Word counts_used_{0};  // 0: no count was ever raised
 };
 
 }  // namespace tally
