@@ -5,7 +5,7 @@
 #   tools/test.sh release              only these
 #   tools/test.sh release -R slots     what follows a stage and begins with - goes to ctest, with its argument
 #
-# The sanitizers' stages run with fewer seeds (TALLY_TEST_SCALE, in percent). Exits 0 when every test of every stage passed.
+# The sanitizers' stages run with fewer seeds (TALLY_CLUSTERS: random clusters simulated). Exits 0 when every test of every stage passed.
 set -euo pipefail
 # shellcheck source=tools/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -48,12 +48,12 @@ for stage in "${stages[@]}"; do
     continue
   fi
   built=$SECONDS
-  scale=100
-  [[ $stage == asan || $stage == tsan ]] && scale=20
+  clusters=300
+  [[ $stage == asan || $stage == tsan ]] && clusters=60
   log=$dir/last-test.log
   say "$stage: built in $((built - started)) s; testing"
   status=0
-  (cd "$dir" && TALLY_TEST_SCALE=${TALLY_TEST_SCALE:-$scale} ctest -j "$jobs" --output-on-failure --no-tests=error \
+  (cd "$dir" && TALLY_CLUSTERS=${TALLY_CLUSTERS:-$clusters} ctest -j "$jobs" --output-on-failure --no-tests=error \
     --timeout 900 "${ctest_options[@]}") 2>&1 | tee "$log" || status=$?
   ((status == 0)) || failed=1
   summary+=("$stage: built in $((built - started)) s, tested in $((SECONDS - built)) s"
