@@ -119,18 +119,17 @@ uint64_t BucketBook::issue(Leased& leased, MonoTime now, Duration recent) {
   line.turned_away = false;
   const uint64_t need = line.need();
   const uint64_t waits = std::min(need, line.waiting);
-  const MonoTime end = std::max(leased.end, now + owner_lease(lease_));
-  const MonoTime ends = std::max(last_end(), end);
   const uint64_t out = unreported();
   const MonoTime mark = needs_marks() ? accepted_mark() : MonoTime::max();
 
-  // What the accepted mark leaves: TAT + n <= mark and (end of the last lease) + out + n <= mark.
+  // What the accepted mark leaves: TAT + n <= mark, and (end of the last lease) + out + n <= mark, where this lease may be
+  // cut short to fit, down to a quarter.
   const auto under = [&](MonoTime base) { return mark == MonoTime::max() ? kAmountMax : amount_of(mark - base); };
-  const uint64_t cap = std::min(under(tat_), under(ends + signed_amount(out)));
-  const bool may_hold_until_end = ends + signed_amount(out) <= mark;
+  const MonoTime shortest = std::max(last_end(), now + lease_ / 4);
+  const uint64_t cap = std::min(under(tat_), under(shortest + signed_amount(out)));
 
   uint64_t amount = 0;
-  if (may_hold_until_end && need > 0) {
+  if (cap > 0 && need > 0) {
     const uint64_t half = minus(amount_of(burst_span_ / 2), out);
     const uint64_t policy = std::max(half, line.waiting_min);  // one whole request may always be
     const double all = [&] {
@@ -147,7 +146,7 @@ uint64_t BucketBook::issue(Leased& leased, MonoTime now, Duration recent) {
     amount = std::min({need, policy, share, space});
     const uint64_t whole = line.waiting_min != 0 ? line.waiting_min : static_cast<uint64_t>(nanos(emission_));
     if (whole > 0 && amount < need) amount -= amount % whole;  // parts of a token are of no use
-    if (amount == 0 && space >= whole && out == 0) amount = std::min(whole, need);
+    if (amount == 0 && space >= whole && out == 0) amount = whole;
   }
   line.turned_away = waits > 0 && amount < waits;
   if (amount > 0) {
@@ -158,7 +157,12 @@ uint64_t BucketBook::issue(Leased& leased, MonoTime now, Duration recent) {
     tat_ = std::max(tat_, now) + signed_amount(amount);
     line.granted += amount;
   }
-  if (leased.lease != 0 && may_hold_until_end) leased.end = end;
+  if (leased.lease != 0) {
+    const MonoTime whole = now + owner_lease(lease_);
+    const MonoTime end = mark == MonoTime::max() ? whole : std::min(whole, mark - signed_amount(out + amount));
+    leased.end = std::max(leased.end, end);
+    leased.length = (leased.end - now) * 100 / 103;
+  }
   return amount;
 }
 

@@ -42,6 +42,7 @@ class BucketBook {
     Line line;
     uint32_t lease = 0;   // number; 0: none yet
     MonoTime end{};       // on the owner's clock, with its margin
+    Duration length{0};   // as the lessee is told it, counted from its report
     uint64_t unreported() const { return minus(line.granted, line.returned + line.used); }
   };
   Leased* find(const LineKey& key);

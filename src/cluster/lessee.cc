@@ -312,12 +312,19 @@ void Lessee::set_ask_mark(Account& account, Now now) {
 
 // ---- returns -----------------------------------------------------------------------------------------------------------
 
+// What the cluster thread itself added to a count is nobody's demand.
+void Lessee::no_demand(Account& account, uint64_t amount, Now now) {
+  if (account.seen_in != running_in(account, now)) account.count_seen = 0;
+  account.seen_in = running_in(account, now);
+  account.count_seen += amount;
+}
+
 void Lessee::give_back(Account& account, uint64_t leave, Now now) {
   if (account.bucket()) {
     if (!lease_runs(account, now) || account.lease.alone) return;  // its own lease is nobody's to take back
     const int64_t back = limiter_.slots().take_back_lease(account.slot, account.lease.tag, static_cast<int64_t>(leave));
     account.lease.returned += static_cast<uint64_t>(std::max<int64_t>(0, back));
-    account.count_seen += static_cast<uint64_t>(std::max<int64_t>(0, back));  // no demand
+    no_demand(account, static_cast<uint64_t>(std::max<int64_t>(0, back)), now);
     return;
   }
   WindowAccount& w = window_account(account, window_now(account, now));
@@ -328,7 +335,7 @@ void Lessee::give_back(Account& account, uint64_t leave, Now now) {
                                                    static_cast<uint32_t>(std::min<uint64_t>(leave, ceiling)));
   w.taken += back;
   w.returned += back;
-  account.count_seen += back;  // no demand
+  no_demand(account, back, now);
 }
 
 // When the pool is low, what will not be used goes back. `recalled`: others wait for it now, so that only what is about to

@@ -164,6 +164,7 @@ class Lessee {
   bool wants_report(Account& account, Now now);
   void send_report(Account& account, Now now);
   void set_ask_mark(Account& account, Now now);
+  void no_demand(Account& account, uint64_t amount, Now now);
   void give_back(Account& account, uint64_t leave, Now now);
   void give_back_idle(Account& account, bool recalled, Now now);
   void tell_workers(Account& account, Now now);

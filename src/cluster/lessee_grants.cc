@@ -296,7 +296,7 @@ void Lessee::end_isolation(Account& account, Now now) {
   const uint32_t taken = limiter_.slots().take_back(account.slot, static_cast<uint32_t>(w.window),
                                                     static_cast<uint32_t>(q.ceiling), static_cast<uint32_t>(q.unspent() - burn));
   w.taken += taken;
-  account.count_seen += taken;
+  no_demand(account, taken, now);
 }
 
 // ---- for EXPLAIN -----------------------------------------------------------------------------------------------------------

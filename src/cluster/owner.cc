@@ -179,7 +179,8 @@ void Owner::send_grant(Key& key, WindowBook& book, Line& line, uint64_t stamp, N
 // will not use comes back as returns.
 void Owner::nudge_holders(Key& key, WindowBook& book, Now now) {
   for (Line& line : book.lines()) {
-    if (line.turned_away || line.unspent() == 0 || now.mono - line.nudged < around_.sync_interval) continue;
+    const Duration pause = around_.peers.round_trip(line.rank) + std::chrono::milliseconds(2);
+    if (line.turned_away || line.unspent() == 0 || now.mono - line.nudged < pause) continue;
     line.nudged = now.mono;
     send_grant(key, book, line, 0, now);
   }
@@ -469,7 +470,7 @@ void Owner::send_bucket_grant(Key& key, BucketBook::Leased& leased, uint64_t sta
   grant.granted = line.granted;
   grant.lease = leased.lease;
   // A lease is counted from the sending of the report that it answers; unasked, there is nothing to count from.
-  grant.lease_for = stamp != 0 ? bucket.lease() : Duration(0);
+  grant.lease_for = stamp != 0 ? leased.length : Duration(0);
   grant.tat_ahead = std::max(Duration(0), bucket.tat() - now.mono);
   grant.pool = level(static_cast<uint64_t>(nanos(bucket.room(now.mono))), static_cast<uint64_t>(nanos(bucket.burst_span())));
   grant.demand_share = bucket.demand_share(leased, now.mono, around_.recent());
