@@ -312,7 +312,7 @@ TEST_CASE("an owner killed in the middle of a disaster never breaks the bound, d
       fleet.poisson(n, "api", "k", 1000, 2s, 3s);
       fleet.poisson(n, "feed", "k", 30, 2s, 6s);
     }
-    fleet.at(2050ms, [&] {
+    fleet.at(2020ms, [&] {
       fleet.crash(fleet.owner("api", "k"));
       fleet.crash(fleet.owner("feed", "k"));
     });

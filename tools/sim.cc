@@ -68,6 +68,7 @@ int run(const cxxopts::ParseResult& args) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  std::setvbuf(stdout, nullptr, _IOLBF, 1 << 16);  // what was traced is there when a CHECK ends the run
   cxxopts::Options options("tally-sim",
                            "Random clusters of tallyd's own nodes under the checkers of the bound");
   options.add_options()("seed", "of the first cluster", cxxopts::value<uint64_t>()->default_value("1"))(

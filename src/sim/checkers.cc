@@ -73,7 +73,7 @@ void Checkers::check(const Header& header, const Report& r, Duration at) {
   // Used and refunded are of the line (a bucket: of the lease); returned and given are of the ballot too.
   const bool bucket = r.terms.algorithm == Algorithm::token_bucket;
   const Ballot of_line = bucket ? r.ballot : Ballot{};
-  const uint32_t lease = bucket ? r.lease : 0;
+  const uint64_t lease = bucket ? r.lease : 0;
   const NodeId sender = header.sender;
   grows({sender, header.incarnation, 0, r.key, r.window, of_line, r.line, lease, 0}, r.used, "used", at);
   grows({sender, header.incarnation, 0, r.key, r.window, of_line, r.line, lease, 1}, r.refunded, "refunded",

@@ -113,7 +113,7 @@ class Checkers {
     int64_t window;
     Ballot ballot;
     uint32_t line;
-    uint32_t lease;
+    uint64_t lease;
     uint8_t number;  // which
     auto operator<=>(const Counter&) const = default;
   };

@@ -162,6 +162,10 @@ void draw_fault(Random& random, Fleet& fleet, Duration length) {
   });
 }
 
+std::string policy_name(OnIsolation policy) {
+  return policy == OnIsolation::closed ? "closed" : policy == OnIsolation::share ? "share" : "open";
+}
+
 std::string about(const Plan& plan) {
   const FleetConfig& c = plan.config;
   std::string text = std::to_string(c.nodes) + " nodes of " + std::to_string(c.size) + ", sync " +
@@ -174,7 +178,8 @@ std::string about(const Plan& plan) {
             (bucket ? " a token every " + describe(r.limit.emission)
                     : (r.limit.algorithm == Algorithm::fixed_window ? " fixed " : " sliding ") +
                           describe(r.limit.window)) +
-            " e=" + std::to_string(r.max_overcount.ppm / 10'000) + "%]";
+            " e=" + std::to_string(r.max_overcount.ppm / 10'000) + "% " + policy_name(r.on_isolation) +
+            " wait " + describe(r.wait) + "]";
   }
   return text;
 }
