@@ -30,8 +30,8 @@ Duration lease_for(Duration burst_span, Duration configured, Duration sync_inter
   return std::min(configured, std::max(burst_span / 4, sync_interval * 4));
 }
 
-BucketBook::BucketBook(const Terms& terms, const Group& group, Ballot ballot, Duration lease)
-    : group_(group), ballot_(ballot) {
+BucketBook::BucketBook(const Terms& terms, const Group& group, Ballot ballot, Duration lease, MonoTime now)
+    : group_(group), ballot_(ballot), leases_(static_cast<uint64_t>(nanos(now) / 1'000'000)) {
   use_terms(terms, lease);
 }
 

@@ -29,7 +29,8 @@ Duration lease_for(Duration burst_span, Duration configured, Duration sync_inter
 
 class BucketBook {
  public:
-  BucketBook(const Terms& terms, const Group& group, Ballot ballot, Duration lease);
+  // `now` numbers its leases: a book that is begun again must not give a number out twice.
+  BucketBook(const Terms& terms, const Group& group, Ballot ballot, Duration lease, MonoTime now);
 
   Ballot ballot() const { return ballot_; }
   Duration burst_span() const { return burst_span_; }
@@ -40,7 +41,7 @@ class BucketBook {
 
   struct Leased {
     Line line;
-    uint32_t lease = 0;   // number; 0: none yet
+    uint64_t lease = 0;   // number; 0: none yet
     MonoTime end{};       // on the owner's clock, with its margin
     Duration length{0};   // as the lessee is told it, counted from its report
     uint64_t unreported() const { return minus(line.granted, line.returned + line.used); }
@@ -92,7 +93,7 @@ class BucketBook {
   const Group group_;
   const Ballot ballot_;
   std::vector<Leased> lines_;
-  uint32_t leases_ = 0;  // the last number given out
+  uint64_t leases_;  // the last number given out; begins at the clock's milliseconds
   MonoTime tat_{};
   MonoTime proposed_at_{};
   Proposal proposal_;

@@ -13,6 +13,7 @@ constexpr uint8_t kFinalsMax = 3;                 // a final report is repeated 
 constexpr size_t kIdleAtATime = 4096;             // idle accounts looked at in one sync interval
 constexpr Duration kAskAgainMin = std::chrono::milliseconds(3);
 constexpr uint64_t kNever = ~uint64_t{0};         // of an ask mark
+constexpr uint32_t kSpareParts = 4;               // a spare is held while this many requests a node are left
 constexpr double kSteadyIntervals = 8;            // over how many sync intervals steady demand is averaged
 
 uint32_t tag_of(int64_t window) { return static_cast<uint32_t>(window); }
@@ -200,9 +201,18 @@ uint64_t Lessee::expected(const Account& account, uint64_t count, Duration withi
   return static_cast<uint64_t>(std::floor(std::min(demand * static_cast<double>(nanos(within)) / 1e9, most) / one) * one);
 }
 
+// One request's worth, held while there is plenty: a key with less than a request in each look-ahead would otherwise be
+// refused every other time where nobody waits (measured: ten nodes at 92 % of 1,000 per 10 s, 95.4 % admitted instead of
+// 99 %). It costs no message, as the key's use is reported anyway; and it is never asked of a small or nearly used limit.
+uint64_t Lessee::spare(const Account& account, const Quota& quota) const {
+  if (account.bucket() || quota.count < 2 * account.cost_seen) return 0;
+  const uint64_t left = uint64_t{account.limit.limit} * account.pool / 255;
+  return left >= uint64_t{kSpareParts} * around_.roster.size() ? account.cost_seen : 0;
+}
+
 uint64_t Lessee::wanted(Account& account, const Quota& quota, Now now) const {
   const Duration look = around_.sync_interval * 2 + around_.peers.round_trip(owner_of(account));
-  return quota.count + expected(account, quota.count, look, now) + account.waiting;
+  return quota.count + std::max(expected(account, quota.count, look, now), spare(account, quota)) + account.waiting;
 }
 
 bool Lessee::wants_report(Account& account, Now now) {
@@ -224,6 +234,7 @@ bool Lessee::wants_report(Account& account, Now now) {
 }
 
 void Lessee::send_report(Account& account, Now now) {
+  if (!limiter_.slots().living(account.slot)) return;  // evicted: the owner goes on counting what this line had
   const Quota q = quota(account, now);
   Report r;
   r.key = account.id;

@@ -79,7 +79,7 @@ class Lessee {
   struct LeaseAccount {
     Ballot ballot;
     bool has_ballot = false;
-    uint32_t lease = 0;  // the owner's number; 0: none
+    uint64_t lease = 0;  // the owner's number; 0: none
     uint8_t tag = 0;     // in the slot
     uint64_t granted = 0, returned = 0;
     uint64_t given = 0;
@@ -160,6 +160,7 @@ class Lessee {
   void measure(Account& account, Now now);
   double demand_now(const Account& account, uint64_t count, Now now) const;
   uint64_t expected(const Account& account, uint64_t count, Duration within, Now now) const;
+  uint64_t spare(const Account& account, const Quota& quota) const;
   uint64_t wanted(Account& account, const Quota& quota, Now now) const;
   bool wants_report(Account& account, Now now);
   void send_report(Account& account, Now now);

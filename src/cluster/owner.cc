@@ -435,7 +435,7 @@ void Owner::report_bucket(Key& key, const Report& report, uint16_t from, uint64_
       refuse(report, from, now);
       return;
     }
-    key.bucket.emplace(report.terms, key.group, Ballot{0, around_.roster.id(around_.self)}, lease);
+    key.bucket.emplace(report.terms, key.group, Ballot{0, around_.roster.id(around_.self)}, lease, now.mono);
   }
   key.bucket->use_terms(report.terms, lease);
   key.terms = report.terms;

@@ -68,7 +68,7 @@ struct Report {
   uint64_t demand_milli = 0;   // thousandths of cost per second
   uint64_t reset = 0;          // the highest reset number heard of the key
   uint64_t stamp = 0;          // the lessee's own monotonic clock at sending, ns; echoed
-  uint32_t lease = 0;          // buckets: the number of the running lease, 0: none
+  uint64_t lease = 0;          // buckets: the number of the running lease, 0: none
   bool final = false;          // the lessee's clock has left the window: `used` will not grow
   bool second_choice = false;  // the natural owner did not answer
   friend bool operator==(const Report&, const Report&) = default;
@@ -90,7 +90,7 @@ struct Grant {
   Duration ask_again{0};   // not before; 0: at will
   uint64_t reset = 0;
   uint64_t stamp = 0;       // of the report that it answers; 0: unasked
-  uint32_t lease = 0;       // buckets
+  uint64_t lease = 0;       // buckets
   Duration lease_for{0};    // buckets: from the stamp
   Duration tat_ahead{0};    // buckets: the owner's TAT - now
   friend bool operator==(const Grant&, const Grant&) = default;
