@@ -45,9 +45,9 @@ known=$(ls /lib/systemd/system 2>/dev/null)
 apt="apt-get -o DPkg::Lock::Timeout=600 -o Acquire::Retries=3"
 $apt -o APT::Update::Error-Mode=any update >"$log" 2>&1 || echo "not every package list could be read" >>"$log.update"
 $apt install -y --no-install-recommends "$@" >>"$log" 2>&1 || exit 1
-for unit in redis-server.service prometheus.service; do
-  if [ -e /lib/systemd/system/$unit ] && ! printf "%s\n" "$known" | grep -qxF $unit; then
-    deb-systemd-helper disable $unit >>"$log" 2>&1 || true
+for service in redis-server prometheus; do
+  if [ -e /lib/systemd/system/$service.service ] && ! printf "%s\n" "$known" | grep -qxF $service.service; then
+    update-rc.d $service disable >>"$log" 2>&1 || true
   fi
 done
 exit 0
