@@ -354,10 +354,10 @@ void Lessee::give_back(Account& account, uint64_t leave, Now now) {
 void Lessee::give_back_idle(Account& account, bool recalled, Now now) {
   if (!account.pool_low() || account.isolated) return;
   const Quota q = quota(account, now);
-  const Duration trip = around_.peers.round_trip(owner_of(account));
-  const Duration look = recalled ? trip + std::chrono::milliseconds(1) : around_.sync_interval * 2 + trip;
-  const uint64_t promised = now.mono < account.promised_until ? account.promised : 0;
-  const uint64_t keep = expected(account, q.count, look, now) + account.waiting + promised;
+  // Otherwise all that the next report would ask for is kept: returning it would only fetch it again.
+  const Duration soon = around_.peers.round_trip(owner_of(account)) + std::chrono::milliseconds(1);
+  const uint64_t use = recalled ? expected(account, q.count, soon, now) + account.waiting : wanted(account, q, now) - q.count;
+  const uint64_t keep = use + (now.mono < account.promised_until ? account.promised : 0);
   if (q.unspent() > keep) give_back(account, keep, now);
 }
 
