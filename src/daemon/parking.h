@@ -29,6 +29,7 @@ struct Parked {
   std::string key;
   KeyHash hash;
   uint32_t cost = 1;
+  bool noted = true;  // the cluster thread knows that it waits
   // Where the answer goes, and how it is written.
   Session* session = nullptr;
   HeldReply* held = nullptr;
@@ -57,8 +58,7 @@ class Parking {
   size_t count() const { return count_; }
   bool waits(KeyHash hash) const { return count_ != 0 && by_key_.contains(hash); }
   Parked* first(KeyHash hash) const;  // the longest waiting under that key; nullptr: none
-  Parked* behind(const Parked& parked) const { return parked.in_key_.behind; }  // the next under the same key
-  Parked* due(MonoTime now) const;  // one whose deadline has come; nullptr: none
+  Parked* due(MonoTime now) const;    // one whose deadline has come; nullptr: none
   std::optional<MonoTime> next_due() const;
   std::vector<KeyHash> keys() const;  // under which something waits
 

@@ -11,8 +11,6 @@ namespace tally {
 namespace {
 
 constexpr size_t kBatch = 64;  // commands: enough to hide the misses of the table behind each other
-constexpr size_t kNotedAgain =
-    256;  // of one key, when its quota ended before all had some; more ask in later rounds
 constexpr Duration kEnvEvery = std::chrono::milliseconds(10);
 
 bool inside(std::string_view part, std::string_view whole) {
@@ -107,6 +105,7 @@ size_t Service::read_batch(Session& session, std::string_view input) {
     item.begin = begin;
     item.fate = Fate::reply;
     item.answer = Answer{};
+    item.noted = true;
     item.text_at = texts_.size();
     resp::read_command(session.parser.args, session.about, env_, item.request, texts_);
     item.text_size = texts_.size() - item.text_at;
@@ -198,6 +197,7 @@ void Service::take(Session& session, Item& item) {
     if (item.answer.verdict != Verdict::starved) return;  // a grant came in between
   } else {
     to_retry_.push_back(item.hash);
+    item.noted = false;
     item.answer = Answer{Verdict::starved, item.request.limit.limit};
   }
   try_park(session, item);
@@ -223,6 +223,7 @@ void Service::try_park(Session& session, Item& item) {
   parked->version = request.version;
   parked->throttle = request.throttle;
   parked->since = now_.mono;
+  parked->noted = item.noted;
   item.parked = &parking_.park(std::move(parked));
   item.fate = Fate::park;
 }
@@ -364,33 +365,23 @@ Answer Service::as_sent(Answer answer, MonoTime now) {
 // --- waiting
 // --------------------------------------------------------------------------------------------------------
 
-// Tries those that wait under a key, in order. Where the quota ends before them, those that still wait are
-// noted anew: the cluster thread has forgotten what waited when it said that there was something.
+// Tries those that wait under a key, in order. Each was noted when it first found too little, so a retry says
+// nothing new to the cluster thread, which goes on asking for what is still missing.
 void Service::retry(KeyHash hash) {
-  while (Parked* parked = parking_.first(hash)) {
-    if (!retry_one(*parked)) return note_again(*parked);
-  }
+  while (Parked* parked = parking_.first(hash))
+    if (!retry_one(*parked)) return;
 }
 
 bool Service::retry_one(Parked& parked) {
-  const Answer answer = limiter_.take(ask_of(parked), now_, &port_->notes);
+  const Answer answer = limiter_.take(ask_of(parked), now_, parked.noted ? nullptr : &port_->notes);
   urgent_ = urgent_ || answer.urgent;
-  if (answer.verdict == Verdict::starved) return false;
+  if (answer.verdict == Verdict::starved) {
+    parked.noted = true;
+    return false;
+  }
   const bool granted = answer.verdict == Verdict::admitted;
   end_wait(parked, answer, granted ? counters_.waited_granted : counters_.waited_denied);
   return true;
-}
-
-// Those behind `first`, which was just noted. One that would fit where the first does not is passed over:
-// nobody passes.
-void Service::note_again(const Parked& first) {
-  Parked* next = parking_.behind(first);
-  for (size_t n = 0; next != nullptr && n < kNotedAgain; ++n) {
-    Parked& parked = *std::exchange(next, parking_.behind(*next));
-    const bool may_fit =
-        parked.cost < first.cost && limiter_.peek(ask_of(parked), now_).verdict != Verdict::starved;
-    if (!may_fit) retry_one(parked);
-  }
 }
 
 void Service::wake(KeyHash hash) {

@@ -70,6 +70,7 @@ class Service {
     Answer answer;
     Fate fate = Fate::reply;
     Parked* parked = nullptr;
+    bool noted = true;  // where it waits: the cluster thread was told
     std::unique_ptr<Call> call;
     size_t text_at = 0, text_size = 0;  // answered: the reply, in texts_
   };
@@ -85,7 +86,6 @@ class Service {
   void write_own_facts(resp::Writer& writer, const Item& item);  // EXPLAIN, PEERS and STATS of a node alone
   void retry(KeyHash hash);
   bool retry_one(Parked& parked);
-  void note_again(const Parked& first);
   void refresh_env();
   void end_wait(Parked& parked, const Answer& answer, TimeHistogram& histogram);
   Answer as_sent(Answer answer, MonoTime now);

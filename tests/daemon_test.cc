@@ -1,0 +1,369 @@
+// The parts of the daemon that need no thread and no socket: waiting requests and the order of replies, the
+// state file, and what is written for people and tools. The daemon as a process: daemon_process_test.py.
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <thread>
+
+#include "core_fixture.h"
+#include "daemon/http.h"
+#include "daemon/log.h"
+#include "daemon/paths.h"
+#include "daemon/port.h"
+#include "daemon/sockets.h"
+#include "daemon/state_file.h"
+#include "doctest/doctest.h"
+
+using namespace tally;
+using namespace tally::test;
+
+namespace {
+
+// A folder that goes away.
+class Folder {
+ public:
+  Folder() {
+    std::string pattern = std::filesystem::temp_directory_path() / "tally-XXXXXX";
+    REQUIRE(::mkdtemp(pattern.data()) != nullptr);
+    path = pattern;
+  }
+  ~Folder() { std::filesystem::remove_all(path); }
+  std::string path;
+};
+
+std::string contents(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(file), {}};
+}
+
+void put(const std::string& path, const std::string& text) { std::ofstream(path, std::ios::binary) << text; }
+
+constexpr WallTime kNoon = wall(kEpoch + std::chrono::hours(12));
+constexpr Duration kAhead = secs(1);
+
+std::unique_ptr<StateFile> open_state(const std::string& directory) {
+  auto file = StateFile::open(directory, "n.state");
+  REQUIRE_MESSAGE(bool(file), (file ? "" : file.error()));
+  return std::move(file.value());
+}
+
+Life begin(StateFile& file, WallTime now, uint32_t roster = 1, const std::string& entry = "127.0.0.1:1") {
+  const auto life = file.begin_life(entry, roster, now, kAhead);
+  REQUIRE_MESSAGE(bool(life), (life ? "" : life.error()));
+  return life.value();
+}
+
+}  // namespace
+
+// --- the state file
+// -------------------------------------------------------------------------------------------------
+
+TEST_CASE("a state record reads back as it was written") {
+  const StateRecord record{"[::1]:8381", 17, 3, kNoon};
+  const auto back = parse_state(format_state(record));
+  REQUIRE(bool(back));
+  CHECK(back.value() == record);
+}
+
+TEST_CASE("a state file that was cut anywhere, or changed in any byte, is refused") {
+  const std::string text = format_state({"127.0.0.1:8381", 17, 3, kNoon});
+  for (size_t i = 0; i < text.size(); ++i) {
+    CHECK_FALSE(bool(parse_state(std::string_view(text).substr(0, i))));
+    for (const int flip : {1, 2, 4, 8, 16, 32, 64, 128}) {
+      std::string changed = text;
+      changed[i] = static_cast<char>(changed[i] ^ flip);
+      CHECK_FALSE(bool(parse_state(changed)));
+    }
+  }
+  CHECK_FALSE(bool(parse_state(text + "\n")));
+}
+
+TEST_CASE("the first life is a first one, and has a horizon on the disk before it begins") {
+  Folder folder;
+  auto file = open_state(folder.path + "/made/on/the/way");
+  CHECK_FALSE(file->record().has_value());
+  const Life life = begin(*file, kNoon);
+  CHECK(life.first);
+  const auto on_disk = parse_state(contents(file->path()));
+  REQUIRE(bool(on_disk));
+  CHECK(on_disk.value().incarnation == life.incarnation);
+  CHECK(on_disk.value().entry == "127.0.0.1:1");
+  CHECK(on_disk.value().horizon >= kNoon + kAhead + kHorizonStep);
+}
+
+TEST_CASE(
+    "a later life has a later incarnation and reckons its start from the horizon where the clock was set "
+    "back") {
+  Folder folder;
+  const Life first = begin(*open_state(folder.path), kNoon);
+  const Life second = begin(*open_state(folder.path), kNoon - std::chrono::hours(3));
+  CHECK_FALSE(second.first);
+  CHECK(second.incarnation > first.incarnation);
+  CHECK(second.reckoned_start >= kNoon + kAhead + kHorizonStep);
+  const Life third = begin(*open_state(folder.path), kNoon + std::chrono::hours(1));
+  CHECK(third.incarnation > second.incarnation);
+  CHECK(third.reckoned_start == kNoon + std::chrono::hours(1));
+}
+
+TEST_CASE("the incarnation grows even where the state file was lost") {
+  Folder folder;
+  const Life first = begin(*open_state(folder.path), kNoon);
+  std::filesystem::remove(folder.path + "/n.state");
+  const Life again = begin(*open_state(folder.path), kNoon + secs(5));
+  CHECK(again.first);
+  CHECK(again.incarnation > first.incarnation);
+}
+
+TEST_CASE("the horizon is moved on only when it comes near, and never back") {
+  Folder folder;
+  auto file = open_state(folder.path);
+  begin(*file, kNoon);
+  const WallTime before = file->record()->horizon;
+  REQUIRE(bool(file->extend(kNoon, kAhead)));
+  CHECK(file->record()->horizon == before);
+  REQUIRE(bool(file->extend(kNoon - std::chrono::hours(1), kAhead)));
+  CHECK(file->record()->horizon == before);
+  REQUIRE(bool(file->extend(kNoon + secs(7), kAhead)));
+  CHECK(file->record()->horizon == kNoon + secs(7) + kAhead + kHorizonStep);
+  CHECK(parse_state(contents(file->path())).value() == *file->record());
+}
+
+TEST_CASE("where the state file cannot be written, the record stays as it is on the disk") {
+  Folder folder;
+  auto file = open_state(folder.path);
+  begin(*file, kNoon);
+  const StateRecord before = *file->record();
+  std::filesystem::create_directory(file->path() + ".new");  // where the temporary file should go
+  CHECK_FALSE(bool(file->extend(kNoon + secs(60), kAhead)));
+  CHECK(*file->record() == before);
+  CHECK(parse_state(contents(file->path())).value() == before);
+}
+
+TEST_CASE("two daemons cannot share a state file") {
+  Folder folder;
+  const auto file = open_state(folder.path);
+  const auto second = StateFile::open(folder.path, "n.state");
+  REQUIRE_FALSE(bool(second));
+  CHECK(second.error().find("another tallyd is running with the state file") != std::string::npos);
+  CHECK(bool(StateFile::open(folder.path, "other.state")));
+}
+
+TEST_CASE("a damaged state file is said to be damaged, and is not overwritten") {
+  Folder folder;
+  put(folder.path + "/n.state", "tallyd-state 1\nentry x\n");
+  const auto file = StateFile::open(folder.path, "n.state");
+  REQUIRE_FALSE(bool(file));
+  CHECK(file.error().find(folder.path + "/n.state is damaged") != std::string::npos);
+  CHECK(contents(folder.path + "/n.state") == "tallyd-state 1\nentry x\n");
+}
+
+TEST_CASE("a state file of another node, or of a later roster, is refused") {
+  Folder folder;
+  begin(*open_state(folder.path), kNoon, 5);
+  auto file = open_state(folder.path);
+  const auto other = file->begin_life("127.0.0.1:2", 5, kNoon, kAhead);
+  REQUIRE_FALSE(bool(other));
+  CHECK(other.error().find("is of the node 127.0.0.1:1") != std::string::npos);
+  const auto older = file->begin_life("127.0.0.1:1", 4, kNoon, kAhead);
+  REQUIRE_FALSE(bool(older));
+  CHECK(older.error().find("never goes back to 4") != std::string::npos);
+  CHECK(bool(file->begin_life("127.0.0.1:1", 6, kNoon, kAhead)));
+}
+
+// --- sockets
+// --------------------------------------------------------------------------------------------------------
+
+namespace {
+Address unix_address(const std::string& path, uint32_t mode = 0660) {
+  Address address;
+  address.path = path;
+  address.mode = mode;
+  return address;
+}
+}  // namespace
+
+TEST_CASE("a listener sets its socket's mode and removes the file at the end") {
+  Folder folder;
+  const std::string path = folder.path + "/deep/t.sock";
+  {
+    const auto listener = Listener::open(unix_address(path, 0600));
+    REQUIRE(bool(listener));
+    struct stat found {};
+    REQUIRE(::stat(path.c_str(), &found) == 0);
+    CHECK((found.st_mode & 0777) == 0600);
+  }
+  CHECK_FALSE(std::filesystem::exists(path));
+}
+
+TEST_CASE("a second listener on the path of a living one is refused and leaves it alone") {
+  Folder folder;
+  const std::string path = folder.path + "/t.sock";
+  const auto first = Listener::open(unix_address(path));
+  REQUIRE(bool(first));
+  const auto second = Listener::open(unix_address(path));
+  REQUIRE_FALSE(bool(second));
+  CHECK(second.error().find("another daemon is serving " + path) != std::string::npos);
+  CHECK(std::filesystem::exists(path));
+}
+
+TEST_CASE("a listener that was replaced does not remove its successor's socket") {
+  Folder folder;
+  const std::string path = folder.path + "/t.sock";
+  auto first = Listener::open(unix_address(path));
+  REQUIRE(bool(first));
+  std::filesystem::remove(path);
+  const auto second = Listener::open(unix_address(path));
+  REQUIRE(bool(second));
+  first.value().close();
+  CHECK(std::filesystem::exists(path));
+}
+
+TEST_CASE("a path that is no socket, or is too long, is refused") {
+  Folder folder;
+  put(folder.path + "/file", "precious");
+  CHECK_FALSE(bool(Listener::open(unix_address(folder.path + "/file"))));
+  CHECK(contents(folder.path + "/file") == "precious");
+  const auto too_long = Listener::open(unix_address(folder.path + "/" + std::string(120, 'x')));
+  REQUIRE_FALSE(bool(too_long));
+  CHECK(too_long.error().find("107 bytes") != std::string::npos);
+}
+
+TEST_CASE("TCP port 0 is answered with the port that the kernel chose") {
+  const auto address = parse_address("127.0.0.1:0");
+  REQUIRE(bool(address));
+  const auto listener = Listener::open(address.value());
+  REQUIRE(bool(listener));
+  CHECK(listener.value().address().port != 0);
+  const auto second = Listener::open(listener.value().address());
+  REQUIRE_FALSE(bool(second));
+  CHECK(second.error().find("another program listens there") != std::string::npos);
+}
+
+// --- the bell
+// -------------------------------------------------------------------------------------------------------
+
+TEST_CASE("who is rung between getting up and lying down does not lie down, who is rung asleep is woken") {
+  Bell bell;
+  uint64_t n = 0;
+  bell.get_up();
+  bell.ring();
+  CHECK_FALSE(bell.lie_down());
+  CHECK(::read(bell.fd(), &n, sizeof n) == -1);  // nobody slept, so nothing was written
+  bell.get_up();
+  CHECK(bell.lie_down());
+  bell.ring();
+  bell.ring();
+  CHECK(::read(bell.fd(), &n, sizeof n) == sizeof n);
+  CHECK(n == 1);
+}
+
+TEST_CASE("of a million things pushed with a bell none is slept over") {
+  constexpr int kThings = 1'000'000;
+  Bell bell;
+  Ring<int> ring(64);
+  std::thread pusher([&] {
+    for (int i = 1; i <= kThings;) {
+      if (ring.push(i)) {
+        ++i;
+        bell.ring();
+      } else {
+        std::this_thread::yield();
+      }
+    }
+  });
+  int last = 0;
+  bool in_order = true;
+  while (last < kThings) {
+    bell.get_up();
+    for (int next; ring.pop(next);) in_order = in_order && next == std::exchange(last, next) + 1;
+    if (last == kThings || !bell.lie_down()) continue;
+    ::fcntl(bell.fd(), F_SETFL, 0);  // blocks: the test would hang where a ring was lost
+    bell.silence();
+  }
+  pusher.join();
+  CHECK(in_order);
+}
+
+// --- for people and tools
+// -------------------------------------------------------------------------------------------
+
+TEST_CASE("text for JSON is quoted byte by byte where it is not UTF-8") {
+  CHECK(json_quoted("plain \xc3\xa9 \xf0\x9f\x98\x80") == "\"plain \xc3\xa9 \xf0\x9f\x98\x80\"");
+  CHECK(json_quoted("a\"b\\c\n\x01\x7f") == "\"a\\\"b\\\\c\\u000a\\u0001\\u007f\"");
+  CHECK(json_quoted("\xff\xc3") == "\"\\u00ff\\u00c3\"");
+  CHECK(json_quoted("\xed\xa0\x80") == "\"\\u00ed\\u00a0\\u0080\"");  // a surrogate
+  CHECK(json_quoted("\xc0\xaf") == "\"\\u00c0\\u00af\"");             // overlong
+}
+
+TEST_CASE("a log line is one line, whatever is in its fields") {
+  int fds[2];
+  REQUIRE(::pipe(fds) == 0);
+  Log text(LogLevel::info, LogFormat::text, fds[1]), json(LogLevel::info, LogFormat::json, fds[1]);
+  text.debug("not shown");
+  text.info("peer is up", {{"peer", "a b\nc"}, {"n", 3}, {"plain", "x:1"}});
+  json.error("no", {{"peer", "a\nb"}, {"n", 1.5}});
+  ::close(fds[1]);
+  std::string all(4096, '\0');
+  all.resize(static_cast<size_t>(::read(fds[0], all.data(), all.size())));
+  ::close(fds[0]);
+  CHECK(std::ranges::count(all, '\n') == 2);
+  CHECK(all.find(" info: peer is up peer=\"a b\\u000ac\" n=3 plain=x:1\n") != std::string::npos);
+  CHECK(all.find("\"level\":\"error\",\"message\":\"no\",\"peer\":\"a\\u000ab\",\"n\":1.5") !=
+        std::string::npos);
+}
+
+TEST_CASE("HTTP heads are read for what matters here") {
+  HttpRequest request;
+  REQUIRE(parse_http_head("GET /metrics?x=1 HTTP/1.1\r\nHost: x\r\nConnection: Close\r\n\r\n", request));
+  CHECK(request.method == "GET");
+  CHECK(request.target == "/metrics?x=1");
+  CHECK_FALSE(request.keep_alive);
+  CHECK_FALSE(request.has_body);
+  HttpRequest post;
+  REQUIRE(parse_http_head("POST / HTTP/1.1\r\ncontent-length: 12\r\n\r\n", post));
+  CHECK(post.keep_alive);
+  CHECK(post.has_body);
+  HttpRequest none;
+  REQUIRE(parse_http_head("GET / HTTP/1.1\r\nContent-Length: 0\r\n\r\n", none));
+  CHECK_FALSE(none.has_body);
+  HttpRequest old;
+  REQUIRE(parse_http_head("GET / HTTP/1.0\r\n\r\n", old));
+  CHECK_FALSE(old.keep_alive);
+  for (const char* bad :
+       {"\r\n\r\n", "GET\r\n\r\n", "GET /\r\n\r\n", "GET x HTTP/1.1\r\n\r\n", "GET / SPDY/1\r\n\r\n", ""})
+    CHECK_FALSE(parse_http_head(bad, request));
+}
+
+TEST_CASE("random heads are read or refused, and nothing else") {
+  Random random(seed());
+  const std::string_view alphabet = "GET / HTTP/1.1\r\n:content-length connection close\0\xff";
+  for (int i = 0; i < 100'000; ++i) {
+    std::string head(random.below(80), '\0');
+    for (char& c : head) c = alphabet[random.below(alphabet.size())];
+    HttpRequest request;
+    if (parse_http_head(head, request)) CHECK(request.target.front() == '/');
+  }
+}
+
+TEST_CASE("a time falls into the first bucket whose bound it does not pass") {
+  TimeHistogram histogram;
+  for (const Duration d : {Duration(-5), Duration(0), Duration(1000)}) histogram.observe(d);
+  histogram.observe(Duration(1001));
+  histogram.observe(std::chrono::microseconds(4));
+  histogram.observe(std::chrono::hours(1));
+  CHECK(histogram.bucket(0) == 3);
+  CHECK(histogram.bucket(1) == 1);
+  CHECK(histogram.bucket(2) == 1);
+  CHECK(histogram.bucket(TimeHistogram::kBounds) == 1);
+}
+
+TEST_CASE("a name that becomes part of a file name has nothing else in it") {
+  for (const char* good : {"edge-1", "a", "A_b.c"}) CHECK(is_file_name(good));
+  for (const char* bad : {"", ".", "..", ".x", "a/b", "a b", "caf\xc3\xa9"}) CHECK_FALSE(is_file_name(bad));
+  CHECK_FALSE(is_file_name(std::string(65, 'x')));
+}

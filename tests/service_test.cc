@@ -1,0 +1,311 @@
+// A worker's service without its worker: bytes in, bytes out, and the cluster thread played by the test.
+#include <string>
+
+#include "core/windows.h"
+#include "core_fixture.h"
+#include "daemon/service.h"
+#include "doctest/doctest.h"
+
+using namespace tally;
+using namespace tally::test;
+
+namespace {
+
+std::string command(std::initializer_list<std::string_view> words) {
+  std::string bytes = "*" + std::to_string(words.size()) + "\r\n";
+  for (const std::string_view word : words) {
+    bytes += '$';
+    bytes += std::to_string(word.size());
+    bytes += "\r\n";
+    bytes += word;
+    bytes += "\r\n";
+  }
+  return bytes;
+}
+std::string take(std::string_view rule, std::string_view key, std::string_view cost = "1") {
+  return command({"TALLY.TAKE", rule, key, cost});
+}
+const std::string kPing = "PING\r\n", kPong = "+PONG\r\n";
+
+Rule named(std::string_view name, Duration wait) {
+  Rule rule = window_rule(Algorithm::fixed_window, 10, std::chrono::hours(24), Overcount{0});
+  rule.name = name;
+  rule.wait = wait;
+  return rule;
+}
+
+// A fleet's worker: strict rules, so nothing is admitted before grant() raises a ceiling.
+struct Desk {
+  explicit Desk(ServiceLimits limits = {1024, 1'048'576, 100, ms(100)}, bool fleet = true)
+      : rules(std::make_shared<const RuleSet>(
+            std::vector<Rule>{named("slow", std::chrono::hours(1)), named("quick", Duration(1)),
+                              named("never", Duration(0))},
+            Rule{}, Share{0, 3}, kPublicIdKey)),
+        slots(1000, seed(), fleet),
+        limiter(slots, fleet),
+        overview("node", rules, limiter, 1, MonoTime{}),
+        port(bell),
+        service(overview, *overview.workers[0], clock, fleet ? &port : nullptr, limits) {}
+  ~Desk() {
+    for (auto* session : {&a, &b}) service.drop(*session);
+  }
+
+  // What comes out when these bytes go in.
+  std::string say(Session& session, const std::string& bytes) {
+    session.in += bytes;
+    session.in.erase(0, service.serve(session, session.in));
+    return read(session);
+  }
+  static std::string read(Session& session) { return std::exchange(session.out, {}); }
+
+  // What a grant does: the ceiling of a key rises to `ceiling`.
+  void grant(std::string_view rule_name, std::string_view key, uint32_t ceiling) {
+    const Rule& rule = *rules->find(rule_name);
+    const KeyHash hash = limiter.hash(rule, key);
+    const auto window = static_cast<uint32_t>(window_at(clock.now().wall, rule.limit.window));
+    REQUIRE(slots.raise_ceiling(*slots.ref_of(hash), window, ceiling));
+    service.wake(hash);
+  }
+  uint64_t notes() {
+    uint64_t n = 0;
+    for (Note note; port.notes.pop(note);) n += note.kind == Note::Kind::starved;
+    return n;
+  }
+  uint64_t admitted(uint16_t rule) const { return overview.decisions(rule, Outcome::admitted); }
+
+  Clock clock;
+  std::shared_ptr<const RuleSet> rules;
+  SlotTable slots;
+  Limiter limiter;
+  Overview overview;
+  Bell bell;
+  Port port;
+  Service service;
+  Session a{Descriptor(), 1, true, {}}, b{Descriptor(), 2, true, {}};
+};
+
+bool is_admitted(std::string_view reply) { return reply.substr(0, 8) == "*6\r\n:0\r\n"; }
+bool is_no_grant(std::string_view reply) {
+  return reply.substr(0, 8) == "*6\r\n:1\r\n" && reply.size() > 4 &&
+         reply.substr(reply.size() - 4) == ":2\r\n";
+}
+
+}  // namespace
+
+TEST_CASE("a request that waits holds back the replies behind it, not the decisions") {
+  Desk desk;
+  CHECK(desk.say(desk.b, take("slow", "other")) == "");
+  desk.grant("slow", "other", 5);
+  CHECK(is_admitted(desk.read(desk.b)));
+
+  CHECK(desk.say(desk.a, kPing + take("slow", "k") + take("slow", "other") + kPing) == kPong);
+  CHECK(desk.admitted(0) == 2);  // the one behind was decided
+  CHECK(desk.overview.waiting == 1);
+  CHECK(desk.say(desk.b, kPing) == kPong);  // and nobody else notices
+
+  desk.grant("slow", "k", 1);
+  const std::string replies = desk.read(desk.a);
+  CHECK(is_admitted(replies));
+  CHECK(replies.substr(replies.size() - kPong.size()) == kPong);
+  CHECK(desk.admitted(0) == 3);
+  CHECK(desk.overview.waiting == 0);
+}
+
+TEST_CASE("replies come in the order of the requests, in whatever order these are answered") {
+  Desk desk;
+  CHECK(desk.say(desk.a, take("slow", "k1") + command({"ECHO", "one"}) + take("slow", "k2") +
+                             command({"ECHO", "two"})) == "");
+  desk.grant("slow", "k2", 1);
+  CHECK(desk.read(desk.a) == "");
+  desk.grant("slow", "k1", 1);
+  const std::string replies = desk.read(desk.a);
+  const size_t one = replies.find("one"), two = replies.find("two");
+  CHECK(is_admitted(replies));
+  REQUIRE(one != std::string::npos);
+  REQUIRE(two != std::string::npos);
+  CHECK(one < two);
+  CHECK(is_admitted(std::string_view(replies).substr(replies.find("*6", one))));
+}
+
+TEST_CASE("under one key those who came first are served first, across connections") {
+  Desk desk;
+  desk.say(desk.a, take("slow", "k", "3"));
+  desk.say(desk.b, take("slow", "k", "1"));
+  CHECK(desk.overview.waiting == 2);
+  desk.grant("slow", "k", 2);  // enough for the second alone
+  CHECK(desk.read(desk.a) == "");
+  CHECK(desk.read(desk.b) == "");
+  // A third that would fit does not pass either.
+  CHECK(desk.say(desk.b, take("slow", "k", "1")) == "");
+  desk.grant("slow", "k", 4);
+  CHECK(is_admitted(desk.read(desk.a)));
+  CHECK(is_admitted(desk.read(desk.b)));
+  CHECK(desk.overview.waiting == 1);
+}
+
+TEST_CASE("each request that waits is noted to the cluster thread exactly once") {
+  Desk desk;
+  for (int i = 0; i < 5; ++i) desk.say(desk.a, take("slow", "k"));
+  CHECK(desk.notes() == 5);
+  desk.grant("slow", "k", 2);
+  CHECK(desk.overview.waiting == 3);
+  CHECK(desk.notes() == 0);
+}
+
+TEST_CASE("a request that waits is denied at its deadline, with the sync interval to retry after") {
+  Desk desk;
+  CHECK(desk.say(desk.a, take("quick", "k") + kPing) == "");
+  REQUIRE(desk.service.next_due().has_value());
+  desk.service.expire();  // its wait is a nanosecond, which has passed
+  const std::string replies = desk.read(desk.a);
+  const std::string denial = replies.substr(0, replies.size() - kPong.size());
+  CHECK(is_no_grant(denial));
+  CHECK(denial.find("\r\n:100\r\n") != std::string::npos);
+  CHECK_FALSE(desk.service.next_due().has_value());
+  CHECK(desk.overview.decisions(1, Outcome::no_grant) == 1);
+  desk.grant("quick", "k", 5);
+  CHECK(desk.admitted(1) == 0);
+}
+
+TEST_CASE("deadlines of long waits do not hold up those of short ones") {
+  Desk desk;
+  desk.say(desk.a, take("slow", "k"));
+  desk.say(desk.b, take("quick", "k"));
+  desk.service.expire();
+  CHECK(is_no_grant(desk.read(desk.b)));
+  CHECK(desk.read(desk.a) == "");
+  CHECK(desk.overview.waiting == 1);
+}
+
+TEST_CASE("where a rule waits for nothing a starved request is denied at once") {
+  Desk desk;
+  CHECK(is_no_grant(desk.say(desk.a, take("never", "k"))));
+  CHECK(desk.overview.waiting == 0);
+}
+
+TEST_CASE("above limits.waiting a starved request is denied at once, and counted") {
+  Desk desk({1024, 1'048'576, 2, ms(100)});
+  CHECK(desk.say(desk.a, take("slow", "k1") + take("slow", "k2")) == "");
+  CHECK(is_no_grant(desk.say(desk.b, take("slow", "k3"))));
+  CHECK(desk.overview.troubles(Trouble::waiting_full) == 1);
+  CHECK(desk.overview.waiting == 2);
+}
+
+TEST_CASE("a connection that goes drops what waits, uncharged") {
+  Desk desk;
+  desk.say(desk.a, take("slow", "k", "4") + take("slow", "k", "4"));
+  desk.say(desk.b, take("slow", "k", "3"));
+  desk.service.drop(desk.a);
+  desk.a.replies.held().clear();
+  CHECK(desk.overview.waiting == 1);
+  desk.grant("slow", "k", 4);
+  CHECK(is_admitted(desk.read(desk.b)));
+  CHECK(desk.read(desk.a) == "");
+  CHECK(desk.admitted(0) == 1);
+  CHECK(is_admitted(desk.say(desk.b, take("slow", "k", "1"))));  // 4 - 3: only what was answered was charged
+}
+
+TEST_CASE("what is not sent, or held back, stops the reading at pipeline_bytes") {
+  Desk desk({1024, 1000, 100, ms(100)});
+  const std::string big(600, 'x');
+  desk.a.in = command({"ECHO", big}) + command({"ECHO", big}) + command({"ECHO", big});
+  std::string many;
+  for (int i = 0; i < 200; ++i) many += command({"ECHO", big});
+  desk.a.in = many;
+  const size_t done = desk.service.serve(desk.a, desk.a.in);
+  CHECK(done < many.size());
+  CHECK(desk.a.out.size() < 1000 + 64 * 700);  // a batch more at most
+  CHECK_FALSE(desk.service.may_read(desk.a));
+  desk.read(desk.a);
+  CHECK(desk.service.may_read(desk.a));
+
+  desk.say(desk.b, take("slow", "k"));
+  desk.say(desk.b, command({"ECHO", big}) + command({"ECHO", big}));
+  CHECK_FALSE(desk.service.may_read(desk.b));
+}
+
+TEST_CASE("a reset waits for what stands before it, and what stands behind it is not read before") {
+  Desk desk;
+  const std::string behind = command({"TALLY.RESET", "slow", "k"}) + kPing;
+  CHECK(desk.say(desk.a, take("slow", "k") + behind) == "");
+  CHECK(desk.a.in == behind);
+  Call* call = nullptr;
+  CHECK_FALSE(desk.port.calls.pop(call));
+  desk.grant("slow", "k", 1);
+  CHECK(is_admitted(desk.read(desk.a)));
+  CHECK(desk.say(desk.a, "") == "");
+  REQUIRE(desk.port.calls.pop(call));
+  CHECK(call->kind == Call::Kind::reset);
+  CHECK(desk.a.in == kPing);
+  desk.service.finish(std::unique_ptr<Call>(call));
+  CHECK(desk.say(desk.a, "") == "+OK\r\n" + kPong);
+}
+
+TEST_CASE("HELLO and QUIT answer in their place and with their version") {
+  Desk desk;
+  CHECK(desk.say(desk.a, take("slow", "k") + command({"HELLO", "3"}) + command({"TALLY.PEERS"})) == "");
+  CHECK(desk.a.in == command({"TALLY.PEERS"}));  // HELLO is a barrier
+  desk.grant("slow", "k", 1);
+  const std::string replies = desk.read(desk.a);
+  CHECK(is_admitted(replies));
+  CHECK(replies.find("%7\r\n") != std::string::npos);  // RESP3 from HELLO's own reply on
+
+  CHECK(desk.say(desk.b, take("slow", "k2") + "QUIT\r\n" + kPing) == "");
+  CHECK(desk.b.closing);
+  desk.grant("slow", "k2", 1);
+  const std::string last = desk.read(desk.b);
+  CHECK(is_admitted(last));
+  CHECK(last.substr(last.size() - 5) == "+OK\r\n");  // and no PONG
+}
+
+TEST_CASE("a question to the cluster thread holds its place and survives its connection") {
+  Desk desk;
+  CHECK(desk.say(desk.a, command({"TALLY.GIVE", "slow", "k", "2"}) + kPing) == "");
+  CHECK(desk.say(desk.b, command({"TALLY.PEERS"})) == "");
+  Call* give = nullptr;
+  Call* peers = nullptr;
+  REQUIRE(desk.port.calls.pop(give));
+  REQUIRE(desk.port.calls.pop(peers));
+  CHECK(give->n == 2);
+  CHECK(give->key == "k");
+  desk.service.drop(desk.b);
+  desk.b.replies.held().clear();
+  desk.service.finish(std::unique_ptr<Call>(peers));
+  CHECK(desk.read(desk.b) == "");
+  desk.service.finish(std::unique_ptr<Call>(give));
+  const std::string replies = desk.read(desk.a);
+  CHECK(replies.substr(0, 4) == "*6\r\n");
+  CHECK(replies.substr(replies.size() - kPong.size()) == kPong);
+}
+
+TEST_CASE("a pipeline cut anywhere is answered like the whole") {
+  const std::string whole = take("slow", "k") + kPing + take("slow", "k", "9") + command({"ECHO", "x"}) +
+                            "TALLY.TAKE slow \"k\\x41\"\r\nTALLY.TAKE slow \"k\\x42\"\r\n" +
+                            command({"TALLY.PEEK", "slow", "k"}) + command({"NONSENSE"}) +
+                            command({"TALLY.GIVE", "slow", "k", "1"}) + command({"DEL", "k"});
+  // Times differ from run to run by a few milliseconds; the numbers that count are those before them.
+  const auto answers = [](const std::string& bytes, size_t cut) {
+    Desk desk({1024, 1'048'576, 100, ms(100)}, false);
+    const std::string first = desk.say(desk.a, bytes.substr(0, cut));
+    const std::string all = first + desk.say(desk.a, bytes.substr(cut));
+    CHECK(desk.a.in == "");
+    CHECK(desk.overview.total(&WorkerCounters::requests) == 10);
+    CHECK(desk.admitted(0) == 4);
+    return std::count(all.begin(), all.end(), '*');
+  };
+  const auto expected = answers(whole, whole.size());
+  CHECK(expected == 6);
+  for (size_t cut = 0; cut < whole.size(); ++cut) CHECK(answers(whole, cut) == expected);
+}
+
+TEST_CASE("a protocol error is answered behind what waits, and ends the connection") {
+  Desk desk;
+  CHECK(desk.say(desk.a, take("slow", "k") + "*x\r\n" + kPing) == "");
+  CHECK(desk.a.closing);
+  CHECK(desk.a.in == "");
+  desk.grant("slow", "k", 1);
+  const std::string replies = desk.read(desk.a);
+  CHECK(is_admitted(replies));
+  const std::string error = "-ERR Protocol error: invalid multibulk length\r\n";
+  CHECK(replies.substr(replies.size() - error.size()) == error);
+}
