@@ -65,7 +65,8 @@ void Fleet::ask(uint16_t rank, KeyState& state, uint32_t cost, Done done) {
   const auto waiting = host.parked.find(hash);
   const bool behind = waiting != host.parked.end() && !waiting->second.empty();
   bool noted = true;
-  const Verdict verdict = behind ? decide_behind(host, rank, state, cost, noted) : decide(host, rank, state, cost);
+  const Verdict verdict =
+      behind ? decide_behind(host, rank, state, cost, noted) : decide(host, rank, state, cost);
   settle_soon(rank);
   if (verdict == Verdict::admitted) return finish(rank, state, cost, Outcome::admitted, Duration(0), done);
   if (verdict == Verdict::over_limit)
@@ -97,7 +98,8 @@ Verdict Fleet::decide_behind(Host& host, uint16_t rank, const KeyState& state, u
 }
 
 Verdict Fleet::decide(Host& host, uint16_t rank, const KeyState& state, uint32_t cost, bool noted) {
-  return host.limiter->take(ask_of(host, state, cost), clock(rank), noted ? nullptr : host.notes.get()).verdict;
+  return host.limiter->take(ask_of(host, state, cost), clock(rank), noted ? nullptr : host.notes.get())
+      .verdict;
 }
 
 void Fleet::finish(uint16_t rank, KeyState& state, uint32_t cost, Outcome outcome, Duration waited,
@@ -258,18 +260,20 @@ double Fleet::fullest(std::string_view rule, std::string_view key) const {
   return state == nullptr ? 0 : checkers_.fullest(state->checked);
 }
 
+// `share` adds one more limit in all only while the shares are true, which nobody can know in the middle of a
+// partition; what it never passes is what `open` adds: a limit for each node that can be isolated.
 uint64_t Fleet::bound(std::string_view name) const {
-  const Rule& r = rule(name);
+  Rule r = rule(name);
   if (config_.nodes == 1) return r.limit.limit;
-  return config_.isolation_possible ? bound_isolated_of(r, config_.size) : bound_of(r, config_.size);
+  if (!config_.isolation_possible) return bound_of(r, config_.size);
+  if (r.on_isolation == OnIsolation::share) r.on_isolation = OnIsolation::open;
+  return bound_isolated_of(r, config_.size);
 }
 
-// In millionths of the limit. Isolated nodes add one more limit between them (share), or one each (open).
+// As above, for a bucket: in millionths of the limit.
 uint32_t Fleet::bucket_overcount(const Rule& r) const {
-  uint32_t limits = 0;
-  if (config_.isolation_possible && r.on_isolation == OnIsolation::share) limits = 1;
-  if (config_.isolation_possible && r.on_isolation == OnIsolation::open) limits = config_.nodes;
-  return r.max_overcount.ppm + limits * kPartsPerMillion;
+  const bool isolated = config_.isolation_possible && r.on_isolation != OnIsolation::closed;
+  return r.max_overcount.ppm + (isolated ? config_.nodes * kPartsPerMillion : 0);
 }
 
 Group Fleet::group(std::string_view rule_name, std::string_view key) const {
