@@ -221,6 +221,7 @@ void Fleet::woken_in_vain(const Host& host, KeyHash hash) {
 }
 
 void Fleet::schedule_tick(Host& host, uint16_t rank) {
+  if (host.node->next_tick() == MonoTime::max()) return;  // a node alone
   const Duration wanted = host.node->next_tick() - mono_origin(rank);
   Duration due(static_cast<int64_t>(static_cast<__int128>(nanos(wanted)) * kPartsPerMillion /
                                     (static_cast<int64_t>(kPartsPerMillion) + host.clock.drift_ppm)));
