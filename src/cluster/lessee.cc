@@ -252,11 +252,13 @@ void Lessee::send_report(Account& account, Now now) {
     LeaseAccount& lease = account.lease;
     r.ballot = lease.ballot;
     r.has_ballot = lease.has_ballot;
-    r.lease = lease.lease;
-    r.used = minus(q.count, lease.returned);
-    r.returned = lease.returned;
     r.given = lease.given;
-    r.granted_heard = lease.granted;
+    if (!lease.alone) {  // what it leased to itself while isolated is no owner's business
+      r.lease = lease.lease;
+      r.used = minus(q.count, lease.returned);
+      r.returned = lease.returned;
+      r.granted_heard = lease.granted;
+    }
   } else {
     WindowAccount& w = window_account(account, window_now(account, now));
     r.window = w.window;
