@@ -141,9 +141,13 @@ class Workplace:
             if child in self.children:
                 self.children.remove(child)
 
-    def close(self):
+    def close(self, keep=False):
         self.stop(list(self.children))
-        shutil.rmtree(self.path, ignore_errors=True)
+        if keep:
+            (self.path / "lock").unlink()  # or the next run would sweep it away
+            print(f"kept: {self.path}")
+        else:
+            shutil.rmtree(self.path, ignore_errors=True)
         self.lock.close()
 
     def free_ports(self, count):
