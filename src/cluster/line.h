@@ -18,6 +18,11 @@ struct LineKey {
 
 constexpr uint64_t minus(uint64_t a, uint64_t b) { return a > b ? a - b : 0; }
 
+// A pool's level as grants carry it: what is left, in 1/255 of the whole.
+constexpr uint8_t level(uint64_t left, uint64_t of) {
+  return of == 0 ? 0 : static_cast<uint8_t>(std::min<uint64_t>(255, left * 255 / of));
+}
+
 struct Line {
   LineKey key;
   uint16_t rank = 0;  // where its node is reached

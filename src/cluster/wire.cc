@@ -11,9 +11,9 @@
 // stand last, so that the word is short as well. A newer version appends fields, hence bits; an older reader
 // skips both.
 //
-// Two things that nearly every entry says are said relative to the header: the node of a ballot is mostly the
-// owner, at one end of the datagram, and a stamp is mostly the time of sending, or the one that the header
-// echoes.
+// What nearly every entry says is said relative to the header: the node of a ballot is mostly the owner, at
+// one end of the datagram, a stamp is mostly the time of sending, or the one that the header echoes, and
+// incarnations are near each other.
 #include "cluster/wire.h"
 
 #include <concepts>
@@ -78,7 +78,7 @@ void rule(V& v, Of<V, uint32_t>& hash) {  // half of a hash: four bytes are less
 
 // 0 means none. `base`: a number of the header that is mostly near.
 template <typename V>
-void stamp(V& v, Of<V, uint64_t>& x, uint64_t base) {
+void near(V& v, Of<V, uint64_t>& x, uint64_t base) {
   if constexpr (V::kReads) {
     uint64_t n;
     x = v.varint(n) ? base + static_cast<uint64_t>(unzigzag(n)) : 0;
@@ -132,7 +132,7 @@ void fields(V& v, Of<V, Report>& e, const Header& h) {
   number(v, e.ceiling);
   number(v, e.wanted);
   number(v, e.demand_milli);
-  stamp(v, e.stamp, h.sent_mono_ns);
+  near(v, e.stamp, h.sent_mono_ns);
   flag(v, e.has_ballot);
   ballot(v, e.ballot, h.receiver);
   number(v, e.granted_heard);
@@ -157,12 +157,13 @@ void fields(V& v, Of<V, Grant>& e, const Header& h) {
   signed_number(v, e.window);
   ballot(v, e.ballot, h.sender);
   number(v, e.line);
+  near(v, e.incarnation, h.incarnation);  // both began at some second of the same calendar
   number(v, e.granted);
   number(v, e.used_fleet);
   number(v, e.pool);
   number(v, e.demand_share);
   flag(v, e.backed);
-  stamp(v, e.stamp, h.echo_mono_ns);
+  near(v, e.stamp, h.echo_mono_ns);
   flag(v, e.exhausted);
   duration(v, e.ask_again);
   number(v, e.lease);

@@ -80,6 +80,7 @@ struct Grant {
   int64_t window = 0;
   Ballot ballot;
   uint32_t line = 0;
+  uint64_t incarnation = 0;  // the lessee's, of the line: another life of it must not take this grant
   uint64_t granted = 0;    // cumulative under `ballot` (buckets: in this lease)
   uint64_t used_fleet = 0;
   uint8_t pool = 0;        // what is left of the allowance, in 1/255

@@ -1,0 +1,106 @@
+// The owner's part for token buckets: reports, leases and marks in time (see bucket_book.h).
+#include <algorithm>
+
+#include "cluster/owner.h"
+
+namespace tally {
+
+void Owner::report_bucket(Key& key, const Report& report, uint16_t from, uint64_t incarnation, Now now) {
+  const Duration span = report.terms.emission * static_cast<int64_t>(report.terms.limit);
+  const Duration lease = lease_for(span, around_.lease, around_.sync_interval);
+  if (!key.bucket) {
+    if (!around_.standing.may_vote_bucket(bucket_keep(span, lease), now) || around_.registers.look(key.id, 0, now)) {
+      refuse(report, from, now);
+      return;
+    }
+    key.bucket.emplace(report.terms, key.group, Ballot{0, around_.roster.id(around_.self)}, lease, now.mono);
+  }
+  key.bucket->use_terms(report.terms, lease);
+  key.terms = report.terms;
+  const LineKey line_key{around_.roster.id(from), incarnation, report.line};
+  BucketBook::Leased* leased = key.bucket->find(line_key);
+  if (leased == nullptr) leased = &key.bucket->open(line_key, from);
+  const uint64_t given_before = leased->line.given;
+  key.bucket->merge(*leased, report, now.mono);
+  if (report.has_ballot && report.ballot == key.bucket->ballot() && report.given > given_before) {
+    leased->line.given = report.given;
+    key.bucket->refund(report.given - given_before, now.mono);
+  }
+  issue_bucket(key, *leased, now);
+  send_bucket_grant(key, *leased, report.stamp, now);
+  serve_turned_away_bucket(key, now);
+}
+
+void Owner::issue_bucket(Key& key, BucketBook::Leased& leased, Now now) {
+  key.bucket->issue(leased, now.mono, around_.recent());
+  raise_mark_bucket(key, now);
+  if (leased.line.turned_away) key.bucket->issue(leased, now.mono, around_.recent());
+}
+
+void Owner::send_bucket_grant(Key& key, BucketBook::Leased& leased, uint64_t stamp, Now now) {
+  BucketBook& bucket = *key.bucket;
+  const Line& line = leased.line;
+  const uint64_t cost = std::max(line.waiting_min, static_cast<uint64_t>(nanos(key.terms.emission)));
+  Grant grant;
+  grant.key = key.id;
+  grant.ballot = bucket.ballot();
+  grant.line = line.key.number;
+  grant.granted = line.granted;
+  grant.lease = leased.lease;
+  // A lease is counted from the sending of the report that it answers; unasked, there is nothing to count from.
+  grant.lease_for = stamp != 0 ? leased.length : Duration(0);
+  grant.tat_ahead = std::max(Duration(0), bucket.tat() - now.mono);
+  grant.pool = level(static_cast<uint64_t>(nanos(bucket.room(now.mono))), static_cast<uint64_t>(nanos(bucket.burst_span())));
+  grant.demand_share = bucket.demand_share(leased, now.mono, around_.recent());
+  grant.backed = backed(key, now);
+  grant.reset = key.reset;
+  grant.stamp = stamp;
+  grant.exhausted = bucket.exhausted(cost, now.mono);
+  const Duration regrows = std::max(Duration(1), bucket.regrows_after(cost, now.mono));
+  if (grant.exhausted) {
+    grant.ask_again = regrows;
+  } else if (line.turned_away && nanos(bucket.room(now.mono)) < static_cast<int64_t>(std::min<uint64_t>(cost, INT64_MAX))) {
+    grant.ask_again = std::min(around_.sync_interval, regrows);
+    ++denied_under_limit_;
+  }
+  around_.mail.send(line.rank, grant);
+}
+
+void Owner::serve_turned_away_bucket(Key& key, Now now) {
+  for (size_t i = 0; i < key.bucket->lines().size(); ++i) {
+    BucketBook::Leased& leased = key.bucket->lines()[i];
+    const Line& line = leased.line;
+    if (!line.turned_away || now.mono - line.heard > around_.recent()) continue;
+    // Its own stamp still counts: the lease runs from when it asked.
+    if (key.bucket->issue(leased, now.mono, around_.recent()) > 0) send_bucket_grant(key, leased, line.stamp, now);
+  }
+}
+
+void Owner::tick_bucket(Key& key, Now now) {
+  if (key.bucket->mark_pending()) send_mark_bucket(key, now);
+  raise_mark_bucket(key, now);
+  serve_turned_away_bucket(key, now);
+  // Lines of lives that are over, and of keys that fell silent, hold nothing: forget them.
+  std::erase_if(key.bucket->lines(), [&](const BucketBook::Leased& leased) {
+    return leased.lease == 0 && now.mono - leased.line.heard > around_.recent() + around_.lease;
+  });
+}
+
+void Owner::raise_mark_bucket(Key& key, Now now) {
+  const Duration ahead = around_.sync_interval * 2 + around_.peers.group_round_trip(key.group);
+  if (key.bucket->next_mark(now.mono, ahead)) send_mark_bucket(key, now);
+}
+
+void Owner::send_mark_bucket(Key& key, Now now) {
+  const auto& proposal = key.bucket->proposal();
+  if (proposal.mark <= now.mono) return;
+  Mark mark;
+  mark.key = key.id;
+  mark.ballot = key.bucket->ballot();
+  mark.mark = static_cast<uint64_t>(nanos(proposal.mark - now.mono));
+  mark.length = key.bucket->keep();
+  mark.number = proposal.number;
+  send_to_group(key, mark, now);
+}
+
+}  // namespace tally
