@@ -75,18 +75,18 @@ void Checkers::check(const Header& header, const Report& r, Duration at) {
   const Ballot of_line = bucket ? r.ballot : Ballot{};
   const uint64_t lease = bucket ? r.lease : 0;
   const NodeId sender = header.sender;
-  grows({sender, header.incarnation, 0, r.key, r.window, of_line, r.line, lease, 0}, r.used, "used", at);
-  grows({sender, header.incarnation, 0, r.key, r.window, of_line, r.line, lease, 1}, r.refunded, "refunded",
-        at);
-  grows({sender, header.incarnation, 0, r.key, r.window, r.ballot, r.line, lease, 2}, r.returned, "returned",
-        at);
+  grows({sender, header.incarnation, 0, 0, r.key, r.window, of_line, r.line, lease, 0}, r.used, "used", at);
+  grows({sender, header.incarnation, 0, 0, r.key, r.window, of_line, r.line, lease, 1}, r.refunded,
+        "refunded", at);
+  grows({sender, header.incarnation, 0, 0, r.key, r.window, r.ballot, r.line, lease, 2}, r.returned,
+        "returned", at);
   if (bucket) return;  // its ceiling is that of the running lease, or nothing
-  grows({sender, header.incarnation, 0, r.key, r.window, of_line, r.line, 0, 3}, r.ceiling, "ceiling", at);
+  grows({sender, header.incarnation, 0, 0, r.key, r.window, of_line, r.line, 0, 3}, r.ceiling, "ceiling", at);
 }
 
 void Checkers::check(const Header& header, const Grant& g, Duration at) {
-  if (lived_again_.contains(header.receiver)) return;
-  grows({header.sender, header.incarnation, header.receiver, g.key, g.window, g.ballot, g.line, g.lease, 4},
+  grows({header.sender, header.incarnation, header.receiver, g.incarnation, g.key, g.window, g.ballot, g.line,
+         g.lease, 4},
         g.granted, "granted", at);
 }
 

@@ -12,7 +12,6 @@
 #include <compare>
 #include <cstdint>
 #include <map>
-#include <set>
 #include <string>
 #include <string_view>
 #include <tuple>
@@ -82,9 +81,6 @@ class Checkers {
 
   // What a host sent.
   void sent(const Datagram& datagram, Duration at);
-  // A grant does not say to which life of a lessee it speaks: grants to one that has had several are not
-  // checked.
-  void lived_again(NodeId node) { lived_again_.insert(node); }
 
   struct WindowCount {
     uint64_t admitted = 0, refunded = 0;
@@ -108,7 +104,8 @@ class Checkers {
   struct Counter {
     NodeId sender;
     uint64_t incarnation;
-    NodeId receiver;  // grants: whose line
+    NodeId receiver;  // grants: whose line, and of which life of it
+    uint64_t receiver_incarnation;
     WireId key;
     int64_t window;
     Ballot ballot;
@@ -126,7 +123,6 @@ class Checkers {
   std::vector<State> keys_;
   std::unordered_map<WireId, size_t> by_id_;
   std::map<Counter, uint64_t> counters_;
-  std::set<NodeId> lived_again_;
   std::vector<Violation> violations_;
 };
 

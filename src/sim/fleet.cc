@@ -297,7 +297,6 @@ void Fleet::start(uint16_t rank) {
 void Fleet::begin_life(uint16_t rank, const Life& life) {
   Host& host = hosts_[rank];
   const bool fleet = config_.nodes > 1;
-  if (host.life > 0) checkers_.lived_again(roster_.id(rank));
   ++host.life;
   host.rules = rule_set(config_, Share{rank, config_.size});
   host.slots = std::make_unique<SlotTable>(config_.keys, random_.next(), fleet);
