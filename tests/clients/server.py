@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import tempfile
+import time
 
 READY_S = 30  # also under sanitizers; a daemon that is not ready by then is a failure
 STOP_S = 30
@@ -68,16 +69,23 @@ class Server:
     def _start(self, folder):
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified, open(self.log, "wb") as log:
             notified.bind(str(folder / "notify"))
-            notified.settimeout(READY_S)
+            notified.settimeout(0.2)
             environment = dict(os.environ, NOTIFY_SOCKET=str(folder / "notify"))
             self.process = subprocess.Popen([self.tallyd, "-c", str(folder / "tallyd.json")], stdin=subprocess.DEVNULL,
                                             stdout=log, stderr=log, env=environment, preexec_fn=_die_with(os.getpid()))
+            self._wait_until_ready(notified)
+
+    def _wait_until_ready(self, notified):
+        deadline = time.monotonic() + READY_S
+        while time.monotonic() < deadline:
             try:
-                while b"READY=1" not in notified.recv(4096):
-                    pass
+                if b"READY=1" in notified.recv(4096):
+                    return
             except TimeoutError:
-                self._end()
-                raise ServerError(f"{self.tallyd} was not ready within {READY_S} s:\n{self.text()}") from None
+                if not self.alive():
+                    raise ServerError(f"{self.tallyd} ended with {self.process.returncode}:\n{self.text()}") from None
+        self._end()
+        raise ServerError(f"{self.tallyd} was not ready within {READY_S} s:\n{self.text()}")
 
     def text(self):
         return self.log.read_text(errors="replace")
