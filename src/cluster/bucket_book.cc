@@ -118,7 +118,7 @@ uint64_t BucketBook::issue(Leased& leased, MonoTime now, Duration recent) {
   Line& line = leased.line;
   line.turned_away = false;
   const uint64_t need = line.need();
-  const uint64_t waits = std::min(need, line.waiting);
+  const uint64_t waits = line.unmet();
   const uint64_t out = unreported();
   const MonoTime mark = needs_marks() ? accepted_mark() : MonoTime::max();
 
@@ -169,7 +169,7 @@ uint64_t BucketBook::issue(Leased& leased, MonoTime now, Duration recent) {
 uint64_t BucketBook::unmet() const {
   uint64_t sum = 0;
   for (const Leased& leased : lines_)
-    if (leased.line.turned_away) sum += std::min(leased.line.need(), leased.line.waiting);
+    if (leased.line.turned_away) sum += leased.line.unmet();
   return std::min(sum, kAmountMax);
 }
 

@@ -13,7 +13,7 @@ constexpr uint8_t kFinalsMax = 3;                 // a final report is repeated 
 constexpr size_t kIdleAtATime = 4096;             // idle accounts looked at in one sync interval
 constexpr Duration kAskAgainMin = std::chrono::milliseconds(3);
 constexpr uint64_t kNever = ~uint64_t{0};         // of an ask mark
-constexpr uint32_t kSpareParts = 4;               // a spare is held while this many requests a node are left
+constexpr uint32_t kSpareParts = 2;               // a spare is held while this many requests a node are left
 constexpr double kSteadyIntervals = 8;            // over how many sync intervals steady demand is averaged
 
 uint32_t tag_of(int64_t window) { return static_cast<uint32_t>(window); }
@@ -201,6 +201,12 @@ uint64_t Lessee::expected(const Account& account, uint64_t count, Duration withi
   return static_cast<uint64_t>(std::floor(std::min(demand * static_cast<double>(nanos(within)) / 1e9, most) / one) * one);
 }
 
+// What those who were woken have not taken yet. It is theirs: to be neither asked for again, nor promised twice, nor returned.
+uint64_t Lessee::promised_left(const Account& account, const Quota& quota, Now now) const {
+  if (now.mono >= account.promised_until) return 0;
+  return minus(account.promised, minus(quota.count, account.promised_at));
+}
+
 // One request's worth, held while there is plenty: a key with less than a request in each look-ahead would otherwise be
 // refused every other time where nobody waits (measured: ten nodes at 92 % of 1,000 per 10 s, 95.4 % admitted instead of
 // 99 %). It costs no message, as the key's use is reported anyway; and it is never asked of a small or nearly used limit.
@@ -212,7 +218,8 @@ uint64_t Lessee::spare(const Account& account, const Quota& quota) const {
 
 uint64_t Lessee::wanted(Account& account, const Quota& quota, Now now) const {
   const Duration look = around_.sync_interval * 2 + around_.peers.round_trip(owner_of(account));
-  return quota.count + std::max(expected(account, quota.count, look, now), spare(account, quota)) + account.waiting;
+  const uint64_t ahead = std::max(expected(account, quota.count, look, now), spare(account, quota));
+  return quota.count + ahead + account.waiting + promised_left(account, quota, now);
 }
 
 bool Lessee::wants_report(Account& account, Now now) {
@@ -325,11 +332,12 @@ void Lessee::set_ask_mark(Account& account, Now now) {
 
 // ---- returns -----------------------------------------------------------------------------------------------------------
 
-// What the cluster thread itself added to a count is nobody's demand.
+// What the cluster thread itself added to a count is nobody's demand, and was taken by none of those who were woken.
 void Lessee::no_demand(Account& account, uint64_t amount, Now now) {
   if (account.seen_in != running_in(account, now)) account.count_seen = 0;
   account.seen_in = running_in(account, now);
   account.count_seen += amount;
+  account.promised_at += amount;
 }
 
 void Lessee::give_back(Account& account, uint64_t leave, Now now) {
@@ -358,8 +366,8 @@ void Lessee::give_back_idle(Account& account, bool recalled, Now now) {
   const Quota q = quota(account, now);
   // Otherwise all that the next report would ask for is kept: returning it would only fetch it again.
   const Duration soon = around_.peers.round_trip(owner_of(account)) + std::chrono::milliseconds(1);
-  const uint64_t use = recalled ? expected(account, q.count, soon, now) + account.waiting : wanted(account, q, now) - q.count;
-  const uint64_t keep = use + (now.mono < account.promised_until ? account.promised : 0);
+  const uint64_t keep = recalled ? expected(account, q.count, soon, now) + account.waiting + promised_left(account, q, now)
+                                 : wanted(account, q, now) - q.count;
   if (q.unspent() > keep) give_back(account, keep, now);
 }
 

@@ -109,7 +109,8 @@ class Lessee {
     MonoTime measured_at{};
     uint64_t waiting = 0, waiting_min = 0;
     MonoTime waiting_until{};
-    uint64_t promised = 0;        // what was woken and has not had time yet to take its grant
+    uint64_t promised = 0;        // to those who were woken, when the count was `promised_at`; see promised_left
+    uint64_t promised_at = 0;
     MonoTime promised_until{};
 
     MonoTime asked_at{};
@@ -156,6 +157,7 @@ class Lessee {
     uint64_t unspent() const { return minus(ceiling, count); }
   };
   Quota quota(Account& account, Now now);
+  uint64_t promised_left(const Account& account, const Quota& quota, Now now) const;
   int64_t running_in(const Account& account, Now now) const;
   void measure(Account& account, Now now);
   double demand_now(const Account& account, uint64_t count, Now now) const;

@@ -138,14 +138,18 @@ void Lessee::tell_workers(Account& account, Now now) {
     account.waiting = account.waiting_min = 0;
     return;
   }
-  if (q.unspent() < account.waiting_min) return;
+  const uint64_t earlier = promised_left(account, q, now);
+  const uint64_t available = minus(q.unspent(), earlier);
+  if (available < account.waiting_min) return;
   wakes_.push_back({account.hash});
   // What they take is theirs until they had the time to; what is then still missing goes on waiting.
-  account.promised = std::min(account.waiting, q.unspent());
+  const uint64_t promised = std::min(account.waiting, available);
+  account.promised = earlier + promised;
+  account.promised_at = q.count;
   account.promised_until = now.mono + kTakingTime;
-  account.waiting -= account.promised;
+  account.waiting -= promised;
   if (account.waiting == 0) account.waiting_min = 0;
-  account.denied = minus(account.denied, account.promised);  // it will be counted as admitted
+  account.denied = minus(account.denied, promised);  // it will be counted as admitted
   if (account.pool_low()) {
     account.tell_used = true;
     make_urgent(account);

@@ -54,10 +54,10 @@ struct Line {
   uint64_t net_used() const { return minus(used, refunded); }
   uint64_t in_flight() const { return minus(granted, granted_heard); }
   uint64_t need() const { return minus(wanted, ceiling + in_flight()); }
-  // What its share goes by: the demand per second, and all that waits and has got nothing yet.
-  double demand() const {
-    return static_cast<double>(demand_milli) / 1000 + static_cast<double>(std::min(waiting, need()));
-  }
+  // What waits and has got nothing yet: grants that are on their way serve those first.
+  uint64_t unmet() const { return std::min(minus(waiting, in_flight()), need()); }
+  // What its share goes by.
+  double demand() const { return static_cast<double>(demand_milli) / 1000 + static_cast<double>(unmet()); }
   uint64_t unspent() const { return minus(floor + granted + refunded, returned + used); }
 
   void take_newest(const Report& report, MonoTime now) {

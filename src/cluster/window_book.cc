@@ -141,7 +141,7 @@ uint64_t WindowBook::issue(Line& line, Now now, Duration recent, bool far) {
   line.turned_away = false;
   if (need == 0) return 0;
   const uint64_t room = remaining(now.wall);
-  const uint64_t waits = std::min(need, line.waiting);
+  const uint64_t waits = line.unmet();
   const Demand demand = recent_demand(now.mono, recent);
 
   // Beyond what waits: the look-ahead, which on a near group is held small, and nothing where others wait in vain.
@@ -181,7 +181,7 @@ uint64_t WindowBook::issue_ahead(Line& line, uint64_t amount, WallTime now) {
 uint64_t WindowBook::unmet() const {
   uint64_t sum = 0;
   for (const Line& line : lines_)
-    if (line.turned_away) sum += std::min(line.need(), line.waiting);
+    if (line.turned_away) sum += line.unmet();
   return sum;
 }
 
