@@ -75,6 +75,7 @@ void Lessee::adopt_slot(Account& account, SlotRef slot) {
   }
   const MonoTime none{};
   account.lease.lease = 0;
+  account.lease.alone = false;
   account.lease.granted = account.lease.returned = 0;
   account.lease.end = none;
   account.lease.has_ballot = false;
@@ -146,7 +147,7 @@ void Lessee::raise(Account& account, const WindowAccount& w) {
 // ---- what is asked for ----------------------------------------------------------------------------------------------
 
 bool Lessee::lease_runs(const Account& account, Now now) const {
-  return account.lease.lease != 0 && now.mono < account.lease.end;
+  return account.lease.open() && now.mono < account.lease.end;
 }
 
 Lessee::Quota Lessee::quota(Account& account, Now now) {
@@ -155,7 +156,7 @@ Lessee::Quota Lessee::quota(Account& account, Now now) {
     return {count_of(account, w), ceiling_of(account, w)};
   }
   const auto lease = limiter_.slots().lease(account.slot);
-  if (!lease || account.lease.lease == 0 || lease->tag != account.lease.tag) return {};
+  if (!lease || !account.lease.open() || lease->tag != account.lease.tag) return {};
   const auto count = static_cast<uint64_t>(lease->count);
   return {count, lease_runs(account, now) ? static_cast<uint64_t>(lease->ceiling) : count};
 }
@@ -376,7 +377,7 @@ void Lessee::leave(Now now) {
     account.waiting = 0;
     give_back(account, 0, now);
     send_final(account, now);
-    if (account.bucket() ? account.lease.lease != 0 : window_account(account, window_now(account, now)).contacted)
+    if (account.bucket() ? account.lease.open() : window_account(account, window_now(account, now)).contacted)
       send_report(account, now);
   }
 }

@@ -79,7 +79,7 @@ class Lessee {
   struct LeaseAccount {
     Ballot ballot;
     bool has_ballot = false;
-    uint64_t lease = 0;  // the owner's number; 0: none
+    uint64_t lease = 0;  // the owner's number of the last that was opened under `ballot`; 0: none
     uint8_t tag = 0;     // in the slot
     uint64_t granted = 0, returned = 0;
     uint64_t given = 0;
@@ -87,6 +87,7 @@ class Lessee {
     Duration tat_ahead{0};  // the owner's, when heard
     bool alone = false;     // the running lease is this node's own, issued while isolated
     MonoTime alone_tat{};   // of the bucket that it then keeps for itself
+    bool open() const { return lease != 0 || alone; }
   };
   struct Account {
     WireId id;

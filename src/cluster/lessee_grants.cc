@@ -25,7 +25,8 @@ uint64_t one_request(const Limit& limit) {
 
 void Lessee::on_grant(const Grant& grant, Now now) {
   Account* account = find(grant.key);
-  if (account == nullptr || grant.line != account->line) return;  // an older line's
+  if (account == nullptr) return;
+  if (grant.line != account->line || grant.incarnation != around_.incarnation) return;  // an older line's, or life's
   account->heard_at = now.mono;
   if (grant.reset > account->reset) on_reset(grant.key, grant.reset, now);
   if (grant.backed) {
@@ -97,7 +98,7 @@ void Lessee::grant_lease(Account& account, const Grant& grant, Now now) {
   if (grant.lease != 0 && counted && grant.granted <= kLeasedMax) {
     const MonoTime end = MonoTime(Duration(static_cast<int64_t>(grant.stamp))) + grant.lease_for;
     if (grant.lease > lease.lease || grant.granted > lease.granted) account.answered = true;
-    if (grant.lease > lease.lease || lease.alone) {
+    if (grant.lease > lease.lease) {  // never one that was opened before: its tokens were spent, or dropped
       ++lease.tag;
       lease.lease = grant.lease;
       lease.alone = false;
@@ -107,7 +108,7 @@ void Lessee::grant_lease(Account& account, const Grant& grant, Now now) {
       limiter_.slots().open_lease(account.slot, lease.tag, static_cast<int64_t>(lease.granted), end);
       account.count_seen = 0;
       account.seen_in = lease.tag;
-    } else if (grant.lease == lease.lease) {
+    } else if (grant.lease == lease.lease && !lease.alone) {
       lease.granted = std::max(lease.granted, grant.granted);
       lease.end = std::max(lease.end, end);
       limiter_.slots().raise_lease(account.slot, lease.tag, static_cast<int64_t>(lease.granted), lease.end);
@@ -275,7 +276,6 @@ void Lessee::serve_alone(Account& account, Now now) {
   if (!lease.alone || !lease_runs(account, now)) {
     ++lease.tag;
     lease.alone = true;
-    lease.lease = 1;
     lease.granted = held;
     lease.returned = 0;
     limiter_.slots().open_lease(account.slot, lease.tag, static_cast<int64_t>(lease.granted), now.mono + around_.lease);
@@ -288,10 +288,7 @@ void Lessee::serve_alone(Account& account, Now now) {
 
 void Lessee::end_isolation(Account& account, Now now) {
   account.isolated = false;
-  if (account.bucket()) {
-    if (account.lease.alone) account.lease.lease = 0;  // the next lease is the owner's
-    return;
-  }
+  if (account.bucket()) return;  // a lease of its own ends by itself, or with the owner's next
   // What the policy added and nobody spent is taken out of circulation, not returned: no owner ever issued it.
   WindowAccount& w = window_account(account, window_now(account, now));
   const Quota q = quota(account, now);

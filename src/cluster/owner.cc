@@ -82,12 +82,13 @@ void Owner::activate(Key& key) {
   active_.push_back(key.id);
 }
 
-void Owner::refuse(const Report& report, uint16_t from, Now) {
+void Owner::refuse(const Report& report, uint16_t from, uint64_t incarnation) {
   Grant grant;
   grant.key = report.key;
   grant.window = report.window;
   grant.ballot = {0, around_.roster.id(around_.self)};
   grant.line = report.line;
+  grant.incarnation = incarnation;
   grant.stamp = report.stamp;
   grant.ask_again = around_.sync_interval;
   around_.mail.send(from, grant);
@@ -115,7 +116,7 @@ void Owner::report_window(Key& key, const Report& report, uint16_t from, uint64_
   }
   WindowBook* book = report.final ? key.book(report.window) : open_book(key, report.window, now);
   if (book == nullptr) {
-    if (!report.final) refuse(report, from, now);
+    if (!report.final) refuse(report, from, incarnation);
     return;
   }
   book->lower_limit(report.terms.limit);
@@ -150,6 +151,7 @@ void Owner::send_grant(Key& key, WindowBook& book, Line& line, uint64_t stamp, N
   grant.window = book.window();
   grant.ballot = book.ballot();
   grant.line = line.key.number;
+  grant.incarnation = line.key.incarnation;
   grant.granted = line.granted;
   grant.used_fleet = book.used();
   grant.pool = level(minus(allowance, book.outstanding()), book.limit());

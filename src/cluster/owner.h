@@ -95,7 +95,7 @@ class Owner {
   void send_grant(Key& key, WindowBook& book, Line& line, uint64_t stamp, Now now);
   void issue_bucket(Key& key, BucketBook::Leased& leased, Now now);
   void send_bucket_grant(Key& key, BucketBook::Leased& leased, uint64_t stamp, Now now);
-  void refuse(const Report& report, uint16_t from, Now now);
+  void refuse(const Report& report, uint16_t from, uint64_t incarnation);
   void serve_turned_away(Key& key, WindowBook& book, Now now);
   void serve_turned_away_bucket(Key& key, Now now);
   void nudge_holders(Key& key, WindowBook& book, Now now);

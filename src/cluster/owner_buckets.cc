@@ -10,7 +10,7 @@ void Owner::report_bucket(Key& key, const Report& report, uint16_t from, uint64_
   const Duration lease = lease_for(span, around_.lease, around_.sync_interval);
   if (!key.bucket) {
     if (!around_.standing.may_vote_bucket(bucket_keep(span, lease), now) || around_.registers.look(key.id, 0, now)) {
-      refuse(report, from, now);
+      refuse(report, from, incarnation);
       return;
     }
     key.bucket.emplace(report.terms, key.group, Ballot{0, around_.roster.id(around_.self)}, lease, now.mono);
@@ -45,6 +45,7 @@ void Owner::send_bucket_grant(Key& key, BucketBook::Leased& leased, uint64_t sta
   grant.key = key.id;
   grant.ballot = bucket.ballot();
   grant.line = line.key.number;
+  grant.incarnation = line.key.incarnation;
   grant.granted = line.granted;
   grant.lease = leased.lease;
   // A lease is counted from the sending of the report that it answers; unasked, there is nothing to count from.
