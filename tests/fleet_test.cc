@@ -422,9 +422,12 @@ TEST_CASE("random clusters under every fault stay within their bounds") {
   ClusterResult all;
   for (uint64_t i = 0; i < clusters; ++i) {
     const ClusterResult r = run_random_cluster(seed + i);
-    for (const Violation& v : r.violations)
-      FAIL_CHECK("tally-sim --seed " << r.seed << ": " << v.rule << "/" << v.key << " at " << describe(v.at)
-                                     << ": " << v.what << "; " << r.about);
+    if (!r.violations.empty()) {
+      const Violation& v = r.violations.front();
+      FAIL_CHECK("tally-sim --seed " << r.seed << ": " << r.violations.size()
+                                     << " violations, the first: " << v.rule << "/" << v.key << " at "
+                                     << describe(v.at) << ": " << v.what << "; " << r.about);
+    }
     all.events += r.events;
     all.offered += r.offered;
     all.admitted += r.admitted;

@@ -164,10 +164,10 @@ TEST_CASE("one more than the bound in a window is found, and a refund or another
   CHECK(c.checkers.windows(c.key).at(6).admitted == 106);
 }
 
-TEST_CASE("a reset lets the bound be used once more") {
+TEST_CASE("a reset lets the bound be used once more for each node that takes back") {
   Checked c(window_rule(), 10);
   c.checkers.admitted(c.key, 5, 10, 1s);
-  c.checkers.reset(c.key);
+  c.checkers.reset(c.key, 1);
   c.checkers.admitted(c.key, 5, 10, 1s);
   CHECK(c.found() == 0);
   c.checkers.admitted(c.key, 5, 1, 1s);

@@ -76,8 +76,9 @@ class Checkers {
   // What applications saw. `window`: the number on the deciding host's clock, 0 for a bucket.
   void admitted(size_t key, int64_t window, uint64_t cost, Duration at);
   void refunded(size_t key, int64_t window, uint64_t cost);
-  // From now on the running window and the one before may be used once more.
-  void reset(size_t key) { ++keys_[key].resets; }
+  // A reset: each of `nodes` takes back what it used of the running window and the one before, once and when
+  // it hears of it, so that what one took back may be used, and taken back, at the next.
+  void reset(size_t key, uint64_t nodes) { keys_[key].reset_times += nodes; }
 
   // What a host sent.
   void sent(const Datagram& datagram, Duration at);
@@ -98,7 +99,7 @@ class Checkers {
     CheckedKey what;
     std::map<int64_t, WindowCount> windows;
     std::vector<ReferenceBucket> bucket;  // one, for a bucket
-    uint64_t resets = 0;
+    uint64_t reset_times = 0;
   };
   // A cumulative number on the wire: who says it, of what.
   struct Counter {

@@ -173,7 +173,7 @@ bool Fleet::reset(uint16_t rank, std::string_view rule, std::string_view key) {
   const bool there = host.node->alone()
                          ? host.limiter->reset(ask, clock(rank))
                          : host.node->reset(*ask.rule, *ask.limit, ask.hash, state.id, clock(rank));
-  checkers_.reset(state.checked);
+  checkers_.reset(state.checked, config_.nodes);
   log(301, rank, there);
   if (traced_ == &state) trace_line(rank, state, "reset");
   settle(host, rank, rank);
