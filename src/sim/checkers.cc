@@ -9,14 +9,15 @@ namespace tally::sim {
 ReferenceBucket::ReferenceBucket(const Limit& limit, uint32_t overcount_ppm, uint32_t rate_slack_ppm)
     : capacity_(Wide{nanos(limit.burst_span())} * (kPartsPerMillion + overcount_ppm) * kPartsPerMillion),
       leak_(Wide{kPartsPerMillion + overcount_ppm} * (kPartsPerMillion + rate_slack_ppm)),
-      cost_(Wide{nanos(limit.emission)} * kPartsPerMillion * kPartsPerMillion) {}
+      cost_(Wide{nanos(limit.emission)} * kPartsPerMillion * kPartsPerMillion),
+      tolerance_(rate_slack_ppm == 0 ? 0 : leak_ * 2) {}
 
 bool ReferenceBucket::admit(uint64_t cost, Duration at) {
   level_ = std::max(Wide{0}, level_ - leak_ * nanos(at - last_));
   last_ = at;
   level_ += cost_ * static_cast<Wide>(cost);
   fullest_ = std::max(fullest_, level_);
-  return level_ <= capacity_;
+  return level_ <= capacity_ + tolerance_;
 }
 
 size_t Checkers::add(const CheckedKey& key, const WireId& id) {

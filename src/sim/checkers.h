@@ -40,8 +40,9 @@ class ReferenceBucket {
  private:
   using Wide = __int128;  // nanoseconds of emission, in millionths of millionths
   const Wide capacity_;
-  const Wide leak_;  // per nanosecond
-  const Wide cost_;  // per token
+  const Wide leak_;       // per nanosecond
+  const Wide cost_;       // per token
+  const Wide tolerance_;  // a fast clock is read in whole nanoseconds
   Wide level_ = 0;
   Wide fullest_ = 0;
   Duration last_{0};

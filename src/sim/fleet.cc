@@ -202,11 +202,12 @@ void Fleet::settle(Host& host, uint16_t rank, uint16_t source) {
     send(rank, host.node->take_outbox(), source);
     const std::vector<Wake> wakes = host.node->take_wakes();
     if (wakes.empty()) break;
-    if (round == kSettleRounds) {
+    if (round >= kSettleRounds) {
       woken_in_vain(host, wakes.front().hash);
       break;
     }
-    for (const Wake& wake : wakes) retry(host, rank, wake.hash);
+    for (const Wake& wake : wakes)
+      if (retry(host, rank, wake.hash)) round = 0;  // somebody got an answer: not in vain
   }
   schedule_tick(host, rank);
 }

@@ -205,7 +205,7 @@ class Fleet {
   Verdict decide(Host& host, uint16_t rank, const KeyState& state, uint32_t cost, bool noted = false);
   void finish(uint16_t rank, KeyState& state, uint32_t cost, Outcome outcome, Duration waited,
               const Done& done);
-  void retry(Host& host, uint16_t rank, KeyHash hash);
+  bool retry(Host& host, uint16_t rank, KeyHash hash);  // whether anybody got an answer
   void expire(Host& host, uint16_t rank, KeyHash hash, uint64_t number);
   void settle_soon(uint16_t rank);
   void settle(Host& host, uint16_t rank, uint16_t source);

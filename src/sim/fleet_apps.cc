@@ -117,18 +117,18 @@ void Fleet::finish(uint16_t rank, KeyState& state, uint32_t cost, Outcome outcom
   if (done) done(outcome);
 }
 
-void Fleet::retry(Host& host, uint16_t rank, KeyHash hash) {
-  for (;;) {
+bool Fleet::retry(Host& host, uint16_t rank, KeyHash hash) {
+  for (bool answered = false;; answered = true) {
     const auto it = host.parked.find(hash);
-    if (it == host.parked.end()) return;
+    if (it == host.parked.end()) return answered;
     if (it->second.empty()) {
       host.parked.erase(it);
-      return;
+      return answered;
     }
     Parked& first = it->second.front();
     const Verdict verdict = decide(host, rank, *first.state, first.cost, first.noted);
     first.noted = true;
-    if (verdict == Verdict::starved) return;
+    if (verdict == Verdict::starved) return answered;
     const Parked parked = std::move(first);
     it->second.pop_front();
     const Outcome outcome = verdict == Verdict::admitted   ? Outcome::admitted
