@@ -13,8 +13,11 @@ constexpr uint8_t kFinalsMax = 3;                 // a final report is repeated 
 constexpr size_t kIdleAtATime = 4096;             // idle accounts looked at in one sync interval
 constexpr Duration kAskAgainMin = std::chrono::milliseconds(3);
 constexpr uint64_t kNever = ~uint64_t{0};         // of an ask mark
+constexpr uint32_t kHeadroomParts = 4;            // of what is left, a node may keep one part in this many times the nodes
 constexpr uint32_t kSpareParts = 2;               // a spare is held while this many requests a node are left
-constexpr double kSteadyIntervals = 8;            // over how many sync intervals steady demand is averaged
+// Steady demand is averaged over about this time, in sync intervals: enough of them that a single request stays far below one.
+constexpr Duration kSteadyTime = std::chrono::milliseconds(800);
+constexpr double kSteadyIntervalsMin = 3, kSteadyIntervalsMax = 64;
 
 uint32_t tag_of(int64_t window) { return static_cast<uint32_t>(window); }
 
@@ -183,10 +186,11 @@ void Lessee::measure(Account& account, Now now) {
   const double sample = demand_now(account, count, now);
   account.burst = sample >= account.burst ? sample : (account.burst + sample) / 2;
   if (account.burst * 8 < static_cast<double>(amount_of(account.limit, 1))) account.burst = 0;
-  // Steady demand comes from many intervals (an average over about kSteadyIntervals of them), so that a node with less than
-  // one request an interval has a look-ahead too; a single request leaves it far below one.
+  // Steady demand comes from many intervals, so that a node with less than one request an interval has a look-ahead too.
+  const double intervals = std::clamp(static_cast<double>(nanos(kSteadyTime)) / static_cast<double>(nanos(around_.sync_interval)),
+                                      kSteadyIntervalsMin, kSteadyIntervalsMax);
   const auto since = static_cast<double>(std::max<int64_t>(1, nanos(now.mono - account.measured_at)));
-  account.steady += (static_cast<double>(offered) * 1e9 / since - account.steady) / kSteadyIntervals;
+  account.steady += (static_cast<double>(offered) * 1e9 / since - account.steady) / intervals;
   account.demand = std::max(account.burst, account.steady);
   account.count_seen = count;
   account.seen_in = running_in(account, now);
@@ -208,13 +212,17 @@ uint64_t Lessee::promised_left(const Account& account, const Quota& quota, Now n
   return minus(account.promised, minus(quota.count, account.promised_at));
 }
 
+// What is left of the fleet's limit, as the owner last told; L before it told anything.
+uint64_t Lessee::left_known(const Account& account) const {
+  return amount_of(account.limit, account.limit.limit) * account.pool / 255;
+}
+
 // One request's worth, held while there is plenty: a key with less than a request in each look-ahead would otherwise be
 // refused every other time where nobody waits (measured: ten nodes at 92 % of 1,000 per 10 s, 95.4 % admitted instead of
 // 99 %). It costs no message, as the key's use is reported anyway; and it is never asked of a small or nearly used limit.
 uint64_t Lessee::spare(const Account& account, const Quota& quota) const {
   if (account.bucket() || quota.count < 2 * account.cost_seen) return 0;
-  const uint64_t left = uint64_t{account.limit.limit} * account.pool / 255;
-  return left >= uint64_t{kSpareParts} * around_.roster.size() ? account.cost_seen : 0;
+  return left_known(account) >= uint64_t{kSpareParts} * around_.roster.size() ? account.cost_seen : 0;
 }
 
 uint64_t Lessee::wanted(Account& account, const Quota& quota, Now now) const {
@@ -365,10 +373,12 @@ void Lessee::give_back(Account& account, uint64_t leave, Now now) {
 void Lessee::give_back_idle(Account& account, bool recalled, Now now) {
   if (!account.pool_low() || account.isolated) return;
   const Quota q = quota(account, now);
-  // Otherwise all that the next report would ask for is kept: returning it would only fetch it again.
+  // Otherwise all is kept that the next report would ask for, or the owner would give as headroom: returning it would only
+  // fetch it again.
   const Duration soon = around_.peers.round_trip(owner_of(account)) + std::chrono::milliseconds(1);
-  const uint64_t keep = recalled ? expected(account, q.count, soon, now) + account.waiting + promised_left(account, q, now)
-                                 : wanted(account, q, now) - q.count;
+  const uint64_t keep =
+      recalled ? expected(account, q.count, soon, now) + account.waiting + promised_left(account, q, now)
+               : std::max(wanted(account, q, now) - q.count, left_known(account) / (kHeadroomParts * around_.roster.size()));
   if (q.unspent() > keep) give_back(account, keep, now);
 }
 

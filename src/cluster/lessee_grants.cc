@@ -68,7 +68,7 @@ void Lessee::grant_window(Account& account, const Grant& grant, Now now) {
   account.ask_not_before = now.mono + grant.ask_again;
   account.exhausted_until = grant.exhausted ? account.ask_not_before : MonoTime{};
   if (grant.stop) give_back(account, 0, now);
-  give_back_idle(account, grant.stamp == 0, now);  // unasked: the owner looks for what is not used
+  if (grant.stamp == 0) give_back_idle(account, true, now);  // unasked: the owner looks for what is not used
   tell_workers(account, now);
   set_ask_mark(account, now);
   if (w.returned != w.returned_reported) send_report(account, now);

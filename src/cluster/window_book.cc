@@ -144,7 +144,7 @@ uint64_t WindowBook::issue(Line& line, Now now, Duration recent, bool far) {
   const uint64_t waits = line.unmet();
   const Demand demand = recent_demand(now.mono, recent);
 
-  // Beyond what waits: the look-ahead, which on a near group is held small, and nothing where others wait in vain.
+  // Beyond what waits: the look-ahead, which on a near group is held small, and never what others wait for.
   const uint64_t left = minus(allowance(now.wall), outstanding());
   uint64_t beyond = need - waits;
   if (far) {
@@ -153,7 +153,7 @@ uint64_t WindowBook::issue(Line& line, Now now, Duration recent, bool far) {
     const uint64_t hold = std::max<uint64_t>(1, left / (kNearHoldParts * demand.lines));
     beyond = std::min(beyond, minus(hold, line.unspent()));
   }
-  if (unmet() > 0) beyond = 0;
+  beyond = std::min(beyond, minus(left, unmet()));
   // Shares proportional to demand (Raghavan et al., SIGCOMM 2007: flow proportional share), at least one whole request.
   const double own = line.demand();
   const auto part = demand.all > 0 ? static_cast<uint64_t>(std::ceil(static_cast<double>(room) * own / demand.all)) : room;
