@@ -2,7 +2,6 @@
 #pragma once
 
 #include <array>
-#include <cstdlib>
 #include <string>
 
 #include "base/random.h"
@@ -10,9 +9,13 @@
 
 namespace tally::samples {
 
-inline uint64_t seed(uint64_t otherwise) {
-  const char* given = std::getenv("TALLY_SEED");
-  return given != nullptr ? std::strtoull(given, nullptr, 10) : otherwise;
+// How many of so many rounds a random test goes: sanitizers slow everything by ten and more.
+constexpr int rounds(int all) {
+#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+  return all / 10;
+#else
+  return all;
+#endif
 }
 
 inline bool same(const Rule& a, const Rule& b) {

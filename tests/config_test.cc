@@ -221,6 +221,27 @@ TEST_CASE("a text beyond the maximum is refused before it is read") {
   CHECK(error_of(std::string(16 * 1024 * 1024 + 1, ' ')) == "f:1:1: larger than 16777216 bytes");
 }
 
+TEST_CASE("of very many errors a thousand are shown and the others counted") {
+  std::string fields = "{\"x\": 0";
+  for (int i = 1; i < 1'500; ++i) {
+    fields += ",\n\"x";
+    fields += std::to_string(i);
+    fields += "\": 0";
+  }
+  const std::vector<std::string> errors = errors_of(fields + "}");
+  REQUIRE(errors.size() == 1'001);
+  CHECK(errors[999] == "f:1000:1: x999: unknown field");
+  CHECK(errors[1'000] == "f:1000:1: and 500 more errors");
+}
+
+TEST_CASE("more rules or peers than there may be are one error") {
+  std::string rules = "{\"rules\": [0", peers = "{\"cluster\": {\"peers\": [\"\"";
+  for (int i = 1; i < 65'535; ++i) rules += ",{}";
+  for (int i = 1; i < 1'001; ++i) peers += ",\"\"";
+  CHECK(error_of(rules + "]}") == "f:1:11: rules: at most 65534 rules, got 65535");
+  CHECK(error_of(peers + "]}}") == "f:1:23: cluster.peers: at most 1000 peers, got 1001");
+}
+
 TEST_CASE("a wrong type is named together with what was there") {
   CHECK(error_of(R"({"workers": 1.5})") == "f:1:13: workers: must be a whole number, 0 to 256, got 1.5");
   CHECK(error_of(R"({"workers": 99999999999999999999})") ==

@@ -3,11 +3,11 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
-#include <cstdlib>
 #include <string>
 #include <vector>
 
 #include "base/random.h"
+#include "seed.h"
 
 using namespace tally;
 
@@ -28,20 +28,13 @@ size_t plain_distance(const std::string& a, const std::string& b) {
   return d[a.size()][b.size()];
 }
 
-uint64_t seed() {
-  const char* given = std::getenv("TALLY_SEED");
-  return given != nullptr ? std::strtoull(given, nullptr, 10) : 20240611;
-}
-
 const std::vector<std::string> kFields = {"name",  "limit", "window", "rate",
                                           "burst", "wait",  "shadow", "comment"};
 
 }  // namespace
 
 TEST_CASE("edit_distance is the restricted Damerau-Levenshtein distance, or above its limit") {
-  const uint64_t s = seed();
-  CAPTURE(s);
-  Random random(s);
+  Random random(test_seed(20240611));
   for (int round = 0; round < 20'000; ++round) {
     std::string a, b;
     for (auto* word : {&a, &b})

@@ -39,6 +39,10 @@ constexpr std::string_view amnesia_name(OnAmnesia policy) {
   return policy == OnAmnesia::forget ? "forget" : "deny";
 }
 
+inline std::string too_many(std::string_view what, size_t most, size_t got) {
+  return "at most " + std::to_string(most) + " " + std::string(what) + ", got " + std::to_string(got);
+}
+
 // "" where the name may be used; else what is wrong with it.
 std::string wrong_rule_name(std::string_view name);
 std::string wrong_node_name(std::string_view name);

@@ -133,6 +133,8 @@ void read_rules(Fields& root, Config& config) {
   const JsonNode* list = root.array("rules", "rules");
   if (list == nullptr) return;
   Findings& findings = root.findings();
+  if (list->items.size() > kRulesMax)
+    return root.wrong(*list, "rules", too_many("rules", kRulesMax, list->items.size()));
   for (size_t i = 0; i < list->items.size(); ++i) {
     const JsonNode& node = list->items[i];
     findings.place(node, rule_path(i));
@@ -179,6 +181,8 @@ void read_listen(Fields in, Config& config) {
 void read_peers(Fields& in, std::vector<std::string>& out) {
   const JsonNode* list = in.array("peers", "\"ADDRESS:PORT\"");
   if (list == nullptr) return;
+  if (list->items.size() > kPeersMax)
+    return in.wrong(*list, "peers", too_many("peers", kPeersMax, list->items.size()));
   for (size_t i = 0; i < list->items.size(); ++i) {
     const JsonNode& node = list->items[i];
     const std::string path = item_path(in.path_of("peers"), i);
@@ -294,6 +298,11 @@ Parsed parse_config(std::string_view text, const std::function<void(Config&)>& l
     out.errors.push_back(std::move(problem));
   }
   sort_by_place(out.errors);
+  if (findings.not_shown() > 0) {
+    const Problem last = out.errors.back();
+    out.errors.push_back(
+        {last.line, last.column, "", "and " + std::to_string(findings.not_shown()) + " more errors"});
+  }
   if (out.errors.empty())
     for (Problem& problem : advice(out.config)) out.warnings.push_back(std::move(problem));
   for (Problem& problem : out.warnings) out.places.locate(problem);

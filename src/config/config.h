@@ -87,7 +87,7 @@ class Places {
 struct Parsed {
   Config config;                  // meaningful where errors is empty
   std::vector<Problem> errors;    // in order of place
-  std::vector<Problem> warnings;  // legal but unwise: what, and what to change
+  std::vector<Problem> warnings;  // legal but unwise, advice(config) included: what, and what to change
   Places places;                  // of every value of the text
 };
 

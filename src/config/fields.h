@@ -49,10 +49,15 @@ class Findings {
   Findings(const JsonText& text, Parsed& out) : text_(text), out_(out) {}
 
   void error(size_t offset, const std::string& path, std::string message) {
+    failed_.insert(path);
+    if (out_.errors.size() >= kProblemsMax) {
+      ++not_shown_;
+      return;
+    }
     const JsonPlace place = text_.lines.place(offset);
     out_.errors.push_back({place.line, place.column, path, std::move(message)});
-    failed_.insert(path);
   }
+  size_t not_shown() const { return not_shown_; }
   // What is known to be unusable because of an error that stands elsewhere.
   void unusable(std::string path) { failed_.insert(std::move(path)); }
   void warning(size_t offset, const std::string& path, std::string message) {
@@ -79,6 +84,7 @@ class Findings {
   const JsonText& text_;
   Parsed& out_;
   std::unordered_set<std::string> failed_;
+  size_t not_shown_ = 0;
 };
 
 // One object: hands out its fields by name; finish() reports those that nobody asked for. null is as good as

@@ -115,8 +115,7 @@ void check_cluster(const Config::Cluster& cluster, Complaints& complaints) {
           path, quoted(cluster.peers[i]) + " stands at peers[" + std::to_string(at->second) + "] already");
   }
   if (cluster.peers.size() > kPeersMax)
-    complaints.add("cluster.peers", "at most " + std::to_string(kPeersMax) + " peers, got " +
-                                        std::to_string(cluster.peers.size()));
+    complaints.add("cluster.peers", too_many("peers", kPeersMax, cluster.peers.size()));
   if (readable) check_membership(cluster, complaints);
   complaints.range("cluster.roster_version", cluster.roster_version, kRosterVersionRange);
   complaints.range("cluster.size", cluster.size, kSizeRange);
@@ -178,8 +177,7 @@ void check_policies(const Rule& rule, const std::string& path, Complaints& compl
 
 void check_rules(const Config& config, Complaints& complaints) {
   if (config.rules.size() > kRulesMax)
-    complaints.add("rules", "at most " + std::to_string(kRulesMax) + " rules, got " +
-                                std::to_string(config.rules.size()));
+    complaints.add("rules", too_many("rules", kRulesMax, config.rules.size()));
   std::unordered_map<std::string_view, size_t> names;
   for (size_t i = 0; i < config.rules.size(); ++i) {
     const Rule& rule = config.rules[i];

@@ -71,10 +71,10 @@ inline constexpr Range kWaitingRange{0, uint64_t{1} << 24};
 inline constexpr Range kRegistersRange{1'024, uint64_t{1} << 31};
 inline constexpr Range kWorkersRange{0, 256};
 inline constexpr size_t kRulesMax = 65'535 - 1;  // ids are 16 bits, and the inline rule has one
+inline constexpr size_t kProblemsMax = 1'000;    // shown of one text; the others are counted
 inline constexpr size_t kPeersMax = 1'000;       // kRosterMax
 inline constexpr size_t kRuleNameMax = 64;
 inline constexpr size_t kNodeNameMax = 64;
 inline constexpr size_t kUnixPathMax = 107;  // sun_path less its final NUL
-inline constexpr uint32_t kRatePerSecondMax = 1'000'000'000;
 
 }  // namespace tally
