@@ -9,6 +9,9 @@
 
 namespace tally {
 
+// Lines in one book: every node of the largest roster, some lives and evictions of each. More are refused.
+inline constexpr size_t kLinesMax = 4096;
+
 struct LineKey {
   NodeId node = 0;
   uint64_t incarnation = 0;

@@ -123,6 +123,10 @@ void Owner::report_window(Key& key, const Report& report, uint16_t from, uint64_
   const LineKey line_key{around_.roster.id(from), incarnation, report.line};
   Line* line = book->find(line_key);
   if (line == nullptr) {
+    if (book->lines().size() >= kLinesMax) {
+      ++dropped_["lines_full"];
+      return;
+    }
     // A line that has heard a ballot had its floor charged under it. Charge each node's floor once, whatever is left.
     const uint32_t floor = report.has_ballot ? 0 : report.floor;
     line = &book->open(line_key, from, floor);

@@ -19,6 +19,10 @@ void Owner::report_bucket(Key& key, const Report& report, uint16_t from, uint64_
   key.terms = report.terms;
   const LineKey line_key{around_.roster.id(from), incarnation, report.line};
   BucketBook::Leased* leased = key.bucket->find(line_key);
+  if (leased == nullptr && key.bucket->lines().size() >= kLinesMax) {
+    ++dropped_["lines_full"];
+    return;
+  }
   if (leased == nullptr) leased = &key.bucket->open(line_key, from);
   const uint64_t given_before = leased->line.given;
   key.bucket->merge(*leased, report, now.mono);
