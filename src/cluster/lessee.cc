@@ -189,7 +189,7 @@ void Lessee::measure(Account& account, Now now) {
   // Steady demand comes from many intervals, so that a node with less than one request an interval has a look-ahead too.
   const double intervals = std::clamp(static_cast<double>(nanos(kSteadyTime)) / static_cast<double>(nanos(around_.sync_interval)),
                                       kSteadyIntervalsMin, kSteadyIntervalsMax);
-  const auto since = static_cast<double>(std::max<int64_t>(1, nanos(now.mono - account.measured_at)));
+  const auto since = static_cast<double>(nanos(std::max(now.mono - account.measured_at, around_.sync_interval)));
   account.steady += (static_cast<double>(offered) * 1e9 / since - account.steady) / intervals;
   account.demand = std::max(account.burst, account.steady);
   account.count_seen = count;
