@@ -119,29 +119,20 @@ Result<Options> parse_options(int argc, char** argv) {
 
 Loaded load_config(const Options& options) {
   Loaded loaded;
-  Parsed parsed;
-  std::string file = "command line";
+  std::string file = "command line", text = "{}";
   if (!options.config_file.empty()) {
     file = options.config_file;
-    const auto text = read_file(file);
-    if (!text) {
-      loaded.errors.push_back(text.error());
+    auto read = read_file(file);
+    if (!read) {
+      loaded.errors.push_back(read.error());
       return loaded;
     }
-    parsed = parse_config(text.value());
+    text = std::move(read.value());
   }
+  const Parsed parsed = parse_config(text, [&](Config& config) { lay_over(options, config); });
   append(loaded.warnings, file, parsed.warnings);
   append(loaded.errors, file, parsed.errors);
-  if (!loaded.errors.empty()) return loaded;
-  loaded.config = parsed.config;
-  lay_over(options, loaded.config);
-  auto problems = validate(loaded.config);
-  parsed.places.locate(problems);
-  append(loaded.errors, file, problems);
-  if (!loaded.errors.empty()) return loaded;
-  auto hints = advice(loaded.config);
-  parsed.places.locate(hints);
-  append(loaded.warnings, file, hints);
+  if (loaded.errors.empty()) loaded.config = parsed.config;
   return loaded;
 }
 

@@ -254,20 +254,10 @@ int run_check(const Invocation& invocation) {
   std::ostringstream text;
   if (stream) text << stream.rdbuf();
   if (!stream) return usage(file + ": cannot be read: " + std::strerror(errno));
-  Parsed parsed = parse_config(text.str());
-  if (parsed.errors.empty()) {
-    parsed.errors = validate(parsed.config);
-    parsed.places.locate(parsed.errors);
-  }
-  std::vector<Problem> hints = parsed.warnings;
-  if (parsed.errors.empty()) {
-    std::vector<Problem> more = advice(parsed.config);
-    parsed.places.locate(more);
-    hints.insert(hints.end(), more.begin(), more.end());
-  }
+  const Parsed parsed = parse_config(text.str());
   for (const Problem& problem : parsed.errors)
     std::fprintf(stderr, "%s\n", format_problem(file, problem).c_str());
-  for (const Problem& problem : hints)
+  for (const Problem& problem : parsed.warnings)
     std::fprintf(stderr, "%s\n", ("warning: " + format_problem(file, problem)).c_str());
   if (!parsed.errors.empty()) return kBadConfiguration;
   std::printf(
