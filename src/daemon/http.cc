@@ -4,12 +4,8 @@
 
 #include <algorithm>
 #include <asio/buffer.hpp>
-#include <asio/co_spawn.hpp>
-#include <asio/detached.hpp>
 #include <asio/read_until.hpp>
-#include <asio/redirect_error.hpp>
 #include <asio/steady_timer.hpp>
-#include <asio/use_awaitable.hpp>
 #include <asio/write.hpp>
 #include <cctype>
 #include <utility>
@@ -83,19 +79,25 @@ std::string format_http(const HttpResponse& response, bool keep_alive, bool head
   return head_only ? text : text + response.body;
 }
 
+// Callbacks rather than a coroutine: asio 1.22 allocates coroutine frames in one way and frees them in
+// another.
 struct HttpServer::Connection {
-  Connection(asio::io_context& io, Descriptor fd) : stream(io, fd.release()), patience(io) {}
+  Connection(asio::io_context& io, Descriptor fd, std::shared_ptr<int> open_)
+      : stream(io, fd.release()), patience(io), open(std::move(open_)) {}
 
-  void be_patient() {
-    patience.expires_after(kPatience);
-    patience.async_wait([this](const asio::error_code& error) {
+  // Closes the stream unless the next step is reached in time; what waits on it then ends with an error.
+  static void be_patient(const Shared& connection) {
+    connection->patience.expires_after(kPatience);
+    connection->patience.async_wait([connection](const asio::error_code& error) {
       asio::error_code ignored;
-      if (!error) stream.close(ignored);
+      if (!error) connection->stream.close(ignored);
     });
   }
 
   asio::posix::stream_descriptor stream;
   asio::steady_timer patience;
+  const std::shared_ptr<int> open;
+  std::string input, output;
 };
 
 HttpServer::HttpServer(asio::io_context& io, Listener listener, Handler handler)
@@ -104,15 +106,6 @@ HttpServer::HttpServer(asio::io_context& io, Listener listener, Handler handler)
       handler_(std::move(handler)),
       ready_(io, ::dup(listener_.fd())) {
   wait();
-}
-
-HttpServer::~HttpServer() = default;
-
-void HttpServer::stop() {
-  asio::error_code ignored;
-  ready_.close(ignored);
-  listener_.close();
-  for (Connection& connection : connections_) connection.stream.close(ignored);
 }
 
 void HttpServer::wait() {
@@ -125,44 +118,39 @@ void HttpServer::wait() {
 
 void HttpServer::accept_all() {
   while (Descriptor fd =
-             Descriptor(::accept4(listener_.fd(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC))) {
-    if (connections_.size() >= kConnectionsMax) continue;
-    const auto place = connections_.emplace(connections_.end(), io_, std::move(fd));
-    asio::co_spawn(io_, serve(*place), [this, place](std::exception_ptr) { connections_.erase(place); });
-  }
+             Descriptor(::accept4(listener_.fd(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC)))
+    if (open_.use_count() <= kConnectionsMax) read(std::make_shared<Connection>(io_, std::move(fd), open_));
 }
 
-asio::awaitable<void> HttpServer::serve(Connection& connection) {
-  std::string input;
-  asio::error_code error;
-  for (bool keep_alive = true; keep_alive;) {
-    connection.be_patient();
-    const size_t size =
-        co_await asio::async_read_until(connection.stream, asio::dynamic_buffer(input, kHeadBytesMax),
-                                        "\r\n\r\n", asio::redirect_error(asio::use_awaitable, error));
-    HttpRequest request;
-    HttpResponse response;
-    if (error == asio::error::not_found) {
-      response.status = 431;
-      keep_alive = false;
-    } else if (error) {
-      break;
-    } else if (!parse_http_head(std::string_view(input).substr(0, size), request)) {
-      response.status = 400;
-      keep_alive = false;
-    } else {
-      response = respond(request);
-      keep_alive =
-          request.keep_alive && !request.has_body;  // a body is never read: the connection ends after it
-    }
-    input.erase(0, size);
-    connection.be_patient();
-    const std::string bytes = format_http(response, keep_alive, request.method == "HEAD");
-    co_await asio::async_write(connection.stream, asio::buffer(bytes),
-                               asio::redirect_error(asio::use_awaitable, error));
-    if (error) break;
-  }
-  connection.patience.cancel();
+void HttpServer::read(const Shared& connection) {
+  Connection::be_patient(connection);
+  asio::async_read_until(connection->stream, asio::dynamic_buffer(connection->input, kHeadBytesMax),
+                         "\r\n\r\n", [this, connection](const asio::error_code& error, size_t size) {
+                           HttpRequest request;
+                           request.keep_alive = false;
+                           if (error == asio::error::not_found)
+                             return answer(connection, {431, {}, {}}, request);
+                           if (error) return static_cast<void>(connection->patience.cancel());
+                           const std::string_view head = std::string_view(connection->input).substr(0, size);
+                           if (!parse_http_head(head, request)) {
+                             request.keep_alive = false;
+                             return answer(connection, {400, {}, {}}, request);
+                           }
+                           connection->input.erase(0, size);
+                           if (request.has_body) request.keep_alive = false;  // it is never read
+                           answer(connection, respond(request), request);
+                         });
+}
+
+void HttpServer::answer(const Shared& connection, const HttpResponse& response, const HttpRequest& request) {
+  Connection::be_patient(connection);
+  connection->output = format_http(response, request.keep_alive, request.method == "HEAD");
+  asio::async_write(
+      connection->stream, asio::buffer(connection->output),
+      [this, connection, keep_alive = request.keep_alive](const asio::error_code& error, size_t) {
+        if (keep_alive && !error) return read(connection);
+        connection->patience.cancel();
+      });
 }
 
 HttpResponse HttpServer::respond(const HttpRequest& request) const {

@@ -4,11 +4,10 @@
 // there are kConnectionsMax of them at most. Not the door for decisions: that one will be a worker's.
 #pragma once
 
-#include <asio/awaitable.hpp>
 #include <asio/io_context.hpp>
 #include <asio/posix/stream_descriptor.hpp>
 #include <functional>
-#include <list>
+#include <memory>
 #include <string>
 #include <string_view>
 
@@ -37,28 +36,28 @@ class HttpServer {
   using Handler = std::function<HttpResponse(const std::string& path)>;
 
   HttpServer(asio::io_context& io, Listener listener, Handler handler);
-  ~HttpServer();
   HttpServer(const HttpServer&) = delete;
   HttpServer& operator=(const HttpServer&) = delete;
 
   const Address& address() const { return listener_.address(); }
-  void stop();
 
-  static constexpr size_t kConnectionsMax = 64;
+  static constexpr long kConnectionsMax = 64;
   static constexpr size_t kHeadBytesMax = 8'192;
 
  private:
   struct Connection;
+  using Shared = std::shared_ptr<Connection>;  // held by what the connection waits for, and by nothing else
   void wait();
   void accept_all();
-  asio::awaitable<void> serve(Connection& connection);
+  void read(const Shared& connection);
+  void answer(const Shared& connection, const HttpResponse& response, const HttpRequest& request);
   HttpResponse respond(const HttpRequest& request) const;
 
   asio::io_context& io_;
   Listener listener_;
   Handler handler_;
   asio::posix::stream_descriptor ready_;
-  std::list<Connection> connections_;
+  std::shared_ptr<int> open_ = std::make_shared<int>();  // one more owner for each connection that is open
 };
 
 }  // namespace tally
