@@ -207,7 +207,9 @@ std::optional<BucketBook::Proposal> BucketBook::next_mark(MonoTime now, Duration
   const Duration margin = burst_span_ / 16 + look_ahead;
   const MonoTime most = now + bucket_mark_max(burst_span_, lease_);
   const MonoTime target = std::min(most, std::max(held, charged) + std::max(margin, emission_));
-  const MonoTime enough = std::min(target, std::max(held, charged) + std::max(margin / 2, Duration(1)));
+  // At the most there is, `target` moves with the clock: without a step every acceptance would call for the next mark at
+  // once, two for one.
+  const MonoTime enough = std::min(target - look_ahead / 4, std::max(held, charged) + std::max(margin / 2, Duration(1)));
   if (proposal_.mark >= enough) return std::nullopt;
   proposal_ = {proposal_.number + 1, target};
   sent_[proposal_.number % sent_.size()] = proposal_;
