@@ -1,0 +1,166 @@
+#include "cluster/mail.h"
+
+#include <doctest/doctest.h>
+
+#include <map>
+
+#include "cluster_fixture.h"
+#include "seed.h"
+
+using namespace tally;
+using namespace tally::test;
+
+namespace {
+
+constexpr uint64_t kLife = 77;
+
+struct Post {
+  Roster roster = Roster(entries_of(3), 4, 9, kPublicIdKey);
+  Peers peers{roster, 1, ms(100)};
+  Mail mail{roster, 1, kLife, kPublicIdKey};
+
+  std::vector<Outgoing> flushed(Duration since) {
+    mail.flush(peers, at(since));
+    return mail.take();
+  }
+};
+
+Datagram read(const Outgoing& out) {
+  Datagram datagram;
+  REQUIRE(decode(out.bytes, kPublicIdKey, datagram) == DecodeError::none);
+  return datagram;
+}
+
+Entry report(uint64_t number) {
+  Report r;
+  r.used = number;
+  r.terms.window = secs(1);
+  return r;
+}
+
+}  // namespace
+
+TEST_CASE(
+    "what is said to one receiver goes out in one datagram, in order, under a header that says who speaks") {
+  Post post;
+  post.mail.send(2, report(1));
+  post.mail.send(2, Hello{true, 5, 6});
+  post.mail.send(2, report(2));
+  const auto out = post.flushed(ms(5));
+  REQUIRE(out.size() == 1);
+  CHECK(out[0].to == 2);
+  CHECK_FALSE(out[0].to_source);
+  const Datagram d = read(out[0]);
+  REQUIRE(d.entries.size() == 3);
+  CHECK(d.entries[0] == report(1));
+  CHECK(d.entries[1] == Entry(Hello{true, 5, 6}));
+  CHECK(d.entries[2] == report(2));
+  CHECK(d.header.sender == post.roster.id(1));
+  CHECK(d.header.receiver == post.roster.id(2));
+  CHECK(d.header.incarnation == kLife);
+  CHECK(d.header.roster_version == 4);
+  CHECK(d.header.roster_hash == post.roster.hash());
+  CHECK(d.header.sequence == 1);
+  CHECK(d.header.sent_mono_ns == static_cast<uint64_t>(nanos(at(ms(5)).mono)));
+  CHECK(d.header.sent_wall_ns == nanos(at(ms(5)).wall));
+}
+
+TEST_CASE("nothing goes out before a flush, and nothing twice") {
+  Post post;
+  CHECK(post.flushed(ms(0)).empty());
+  post.mail.send(0, report(1));
+  CHECK(post.mail.take().empty());
+  CHECK(post.flushed(ms(1)).size() == 1);
+  CHECK(post.mail.take().empty());
+  CHECK(post.flushed(ms(2)).empty());
+}
+
+TEST_CASE("what a node says to itself stays inside, in order") {
+  Post post;
+  post.mail.send(1, report(1));
+  post.mail.send(1, report(2));
+  CHECK(post.flushed(ms(0)).empty());
+  Entry entry;
+  REQUIRE(post.mail.pop_local(entry));
+  CHECK(entry == report(1));
+  REQUIRE(post.mail.pop_local(entry));
+  CHECK(entry == report(2));
+  CHECK_FALSE(post.mail.pop_local(entry));
+  CHECK(post.mail.entries()[0] == 0);  // only what is said to others is counted
+}
+
+TEST_CASE("each receiver is numbered by itself") {
+  Post post;
+  for (int i = 0; i < 3; ++i) {
+    post.mail.send(0, report(1));
+    if (i == 1) post.mail.send(2, report(1));
+    for (const Outgoing& out : post.flushed(ms(i)))
+      CHECK(read(out).header.sequence == (out.to == 0 ? static_cast<uint64_t>(i) + 1 : 1));
+  }
+}
+
+TEST_CASE("an answer to wherever a datagram came from goes there and says whom it is meant for") {
+  Post post;
+  post.mail.answer_source(post.roster.id(2), Clone{9}, at(ms(3)));
+  const auto out = post.mail.take();
+  REQUIRE(out.size() == 1);
+  CHECK(out[0].to_source);
+  const Datagram d = read(out[0]);
+  CHECK(d.header.receiver == post.roster.id(2));
+  CHECK(d.header.sender == post.roster.id(1));
+  REQUIRE(d.entries.size() == 1);
+  CHECK(d.entries[0] == Entry(Clone{9}));
+  // It takes no number of those to the member of that name, who would miss it.
+  CHECK(post.peers[2].sequence_out == 0);
+}
+
+TEST_CASE("datagrams, entries by kind and bytes are counted") {
+  Post post;
+  post.mail.send(0, report(1));
+  post.mail.send(0, report(2));
+  post.mail.send(2, Member{3, 4, 5});
+  size_t to_first = 0;
+  for (const Outgoing& out : post.flushed(ms(0)))
+    if (out.to == 0) to_first += out.bytes.size();
+  post.mail.answer_source(1, Clone{}, at(ms(1)));
+  CHECK(post.mail.datagrams() == 3);
+  CHECK(post.mail.entries()[Entry(Report{}).index()] == 2);
+  CHECK(post.mail.entries()[Entry(Member{}).index()] == 1);
+  CHECK(post.mail.entries()[Entry(Clone{}).index()] == 1);
+  CHECK(post.peers[0].bytes_out == to_first);
+}
+
+TEST_CASE(
+    "however much there is to say, all of it arrives in order, in datagrams that are full and not too long") {
+  Random random(test_seed(303));
+  for (int round = 0; round < kRounds / 5; ++round) {
+    Post post;
+    std::map<uint16_t, std::vector<Entry>> said;
+    const auto n = random.below(300);
+    for (uint64_t i = 0; i < n; ++i) {
+      const auto to = static_cast<uint16_t>(random.below(2) * 2);
+      Entry entry = report(i);
+      if (random.chance(0.3)) entry = Member{random.next(), random.next(), i};
+      if (random.chance(0.3)) {
+        Report fat = std::get<Report>(report(random.next()));
+        fat.key = random_key(random);
+        fat.wanted = fat.ceiling = fat.waiting = fat.refunded = fat.given = fat.returned = fat.reset =
+            random.next();
+        fat.ballot = {static_cast<uint32_t>(random.next()), random.next()};
+        entry = fat;
+      }
+      said[to].push_back(entry);
+      post.mail.send(to, entry);
+    }
+    std::map<uint16_t, std::vector<Entry>> heard;
+    std::map<uint16_t, size_t> last_size;
+    for (const Outgoing& out : post.flushed(ms(round))) {
+      REQUIRE(out.bytes.size() <= kDatagramMax);
+      // A datagram is followed by another only where it had no room for one more entry, of 200 bytes at most.
+      if (last_size.contains(out.to)) REQUIRE(last_size[out.to] > kDatagramMax - 200);
+      last_size[out.to] = out.bytes.size();
+      for (const Entry& entry : read(out).entries) heard[out.to].push_back(entry);
+    }
+    REQUIRE(heard == said);
+  }
+}
