@@ -10,6 +10,13 @@
 
 namespace tally::test {
 
+// How often a random test begins anew. Sanitizers slow everything by ten.
+#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+inline constexpr int kRandomRounds = 20;
+#else
+inline constexpr int kRandomRounds = 300;
+#endif
+
 // In sorted order, so that a node's place is its rank.
 inline std::vector<std::string> entries_of(size_t n) {
   std::vector<std::string> entries;

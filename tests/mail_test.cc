@@ -133,7 +133,7 @@ TEST_CASE("datagrams, entries by kind and bytes are counted") {
 TEST_CASE(
     "however much there is to say, all of it arrives in order, in datagrams that are full and not too long") {
   Random random(test_seed(303));
-  for (int round = 0; round < kRounds / 5; ++round) {
+  for (int round = 0; round < kRandomRounds / 5; ++round) {
     Post post;
     std::map<uint16_t, std::vector<Entry>> said;
     const auto n = random.below(300);

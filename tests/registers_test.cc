@@ -315,7 +315,7 @@ TEST_CASE(
     "in any order of marks, promises and marks only grow, no open one is lost and what was told of a past "
     "stays true") {
   Random random(test_seed(304));
-  for (int round = 0; round < kRounds; ++round) {
+  for (int round = 0; round < kRandomRounds; ++round) {
     Voter m(8);
     struct Known {
       Ballot promised;

@@ -3,7 +3,7 @@
 #include <doctest/doctest.h>
 
 #include "base/random.h"
-#include "core_fixture.h"
+#include "cluster_fixture.h"
 #include "seed.h"
 
 using namespace tally;
@@ -155,7 +155,7 @@ TEST_CASE("a clone has no floor, no vote and no ownership, ever") {
 
 TEST_CASE("whatever happens, floors and votes of windows that a life was refused once stay refused") {
   Random random(test_seed(301));
-  for (int round = 0; round < kRounds; ++round) {
+  for (int round = 0; round < kRandomRounds; ++round) {
     const bool first = random.chance(0.5);
     const Duration horizon = ms(random.between(-3000, 3000));
     Standing s(first, wall(kEpoch + horizon), kSync, random.chance(0.8), at(Duration(0)));
