@@ -342,6 +342,28 @@ TEST_CASE("every node restarted one after the other in a running window never br
   told(fleet, "rolling restart, strict", "strict", "k");
 }
 
+TEST_CASE("a floor is there once a window, however often its node is started again") {
+  FleetConfig config = config_of(5, {closed(window_rule("api", kFixed, 50, 1min, 50 * kPercent))});
+  config.horizon_step = 0s;  // what keeps the floor away is the start alone
+  Fleet fleet(config);
+  fleet.run_until(kSettled);
+  for (uint16_t n = 0; n < 5; ++n) burst(fleet, n, "api", "k", 40);
+  fleet.run_for(1s);
+  CHECK(fleet.tally("api", "k").admitted() >= 50);
+  for (int round = 0; round < 4; ++round) {
+    for (uint16_t n = 0; n < 5; ++n) {
+      fleet.crash(n);
+      fleet.run_for(300ms);
+      fleet.start(n);
+      fleet.run_for(1500ms);
+      burst(fleet, n, "api", "k", 20);
+      fleet.run_for(500ms);
+    }
+  }
+  CHECK(fleet.now() < 60s);  // all in one window
+  told(fleet, "floors and restarts", "api", "k");
+}
+
 TEST_CASE("a node that lost its state file is no first life where its peers remember it") {
   Fleet fleet(config_of(5, {api(100)}));
   fleet.run_until(kSettled);

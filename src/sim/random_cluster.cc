@@ -13,6 +13,9 @@ struct Plan {
   FleetConfig config;
   std::vector<std::pair<std::string, std::string>> keys;  // rule, key
   Duration length{0};
+  // Under pressure every node is asked for more than there is, under the tightest bound, and faults are
+  // short: the smallest amount too much shows.
+  bool pressed = false;
 };
 
 template <typename T>
@@ -22,7 +25,7 @@ T pick(Random& random, std::initializer_list<T> from) {
 
 Duration up_to(Random& random, Duration most) { return Duration(random.between(0, nanos(most))); }
 
-Rule draw_rule(Random& random, int index) {
+Rule draw_rule(Random& random, int index, bool closed) {
   const auto limit =
       static_cast<uint32_t>(pick<uint64_t>(random, {1, 3, 10, 60, 200, 1 + random.below(300)}));
   const uint32_t ppm = pick<uint32_t>(random, {0, 0, 50'000, 100'000, 500'000});
@@ -35,8 +38,7 @@ Rule draw_rule(Random& random, int index) {
     const Algorithm algorithm = random.chance(0.5) ? Algorithm::fixed_window : Algorithm::sliding_window;
     rule = window_rule(name, algorithm, limit, pick<Duration>(random, {300ms, 1s, 2s, 5s}), ppm);
   }
-  rule.on_isolation =
-      pick(random, {OnIsolation::closed, OnIsolation::closed, OnIsolation::share, OnIsolation::open});
+  rule.on_isolation = closed ? OnIsolation::closed : pick(random, {OnIsolation::share, OnIsolation::open});
   rule.on_amnesia = OnAmnesia::deny;
   rule.wait = pick<Duration>(random, {0ms, 20ms, 20ms, 200ms});
   return rule;
@@ -56,12 +58,13 @@ LinkTerms draw_link(Random& random) {
 Plan draw_plan(Random& random, bool faults) {
   Plan plan;
   FleetConfig& config = plan.config;
+  plan.pressed = random.chance(0.5);
   config.seed = random.next();
   config.nodes = static_cast<uint16_t>(pick<uint64_t>(random, {1, 2, 3, 3, 4, 5, 7, 10}));
   config.size = config.nodes + static_cast<uint32_t>(random.chance(0.2) ? random.below(10) : 0);
   const int rules = 1 + static_cast<int>(random.below(4));
   for (int i = 0; i < rules; ++i) {
-    config.rules.push_back(draw_rule(random, i));
+    config.rules.push_back(draw_rule(random, i, plan.pressed || random.chance(0.6)));
     const uint64_t keys = 1 + random.below(3);
     for (uint64_t k = 0; k < keys; ++k)
       plan.keys.emplace_back(config.rules.back().name, "key-" + std::to_string(k));
@@ -91,11 +94,12 @@ uint16_t any_node(Random& random, const Fleet& fleet) {
 void draw_traffic(Random& random, Fleet& fleet, const Plan& plan) {
   for (const auto& [rule, key] : plan.keys) {
     const uint32_t limit = fleet.rule(rule).limit.limit;
-    const uint64_t streams = 1 + random.below(fleet.nodes());
+    const uint64_t streams = plan.pressed ? fleet.nodes() : 1 + random.below(fleet.nodes());
     const Duration from = up_to(random, 1s);
     for (uint64_t s = 0; s < streams; ++s) {
-      const double rate = std::min(400.0, limit * pick(random, {0.1, 0.5, 2.0}));
-      fleet.poisson(any_node(random, fleet), rule, key, rate, from, plan.length);
+      const double rate = std::min(400.0, limit * (plan.pressed ? 1.0 : pick(random, {0.1, 0.5, 2.0})));
+      const auto rank = plan.pressed ? static_cast<uint16_t>(s) : any_node(random, fleet);
+      fleet.poisson(rank, rule, key, std::max(rate, 3.0), from, plan.length);
     }
     const uint64_t bursts = random.below(6);
     for (uint64_t b = 0; b < bursts; ++b) {
@@ -106,12 +110,12 @@ void draw_traffic(Random& random, Fleet& fleet, const Plan& plan) {
         for (uint64_t i = 0; i < n; ++i) fleet.take(rank, rule, key, cost);
       });
     }
-    if (random.chance(0.3)) {
+    if (!plan.pressed && random.chance(0.3)) {
       const uint16_t rank = any_node(random, fleet);
       const auto n = static_cast<uint32_t>(1 + random.below(limit));
       fleet.at(up_to(random, plan.length), [&fleet, rank, rule, key, n] { fleet.give(rank, rule, key, n); });
     }
-    if (random.chance(0.1)) {
+    if (!plan.pressed && random.chance(0.1)) {
       const uint16_t rank = any_node(random, fleet);
       fleet.at(up_to(random, plan.length), [&fleet, rank, rule, key] { fleet.reset(rank, rule, key); });
     }
@@ -138,8 +142,9 @@ void draw_partition(Random& random, Fleet& fleet, Duration from, Duration until)
   fleet.at(until, [&fleet] { fleet.network().mend_all(); });
 }
 
-void draw_fault(Random& random, Fleet& fleet, Duration length) {
-  const Duration from = up_to(random, length), for_long = up_to(random, random.chance(0.5) ? 300ms : 4s);
+void draw_fault(Random& random, Fleet& fleet, const Plan& plan) {
+  const Duration from = up_to(random, plan.length);
+  const Duration for_long = up_to(random, plan.pressed || random.chance(0.5) ? 300ms : 4s);
   const uint16_t rank = any_node(random, fleet);
   switch (random.below(5)) {
     case 0:
@@ -168,10 +173,10 @@ std::string policy_name(OnIsolation policy) {
 
 std::string about(const Plan& plan) {
   const FleetConfig& c = plan.config;
-  std::string text = std::to_string(c.nodes) + " nodes of " + std::to_string(c.size) + ", sync " +
-                     describe(c.sync_interval) + ", delay " + describe(c.link.delay_min) + ".." +
-                     describe(c.link.delay_max) + ", loss " + std::to_string(c.link.loss).substr(0, 4) +
-                     ", rules";
+  std::string text = (plan.pressed ? "pressed, " : "") + std::to_string(c.nodes) + " nodes of " +
+                     std::to_string(c.size) + ", sync " + describe(c.sync_interval) + ", delay " +
+                     describe(c.link.delay_min) + ".." + describe(c.link.delay_max) + ", loss " +
+                     std::to_string(c.link.loss).substr(0, 4) + ", rules";
   for (const Rule& r : c.rules) {
     const bool bucket = r.limit.algorithm == Algorithm::token_bucket;
     text += " [" + std::to_string(r.limit.limit) +
@@ -206,7 +211,7 @@ ClusterResult run_random_cluster(uint64_t seed, const ClusterOptions& options) {
   draw_links(random, fleet);
   draw_traffic(random, fleet, plan);
   if (options.faults && fleet.nodes() > 1)
-    for (uint64_t n = random.below(6); n > 0; --n) draw_fault(random, fleet, plan.length);
+    for (uint64_t n = random.below(plan.pressed ? 12 : 6); n > 0; --n) draw_fault(random, fleet, plan);
   fleet.run_until(plan.length);
 
   ClusterResult result;
