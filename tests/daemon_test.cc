@@ -5,12 +5,14 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <asio/io_context.hpp>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <thread>
 
 #include "core_fixture.h"
+#include "daemon/horizon.h"
 #include "daemon/http.h"
 #include "daemon/log.h"
 #include "daemon/paths.h"
@@ -60,8 +62,7 @@ Life begin(StateFile& file, WallTime now, uint32_t roster = 1, const std::string
 
 }  // namespace
 
-// --- the state file
-// -------------------------------------------------------------------------------------------------
+// --- the state file ---
 
 TEST_CASE("a state record reads back as it was written") {
   const StateRecord record{"[::1]:8381", 17, 3, kNoon};
@@ -175,8 +176,43 @@ TEST_CASE("a state file of another node, or of a later roster, is refused") {
   CHECK(bool(file->begin_life("127.0.0.1:1", 6, kNoon, kAhead)));
 }
 
-// --- sockets
-// --------------------------------------------------------------------------------------------------------
+TEST_CASE("a node stands still where its horizon cannot be synced, and goes on when it can") {
+  Folder folder;
+  auto file = open_state(folder.path);
+  begin(*file, kNoon);
+  asio::io_context admin;
+  int fds[2];
+  REQUIRE(::pipe(fds) == 0);
+  Log log(LogLevel::info, LogFormat::text, fds[1]);
+  Horizon horizon(*file, kAhead, admin, log);
+  const auto keep = [&](WallTime now) {
+    horizon.keep(now);
+    admin.restart();
+    admin.poll();
+    return horizon.covers(now);
+  };
+  CHECK(keep(kNoon));
+  CHECK(file->record()->horizon == kNoon + kAhead + kHorizonStep);  // near enough: nothing was written
+  CHECK(horizon.covers(kNoon + kHorizonStep - Duration(1)));
+  CHECK_FALSE(horizon.covers(kNoon + kHorizonStep));
+
+  std::filesystem::create_directory(file->path() + ".new");
+  CHECK(keep(kNoon + secs(6)));         // not yet passed
+  CHECK_FALSE(keep(kNoon + secs(11)));  // passed, and nothing later is on the disk
+  CHECK_FALSE(keep(kNoon + secs(12)));
+  std::filesystem::remove(file->path() + ".new");
+  CHECK(keep(kNoon + secs(13)));
+  CHECK(parse_state(contents(file->path())).value().horizon == kNoon + secs(13) + kAhead + kHorizonStep);
+
+  ::close(fds[1]);
+  std::string said(4096, '\0');
+  said.resize(static_cast<size_t>(::read(fds[0], said.data(), said.size())));
+  ::close(fds[0]);
+  CHECK(std::ranges::count(said, '\n') == 2);  // the trouble once, and its end
+  CHECK(said.find("error: the state file cannot be written") != std::string::npos);
+}
+
+// --- sockets ---
 
 namespace {
 Address unix_address(const std::string& path, uint32_t mode = 0660) {
@@ -244,8 +280,7 @@ TEST_CASE("TCP port 0 is answered with the port that the kernel chose") {
   CHECK(second.error().find("another program listens there") != std::string::npos);
 }
 
-// --- the bell
-// -------------------------------------------------------------------------------------------------------
+// --- the bell ---
 
 TEST_CASE("who is rung between getting up and lying down does not lie down, who is rung asleep is woken") {
   Bell bell;
@@ -289,8 +324,7 @@ TEST_CASE("of a million things pushed with a bell none is slept over") {
   CHECK(in_order);
 }
 
-// --- for people and tools
-// -------------------------------------------------------------------------------------------
+// --- for people and tools ---
 
 TEST_CASE("text for JSON is quoted byte by byte where it is not UTF-8") {
   CHECK(json_quoted("plain \xc3\xa9 \xf0\x9f\x98\x80") == "\"plain \xc3\xa9 \xf0\x9f\x98\x80\"");

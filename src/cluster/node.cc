@@ -327,7 +327,8 @@ namespace {
 void ensure_account(Lessee& lessee, Limiter& limiter, const Rule& rule, const Limit& limit, KeyHash hash, const WireId& id,
                     Now now) {
   const auto slot = limiter.slots().ref_of(hash);
-  if (!slot) return;
+  // DEL names a key without its limit: that must not become the limit of an account that has one.
+  if (!slot || (limit.algorithm == Algorithm::token_bucket && limit.emission <= Duration(0))) return;
   Note note;
   note.rule = rule.id;
   note.slot = *slot;

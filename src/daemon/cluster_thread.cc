@@ -214,20 +214,32 @@ void ClusterThread::look_at_clock() {
   parts_.log.warning("the system clock was stepped", {{"by_ms", milliseconds(step)}});
 }
 
+// Once a second: what an operator should hear of without asking. Said when it changes, not as long as it
+// lasts.
 void ClusterThread::look_at_peers(Now now) {
   if (now.mono - peers_looked_at_ < kLookAtPeers) return;
   peers_looked_at_ = now.mono;
   const std::vector<PeerStatus> peers = node_.peers(now);
-  was_up_.resize(peers.size(), false);
+  known_.resize(peers.size());
   for (size_t i = 0; i < peers.size(); ++i) {
-    if (peers[i].self || peers[i].up == was_up_[i]) continue;
-    was_up_[i] = peers[i].up;
-    if (peers[i].up)
-      parts_.log.info("peer is up",
-                      {{"peer", peers[i].name}, {"round_trip_ms", milliseconds(peers[i].round_trip)}});
-    else
-      parts_.log.warning("peer is silent",
-                         {{"peer", peers[i].name}, {"for_ms", milliseconds(peers[i].last_heard)}});
+    const PeerStatus& peer = peers[i];
+    if (peer.self) continue;
+    if (peer.up && !known_[i].up)
+      parts_.log.info("peer is up", {{"peer", peer.name}, {"round_trip_ms", milliseconds(peer.round_trip)}});
+    if (!peer.up && known_[i].up)
+      parts_.log.warning("peer is silent", {{"peer", peer.name}, {"for_ms", milliseconds(peer.last_heard)}});
+    if (peer.rules_mismatch && !known_[i].rules_mismatch)
+      parts_.log.warning("peer has other rules: rules of one name must be the same on all nodes",
+                         {{"peer", peer.name}});
+    if (peer.roster_mismatch && !known_[i].roster_mismatch)
+      parts_.log.warning("peer has another list of peers, size or roster version: it is not listened to",
+                         {{"peer", peer.name}});
+    known_[i] = {peer.up, peer.rules_mismatch, peer.roster_mismatch};
+  }
+  if (!said_clone_ && node_.stats().dropped.contains("this_node_is_a_clone")) {
+    said_clone_ = true;
+    parts_.log.error(
+        "another node with this entry lives: this one has no floor and no vote; stop one of the two");
   }
 }
 

@@ -73,7 +73,11 @@ class ClusterThread {
   asio::steady_timer timer_;
   MonoTime armed_for_{};
   std::vector<Call*> stuck_;  // by port: an answer that its ring had no room for
-  std::vector<bool> was_up_;
+  struct Known {
+    bool up = false, rules_mismatch = false, roster_mismatch = false;
+  };
+  std::vector<Known> known_;  // of the peers, when last looked at
+  bool said_clone_ = false;
   MonoTime peers_looked_at_{};
   TimeHistogram tick_lag_;
   bool socket_watched_ = false;

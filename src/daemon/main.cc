@@ -223,6 +223,10 @@ Result<std::vector<Listener>> listen_on(const std::vector<Address>& addresses) {
 }
 
 Result<bool> run(const Config& config, Log& log) {
+  asio::io_context io(1);
+  asio::signal_set signals(io, SIGTERM, SIGINT,
+                           SIGHUP);  // first: a signal during the start ends it in order as well
+  watch_signals(signals, io, log);
   const size_t descriptors = raise_descriptor_limit();
   Clock clock;
   Notifier notifier;
@@ -244,9 +248,6 @@ Result<bool> run(const Config& config, Log& log) {
   auto http_listeners = listen_on(config.http);
   if (!http_listeners) return Failure{http_listeners.error()};
 
-  asio::io_context io(1);
-  asio::signal_set signals(io, SIGTERM, SIGINT, SIGHUP);
-  watch_signals(signals, io, log);
   AdminThread admin;
   Fleet fleet;
   Daemon daemon{config, log, clock, notifier, overview, admin};

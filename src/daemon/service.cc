@@ -48,8 +48,7 @@ Service::Service(Overview& overview, WorkerCounters& counters, const Clock& cloc
 
 Service::~Service() = default;
 
-// --- serving
-// --------------------------------------------------------------------------------------------------------
+// --- serving ---
 
 bool Service::may_read(const Session& session) const {
   if (session.closing || (session.barrier && session.replies.waiting())) return false;
@@ -249,8 +248,7 @@ void Service::ask_cluster(Session& session, Item& item, Call::Kind kind) {
   item.fate = Fate::call;
 }
 
-// --- replies
-// --------------------------------------------------------------------------------------------------------
+// --- replies ---
 
 void Service::answer_batch(Session& session, size_t count) {
   const MonoTime decided = clock_.mono();
@@ -362,8 +360,7 @@ Answer Service::as_sent(Answer answer, MonoTime now) {
   return answer;
 }
 
-// --- waiting
-// --------------------------------------------------------------------------------------------------------
+// --- waiting ---
 
 // Tries those that wait under a key, in order. Each was noted when it first found too little, so a retry says
 // nothing new to the cluster thread, which goes on asking for what is still missing.

@@ -158,8 +158,7 @@ void Worker::arm_timer() {
   });
 }
 
-// --- connections
-// ----------------------------------------------------------------------------------------------------
+// --- connections ---
 
 void Worker::on_sessions_ready() {
   std::array<epoll_event, kEvents> events;

@@ -56,8 +56,7 @@ int ask(const Invocation& invocation, std::vector<std::string> command, Then the
   return then(reply.value());
 }
 
-// --- decisions
-// ------------------------------------------------------------------------------------------------------
+// --- decisions ---
 
 constexpr const char* kReasons[] = {"admitted", "over_limit", "no_grant", "isolated",
                                     "shadow",   "blocked",    "exempt"};
@@ -121,8 +120,7 @@ int run_ping(const Invocation& invocation) {
   });
 }
 
-// --- seeing
-// ---------------------------------------------------------------------------------------------------------
+// --- seeing ---
 
 using Cells = std::vector<std::vector<std::string>>;
 
@@ -245,8 +243,7 @@ int run_stat(const Invocation& invocation) {
   return kAllowed;
 }
 
-// --- operating
-// ------------------------------------------------------------------------------------------------------
+// --- operating ---
 
 int run_check(const Invocation& invocation) {
   const std::string& file = invocation.arguments[0];
