@@ -3,6 +3,7 @@
 Every child asks the kernel for SIGKILL when its parent dies (PR_SET_PDEATHSIG), so even kill -9 of the demonstration leaves
 none behind. Ports are taken from a loopback address of this run's own (127.x.y.1), so two runs do not meet.
 """
+import contextlib
 import ctypes
 import fcntl
 import http.client
@@ -26,23 +27,34 @@ class DemoError(Exception):
     """Something that the demonstration needs did not work; the text says what."""
 
 
-def _die_with(parent):
+def _die_with(parent, mask):
     def before_exec():
         _libc.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
         if os.getppid() != parent:      # it died in between
             os._exit(1)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     return before_exec
+
+
+@contextlib.contextmanager
+def _signals_later():
+    """A signal that ends us must not come between a fork and the note of whom we started."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
+    try:
+        yield before
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class Child:
     """A process of ours with its output in a file (or a pipe)."""
 
-    def __init__(self, words, log, pipes=False):
+    def __init__(self, words, log, pipes, mask):
         with open(log, "ab") as out:
             self.process = subprocess.Popen(
                 words, stdin=subprocess.PIPE if pipes else subprocess.DEVNULL, stdout=subprocess.PIPE if pipes else out,
-                stderr=out, text=pipes, bufsize=1 if pipes else -1, preexec_fn=_die_with(os.getpid()))
+                stderr=out, text=pipes, bufsize=1 if pipes else -1, preexec_fn=_die_with(os.getpid(), mask))
         self.log = log
 
     @property
@@ -113,8 +125,9 @@ class Workplace:
         base = os.environ.get("TMPDIR", "/tmp")
         # A Unix socket's path holds 107 bytes.
         self.path = pathlib.Path(tempfile.mkdtemp(prefix=PREFIX, dir=base if len(base) < 40 else "/tmp"))
-        self.lock = open(self.path / "lock", "w")
+        self.lock = open(self.path / "lock.new", "w")
         fcntl.flock(self.lock, fcntl.LOCK_EX)
+        (self.path / "lock.new").rename(self.path / "lock")  # held from the moment that it can be seen
         sweep(self.path.parent)
         self.address = f"127.{random.randrange(1, 255)}.{random.randrange(256)}.1"
         self.children = []
@@ -127,8 +140,9 @@ class Workplace:
         return str(path)
 
     def start(self, words, name, pipes=False):
-        child = Child(words, self.path / f"{name}.log", pipes)
-        self.children.append(child)
+        with _signals_later() as mask:
+            child = Child(words, self.path / f"{name}.log", pipes, mask)
+            self.children.append(child)
         return child
 
     def stop(self, children):
