@@ -37,6 +37,13 @@ std::vector<std::string> entries_of(const NodeConfig& config) {
   return config.peers.empty() ? std::vector<std::string>{config.self} : config.peers;
 }
 
+bool asks_who_it_is(const Datagram& datagram) {
+  return std::any_of(datagram.entries.begin(), datagram.entries.end(), [](const Entry& entry) {
+    const auto* hello = std::get_if<Hello>(&entry);
+    return hello != nullptr && !hello->answer;
+  });
+}
+
 Peers make_peers(const Roster& roster, const NodeConfig& config) {
   const auto self = roster.rank_of(config.self);
   CHECK_THAT(self.has_value());  // the configuration was validated
@@ -159,7 +166,12 @@ void Node::Impl::receive_from(std::optional<uint16_t> from, const Datagram& data
     return;
   }
   switch (peers.hear(*rank, header, now)) {
-    case Peers::Heard::older_life: ++dropped["older_life"]; return;
+    case Peers::Heard::older_life:
+      ++dropped["older_life"];
+      // A datagram that is merely late finds its name's next life, which knows the number as its own. A node that begins with
+      // a lower number than its name has had (state file lost, clock set back) must not take itself for a first life.
+      if (asks_who_it_is(datagram)) mail.send(*rank, Clone{peers[*rank].incarnation});
+      return;
     case Peers::Heard::clone:
       ++dropped["clone"];
       mail.send(*rank, Clone{header.incarnation});
@@ -208,7 +220,9 @@ void Node::Impl::on_hello(const Hello& hello, uint16_t from, Now now) {
     return;
   }
   peers[from].answered_hello = true;
-  if (hello.remembered != 0 && hello.remembered != incarnation) standing.remembered(now);
+  if (hello.remembered == 0 || hello.remembered == incarnation) return;
+  standing.remembered(now);
+  open_floors();
 }
 
 // Two lives of one name at once double a floor: the later one has no floor, no vote and owns nothing.

@@ -23,7 +23,10 @@ void Owner::report_bucket(Key& key, const Report& report, uint16_t from, uint64_
     ++dropped_["lines_full"];
     return;
   }
-  if (leased == nullptr) leased = &key.bucket->open(line_key, from);
+  if (leased == nullptr) {
+    leased = &key.bucket->open(line_key, from);
+    leased->line.given = report.given;  // what it gave before these books knew the line was counted then, or is lost
+  }
   const uint64_t given_before = leased->line.given;
   key.bucket->merge(*leased, report, now.mono);
   if (report.has_ballot && report.ballot == key.bucket->ballot() && report.given > given_before) {
