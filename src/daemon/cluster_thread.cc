@@ -34,7 +34,10 @@ ClusterThread::ClusterThread(Parts parts)
   });
 }
 
-ClusterThread::~ClusterThread() { join(); }
+ClusterThread::~ClusterThread() {
+  join();
+  for (const Call* call : stuck_) delete call;
+}
 
 void ClusterThread::join() {
   if (thread_.joinable()) thread_.join();

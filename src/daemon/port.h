@@ -90,6 +90,11 @@ struct Port {
   static constexpr size_t kNotes = 32'768, kCalls = 16'384, kWakes = 8'192;
 
   explicit Port(Bell& cluster_) : cluster(cluster_) {}
+  ~Port() {  // both threads are gone; what was on its way between them is nobody's else
+    for (Call* call = nullptr; calls.pop(call) || answers.pop(call);) delete call;
+  }
+  Port(const Port&) = delete;
+  Port& operator=(const Port&) = delete;
 
   // Worker to cluster thread.
   NoteRing notes{kNotes};
