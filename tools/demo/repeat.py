@@ -25,7 +25,9 @@ class Tally:
     def text(self):
         def percents(counts):
             p = sorted(100 * n / self.possible for n in counts)
-            return f"min {p[0]:5.1f}  median {p[len(p) // 2]:5.1f}  mean {sum(p) / len(p):5.1f}  max {p[-1]:5.1f} %"
+            short = sum(1 for each in p if each < 99)
+            return (f"min {p[0]:5.1f}  median {p[len(p) // 2]:5.1f}  mean {sum(p) / len(p):5.1f}  max {p[-1]:5.1f} %"
+                    f"  ({short} windows below 99 %)")
         return [f"{self.rule}: {len(self.waiting)} windows with waiting, {len(self.now)} without, {self.above()} above {self.bound}",
                 f"   admitted of the {self.possible} possible, waiting  {percents(self.waiting)}",
                 f"   admitted of the {self.possible} possible, wait 0   {percents(self.now)}"]
