@@ -99,8 +99,12 @@ void lay_over(const Options& options, Config& config) {
   if (!options.listen_http.empty()) config.http = options.listen_http;
 }
 
+// Without a file (`file` is empty) there is no place to name, only the path.
 void append(std::vector<std::string>& lines, const std::string& file, const std::vector<Problem>& problems) {
-  for (const Problem& problem : problems) lines.push_back(format_problem(file, problem));
+  for (Problem problem : problems) {
+    if (file.empty()) problem.line = 0;
+    lines.push_back(format_problem(file.empty() ? "command line" : file, problem));
+  }
 }
 
 }  // namespace
@@ -111,18 +115,16 @@ Result<Options> parse_options(int argc, char** argv) {
     auto options = from_parsed(description.parse(argc, argv));
     if (options) options.value().help_text = description.help();
     return options;
-  } catch (
-      const std::exception& error) {  // the only exceptions of this program: cxxopts reports usage by them
+  } catch (const std::exception& error) {  // cxxopts reports usage by exceptions
     return Failure{error.what()};
   }
 }
 
 Loaded load_config(const Options& options) {
   Loaded loaded;
-  std::string file = "command line", text = "{}";
+  std::string text = "{}";
   if (!options.config_file.empty()) {
-    file = options.config_file;
-    auto read = read_file(file);
+    auto read = read_file(options.config_file);
     if (!read) {
       loaded.errors.push_back(read.error());
       return loaded;
@@ -130,8 +132,8 @@ Loaded load_config(const Options& options) {
     text = std::move(read.value());
   }
   const Parsed parsed = parse_config(text, [&](Config& config) { lay_over(options, config); });
-  append(loaded.warnings, file, parsed.warnings);
-  append(loaded.errors, file, parsed.errors);
+  append(loaded.warnings, options.config_file, parsed.warnings);
+  append(loaded.errors, options.config_file, parsed.errors);
   if (loaded.errors.empty()) loaded.config = parsed.config;
   return loaded;
 }

@@ -285,7 +285,7 @@ constexpr Command kCommands[] = {
 };
 
 std::string help_text(const cxxopts::Options& options) {
-  std::string text = options.help() + "\nCommands:\n";
+  std::string text = options.help({""}) + "\nCommands:\n";
   for (const Command& command : kCommands) {
     std::string left = "  " + std::string(command.name) + " " + command.usage;
     left.resize(std::max<size_t>(left.size() + 2, 44), ' ');
