@@ -107,7 +107,7 @@ Duration BucketBook::regrows_after(uint64_t cost, MonoTime now) {
 MonoTime BucketBook::last_end() const {
   MonoTime end{};
   for (const Leased& leased : lines_)
-    if (leased.lease != 0) end = std::max(end, leased.end);
+    if (leased.lease != 0 && leased.unreported() > 0) end = std::max(end, leased.end);  // of a spent one nothing can come
   return end;
 }
 
@@ -125,7 +125,8 @@ uint64_t BucketBook::issue(Leased& leased, MonoTime now, Duration recent) {
   // What the accepted mark leaves: TAT + n <= mark, and (end of the last lease) + out + n <= mark, where this lease may be
   // cut short to fit, down to a quarter.
   const auto under = [&](MonoTime base) { return mark == MonoTime::max() ? kAmountMax : amount_of(mark - base); };
-  const MonoTime shortest = std::max(last_end(), now + lease_ / 4);
+  const MonoTime running = leased.lease != 0 ? leased.end : now;  // its own lease goes on at least as long as it did
+  const MonoTime shortest = std::max({last_end(), running, now + lease_ / 4});
   const uint64_t cap = std::min(under(tat_), under(shortest + signed_amount(out)));
 
   uint64_t amount = 0;
@@ -157,12 +158,12 @@ uint64_t BucketBook::issue(Leased& leased, MonoTime now, Duration recent) {
     tat_ = std::max(tat_, now) + signed_amount(amount);
     line.granted += amount;
   }
-  if (leased.lease != 0) {
+  if (leased.unreported() > 0) {  // an empty lease is not renewed: its end would stand in the way of the next grant
     const MonoTime whole = now + owner_lease(lease_);
     const MonoTime end = mark == MonoTime::max() ? whole : std::min(whole, mark - signed_amount(out + amount));
     leased.end = std::max(leased.end, end);
-    leased.length = (leased.end - now) * 100 / 103;
   }
+  leased.length = std::max(Duration(0), (leased.end - now) * 100 / 103);
   return amount;
 }
 
