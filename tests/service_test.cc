@@ -1,5 +1,10 @@
 // A worker's service without its worker: bytes in, bytes out, and the cluster thread played by the test.
+#include <algorithm>
+#include <map>
+#include <memory>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "core/windows.h"
 #include "core_fixture.h"
@@ -27,8 +32,8 @@ std::string take(std::string_view rule, std::string_view key, std::string_view c
 }
 const std::string kPing = "PING\r\n", kPong = "+PONG\r\n";
 
-Rule named(std::string_view name, Duration wait) {
-  Rule rule = window_rule(Algorithm::fixed_window, 10, std::chrono::hours(24), Overcount{0});
+Rule named(std::string_view name, Duration wait, uint32_t limit = 10) {
+  Rule rule = window_rule(Algorithm::fixed_window, limit, std::chrono::hours(24), Overcount{0});
   rule.name = name;
   rule.wait = wait;
   return rule;
@@ -39,7 +44,7 @@ struct Desk {
   explicit Desk(ServiceLimits limits = {1024, 1'048'576, 100, ms(100)}, bool fleet = true)
       : rules(std::make_shared<const RuleSet>(
             std::vector<Rule>{named("slow", std::chrono::hours(1)), named("quick", Duration(1)),
-                              named("never", Duration(0))},
+                              named("never", Duration(0)), named("wide", std::chrono::hours(1), 100'000)},
             Rule{}, Share{0, 3}, kPublicIdKey)),
         slots(1000, seed(), fleet),
         limiter(slots, fleet),
@@ -141,6 +146,7 @@ TEST_CASE("under one key those who came first are served first, across connectio
   CHECK(is_admitted(desk.read(desk.a)));
   CHECK(is_admitted(desk.read(desk.b)));
   CHECK(desk.overview.waiting == 1);
+  CHECK(desk.notes() == 3);  // the third as well, once it found nothing itself
 }
 
 TEST_CASE("each request that waits is noted to the cluster thread exactly once") {
@@ -196,7 +202,6 @@ TEST_CASE("a connection that goes drops what waits, uncharged") {
   desk.say(desk.a, take("slow", "k", "4") + take("slow", "k", "4"));
   desk.say(desk.b, take("slow", "k", "3"));
   desk.service.drop(desk.a);
-  desk.a.replies.held().clear();
   CHECK(desk.overview.waiting == 1);
   desk.grant("slow", "k", 4);
   CHECK(is_admitted(desk.read(desk.b)));
@@ -269,13 +274,31 @@ TEST_CASE("a question to the cluster thread holds its place and survives its con
   CHECK(give->n == 2);
   CHECK(give->key == "k");
   desk.service.drop(desk.b);
-  desk.b.replies.held().clear();
   desk.service.finish(std::unique_ptr<Call>(peers));
   CHECK(desk.read(desk.b) == "");
   desk.service.finish(std::unique_ptr<Call>(give));
   const std::string replies = desk.read(desk.a);
   CHECK(replies.substr(0, 4) == "*6\r\n");
   CHECK(replies.substr(replies.size() - kPong.size()) == kPong);
+}
+
+TEST_CASE("the cluster thread is rung for what cannot wait, and for nothing else") {
+  Desk desk;
+  const auto rung = [&](const std::string& bytes) {
+    desk.bell.get_up();
+    desk.say(desk.a, bytes);
+    desk.service.ring_if_urgent();
+    return !desk.bell.lie_down();
+  };
+  CHECK(rung(take("slow", "k")));
+  CHECK(rung(command({"TALLY.GIVE", "slow", "k"})));
+  desk.grant("slow", "k", 5);
+  desk.service.ring_if_urgent();
+  CHECK_FALSE(rung(kPing + command({"TALLY.PEEK", "slow", "k"})));
+  CHECK_FALSE(rung(take("slow", "k")));
+  REQUIRE(desk.slots.set_ask_at(*desk.slots.ref_of(desk.limiter.hash(*desk.rules->find("slow"), "k")), 2));
+  CHECK(rung(take("slow", "k")));        // it runs low
+  CHECK_FALSE(rung(take("slow", "k")));  // which was said
 }
 
 TEST_CASE("a pipeline cut anywhere is answered like the whole") {
@@ -308,4 +331,125 @@ TEST_CASE("a protocol error is answered behind what waits, and ends the connecti
   CHECK(is_admitted(replies));
   const std::string error = "-ERR Protocol error: invalid multibulk length\r\n";
   CHECK(replies.substr(replies.size() - error.size()) == error);
+}
+
+TEST_CASE("who waited behind one that went, or whose time is over, is tried at once") {
+  Desk desk;
+  desk.say(desk.a, take("slow", "k", "5"));
+  desk.say(desk.b, take("slow", "k", "2"));
+  desk.grant("slow", "k", 3);
+  CHECK(desk.read(desk.b) == "");
+  desk.service.drop(desk.a);
+  CHECK(is_admitted(desk.read(desk.b)));
+
+  desk.say(desk.a, take("quick", "q", "5"));
+  desk.grant("quick", "q", 3);
+  desk.say(desk.b, take("quick", "q", "2"));
+  CHECK(desk.read(desk.b) == "");
+  desk.service.expire();
+  CHECK(is_no_grant(desk.read(desk.a)));
+  CHECK(is_admitted(desk.read(desk.b)));
+}
+
+namespace {
+
+// What the service should do, written down plainly: under each key a queue and a count.
+struct Model {
+  struct Key {
+    uint32_t ceiling = 0, used = 0;
+    std::vector<std::pair<size_t, uint32_t>> queue;  // session, cost
+    void serve(std::vector<std::string>& expected) {
+      while (!queue.empty() && used + queue.front().second <= ceiling) {
+        used += queue.front().second;
+        expected[queue.front().first] += 'a';
+        queue.erase(queue.begin());
+      }
+    }
+  };
+};
+
+// 'a' for each decision, 'p' for each PONG; admissions only, in this test.
+std::string letters(const std::string& replies) {
+  std::string text;
+  for (size_t i = 0; i < replies.size(); ++i) {
+    if (replies[i] == '+') text += 'p';
+    if (replies[i] == '*') text += replies[i + 5] == '0' ? 'a' : 'd';
+  }
+  return text;
+}
+
+}  // namespace
+
+TEST_CASE("random requests, grants and connections that go end as a plain model of queues says") {
+  Random random(seed());
+  for (int round = 0; round < 60; ++round) {
+    Desk desk({1024, 1 << 20, 100'000, ms(100)});
+    std::vector<std::unique_ptr<Session>> sessions;
+    std::vector<std::string> seen(6),
+        expected(6);  // answers to decisions, by session, in any order between keys
+    std::vector<size_t> asked(6), pings(6);
+    for (uint64_t i = 0; i < 6; ++i)
+      sessions.push_back(std::make_unique<Session>(Descriptor(), 10 + i, true, resp::Limits{}));
+    std::map<std::string, Model::Key> keys;
+    uint64_t admitted = 0;
+    const auto collect = [&] {
+      for (size_t i = 0; i < 6; ++i) seen[i] += letters(Desk::read(*sessions[i]));
+    };
+    for (int step = 0; step < 400; ++step) {
+      const size_t who = random.below(6);
+      const std::string key(1, static_cast<char>('a' + random.below(4)));
+      Model::Key& model = keys[key];
+      const uint64_t what = random.below(10);
+      if (what < 6) {
+        const auto cost = static_cast<uint32_t>(random.between(1, 4));
+        sessions[who]->in = take("wide", key, std::to_string(cost));
+        model.queue.emplace_back(who, cost);
+        model.serve(expected);
+        ++asked[who];
+        desk.say(*sessions[who], "").swap(sessions[who]->out);
+      } else if (what < 7) {
+        desk.say(*sessions[who], kPing).swap(sessions[who]->out);
+        ++pings[who];
+      } else if (what < 9) {
+        if (!desk.limiter.slots().ref_of(desk.limiter.hash(*desk.rules->find("wide"), key))) continue;
+        model.ceiling += static_cast<uint32_t>(random.below(9));
+        model.serve(expected);
+        if (model.ceiling != 0) desk.grant("wide", key, model.ceiling);
+      } else {
+        desk.service.drop(*sessions[who]);
+        for (auto& [name, other] : keys)
+          std::erase_if(other.queue, [&](const auto& one) { return one.first == who; });
+        for (auto& [name, other] : keys) other.serve(expected);
+        sessions[who]->out.clear();
+        seen[who] = expected[who] = "";
+        asked[who] = pings[who] = 0;
+      }
+      collect();
+      size_t waiting = 0, used = 0;
+      for (const auto& [name, one] : keys) {
+        waiting += one.queue.size();
+        used += one.used;
+      }
+      REQUIRE(desk.overview.waiting == waiting);
+      REQUIRE(desk.overview.total(&WorkerCounters::waiting) == waiting);
+      admitted = desk.admitted(3);
+      if (waiting == 0)
+        for (size_t i = 0; i < 6; ++i) REQUIRE(seen[i].size() == asked[i] + pings[i]);
+    }
+    for (auto& [name, model] : keys) {
+      model.ceiling = 100'000;
+      model.serve(expected);
+      if (desk.limiter.slots().ref_of(desk.limiter.hash(*desk.rules->find("wide"), name)))
+        desk.grant("wide", name, 100'000);
+    }
+    collect();
+    for (size_t i = 0; i < 6; ++i) {
+      CHECK(std::count(seen[i].begin(), seen[i].end(), 'a') == static_cast<long>(asked[i]));
+      CHECK(std::count(seen[i].begin(), seen[i].end(), 'p') == static_cast<long>(pings[i]));
+      CHECK(expected[i].size() == asked[i]);
+    }
+    CHECK(desk.overview.waiting == 0);
+    CHECK(admitted <= desk.admitted(3));
+    for (const auto& session : sessions) desk.service.drop(*session);
+  }
 }

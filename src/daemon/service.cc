@@ -392,14 +392,17 @@ void Service::wake_all() {
   for (const KeyHash hash : parking_.keys()) retry(hash);
 }
 
+// With its time over a request no longer stands before those behind it, which may ask for less.
 void Service::expire() {
   if (parking_.empty()) return;
   now_ = clock_.now();
   while (Parked* parked = parking_.due(now_.mono)) {
-    // The state for the numbers of the reply; the verdict stands: its time is over.
+    const KeyHash hash = parked->hash;
+    // The state for the numbers of the reply; the verdict stands.
     Answer answer = limiter_.peek(ask_of(*parked), now_);
     answer.verdict = Verdict::starved;
     end_wait(*parked, answer, counters_.waited_denied);
+    retry(hash);
   }
 }
 
@@ -460,16 +463,20 @@ void Service::finish(std::unique_ptr<Call> call) {
 }
 
 void Service::drop(Session& session) {
-  const MonoTime now = clock_.mono();
+  now_ = clock_.now();
+  std::vector<KeyHash> freed;
   for (HeldReply& held : session.replies.held()) {
     if (held.call != nullptr) held.call->session = nullptr;
     if (held.parked == nullptr) continue;
-    counters_.waited_dropped.observe(now - held.parked->since);
+    counters_.waited_dropped.observe(now_.mono - held.parked->since);
+    freed.push_back(held.parked->hash);
     parking_.leave(*held.parked);
     overview_.waiting.fetch_sub(1, std::memory_order_relaxed);
     counters_.waiting.subtract();
   }
   if (session.touched) std::erase(touched_, &session);
+  session.replies.held().clear();
+  for (const KeyHash hash : freed) retry(hash);
 }
 
 void Service::touch(Session& session) {
