@@ -25,6 +25,13 @@ inline uint64_t seed() {
   return drawn;
 }
 
+// Sanitizers slow everything by ten: the random tests then go fewer rounds.
+#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+inline constexpr int kRounds = 20;
+#else
+inline constexpr int kRounds = 300;
+#endif
+
 constexpr Duration ms(int64_t n) { return std::chrono::milliseconds(n); }
 constexpr Duration secs(int64_t n) { return std::chrono::seconds(n); }
 constexpr WallTime wall(Duration d) { return WallTime(d); }

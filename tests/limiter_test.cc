@@ -198,7 +198,7 @@ TEST_CASE("a first CL.THROTTLE u 15 30 60 1 is admitted with 15 left and two sec
 
 TEST_CASE("a bucket answers as redis-cell does, on random sequences") {
   Random random(seed() + 1);
-  for (int round = 0; round < 300; ++round) {
+  for (int round = 0; round < kRounds; ++round) {
     Bench bench(window_rule(Algorithm::fixed_window, 1, secs(1)));
     const Rule& rule = bench.rules.inline_rule();
     CellModel model;
@@ -244,12 +244,12 @@ TEST_CASE("a bucket answers as redis-cell does, on random sequences") {
 
 TEST_CASE("a fixed window admits what the model admits, on random sequences with clocks that jump") {
   Random random(seed() + 2);
-  for (int round = 0; round < 300; ++round) run_windows(false, random);
+  for (int round = 0; round < kRounds; ++round) run_windows(false, random);
 }
 
 TEST_CASE("a sliding window admits what the model admits, on random sequences with clocks that jump") {
   Random random(seed() + 3);
-  for (int round = 0; round < 300; ++round) run_windows(true, random);
+  for (int round = 0; round < kRounds; ++round) run_windows(true, random);
 }
 
 TEST_CASE("a cost above the limit is refused for ever and takes no place") {

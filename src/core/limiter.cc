@@ -137,9 +137,9 @@ bool Limiter::holds_still(const Ask& ask, const WindowView& v, const Held& held,
 
 Answer Limiter::take_window(const Ask& ask, Now now) {
   const Limit& limit = *ask.limit;
-  for (;;) {
+  for (int tries = 0; tries < kDecisionTries; ++tries) {
     const Held held = slots_.find_or_insert(ask.hash, newcomer(ask, now));
-    if (!held) return crowded_out(limit, Verdict::over_limit);
+    if (!held) break;
     WindowView v = view(held, ask, now.wall);
     const auto tag = static_cast<uint32_t>(v.window);
     const Answer answer = decide_alone(ask, v, now.wall);
@@ -155,12 +155,13 @@ Answer Limiter::take_window(const Ask& ask, Now now) {
     if (held.slot->count[tag & 1].compare_exchange_strong(v.word, next) && holds_still(ask, v, held, now))
       return answer;
   }
+  return crowded_out(limit, Verdict::over_limit);
 }
 
 Answer Limiter::take_bucket(const Ask& ask, Now now) {
-  for (;;) {
+  for (int tries = 0; tries < kDecisionTries; ++tries) {
     const Held held = slots_.find_or_insert(ask.hash, newcomer(ask, now));
-    if (!held) return crowded_out(*ask.limit, Verdict::over_limit);
+    if (!held) break;
     uint64_t word = held.slot->count[0].load();
     MonoTime tat = arrival_of(word);
     const Answer answer = decide_bucket(*ask.limit, tat, ask.cost, now.mono);
@@ -168,6 +169,7 @@ Answer Limiter::take_bucket(const Ask& ask, Now now) {
     if (admitted && !held.slot->count[0].compare_exchange_strong(word, arrival_word(tat))) continue;
     if (held.still()) return answer;
   }
+  return crowded_out(*ask.limit, Verdict::over_limit);
 }
 
 // Lowers a count, which must not land on another key: the slot is pinned. `settled`: false to try again.
@@ -253,8 +255,8 @@ uint32_t Limiter::floor_in(const Limit& limit, int64_t window) const {
   return start >= static_cast<int64_t>(floors_from_.load()) ? limit.floor : 0;
 }
 
-// Every place that the key could have is held by others at this moment, which takes more threads than a
-// bucket has slots. Denied.
+// Every place that the key could have is held by others at this moment, or it was taken from the key again
+// each time before it could be counted. That takes more threads than a bucket has slots. Denied.
 Answer Limiter::crowded_out(const Limit& limit, Verdict verdict) {
   Answer answer;
   answer.verdict = verdict;

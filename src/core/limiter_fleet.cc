@@ -16,9 +16,9 @@ WindowState Limiter::window_state(const Slot& slot, const WindowView& v, const L
 
 Answer Limiter::spend_window(const Ask& ask, Now now, NoteRing* notes) {
   const Limit& limit = *ask.limit;
-  for (;;) {
+  for (int tries = 0; tries < kDecisionTries; ++tries) {
     const Held held = slots_.find_or_insert(ask.hash, newcomer(ask, now));
-    if (!held) return crowded_out(limit, Verdict::starved);
+    if (!held) break;
     Slot& slot = *held.slot;
     WindowView v = view(held, ask, now.wall);
     Answer answer = decide_spend(limit, window_state(slot, v, limit), slots_.knowledge(held), ask.cost, now);
@@ -38,6 +38,7 @@ Answer Limiter::spend_window(const Ask& ask, Now now, NoteRing* notes) {
     answer.urgent = note_use(ask, held, count, notes);
     return answer;
   }
+  return crowded_out(limit, Verdict::starved);
 }
 
 // Ceiling, end, count, in this order: see SlotTable::open_lease.
@@ -61,9 +62,9 @@ MonoTime Limiter::floor_tat(uint64_t word, const Limit& limit) const {
 
 Answer Limiter::spend_bucket(const Ask& ask, Now now, NoteRing* notes) {
   const Limit& limit = *ask.limit;
-  for (;;) {
+  for (int tries = 0; tries < kDecisionTries; ++tries) {
     const Held held = slots_.find_or_insert(ask.hash, newcomer(ask, now));
-    if (!held) return crowded_out(limit, Verdict::starved);
+    if (!held) break;
     Slot& slot = *held.slot;
     LeaseView lease = lease_of(slot, now.mono);
     uint64_t floor_word = slot.count[0].load();
@@ -84,6 +85,7 @@ Answer Limiter::spend_bucket(const Ask& ask, Now now, NoteRing* notes) {
       decision.answer.urgent = push(ask, held, Note::Kind::starved, notes);
     return decision.answer;
   }
+  return crowded_out(limit, Verdict::starved);
 }
 
 Answer Limiter::peek_fleet(const Ask& ask, Now now) const {

@@ -36,8 +36,6 @@
 namespace tally {
 namespace {
 
-constexpr int kInsertTries = 64;
-constexpr int kEvictTries = 16;
 constexpr size_t kHugePage = size_t{2} << 20;
 
 uint64_t repeat(uint8_t byte) { return byte * uint64_t{0x0101010101010101}; }

@@ -172,6 +172,7 @@ class SlotTable {
 
  private:
   friend class Limiter;
+  friend struct TableProbe;  // tests/model
   struct Homes {  // the two buckets that a key may be in; the first is its home
     size_t a, b;
   };

@@ -27,7 +27,7 @@ constexpr int64_t tick_ceil(WallTime t) { return (nanos(t) >> kTickShift) + 1; }
 
 class Sketch {
  public:
-  static constexpr size_t kRows = 4;
+  static constexpr size_t kRows = kSketchRows;
   static size_t words_for(size_t slots);  // how many words a table of that many slots needs
 
   // `words` zeroed, words_for(slots) of them, outliving the sketch.

@@ -18,6 +18,12 @@ using Word = std::atomic<uint64_t>;
 static_assert(Word::is_always_lock_free && sizeof(Word) == 8);
 
 inline constexpr size_t kWays = 16;  // slots in a bucket
+inline constexpr size_t kSketchRows = 4;
+
+// The most that a loop goes round because other threads were faster; past that a decision is a denial.
+inline constexpr int kInsertTries = 64;
+inline constexpr int kEvictTries = 16;
+inline constexpr int kDecisionTries = 1000;
 
 }  // namespace tally
 #endif
