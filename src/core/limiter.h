@@ -75,7 +75,9 @@ class Limiter {
   KeyHash hash(const Rule& rule, std::string_view key) const {
     return hash_key(key, slots_.seed(), rule.table_seed);
   }
+  // For a batch of keys: first this for all of them, then prefetch_slot for all, then take.
   void prefetch(KeyHash hash) const { slots_.prefetch(hash); }
+  void prefetch_slot(KeyHash hash) const { slots_.prefetch_slot(hash); }
 
   // In a fleet starved asks are noted each time, uses once until looked at. `notes` is nullptr alone, and for
   // the retry of an ask that was noted when it first found too little.

@@ -110,6 +110,22 @@ void SlotTable::prefetch(KeyHash hash) const {
   __builtin_prefetch(&tags_[homes.b * kTagWords]);
 }
 
+// The first slot with the key's tag; relaxed: a guess.
+void SlotTable::prefetch_slot(KeyHash hash) const {
+  const Homes homes = homes_of(hash);
+  const uint64_t pattern = repeat(tag_of(hash));
+  for (const size_t bucket : {homes.a, homes.b}) {
+    for (size_t t = 0; t < kTagWords; ++t) {
+      const uint64_t found = matches(tags_[bucket * kTagWords + t].load(std::memory_order_relaxed), pattern);
+      if (found == 0) continue;
+      const size_t index = bucket * kWays + t * 8 + static_cast<size_t>(std::countr_zero(found)) / 8;
+      __builtin_prefetch(&slots_[index], 1);
+      if (known_ != nullptr) __builtin_prefetch(&known_[index]);
+      return;
+    }
+  }
+}
+
 // Calls `each` with every slot of the bucket that holds the key, living or dying, until it returns true.
 template <typename Each>
 Held SlotTable::find_in(size_t bucket, KeyHash hash, Each each) const {

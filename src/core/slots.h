@@ -173,7 +173,7 @@ class SlotTable {
  private:
   friend class Limiter;
   friend struct TableProbe;  // tests/model
-  struct Homes {  // the two buckets that a key may be in; the first is its home
+  struct Homes {             // the two buckets that a key may be in; the first is its home
     size_t a, b;
   };
   struct alignas(32) Known {
@@ -185,6 +185,7 @@ class SlotTable {
 
   // --- the limiter's
   void prefetch(KeyHash hash) const;
+  void prefetch_slot(KeyHash hash) const;
   Held find(KeyHash hash) const;
   // The key's slot, which it is given where it has none. Empty only if others hold every place it could have.
   Held find_or_insert(KeyHash hash, const Newcomer& newcomer);
