@@ -65,7 +65,7 @@ void BucketBook::settle(MonoTime now) {
   // of what is unreported (not only this lease's) errs towards denying.
   for (Leased& leased : lines_) {
     if (leased.lease == 0 || leased.end > now) continue;
-    tat_ = std::max(tat_, leased.end + signed_amount(unreported()));
+    if (leased.unreported() > 0) tat_ = std::max(tat_, leased.end + signed_amount(unreported()));
     leased.lease = 0;
     leased.line.granted = leased.line.used = leased.line.returned = 0;
   }
@@ -76,6 +76,7 @@ void BucketBook::merge(Leased& leased, const Report& report, MonoTime now) {
   settle(now);
   Line& line = leased.line;
   line.take_newest(report, now);
+  if (line.waiting_min != 0) line.waiting_min = std::max(line.waiting_min, static_cast<uint64_t>(nanos(emission_)));
   const bool running = leased.lease != 0 && report.lease == leased.lease && report.has_ballot && report.ballot == ballot_;
   if (!running) {
     line.granted_heard = 0;

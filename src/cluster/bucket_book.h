@@ -87,9 +87,9 @@ class BucketBook {
   MonoTime needed_mark() const;  // the lowest mark that covers what is out
   MonoTime last_end() const;
 
-  Duration burst_span_;
-  Duration emission_;
-  Duration lease_;
+  Duration burst_span_{0};
+  Duration emission_{0};
+  Duration lease_{0};
   const Group group_;
   const Ballot ballot_;
   std::vector<Leased> lines_;

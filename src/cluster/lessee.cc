@@ -233,6 +233,7 @@ uint64_t Lessee::wanted(Account& account, const Quota& quota, Now now) const {
 
 bool Lessee::wants_report(Account& account, Now now) {
   if (!around_.can_lease(account.terms, around_.peers.round_trip(owner_of(account)))) return false;
+  if (account.isolated) return true;  // workers refuse without a note: only an answered report ends an isolation
   const Quota q = quota(account, now);
   if (account.bucket()) {
     if (account.changed) return true;
@@ -407,6 +408,7 @@ void Lessee::tick(Now now) {
     give_back_idle(*account, false, now);
     send_final(*account, now);
     if (report || wants_report(*account, now)) send_report(*account, now);
+    if (!account->isolated && account->waiting == 0 && !wants_report(*account, now)) account->unanswered_since = MonoTime{};
     check_isolation(*account, now);
     set_ask_mark(*account, now);
     account->active = now.mono - account->busy_at <= around_.recent() || account->isolated;

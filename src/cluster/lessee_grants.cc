@@ -11,6 +11,7 @@ namespace {
 
 constexpr uint64_t kGrantedMax = UINT32_MAX;                // windows: a cell's range
 constexpr uint64_t kLeasedMax = (uint64_t{1} << 56) - 1;    // buckets: a lease cell's range
+constexpr Duration kTimeMax = kBurstSpanMax * 2;           // no honest time is longer
 constexpr uint16_t kShareWhole = 65535;
 
 constexpr Duration kTakingTime = std::chrono::milliseconds(2);  // from waking to having taken, generously
@@ -27,6 +28,7 @@ void Lessee::on_grant(const Grant& grant, Now now) {
   Account* account = find(grant.key);
   if (account == nullptr) return;
   if (grant.line != account->line || grant.incarnation != around_.incarnation) return;  // an older line's, or life's
+  if (std::max({grant.ask_again, grant.tat_ahead, grant.lease_for}) > kTimeMax) return;  // from no node of ours
   account->heard_at = now.mono;
   if (grant.reset > account->reset) on_reset(grant.key, grant.reset, now);
   if (grant.backed) {

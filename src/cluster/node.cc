@@ -174,7 +174,7 @@ void Node::Impl::receive_from(std::optional<uint16_t> from, const Datagram& data
       return;
     case Peers::Heard::clone:
       ++dropped["clone"];
-      mail.send(*rank, Clone{header.incarnation});
+      mail.send(*rank, Clone{asks_who_it_is(datagram) ? peers[*rank].incarnation : header.incarnation});
       return;
     case Peers::Heard::replayed:
     case Peers::Heard::fine: break;

@@ -15,8 +15,8 @@ constexpr Duration with_margin(Duration d) { return d + d / 32; }
 // Longer than any bucket's C; what claims more is not from a node of ours.
 constexpr Duration kRemainingMax = kBurstSpanMax * 4;
 
-// More windows ahead than any look-ahead holds; keeps a hostile number from overflowing the arithmetic.
-constexpr int64_t kWindowsAheadMax = 1 << 20;
+// Longer than any look-ahead; keeps a hostile number from overflowing the arithmetic.
+constexpr Duration kLookAheadMax = std::chrono::minutes(10);
 
 }  // namespace
 
@@ -45,7 +45,7 @@ std::optional<Accepted> Registers::accept_window(const Mark& mark) {
   const int64_t running = window_at(standing_.clock(), length);
   // A sliding window is closed for good once it was left (see may_tell); a fixed one may hear a late owner out.
   const int64_t oldest = mark.sliding ? running : running - 1;
-  if (mark.window < oldest || mark.window > running + kWindowsAheadMax ||
+  if (mark.window < oldest || mark.window > running + kLookAheadMax / length + 1 ||
       !standing_.may_vote(window_start(mark.window, length))) {
     ++refused_no_vote_;
     return std::nullopt;
