@@ -60,7 +60,6 @@ Peers::Heard Peers::hear(uint16_t rank, const Header& header, Now now) {
 void Peers::hear_of(uint16_t rank, uint64_t incarnation, MonoTime at) {
   Peer& peer = peers_[rank];
   if (incarnation < peer.incarnation) return;
-  if (peer.incarnation == 0 && incarnation > peer.remembered) peer.before = std::max(peer.before, peer.remembered);
   peer.remembered = std::max(peer.remembered, incarnation);
   peer.heard_of = std::max(peer.heard_of, at);
 }
