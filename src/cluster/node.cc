@@ -284,7 +284,8 @@ void Node::Impl::gossip(Now now) {
     // Where nothing is known to tell, the node itself: a datagram shows that its sender lives.
     if (!said) mail.send(to, Member{roster.id(peers.self()), incarnation, 0});
   }
-  for (auto it = resets.begin(); it != resets.end();) it = --it->second.rounds == 0 ? resets.erase(it) : std::next(it);
+  for (auto& [key, reset] : resets)  // kept when told: a peer that still tells it must not make it new again
+    if (reset.rounds > 0) --reset.rounds;
 }
 
 void Node::tick(Now now) {
