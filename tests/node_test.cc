@@ -226,17 +226,18 @@ TEST_CASE(
     header.incarnation = 9;
     reason = "clone";
   }
-  // A reset would show: what was used would be there again.
+  // A reset would show: what was used would be there again. Its number is a wall clock's.
   REQUIRE(fleet.admitted_of(0, "k", 40) == 30);
+  const auto number = static_cast<uint64_t>(nanos(fleet.now().wall));
   const NodeStats before = fleet.node(0).stats();
-  fleet.node(0).receive(datagram_of(header, {Reset{fleet.id("k"), 1}}), from, fleet.now());
+  fleet.node(0).receive(datagram_of(header, {Reset{fleet.id("k"), number}}), from, fleet.now());
   const NodeStats after = fleet.node(0).stats();
   CHECK(fleet.dropped(0, reason) == 1);
   CHECK(after.datagrams_in == before.datagrams_in);
   CHECK(after.entries_in[Entry(Reset{}).index()] == before.entries_in[Entry(Reset{}).index()]);
   CHECK_FALSE(admitted(fleet.take(0, "k")));
 
-  fleet.node(0).receive(datagram_of(fine, {Reset{fleet.id("k"), 1}}), 1, fleet.now());
+  fleet.node(0).receive(datagram_of(fine, {Reset{fleet.id("k"), number}}), 1, fleet.now());
   CHECK(fleet.node(0).stats().datagrams_in == before.datagrams_in + 1);
   CHECK(admitted(fleet.take(0, "k")));
 }
@@ -533,7 +534,7 @@ TEST_CASE("a reset is told once, however often it is heard") {
   fleet.until_ready();
   const std::string key = fleet.key_of(2);
   CHECK(fleet.admitted_of(0, key, 40) == 30);
-  const Bytes told = datagram_of(fleet.header(1, 0), {Reset{fleet.id(key), 5}});
+  const Bytes told = datagram_of(fleet.header(1, 0), {Reset{fleet.id(key), static_cast<uint64_t>(nanos(fleet.now().wall))}});
   for (int i = 0; i < 3; ++i) {
     fleet.node(0).receive(told, 1, fleet.now());
     fleet.settle();
@@ -799,4 +800,28 @@ TEST_CASE("whatever a member says, in whatever bytes, a node stands and goes on 
     heard += fleet.node(0).stats().datagrams_in;
   }
   CHECK(heard > static_cast<uint64_t>(kRandomRounds / 10) * 100);
+}
+
+TEST_CASE("a reset from before a key's account gives that account nothing, and one from far ahead nobody") {
+  Fleet fleet(2, rule_of(30));
+  const auto old = static_cast<uint64_t>(nanos(fleet.now().wall));
+  fleet.pass(secs(2), ms(20));
+  REQUIRE(fleet.admitted_of(0, "k", 40) == 30);
+  const auto told = [&](uint64_t number) {
+    Header header;
+    header.sender = fleet.node(0).roster().id(1);
+    header.receiver = fleet.node(0).roster().id(0);
+    header.incarnation = 1000;
+    header.roster_version = fleet.node(0).roster().version();
+    header.roster_hash = fleet.node(0).roster().hash();
+    header.sequence = 1;
+    fleet.node(0).receive(datagram_of(header, {Reset{fleet.id("k"), number}}), 1, fleet.now());
+  };
+  told(old);
+  CHECK(fleet.admitted_of(0, "k", 40) == 0);
+  told(~uint64_t{0});
+  CHECK(fleet.dropped(0, "reset_ahead") == 1);
+  CHECK(fleet.admitted_of(0, "k", 40) == 0);
+  fleet.reset(0, "k");  // and a real one still works
+  CHECK(fleet.admitted_of(0, "k", 40) > 0);
 }

@@ -30,8 +30,9 @@ Duration lease_for(Duration burst_span, Duration configured, Duration sync_inter
   return std::min(configured, std::max(burst_span / 4, sync_interval * 4));
 }
 
-BucketBook::BucketBook(const Terms& terms, const Group& group, Ballot ballot, Duration lease, MonoTime now)
-    : group_(group), ballot_(ballot), leases_(static_cast<uint64_t>(nanos(now) / 1'000'000)) {
+BucketBook::BucketBook(const Terms& terms, const Group& group, Ballot ballot, Duration lease, uint64_t numbered)
+    : group_(group), ballot_(ballot), leases_(numbered) {
+  proposal_.number = numbered;
   use_terms(terms, lease);
 }
 

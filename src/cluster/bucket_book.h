@@ -9,6 +9,7 @@
 // claimant that knows only the mark must start no lower than either.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <optional>
@@ -29,8 +30,9 @@ Duration lease_for(Duration burst_span, Duration configured, Duration sync_inter
 
 class BucketBook {
  public:
-  // `now` numbers its leases: a book that is begun again must not give a number out twice.
-  BucketBook(const Terms& terms, const Group& group, Ballot ballot, Duration lease, MonoTime now);
+  // Leases and marks are numbered above `numbered`, so that books that are begun again give no number out twice.
+  BucketBook(const Terms& terms, const Group& group, Ballot ballot, Duration lease, uint64_t numbered);
+  uint64_t last_number() const { return std::max(leases_, proposal_.number); }
 
   Ballot ballot() const { return ballot_; }
   Duration burst_span() const { return burst_span_; }
@@ -93,7 +95,7 @@ class BucketBook {
   const Group group_;
   const Ballot ballot_;
   std::vector<Leased> lines_;
-  uint64_t leases_;  // the last number given out; begins at the clock's milliseconds
+  uint64_t leases_;  // the last number given out
   MonoTime tat_{};
   MonoTime proposed_at_{};
   Proposal proposal_;

@@ -58,6 +58,7 @@ Lessee::Account* Lessee::account_for(const Note& note, Now now) {
     account->slot = note.slot;
     account->hash = note.hash;
     account->measured_at = now.mono;
+    account->born = now.wall;
   } else if (account->slot != note.slot) {
     adopt_slot(*account, note.slot);
   }
@@ -411,6 +412,7 @@ void Lessee::tick(Now now) {
     if (!account->isolated && account->waiting == 0 && !wants_report(*account, now)) account->unanswered_since = MonoTime{};
     check_isolation(*account, now);
     set_ask_mark(*account, now);
+    if (!limiter_.slots().living(account->slot)) account->isolated = false;  // evicted: nobody asks for it here any more
     account->active = now.mono - account->busy_at <= around_.recent() || account->isolated;
     if (account->active) {
       still.push_back(id);

@@ -34,9 +34,11 @@ class Lessee {
 
   void note(const Note& note, Now now);
   void on_grant(const Grant& grant, Now now);
-  // A reset that this node has not seen yet: refunds all that it used in this window and the one before, once.
+  // A reset that this node has not seen yet: refunds all that it used in this window and the one before, once. A number is
+  // the wall clock of the node that was asked (ns); an account that began later has nothing to refund for it.
   // Returns whether there was an account.
   bool on_reset(const WireId& key, uint64_t number, Now now);
+  uint64_t reset_of(const WireId& key) const;  // the highest number heard; 0: none
   void tick(Now now);              // every sync interval
   void send_urgent(Now now);       // what cannot wait for it; call before mail goes out
   MonoTime next_urgent() const;    // MonoTime::max(): nothing is due
@@ -123,7 +125,8 @@ class Lessee {
     uint8_t pool = 255;
     uint16_t share = 0;           // last demand share, in 1/65535; 0: none known
     bool isolated = false;
-    uint64_t reset = 0;
+    uint64_t reset = 0;           // the highest number heard
+    WallTime born{};              // resets from before are not its own
     MonoTime busy_at{};           // last change
     bool active = false, urgent = false, idle = false;  // which of the lists it stands in
     bool changed = false;  // something to report that the counts do not show

@@ -207,8 +207,9 @@ void Lessee::refund_all(Account& account, WindowAccount& w) {
 bool Lessee::on_reset(const WireId& key, uint64_t number, Now now) {
   Account* account = find(key);
   if (account == nullptr) return false;
-  if (account->reset >= number) return true;
+  if (account->reset >= number || !around_.plausible_reset(number, now)) return true;
   account->reset = number;
+  if (number < static_cast<uint64_t>(std::max<int64_t>(0, nanos(account->born)))) return true;
   account->busy_at = now.mono;
   account->changed = true;
   account->exhausted_until = account->ask_not_before = MonoTime{};
@@ -218,6 +219,11 @@ bool Lessee::on_reset(const WireId& key, uint64_t number, Now now) {
       if (w.window >= window_now(*account, now) - 1) refund_all(*account, w);
   tell_workers(*account, now);
   return true;
+}
+
+uint64_t Lessee::reset_of(const WireId& key) const {
+  const auto found = accounts_.find(key);
+  return found == accounts_.end() ? 0 : found->second.reset;
 }
 
 // ---- isolation ----------------------------------------------------------------------------------------------------------

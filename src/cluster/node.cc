@@ -15,6 +15,7 @@ namespace {
 
 constexpr size_t kGossipFanout = 3;        // others told in each interval
 constexpr uint8_t kResetRounds = 10;       // a reset is gossiped in so many intervals
+constexpr Duration kResetKept = std::chrono::minutes(10);
 constexpr size_t kResetsMax = 4096;        // resets remembered for gossip at once
 constexpr size_t kMembersPerGossip = 40;   // what is told of others in one datagram
 constexpr Duration kAskRulesEvery = std::chrono::seconds(1);
@@ -110,7 +111,8 @@ struct Node::Impl {
 
   struct KnownReset {
     uint64_t number = 0;
-    uint8_t rounds = 0;
+    uint8_t rounds = 0;  // still to be told in
+    MonoTime heard{};
   };
   std::map<WireId, KnownReset> resets;
 
@@ -234,10 +236,14 @@ void Node::Impl::on_clone(const Clone& clone) {
 }
 
 void Node::Impl::on_reset(const WireId& key, uint64_t number, Now now) {
+  if (!around().plausible_reset(number, now)) {
+    ++dropped["reset_ahead"];
+    return;
+  }
   auto found = resets.find(key);
   if (found != resets.end() && found->second.number >= number) return;
   if (found == resets.end() && resets.size() < kResetsMax) found = resets.emplace(key, KnownReset{}).first;
-  if (found != resets.end()) found->second = {number, kResetRounds};
+  if (found != resets.end()) found->second = {number, kResetRounds, now.mono};
   lessee.on_reset(key, number, now);
   owner.on_reset(key, number, now);
 }
@@ -284,8 +290,10 @@ void Node::Impl::gossip(Now now) {
     // Where nothing is known to tell, the node itself: a datagram shows that its sender lives.
     if (!said) mail.send(to, Member{roster.id(peers.self()), incarnation, 0});
   }
-  for (auto& [key, reset] : resets)  // kept when told: a peer that still tells it must not make it new again
+  for (auto& [key, reset] : resets)
     if (reset.rounds > 0) --reset.rounds;
+  // Kept when told: a peer that still tells it must not make it new again.
+  std::erase_if(resets, [&](const auto& known) { return now.mono - known.second.heard > kResetKept; });
 }
 
 void Node::tick(Now now) {
@@ -365,7 +373,7 @@ bool Node::reset(const Rule& rule, const Limit& limit, KeyHash hash, const WireI
   ensure_account(i.lessee, i.limiter, rule, limit, hash, id, now);
   const bool known = i.lessee.view(id, now).has_value() || i.owner.view(id, now).has_value();
   const auto found = i.resets.find(id);
-  const uint64_t last = found == i.resets.end() ? 0 : found->second.number;
+  const uint64_t last = std::max({found == i.resets.end() ? 0 : found->second.number, i.lessee.reset_of(id), i.owner.reset_of(id)});
   // Numbers from the wall clock: every node's next one is above all that any node gave, but for skew, and then the larger wins.
   const uint64_t number = std::max(last + 1, static_cast<uint64_t>(std::max<int64_t>(1, nanos(now.wall))));
   i.on_reset(id, number, now);

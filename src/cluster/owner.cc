@@ -22,7 +22,8 @@ bool sane(const Terms& terms) {
 
 }  // namespace
 
-Owner::Owner(Surroundings around, size_t keys_max) : around_(around), keys_max_(keys_max) {}
+Owner::Owner(Surroundings around, size_t keys_max)
+    : around_(around), keys_max_(keys_max), numbers_(around.incarnation << 32) {}
 
 // ---- reports ----------------------------------------------------------------------------------------------------
 
@@ -73,6 +74,7 @@ Owner::Key* Owner::key_for(const Report& report, Now now) {
   key.terms = report.terms;
   key.group = group;
   key.rule = rule;
+  key.born = now.wall;
   return &key;
 }
 
@@ -99,7 +101,7 @@ WindowBook* Owner::open_book(Key& key, int64_t window, Now now) {
   const WallTime begins = window_start(window, key.terms.window);
   // The natural owner begins at ballot 0, without a claim, only where its own register has nothing yet.
   if (!around_.standing.may_vote(begins) || around_.registers.look(key.id, window, now)) return nullptr;
-  retire(key, now);
+  retire(key);
   Terms terms = key.terms;
   if (key.rule != nullptr && key.rule != &around_.rules.inline_rule())
     terms.limit = std::min(terms.limit, key.rule->limit.limit);
@@ -309,7 +311,7 @@ void Owner::tick(Now now) {
 }
 
 void Owner::tick_windows(Key& key, Now now) {
-  const int64_t running = window_at(now.wall, key.terms.window);
+  const int64_t running = window_at(around_.standing.clock(), key.terms.window);  // by which books are retired, too
   WindowBook* book = key.book(running);
   if (book == nullptr) return;
   if (!book->needs_marks()) {
@@ -356,37 +358,36 @@ void Owner::look_to_next_window(Key& key, WindowBook& book, Now now) {
   }
 }
 
-void Owner::retire(Key& key, Now now) {
+void Owner::retire(Key& key) {
   if (key.terms.algorithm == Algorithm::token_bucket) return;
   const int64_t running = window_at(around_.standing.clock(), key.terms.window);
   for (auto& book : key.books) {
     if (!book || book->window() >= running - 1) continue;
-    if (key.rule != nullptr && now.wall > WallTime{}) {
+    if (key.rule != nullptr) {
       const double over = static_cast<double>(book->used()) / static_cast<double>(book->limit()) - 1;
-      double& seen = overcount_seen_[key.rule->id];
-      seen = std::max(over, std::max(0.0, seen));
+      Seen& seen = overcount_seen_[key.rule->id];
+      if (book->window() > seen.window) seen = {book->window(), 0};
+      if (book->window() == seen.window) seen.ratio = std::max(seen.ratio, over);
     }
     book.reset();
   }
 }
 
 void Owner::expire(Now now) {
-  constexpr size_t kBucketsAtATime = 256;
+  constexpr size_t kBucketsAtATime = 256, kRounds = 64;  // the whole table in so many rounds
   if (keys_.empty()) return;
-  for (size_t i = 0; i < kBucketsAtATime; ++i) {
-    if (sweep_bucket_ >= keys_.bucket_count()) {
-      sweep_bucket_ = 0;
-      overcount_seen_.swap(overcount_running_);
-    }
+  for (size_t i = 0, n = std::max(kBucketsAtATime, keys_.bucket_count() / kRounds); i < n; ++i) {
+    if (sweep_bucket_ >= keys_.bucket_count()) sweep_bucket_ = 0;
     for (auto it = keys_.begin(sweep_bucket_); it != keys_.end(sweep_bucket_);) {
       Key& key = it->second;
       const WireId id = it->first;
       ++it;  // leave the node before it is erased
-      retire(key, now);
+      retire(key);
       bool empty = !key.active;
       for (const auto& book : key.books) empty = empty && !book;
       // A bucket's books stay as long as the own register does: without them ballot 0 could not be begun anew.
       if (key.bucket) empty = empty && key.bucket->idle(now.mono) && !around_.registers.look(id, 0, now);
+      if (empty && key.bucket) numbers_ = std::max(numbers_, key.bucket->last_number());
       if (empty) keys_.erase(id);
     }
     ++sweep_bucket_;
@@ -395,19 +396,30 @@ void Owner::expire(Now now) {
 
 void Owner::on_reset(const WireId& id, uint64_t number, Now now) {
   const auto found = keys_.find(id);
-  if (found == keys_.end() || found->second.reset >= number) return;
+  if (found == keys_.end() || found->second.reset >= number || !around_.plausible_reset(number, now)) return;
   Key& key = found->second;
-  key.reset = number;
+  key.reset = number;  // lessees hear of it by their grants, and each knows whether it began before
   activate(key);
   key.touched = now.mono;
   if (key.bucket) {
-    key.bucket->reset(now.mono);
+    if (number >= static_cast<uint64_t>(std::max<int64_t>(0, nanos(key.born)))) key.bucket->reset(now.mono);
     for (auto& leased : key.bucket->lines()) send_bucket_grant(key, leased, 0, now);
     return;
   }
   if (key.terms.algorithm == Algorithm::token_bucket) return;
-  if (WindowBook* book = key.book(window_at(now.wall, key.terms.window)))
+  if (WindowBook* book = key.book(window_at(around_.standing.clock(), key.terms.window)))
     for (Line& line : book->lines()) send_grant(key, *book, line, 0, now);
+}
+
+std::map<uint16_t, double> Owner::overcount_seen() const {
+  std::map<uint16_t, double> ratios;
+  for (const auto& [rule, seen] : overcount_seen_) ratios[rule] = seen.ratio;
+  return ratios;
+}
+
+uint64_t Owner::reset_of(const WireId& id) const {
+  const auto found = keys_.find(id);
+  return found == keys_.end() ? 0 : found->second.reset;
 }
 
 std::optional<Owner::View> Owner::view(const WireId& id, Now now) const {

@@ -40,6 +40,10 @@ struct Surroundings {
   bool far(Duration round_trip) const { return round_trip * 8 > sync_interval; }
   // How long a report's demand counts.
   Duration recent() const { return sync_interval * 3 + std::chrono::milliseconds(50); }
+  // A reset's number is a wall clock; one from far ahead would stand in the way of all that come.
+  bool plausible_reset(uint64_t number, Now now) const {
+    return number <= static_cast<uint64_t>(nanos(now.wall + std::chrono::hours(24)));
+  }
   // A window must be long enough to ask and be answered a few times, else there are only floors.
   bool can_lease(const Terms& terms, Duration round_trip) const {
     return terms.algorithm == Algorithm::token_bucket || terms.window >= (sync_interval + round_trip) * 4;
@@ -53,6 +57,7 @@ class Owner {
   void on_report(const Report& report, uint16_t from, uint64_t incarnation, Now now);
   void on_accepted(const Accepted& accepted, uint16_t from, Now now);
   void on_reset(const WireId& key, uint64_t number, Now now);
+  uint64_t reset_of(const WireId& key) const;  // the highest number heard; 0: none
   void tick(Now now);  // every sync interval
 
   struct View {  // for EXPLAIN; amounts in tokens or costs
@@ -66,7 +71,8 @@ class Owner {
   uint64_t denied_under_limit() const { return denied_under_limit_; }
   uint64_t marks_accepted() const { return marks_accepted_; }
   uint64_t marks_refused() const { return marks_refused_; }
-  const std::map<uint16_t, double>& overcount_seen() const { return overcount_seen_; }
+  // By rule id: of the newest window that is over, the worst key's used / limit - 1, 0 or more.
+  std::map<uint16_t, double> overcount_seen() const;
   const std::map<std::string, uint64_t>& dropped() const { return dropped_; }
 
  private:
@@ -76,6 +82,7 @@ class Owner {
     Group group;
     const Rule* rule = nullptr;  // nullptr: a rule that this node does not have
     uint64_t reset = 0;
+    WallTime born{};  // resets from before are not of these books
     MonoTime touched{};
     bool active = false;
     std::array<std::optional<WindowBook>, 4> books;  // by window number mod 4
@@ -109,7 +116,7 @@ class Owner {
   void tick_windows(Key& key, Now now);
   void tick_bucket(Key& key, Now now);
   void look_to_next_window(Key& key, WindowBook& book, Now now);
-  void retire(Key& key, Now now);
+  void retire(Key& key);
   bool backed(const Key& key, Now now) const;
   size_t member_index(const Key& key, uint16_t rank) const;
   void activate(Key& key);
@@ -120,10 +127,15 @@ class Owner {
   std::unordered_map<WireId, Key> keys_;
   std::vector<WireId> active_;
   size_t sweep_bucket_ = 0;
+  uint64_t numbers_;  // leases and bucket marks are numbered above this: never twice, in no life
   uint64_t without_majority_ = 0;
   uint64_t denied_under_limit_ = 0;
   uint64_t marks_accepted_ = 0, marks_refused_ = 0;
-  std::map<uint16_t, double> overcount_seen_, overcount_running_;
+  struct Seen {
+    int64_t window = 0;
+    double ratio = 0;
+  };
+  std::map<uint16_t, Seen> overcount_seen_;
   std::map<std::string, uint64_t> dropped_;
 };
 

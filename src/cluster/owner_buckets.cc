@@ -13,7 +13,7 @@ void Owner::report_bucket(Key& key, const Report& report, uint16_t from, uint64_
       refuse(report, from, incarnation);
       return;
     }
-    key.bucket.emplace(report.terms, key.group, Ballot{0, around_.roster.id(around_.self)}, lease, now.mono);
+    key.bucket.emplace(report.terms, key.group, Ballot{0, around_.roster.id(around_.self)}, lease, numbers_);
   }
   key.bucket->use_terms(report.terms, lease);
   key.terms = report.terms;

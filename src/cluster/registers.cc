@@ -126,9 +126,9 @@ bool Registers::over(const RegisterKey& key, const Entry& entry, Now now) const 
 }
 
 void Registers::expire(Now now) {
-  constexpr size_t kBucketsAtATime = 64;
+  constexpr size_t kBucketsAtATime = 64, kRounds = 16;  // the whole table in so many rounds
   if (entries_.empty()) return;
-  for (size_t i = 0; i < kBucketsAtATime; ++i) {
+  for (size_t i = 0, n = std::max(kBucketsAtATime, entries_.bucket_count() / kRounds); i < n; ++i) {
     if (sweep_bucket_ >= entries_.bucket_count()) sweep_bucket_ = 0;
     for (auto it = entries_.begin(sweep_bucket_); it != entries_.end(sweep_bucket_);) {
       const RegisterKey key = it->first;
