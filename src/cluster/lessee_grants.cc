@@ -1,4 +1,5 @@
-// The other half of the lessee: what comes in (grants, resets, refunds), and what happens when nothing does (isolation).
+// The other half of the lessee: what comes in (grants, resets), what goes back (returns, refunds), and what happens when
+// nothing comes (isolation).
 #include <algorithm>
 #include <cmath>
 
@@ -11,6 +12,7 @@ namespace {
 
 constexpr uint64_t kGrantedMax = UINT32_MAX;                // windows: a cell's range
 constexpr uint64_t kLeasedMax = (uint64_t{1} << 56) - 1;    // buckets: a lease cell's range
+constexpr uint32_t kHeadroomParts = 4;            // of what is left, a node may keep one part in this many times the nodes
 constexpr Duration kTimeMax = kBurstSpanMax * 2;           // no honest time is longer
 constexpr uint16_t kShareWhole = 65535;
 
@@ -156,6 +158,59 @@ void Lessee::tell_workers(Account& account, Now now) {
   if (account.pool_low()) {
     account.tell_used = true;
     make_urgent(account);
+  }
+}
+
+// ---- returns -----------------------------------------------------------------------------------------------------------
+
+// What the cluster thread itself added to a count is nobody's demand, and was taken by none of those who were woken.
+void Lessee::no_demand(Account& account, uint64_t amount, Now now) {
+  if (account.seen_in != running_in(account, now)) account.count_seen = 0;
+  account.seen_in = running_in(account, now);
+  account.count_seen += amount;
+  account.promised_at += amount;
+}
+
+void Lessee::give_back(Account& account, uint64_t leave, Now now) {
+  if (account.bucket()) {
+    if (!lease_runs(account, now) || account.lease.alone) return;  // its own lease is nobody's to take back
+    const int64_t back = limiter_.slots().take_back_lease(account.slot, account.lease.tag, static_cast<int64_t>(leave));
+    account.lease.returned += static_cast<uint64_t>(std::max<int64_t>(0, back));
+    no_demand(account, static_cast<uint64_t>(std::max<int64_t>(0, back)), now);
+    return;
+  }
+  WindowAccount& w = window_account(account, window_now(account, now));
+  if (!w.has_ballot) return;
+  const uint64_t ceiling = ceiling_of(account, w);
+  if (ceiling > UINT32_MAX) return;
+  const uint32_t back = limiter_.slots().take_back(account.slot, static_cast<uint32_t>(w.window), static_cast<uint32_t>(ceiling),
+                                                   static_cast<uint32_t>(std::min<uint64_t>(leave, ceiling)));
+  w.taken += back;
+  w.returned += back;
+  no_demand(account, back, now);
+}
+
+// When the pool is low, what will not be used goes back. `recalled`: others wait for it now, so that only what is about to
+// be used is kept.
+void Lessee::give_back_idle(Account& account, bool recalled, Now now) {
+  if (!account.pool_low() || account.isolated) return;
+  const Quota q = quota(account, now);
+  // Otherwise all is kept that the next report would ask for, or the owner would give as headroom: returning it would only
+  // fetch it again.
+  const Duration soon = around_.peers.round_trip(owner_of(account)) + std::chrono::milliseconds(1);
+  const uint64_t keep =
+      recalled ? expected(account, q.count, soon, now) + account.waiting + promised_left(account, q, now)
+               : std::max(wanted(account, q, now) - q.count, left_known(account) / (kHeadroomParts * around_.roster.size()));
+  if (q.unspent() > keep) give_back(account, keep, now);
+}
+
+void Lessee::leave(Now now) {
+  for (auto& [id, account] : accounts_) {
+    account.waiting = 0;
+    give_back(account, 0, now);
+    send_final(account, now);
+    if (account.bucket() ? account.lease.open() : window_account(account, window_now(account, now)).contacted)
+      send_report(account, now);
   }
 }
 
