@@ -123,6 +123,9 @@ size_t Service::read_batch(Session& session, std::string_view input) {
 // Decides in order; returns how many of the batch were. Fewer than all: the next one must wait for what is
 // held.
 size_t Service::decide_batch(Session& session) {
+  if (batch_size_ > 1)  // by now the tags are there, which say which slot will be needed
+    for (size_t i = 0; i < batch_size_; ++i)
+      if (!batch_[i].request.key.empty()) limiter_.prefetch_slot(batch_[i].hash);
   bool gap = session.replies.waiting();
   for (size_t i = 0; i < batch_size_; ++i) {
     Item& item = batch_[i];
