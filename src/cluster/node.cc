@@ -218,7 +218,7 @@ void Node::Impl::on_mark(const Mark& mark, uint16_t from, Now now) {
 void Node::Impl::on_hello(const Hello& hello, uint16_t from, Now now) {
   peers[from].rules = hello.rules;
   if (!hello.answer) {
-    mail.send(from, Hello{true, peers[from].before, rules_fingerprint});
+    mail.send(from, Hello{true, peers[from].other_life(), rules_fingerprint});
     return;
   }
   peers[from].answered_hello = true;

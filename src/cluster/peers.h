@@ -19,7 +19,7 @@ struct Peer {
   // The newest life heard of it; `incarnation` 0: never heard.
   uint64_t incarnation = 0;
   uint64_t remembered = 0;  // the highest incarnation ever heard, directly or by gossip
-  uint64_t before = 0;      // the highest of a life before that one; 0: none known
+  uint64_t before = 0;      // the highest but that one; 0: none known
   int64_t life_began_wall_ns = 0;  // its own wall clock in the first datagram of this life
   uint64_t sequence_in = 0, sequence_out = 0;
   MonoTime heard{};         // itself, directly
@@ -32,6 +32,9 @@ struct Peer {
   bool answered_hello = false;
   bool roster_mismatch = false;
   uint64_t bytes_in = 0, bytes_out = 0;
+
+  // What this node knows of other lives of it: the highest, 0 where it knows of none.
+  uint64_t other_life() const { return remembered != incarnation ? remembered : before; }
 };
 
 class Peers {
