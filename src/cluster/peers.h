@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <tuple>
 #include <vector>
 
 #include "base/time.h"
@@ -35,6 +36,17 @@ struct Peer {
 
   // What this node knows of other lives of it: the highest, 0 where it knows of none.
   uint64_t other_life() const { return remembered != incarnation ? remembered : before; }
+};
+
+// Where an entry comes from: a node, one life of it, and which of its datagrams to this node (0 throughout to oneself).
+struct Origin {
+  uint16_t rank = 0;
+  uint64_t incarnation = 0;
+  uint64_t sequence = 0;
+  // Whether what `other` carried was said after this. Of two nodes nobody knows: then what comes last counts.
+  bool before(const Origin& other) const {
+    return rank != other.rank || std::tie(incarnation, sequence) <= std::tie(other.incarnation, other.sequence);
+  }
 };
 
 class Peers {
