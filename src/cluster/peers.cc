@@ -7,6 +7,7 @@ namespace tally {
 namespace {
 
 constexpr uint64_t kRoundTripMaxNs = 60'000'000'000;                // longer is a mistake, not a network
+constexpr Duration kPatienceMin = std::chrono::milliseconds(150);
 constexpr int64_t kSkewMaxNs = int64_t{366} * 86'400'000'000'000;  // shown at most
 
 void remember(Peer& peer, uint64_t incarnation) {
@@ -25,7 +26,7 @@ Duration up_within(Duration sync_interval) {
 }
 
 Peers::Peers(const Roster& roster, uint16_t self, Duration sync_interval)
-    : peers_(roster.count()), self_(self), up_within_(up_within(sync_interval)) {}
+    : peers_(roster.count()), self_(self), up_within_(up_within(sync_interval)), lives_within_(sync_interval * 2) {}
 
 Peers::Heard Peers::hear(uint16_t rank, const Header& header, Now now) {
   Peer& peer = peers_[rank];
@@ -48,6 +49,7 @@ Peers::Heard Peers::hear(uint16_t rank, const Header& header, Now now) {
   const bool newest = header.sequence > peer.sequence_in;
   peer.heard = now.mono;
   peer.heard_of = now.mono;
+  peer.asked = MonoTime{};
   if (!newest) return Heard::replayed;
   peer.sequence_in = header.sequence;
   peer.echo_mono_ns = header.sent_mono_ns;
@@ -86,6 +88,24 @@ bool Peers::up(uint16_t rank, MonoTime now) const {
   if (rank == self_) return true;
   const Peer& peer = peers_[rank];
   return peer.remembered != 0 && now - peer.heard_of <= up_within_;
+}
+
+void Peers::asked(uint16_t rank, MonoTime now) {
+  if (peers_[rank].asked == MonoTime{}) peers_[rank].asked = now;
+}
+
+Duration Peers::patience(uint16_t rank) const { return std::max(round_trip(rank) * 3, kPatienceMin); }
+
+bool Peers::silent(uint16_t rank, MonoTime now) const {
+  if (rank == self_) return false;
+  const Peer& peer = peers_[rank];
+  if (peer.asked != MonoTime{} && now - peer.asked >= patience(rank)) return true;
+  return peer.remembered != 0 && !up(rank, now);
+}
+
+bool Peers::lives(uint16_t rank, MonoTime now) const {
+  if (rank == self_) return true;
+  return peers_[rank].remembered != 0 && now - peers_[rank].heard_of <= std::max(patience(rank), lives_within_);
 }
 
 Duration Peers::round_trip(uint16_t rank) const {

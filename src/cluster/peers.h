@@ -25,6 +25,7 @@ struct Peer {
   uint64_t sequence_in = 0, sequence_out = 0;
   MonoTime heard{};         // itself, directly
   MonoTime heard_of{};      // directly or by gossip
+  MonoTime asked{};         // the first question since it was heard last; epoch: none
   uint64_t echo_mono_ns = 0;  // its newest sent_mono_ns, to be echoed
   MonoTime echo_at{};
   Duration round_trip{0};   // smoothed (Jacobson 1988: 7/8 old + 1/8 new), 0: not measured
@@ -64,6 +65,14 @@ class Peers {
   void stamp(uint16_t rank, Header& header, Now now);
 
   bool up(uint16_t rank, MonoTime now) const;
+  // A question that wants an answer goes to `rank`.
+  void asked(uint16_t rank, MonoTime now);
+  // How long an answer may take before somebody else is asked.
+  Duration patience(uint16_t rank) const;
+  // It has answered nothing here for longer than that, or nobody has heard it: whoever has a choice passes it over.
+  bool silent(uint16_t rank, MonoTime now) const;
+  // Somebody heard it lately: whoever holds what it holds does not take it over.
+  bool lives(uint16_t rank, MonoTime now) const;
   // Round trip to `rank`: 0 to oneself, the measured one, else `kRoundTripAssumed`.
   Duration round_trip(uint16_t rank) const;
   // The nearest of the others of a group: the round trip that a mark costs. 0 for a group of one.
@@ -82,6 +91,7 @@ class Peers {
   std::vector<Peer> peers_;
   const uint16_t self_;
   const Duration up_within_;
+  const Duration lives_within_;
 };
 
 }  // namespace tally

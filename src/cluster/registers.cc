@@ -56,26 +56,29 @@ std::optional<Accepted> Registers::accept_window(const Mark& mark) {
   Accepted answer;
   answer.key = mark.key;
   answer.window = mark.window;
+  answer.claim = mark.claim;
+  answer.mark = entry->mark;
   if (mark.ballot < entry->promised) {
     answer.ballot = entry->promised;
     answer.refused = true;
-    answer.mark = entry->mark;
     return answer;
   }
-  entry->promised = mark.ballot;
-  entry->mark_ballot = mark.ballot;
-  entry->mark = std::max(entry->mark, mark.mark);
-  answer.ballot = mark.ballot;
-  answer.mark = entry->mark;
-  if (mark.sliding && may_tell(mark.window - 1, length)) {
-    answer.previous_told = true;
-    const auto before = entries_.find({mark.key, mark.window - 1});
-    if (before != entries_.end()) {
-      answer.previous_ballot = before->second.mark_ballot;
-      answer.previous_mark = before->second.mark;
-    }
+  entry->promised = answer.ballot = mark.ballot;
+  if (!mark.claim) {
+    entry->mark_ballot = mark.ballot;
+    answer.mark = entry->mark = std::max(entry->mark, mark.mark);
   }
+  if (mark.sliding) tell_previous(mark, answer);
   return answer;
+}
+
+void Registers::tell_previous(const Mark& mark, Accepted& answer) const {
+  if (!may_tell(mark.window - 1, mark.length)) return;
+  answer.previous_told = true;
+  const auto before = entries_.find({mark.key, mark.window - 1});
+  if (before == entries_.end()) return;
+  answer.previous_ballot = before->second.mark_ballot;
+  answer.previous_mark = before->second.mark;
 }
 
 std::optional<Accepted> Registers::accept_bucket(const Mark& mark, Now now) {
@@ -93,17 +96,21 @@ std::optional<Accepted> Registers::accept_bucket(const Mark& mark, Now now) {
   Accepted answer;
   answer.key = mark.key;
   answer.number = mark.number;
+  answer.claim = mark.claim;
   if (mark.ballot < entry->promised) {
     answer.ballot = entry->promised;
     answer.refused = true;
     return answer;
   }
-  entry->promised = mark.ballot;
-  entry->mark_ballot = mark.ballot;
+  entry->promised = answer.ballot = mark.ballot;
   entry->length = std::max(entry->length, mark.length);
-  entry->until = std::max(entry->until, now.mono + with_margin(Duration(static_cast<int64_t>(mark.mark))));
   entry->touched = now.mono;
-  answer.ballot = mark.ballot;
+  if (mark.claim) {
+    answer.mark = static_cast<uint64_t>(std::max<int64_t>(0, nanos(entry->until - now.mono)));
+    return answer;
+  }
+  entry->mark_ballot = mark.ballot;
+  entry->until = std::max(entry->until, now.mono + with_margin(Duration(static_cast<int64_t>(mark.mark))));
   answer.mark = mark.mark;
   return answer;
 }
@@ -112,8 +119,10 @@ std::optional<Registers::Told> Registers::look(const WireId& key, int64_t window
   const RegisterKey k{key, window};
   const auto found = entries_.find(k);
   if (found == entries_.end() || over(k, found->second, now)) return std::nullopt;
-  if (window != 0) return Told{found->second.mark_ballot, found->second.mark};
-  return Told{found->second.mark_ballot, static_cast<uint64_t>(std::max<int64_t>(0, nanos(found->second.until - now.mono)))};
+  const Entry& entry = found->second;
+  if (window != 0) return Told{entry.mark_ballot, entry.mark, entry.promised};
+  const auto remaining = static_cast<uint64_t>(std::max<int64_t>(0, nanos(entry.until - now.mono)));
+  return Told{entry.mark_ballot, remaining, entry.promised};
 }
 
 bool Registers::may_tell(int64_t window, Duration length) const {

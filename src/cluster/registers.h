@@ -44,8 +44,9 @@ class Registers {
 
   // What there is of (key, window): nullopt where there is no entry. For a bucket the mark is time remaining.
   struct Told {
-    Ballot ballot;
+    Ballot ballot;  // of the mark
     uint64_t mark = 0;
+    Ballot promised;
   };
   std::optional<Told> look(const WireId& key, int64_t window, Now now) const;
 
@@ -71,6 +72,7 @@ class Registers {
   bool over(const RegisterKey& key, const Entry& entry, Now now) const;
   std::optional<Accepted> accept_window(const Mark& mark);
   std::optional<Accepted> accept_bucket(const Mark& mark, Now now);
+  void tell_previous(const Mark& mark, Accepted& answer) const;
   Entry* open(const RegisterKey& key, const Mark& mark);
 
   const size_t entries_max_;

@@ -26,8 +26,9 @@ constexpr uint64_t kNewcomersParts = 10;  // of a window granted ahead, a tenth 
 
 }  // namespace
 
-WindowBook::WindowBook(int64_t window, const Terms& terms, const Group& group, Ballot ballot, Duration recent)
-    : window_(window), terms_(terms), group_(group), ballot_(ballot), recent_(recent) {
+WindowBook::WindowBook(int64_t window, const Terms& terms, const Group& group, Ballot ballot, Duration recent,
+                       uint64_t base)
+    : window_(window), terms_(terms), group_(group), ballot_(ballot), recent_(recent), base_(base) {
   previous_ = terms_.algorithm == Algorithm::sliding_window && !unbounded() ? terms_.limit : 0;
 }
 
@@ -54,7 +55,13 @@ Line& WindowBook::open(const LineKey& key, uint16_t rank, uint64_t floor) {
 uint64_t WindowBook::line_outstanding(const Line& line) const {
   if (has_unbounded_floor(line)) return line.net_used();
   const uint64_t issued = minus(line.floor + line.granted, line.returned);
+  if (claimed()) return issued;  // what it used may be of what earlier owners issued, which is in the base
   return std::max(issued, line.net_used());  // used can be more after an isolation: it is charged when heard
+}
+
+uint64_t WindowBook::outstanding() const {
+  const uint64_t issued = base_ + outstanding_;
+  return minus(claimed() ? std::max(issued, used_) : issued, given_);
 }
 
 void WindowBook::merge(Line& line, const Report& report, MonoTime now) {
@@ -235,6 +242,7 @@ void WindowBook::count_previous(const WindowBook* own) {
 }
 
 uint64_t WindowBook::as_previous() const {
+  if (claimed()) return outstanding();  // lines that never came to this owner may have spent of the base
   uint64_t sum = 0;
   for (const Line& line : lines_) sum += line.final || unbounded() ? line.net_used() : line_outstanding(line);
   return minus(sum, given_);

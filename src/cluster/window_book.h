@@ -23,7 +23,9 @@ class WindowBook {
  public:
   // `limit`: L as the owner knows it; the book uses the smallest L that any report of the window stated.
   // `recent`: a line heard longer ago has no demand any more, and nothing that waits.
-  WindowBook(int64_t window, const Terms& terms, const Group& group, Ballot ballot, Duration recent);
+  // `base`: the largest mark that the promises to this ballot told, all of which earlier owners may have issued; 0 for the
+  // natural owner.
+  WindowBook(int64_t window, const Terms& terms, const Group& group, Ballot ballot, Duration recent, uint64_t base = 0);
 
   int64_t window() const { return window_; }
   Ballot ballot() const { return ballot_; }
@@ -39,7 +41,7 @@ class WindowBook {
   const std::vector<Line>& lines() const { return lines_; }
 
   // --- what is left ---
-  uint64_t outstanding() const { return minus(outstanding_, given_); }
+  uint64_t outstanding() const;
   uint64_t used() const { return minus(used_, given_); }  // less what was refunded, as reported
   // What the fleet may have used by now. Before the window begins: what may be granted ahead.
   uint64_t allowance(WallTime now) const;
@@ -83,6 +85,7 @@ class WindowBook {
   bool unbounded() const { return terms_.max_overcount.unbounded; }
   // An unbounded line's floor is L. Only what it used is charged, until it was stopped and gave the rest back.
   bool has_unbounded_floor(const Line& line) const { return unbounded() && line.floor > 0 && line.returned == 0; }
+  bool claimed() const { return ballot_.counter != 0; }
   uint64_t line_outstanding(const Line& line) const;
   void grant(Line& line, uint64_t amount);
   struct Demand {
@@ -96,6 +99,7 @@ class WindowBook {
   const Group group_;
   const Ballot ballot_;
   const Duration recent_;
+  const uint64_t base_;
   std::vector<Line> lines_;
   uint64_t outstanding_ = 0;  // sum of line_outstanding
   uint64_t used_ = 0;         // sum of net_used

@@ -171,6 +171,7 @@ void fields(V& v, Of<V, Grant>& e, const Header& h) {
   duration(v, e.tat_ahead);
   flag(v, e.stop);
   number(v, e.reset);
+  word(v, e.ask);
 }
 
 template <typename V>
@@ -182,6 +183,7 @@ void fields(V& v, Of<V, Mark>& e, const Header& h) {
   flag(v, e.sliding);
   ballot(v, e.ballot, h.sender);
   number(v, e.number);
+  flag(v, e.claim);
 }
 
 template <typename V>
@@ -195,6 +197,7 @@ void fields(V& v, Of<V, Accepted>& e, const Header& h) {
   flag(v, e.previous_told);
   number(v, e.previous_mark);
   ballot(v, e.previous_ballot, h.receiver);
+  flag(v, e.claim);
 }
 
 template <typename V>

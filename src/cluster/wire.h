@@ -94,10 +94,12 @@ struct Grant {
   uint64_t lease = 0;       // buckets
   Duration lease_for{0};    // buckets: from the stamp
   Duration tat_ahead{0};    // buckets: the owner's TAT - now
+  NodeId ask = 0;           // the sender does not own the key: who does as far as it knows; 0: nothing to say
   friend bool operator==(const Grant&, const Grant&) = default;
 };
 
-// owner -> member of the key's group: the most that owners up to this ballot may ever have outstanding
+// owner -> member of the key's group: the most that owners up to this ballot may ever have outstanding. Or, as a claim, only:
+// promise to refuse every lower ballot, and tell the largest mark that you accepted.
 struct Mark {
   WireId key;
   int64_t window = 0;
@@ -106,6 +108,7 @@ struct Mark {
   Duration length{0};     // windows: W; buckets: V, how long the register must be kept when idle
   bool sliding = false;   // tell what you have of window - 1
   uint64_t number = 0;    // buckets: the owner's own number for this mark, echoed
+  bool claim = false;     // `mark` is 0
   friend bool operator==(const Mark&, const Mark&) = default;
 };
 
@@ -115,11 +118,12 @@ struct Accepted {
   int64_t window = 0;
   Ballot ballot;          // of the mark that was accepted; where refused, the promised one
   bool refused = false;
-  uint64_t mark = 0;      // the largest accepted
+  uint64_t mark = 0;      // the largest accepted (buckets: in answer to a claim; else as in the Mark)
   uint64_t number = 0;    // buckets: as in the Mark
   bool previous_told = false;  // this member's clock has left window - 1, and it accepts nothing more there
   Ballot previous_ballot;
   uint64_t previous_mark = 0;
+  bool claim = false;  // a promise
   friend bool operator==(const Accepted&, const Accepted&) = default;
 };
 
