@@ -31,8 +31,8 @@ Duration lease_for(Duration burst_span, Duration configured, Duration sync_inter
 }
 
 BucketBook::BucketBook(const Terms& terms, const Group& group, Ballot ballot, Duration lease, Duration recent,
-                       uint64_t numbered)
-    : group_(group), ballot_(ballot), recent_(recent), leases_(numbered) {
+                       uint64_t numbered, const Start& start)
+    : group_(group), ballot_(ballot), recent_(recent), leases_(numbered), tat_(start.tat), since_(start.since) {
   proposal_.number = numbered;
   use_terms(terms, lease);
 }
@@ -210,8 +210,9 @@ std::optional<BucketBook::Proposal> BucketBook::next_mark(MonoTime now, Duration
   // At the most there is, `target` moves with the clock: without a step every acceptance would call for the next mark at
   // once, two for one.
   const MonoTime enough = std::min(target - look_ahead / 4, std::max(held, charged) + std::max(margin / 2, Duration(1)));
-  if (proposal_.mark >= enough) return std::nullopt;
-  proposal_ = {proposal_.number + 1, target};
+  // Never beyond what a member keeps: what a claim was told may lie further ahead than marks go.
+  if (proposal_.mark >= enough || target <= proposal_.mark) return std::nullopt;
+  proposal_ = {proposal_.number + 1, target, now};
   sent_[proposal_.number % sent_.size()] = proposal_;
   return proposal_;
 }
@@ -220,6 +221,12 @@ void BucketBook::accept(size_t index, uint64_t number) {
   const Proposal& sent = sent_[number % sent_.size()];
   if (number == 0 || sent.number != number) return;  // not ours, or too long ago
   accepted_[index] = std::max(accepted_[index], sent.mark);
+  accepted_sent_[index] = std::max(accepted_sent_[index], sent.sent);
+}
+
+MonoTime BucketBook::owned_until() const {
+  if (!needs_marks()) return MonoTime::max();
+  return std::max(since_, reached_by_majority(group_, accepted_sent_)) + keep() * 96 / 100;
 }
 
 bool BucketBook::idle(MonoTime now) {

@@ -32,7 +32,12 @@ class BucketBook {
  public:
   // Leases and marks are numbered above `numbered`, so that books that are begun again give no number out twice.
   // `recent`: a line heard longer ago has no demand any more, and nothing that waits.
-  BucketBook(const Terms& terms, const Group& group, Ballot ballot, Duration lease, Duration recent, uint64_t numbered);
+  struct Start {
+    MonoTime tat;    // `now` for the natural owner; a claimant's is as far ahead as the largest mark that it was told
+    MonoTime since;  // when ownership began: for a claimant, when its claim was sent
+  };
+  BucketBook(const Terms& terms, const Group& group, Ballot ballot, Duration lease, Duration recent, uint64_t numbered,
+             const Start& start);
   uint64_t last_number() const { return std::max(leases_, proposal_.number); }
 
   Ballot ballot() const { return ballot_; }
@@ -80,11 +85,15 @@ class BucketBook {
   struct Proposal {
     uint64_t number = 0;
     MonoTime mark{};
+    MonoTime sent{};  // first
   };
   std::optional<Proposal> next_mark(MonoTime now, Duration look_ahead);
   const Proposal& proposal() const { return proposal_; }
   void accept(size_t index, uint64_t number);
   bool mark_pending() const { return needs_marks() && accepted_mark() < proposal_.mark; }
+  // Members forget a register that is idle for `keep`. So ownership ends before: 0.96 of it after the sending of the last
+  // claim or mark that a majority accepted. Never where no marks are needed.
+  MonoTime owned_until() const;
   // Nothing of this bucket is left to remember: full, no lease, no mark in force.
   bool idle(MonoTime now);
 
@@ -101,9 +110,10 @@ class BucketBook {
   std::vector<Leased> lines_;
   uint64_t leases_;  // the last number given out
   MonoTime tat_{};
-  MonoTime proposed_at_{};
   Proposal proposal_;
   std::array<MonoTime, kGroupMax> accepted_{};
+  std::array<MonoTime, kGroupMax> accepted_sent_{};
+  MonoTime since_;
   std::array<Proposal, 8> sent_{};  // the newest proposals, so that an echo of any of them counts
 };
 

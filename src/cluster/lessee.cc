@@ -112,7 +112,7 @@ void Lessee::note(const Note& note, Now now) {
     // Nobody waits under `wait` 0: one request's worth is asked for, so that the next try finds it.
     account->waiting = waits ? account->waiting + amount : std::max(account->waiting, amount);
     account->waiting_min = account->waiting_min == 0 ? amount : std::min(account->waiting_min, amount);
-    const Duration patience = waits ? account->rule->wait : around_.peers.round_trip(owner_of(*account)) * 2 + kAskAgainMin;
+    const Duration patience = waits ? account->rule->wait : around_.peers.round_trip(owner_of(*account, now)) * 2 + kAskAgainMin;
     account->waiting_until = std::max(account->waiting_until, now.mono + patience);
   }
   make_urgent(*account);
@@ -228,13 +228,13 @@ uint64_t Lessee::spare(const Account& account, const Quota& quota) const {
 
 uint64_t Lessee::wanted(Account& account, const Quota& quota, Now now) const {
   if (leaving_) return quota.count;
-  const Duration look = around_.sync_interval * 2 + around_.peers.round_trip(owner_of(account));
+  const Duration look = around_.sync_interval * 2 + around_.peers.round_trip(owner_of(account, now));
   const uint64_t ahead = std::max(expected(account, quota.count, look, now), spare(account, quota));
   return quota.count + ahead + account.waiting + promised_left(account, quota, now);
 }
 
 bool Lessee::wants_report(Account& account, Now now) {
-  if (!around_.can_lease(account.terms, around_.peers.round_trip(owner_of(account)))) return false;
+  if (!around_.can_lease(account.terms, around_.peers.round_trip(owner_of(account, now)))) return false;
   if (account.isolated) return true;  // workers refuse without a note: only an answered report ends an isolation
   const Quota q = quota(account, now);
   if (account.bucket()) {
@@ -295,12 +295,49 @@ void Lessee::send_report(Account& account, Now now) {
   }
   if (account.told.stamp == 0 || account.told.window != r.window || account.told.ballot != r.ballot)
     account.told = {r.stamp, r.window, r.ballot, r.refunded, r.given, account.changes};
+  const uint16_t owner = owner_of(account, now);
   if (r.wanted > r.ceiling) {
     account.answered = false;
     account.asked_at = now.mono;
     if (account.unanswered_since == MonoTime{}) account.unanswered_since = now.mono;
+    if (account.chosen_at == MonoTime{}) account.chosen_at = now.mono;
+    around_.peers.asked(owner, now.mono);
   }
-  around_.mail.send(owner_of(account), r);
+  r.second_choice = owner != account.group.rank[0];
+  around_.mail.send(owner, r);
+}
+
+// Whom the highest ballot makes the owner, or another member names; the natural owner where nobody knows. Who is silent is
+// passed over.
+uint16_t Lessee::owner_of(const Account& account, Now now) const {
+  bool has_ballot = false;
+  NodeId named = 0;
+  if (account.bucket()) {
+    has_ballot = account.lease.has_ballot;
+    named = has_ballot ? account.lease.ballot.node : account.lease.ask;
+  } else {
+    const int64_t running = window_now(account, now);
+    const WindowAccount& w = account.windows[static_cast<size_t>(running & 1)];
+    has_ballot = w.window == running && w.has_ballot;
+    if (w.window == running) named = w.ask != 0 ? w.ask : has_ballot ? w.ballot.node : 0;
+  }
+  const auto usable = [&](uint16_t rank) { return !around_.peers.silent(rank, now.mono); };
+  if (named != 0 && account.choice == 0)
+    for (size_t i = 0; i < account.group.size; ++i)
+      if (around_.roster.id(account.group.rank[i]) == named && usable(account.group.rank[i])) return account.group.rank[i];
+  for (size_t i = 0; i < account.group.size; ++i) {
+    const uint16_t rank = account.group.rank[(account.choice + i) % account.group.size];
+    if (usable(rank)) return rank;
+  }
+  return account.group.rank[0];
+}
+
+// No grant backed by a majority came from whom was asked, though it may be heard otherwise: the next of the group.
+void Lessee::ask_next(Account& account, Now now) {
+  if (account.chosen_at == MonoTime{}) return;
+  if (now.mono - account.chosen_at < around_.peers.patience(owner_of(account, now))) return;
+  account.choice = static_cast<uint8_t>((account.choice + 1) % account.group.size);
+  account.chosen_at = now.mono;
 }
 
 // The last word on a window that is over: what was used there will not grow any more.
@@ -331,14 +368,14 @@ void Lessee::send_final(Account& account, Now now) {
     r.granted_heard = w.granted;
     r.stamp = static_cast<uint64_t>(nanos(now.mono));
     r.final = true;
-    around_.mail.send(owner_of(account), r);
+    around_.mail.send(owner_of(account, now), r);
   }
 }
 
 // A worker notes the key when what is left falls under what comes in during a round trip: so a key with a look-ahead asks
 // again at the latest when it has spent its last token.
 void Lessee::set_ask_mark(Account& account, Now now) {
-  const Duration trip = around_.peers.round_trip(owner_of(account)) + std::chrono::milliseconds(1);
+  const Duration trip = around_.peers.round_trip(owner_of(account, now)) + std::chrono::milliseconds(1);
   const Quota q = quota(account, now);
   const bool never = wanted(account, q, now) == q.count || now.mono < account.exhausted_until;
   const uint64_t headroom = expected(account, q.count, trip, now) + 1;
@@ -355,12 +392,14 @@ void Lessee::tick(Now now) {
     Account* account = find(id);
     if (account == nullptr) continue;
     if (account->waiting != 0 && now.mono >= account->waiting_until) account->waiting = account->waiting_min = 0;
+    ask_next(*account, now);
     const bool report = wants_report(*account, now);  // before `measure` takes the changes in
     measure(*account, now);
     give_back_idle(*account, false, now);
     send_final(*account, now);
     if (report || wants_report(*account, now)) send_report(*account, now);
-    if (!account->isolated && account->waiting == 0 && !wants_report(*account, now)) account->unanswered_since = MonoTime{};
+    if (!account->isolated && account->waiting == 0 && !wants_report(*account, now))
+      account->unanswered_since = account->chosen_at = MonoTime{};
     check_isolation(*account, now);
     set_ask_mark(*account, now);
     if (!limiter_.slots().living(account->slot)) account->isolated = false;  // evicted: nobody asks for it here any more
@@ -416,7 +455,7 @@ void Lessee::send_urgent(Now now) {
   for (const WireId& id : std::exchange(urgent_, {})) {
     Account* account = find(id);
     if (account == nullptr) continue;
-    const uint16_t owner = owner_of(*account);
+    const uint16_t owner = owner_of(*account, now);
     if (account->waiting != 0 && now.mono >= account->waiting_until) account->waiting = account->waiting_min = 0;
     if (!around_.can_lease(account->terms, around_.peers.round_trip(owner))) {
       account->exhausted_until = now.mono + (window_end(window_now(*account, now), account->limit.window) - now.wall);
@@ -424,6 +463,7 @@ void Lessee::send_urgent(Now now) {
       tell_workers(*account, now);
       continue;
     }
+    ask_next(*account, now);
     check_isolation(*account, now);
     if (account->isolated) serve_alone(*account, now);
     const Quota q = quota(*account, now);

@@ -63,6 +63,7 @@ class Lessee {
   struct WindowAccount {
     int64_t window = -1;  // -1: none
     Ballot ballot;
+    NodeId ask = 0;  // whom another member names as the owner; 0: nobody did
     bool has_ballot = false;
     bool floor_lost = false;    // the key was evicted in this window: its floor was charged to an older line
     uint64_t granted_before = 0;  // under earlier ballots; stays in the ceiling
@@ -81,6 +82,7 @@ class Lessee {
   };
   struct LeaseAccount {
     Ballot ballot;
+    NodeId ask = 0;  // as in WindowAccount
     bool has_ballot = false;
     uint64_t lease = 0;  // the owner's number of the last that was opened under `ballot`; 0: none
     uint8_t tag = 0;     // in the slot
@@ -133,6 +135,8 @@ class Lessee {
     uint32_t changes = 0, changes_known = 0;  // what a report has to say that the counts do not show; until acknowledged
     MonoTime ask_not_before{};
     MonoTime unanswered_since{};  // epoch: the owner answers, backed by a majority
+    uint8_t choice = 0;           // whom of the group to ask where no ballot says it: who comes before has not answered
+    MonoTime chosen_at{};         // epoch: nothing was asked of that one yet
     MonoTime heard_at{};
     MonoTime exhausted_until{};
     uint8_t pool = 255;
@@ -154,7 +158,8 @@ class Lessee {
   void adopt_slot(Account& account, SlotRef slot);
   void activate(Account& account);
   void make_urgent(Account& account);
-  uint16_t owner_of(const Account& account) const { return account.group.rank[0]; }
+  uint16_t owner_of(const Account& account, Now now) const;
+  void ask_next(Account& account, Now now);
 
   // Windows.
   int64_t window_now(const Account& account, Now now) const;
@@ -168,6 +173,7 @@ class Lessee {
   // Buckets.
   bool lease_runs(const Account& account, Now now) const;
   void grant_lease(Account& account, const Grant& grant, bool newest, Now now);
+  void be_refused(Account& account, const Grant& grant, Now now);
   void learn(Account& account, const Grant& grant, Now now);
 
   struct Quota {  // of the running window or lease

@@ -38,16 +38,31 @@ void Lessee::on_grant(const Grant& grant, const Origin& origin, Now now) {
   // Numbers that only grow count whenever they come; the rest of a grant tells how it was when it was sent.
   const bool newest = account->heard_from.before(origin);
   if (newest) account->heard_from = origin;
+  if (grant.refused) {
+    if (newest) be_refused(*account, grant, now);
+    return;
+  }
   account->heard_at = now.mono;
   if (grant.reset > account->reset) on_reset(grant.key, grant.reset, now);
   if (grant.backed) {
-    account->unanswered_since = MonoTime{};
+    account->unanswered_since = account->chosen_at = MonoTime{};
+    account->choice = 0;
     if (account->isolated) end_isolation(*account, now);
   }
   if (account->bucket())
     grant_lease(*account, grant, newest, now);
   else
     grant_window(*account, grant, newest, now);
+}
+
+// Whoever was asked has no books of the key.
+void Lessee::be_refused(Account& account, const Grant& grant, Now now) {
+  if (account.bucket())
+    account.lease.ask = grant.ask;
+  else if (grant.window == window_now(account, now))
+    window_account(account, grant.window).ask = grant.ask;
+  account.ask_not_before = now.mono + grant.ask_again;
+  if (grant.ask != 0) make_urgent(account);  // whoever has them is asked at once
 }
 
 // What the newest grant tells of the key.
@@ -82,7 +97,7 @@ void Lessee::grant_window(Account& account, const Grant& grant, bool newest, Now
   if (w.window != grant.window) return;
   if (w.has_ballot && grant.ballot < w.ballot) return;  // a deposed owner's
   if (!w.has_ballot || grant.ballot > w.ballot) {
-    if (!grant.backed && grant.granted == 0) return tell_workers(account, now);  // it has no books: nothing was charged
+    w.ask = 0;
     w.granted_before += w.granted;
     w.granted = w.returned = w.given = w.given_known = 0;
     w.ballot = grant.ballot;
@@ -110,7 +125,7 @@ void Lessee::grant_lease(Account& account, const Grant& grant, bool newest, Now 
   // A deposed owner's ballot binds only while its lease, or a newer one, runs: else a dead claimant would be followed for ever.
   if (lease.has_ballot && grant.ballot < lease.ballot && !ended) return;
   if (!lease.has_ballot || grant.ballot != lease.ballot) {
-    if (!grant.backed && grant.lease == 0) return tell_workers(account, now);
+    lease.ask = 0;
     lease.ballot = grant.ballot;
     lease.has_ballot = true;
     lease.lease = 0;
@@ -229,7 +244,7 @@ void Lessee::give_back_idle(Account& account, bool recalled, Now now) {
   const Quota q = quota(account, now);
   // Otherwise all is kept that the next report would ask for, or the owner would give as headroom: returning it would only
   // fetch it again.
-  const Duration soon = around_.peers.round_trip(owner_of(account)) + std::chrono::milliseconds(1);
+  const Duration soon = around_.peers.round_trip(owner_of(account, now)) + std::chrono::milliseconds(1);
   const uint64_t keep =
       recalled ? expected(account, q.count, soon, now) + account.waiting + promised_left(account, q, now)
                : std::max(wanted(account, q, now) - q.count, left_known(account) / (kHeadroomParts * around_.roster.size()));
@@ -319,9 +334,11 @@ uint64_t Lessee::reset_of(const WireId& key) const {
 
 bool Lessee::group_lost(const Account& account, Now now) const {
   if (!around_.standing.over() || now.mono - started_ < around_.isolation_after) return false;
-  const uint16_t owner = owner_of(account);
-  if (owner == around_.self) return !around_.peers.majority_heard(account.group, now.mono, around_.isolation_after);
-  return now.mono - around_.peers[owner].heard > around_.isolation_after;
+  if (account.group.contains(around_.self))
+    return !around_.peers.majority_heard(account.group, now.mono, around_.isolation_after);
+  for (size_t i = 0; i < account.group.size; ++i)
+    if (now.mono - around_.peers[account.group.rank[i]].heard <= around_.isolation_after) return false;
+  return true;
 }
 
 double Lessee::isolated_share(const Account& account) const {

@@ -209,11 +209,14 @@ void Node::Impl::on_mark(const Mark& mark, uint16_t from, Now now) {
   const Group group = roster.group(mark.key);
   const bool natural = mark.ballot.counter == 0 && mark.ballot.node == roster.id(group.rank[0]);
   if (!group.contains(peers.self()) || !group.contains(from) || mark.ballot.node != roster.id(from) ||
-      (mark.ballot.counter == 0 && !natural)) {
+      (mark.ballot.counter == 0 && (!natural || mark.claim))) {
     ++dropped["not_member"];
     return;
   }
-  if (const auto answer = registers.accept(mark, now)) mail.send(from, *answer);
+  const auto answer = registers.accept(mark, now);
+  if (!answer) return;
+  mail.send(from, *answer);
+  if (!answer->refused) owner.on_promise(mark.key, mark.window, mark.ballot, now);
 }
 
 void Node::Impl::on_hello(const Hello& hello, uint16_t from, Now now) {
@@ -383,6 +386,8 @@ bool Node::reset(const Rule& rule, const Limit& limit, KeyHash hash, const WireI
   return known;
 }
 
+bool Node::claim(const WireId& id, int64_t window, Now now) { return impl_->owner.claim(id, window, now); }
+
 Explanation Node::explain(const Rule&, const Limit& limit, KeyHash hash, const WireId& id, Now now) const {
   const Impl& i = *impl_;
   Explanation e;
@@ -458,6 +463,9 @@ NodeStats Node::stats() const {
   if (i.registers.refused_no_vote() > 0) s.dropped["no_vote"] += i.registers.refused_no_vote();
   s.marks_accepted = i.owner.marks_accepted();
   s.marks_refused = i.owner.marks_refused();
+  s.claims_started = i.owner.claims_started();
+  s.claims_won = i.owner.claims_won();
+  s.claims_lost = i.owner.claims_lost();
   s.accounts = i.lessee.accounts();
   s.ledgers = i.owner.keys();
   s.registers = i.registers.size();

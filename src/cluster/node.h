@@ -73,6 +73,7 @@ struct NodeStats {
   uint64_t entries_in[kEntryKinds]{}, entries_out[kEntryKinds]{};  // between hosts; what stays inside is not counted
   std::map<std::string, uint64_t> dropped;  // by reason: decode errors, foreign, roster, self, replay, table full ...
   uint64_t marks_accepted = 0, marks_refused = 0;
+  uint64_t claims_started = 0, claims_won = 0, claims_lost = 0;
   uint64_t accounts = 0, ledgers = 0, registers = 0;
   uint64_t keys_without_majority = 0;
   uint64_t denied_under_limit = 0;  // owner's count: asked in vain although the fleet had not used the limit
@@ -103,6 +104,9 @@ class Node {
   // Questions that only the cluster thread can answer. In a fleet.
   uint32_t give(const Rule& rule, const Limit& limit, KeyHash hash, const WireId& id, uint32_t n, Now now);
   bool reset(const Rule& rule, const Limit& limit, KeyHash hash, const WireId& id, Now now);
+  // Takes (key, window) over, whoever owns it (window 0: a bucket): always safe, and costs what the owner had under its mark and
+  // did not issue. False where this node has not heard of the key, or is no member of its group.
+  bool claim(const WireId& id, int64_t window, Now now);
   Explanation explain(const Rule& rule, const Limit& limit, KeyHash hash, const WireId& id, Now now) const;
   std::vector<PeerStatus> peers(Now now) const;
   NodeStats stats() const;

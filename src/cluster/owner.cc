@@ -61,7 +61,7 @@ Owner::Key* Owner::key_for(const Report& report, Now now) {
     return nullptr;
   }
   const Group group = around_.roster.group(report.key);
-  if (group.rank[0] != around_.self) {
+  if (!group.contains(around_.self)) {
     ++dropped_["not_owner"];
     return nullptr;
   }
@@ -89,7 +89,10 @@ void Owner::activate(Key& key) {
   active_.push_back(key.id);
 }
 
-void Owner::refuse(const Report& report, uint16_t from, uint64_t incarnation) {
+// No books here: whoever should be asked instead, or that it will not be long.
+void Owner::refuse(const Key& key, const Report& report, uint16_t from, uint64_t incarnation, Now now) {
+  const Contest* c = find_contest(key, report.window);
+  const auto other = holder(key, report.window, now);
   Grant grant;
   grant.key = report.key;
   grant.window = report.window;
@@ -97,7 +100,14 @@ void Owner::refuse(const Report& report, uint16_t from, uint64_t incarnation) {
   grant.line = report.line;
   grant.incarnation = incarnation;
   grant.stamp = report.stamp;
-  grant.ask_again = around_.sync_interval;
+  grant.refused = true;
+  if (c == nullptr || !c->claim) {
+    grant.ask_again = around_.sync_interval;
+    if (other && *other != around_.self && around_.peers.lives(*other, now.mono)) {
+      grant.ask = around_.roster.id(*other);
+      grant.ask_again = Duration(0);
+    }
+  }
   around_.mail.send(from, grant);
 }
 
@@ -105,11 +115,16 @@ WindowBook* Owner::open_book(Key& key, int64_t window, Now now) {
   if (WindowBook* book = key.book(window)) return book;
   const WallTime begins = window_start(window, key.terms.window);
   // The natural owner begins at ballot 0, without a claim, only where its own register has nothing yet.
+  if (key.group.rank[0] != around_.self || find_contest(key, window) != nullptr) return nullptr;
   if (!around_.standing.may_vote(begins) || around_.registers.look(key.id, window, now)) return nullptr;
+  return &begin_book(key, window, {0, around_.roster.id(around_.self)}, 0);
+}
+
+WindowBook& Owner::begin_book(Key& key, int64_t window, Ballot ballot, uint64_t base) {
   retire(key);
   auto& slot = key.books[static_cast<size_t>(window & 3)];
-  slot.emplace(window, key.terms, key.group, Ballot{0, around_.roster.id(around_.self)}, around_.recent());
-  return &*slot;
+  slot.emplace(window, key.terms, key.group, ballot, around_.recent(), base);
+  return *slot;
 }
 
 void Owner::report_window(Key& key, const Report& report, uint16_t from, uint64_t incarnation, Now now) {
@@ -120,8 +135,11 @@ void Owner::report_window(Key& key, const Report& report, uint16_t from, uint64_
   }
   WindowBook* book = report.final ? key.book(report.window) : open_book(key, report.window, now);
   if (book == nullptr) {
-    if (!report.final) refuse(report, from, incarnation);
-    return;
+    if (report.final) return;
+    if (report.has_ballot) heard_ballot(key, report.window, report.ballot, now);
+    claim_if_lost(key, report.window, now);
+    book = key.book(report.window);  // a group of one promises itself
+    if (book == nullptr) return refuse(key, report, from, incarnation, now);
   }
   book->lower_limit(report.terms.limit);
   const LineKey line_key{around_.roster.id(from), incarnation, report.line};
@@ -238,8 +256,7 @@ void Owner::raise_mark(Key& key, WindowBook& book, Now now, uint64_t ahead) {
 
 // What waits for a mark whose acceptance is overdue does not wait for the next tick.
 void Owner::resend_mark(Key& key, WindowBook& book, Now now) {
-  const Duration patience = around_.peers.group_round_trip(key.group) * 2 + std::chrono::milliseconds(2);
-  if (!book.mark_pending() || now.mono - book.proposed_at() < patience) return;
+  if (!book.mark_pending() || now.mono - book.proposed_at() < overdue(key)) return;
   book.propose(book.proposed_mark(), now.mono);
   send_mark(key, book, now);
 }
@@ -262,7 +279,7 @@ void Owner::send_to_group(Key& key, const Mark& mark, Now now) {
     if (rank != around_.self) {
       around_.mail.send(rank, mark);
     } else if (const auto own = around_.registers.accept(mark, now)) {
-      take_acceptance(key, *own, i);
+      take_acceptance(key, *own, i, now);
     }
   }
 }
@@ -276,18 +293,19 @@ void Owner::on_accepted(const Accepted& accepted, uint16_t from, Now now) {
     ++dropped_["not_member"];
     return;
   }
-  take_acceptance(key, accepted, index);
+  take_acceptance(key, accepted, index, now);
   if (key.bucket)
     serve_turned_away_bucket(key, now);
   else if (WindowBook* book = key.book(accepted.window))
     serve_turned_away(key, *book, now);
 }
 
-void Owner::take_acceptance(Key& key, const Accepted& accepted, size_t index) {
+void Owner::take_acceptance(Key& key, const Accepted& accepted, size_t index, Now now) {
   if (accepted.refused) {
     ++marks_refused_;
-    return;
+    return heard_ballot(key, accepted.window, accepted.ballot, now);
   }
+  if (accepted.claim) return take_promise(key, accepted, index, now);
   ++marks_accepted_;
   if (accepted.window == 0) {
     if (key.bucket && accepted.ballot == key.bucket->ballot()) key.bucket->accept(index, accepted.number);
@@ -314,9 +332,9 @@ void Owner::tick(Now now) {
     if (found == keys_.end()) continue;
     Key& key = found->second;
     if (!backed(key, now)) ++without_majority_;
-    if (key.bucket)
+    if (key.terms.algorithm == Algorithm::token_bucket)
       tick_bucket(key, now);
-    else if (key.terms.algorithm != Algorithm::token_bucket)
+    else
       tick_windows(key, now);
     key.active = now.mono - key.touched <= around_.recent();
     if (key.active) still.push_back(id);
@@ -328,6 +346,7 @@ void Owner::tick(Now now) {
 
 void Owner::tick_windows(Key& key, Now now) {
   const int64_t running = window_at(around_.standing.clock(), key.terms.window);  // by which books are retired, too
+  for (size_t i = 0; i < key.contests.size(); ++i) resend_claim(key, key.contests[i].window, now);
   WindowBook* book = key.book(running);
   if (book == nullptr) return;
   count_previous(key, *book);
@@ -345,7 +364,7 @@ void Owner::look_to_next_window(Key& key, WindowBook& book, Now now) {
   if (left > around_.sync_interval * 2 || !around_.can_lease(key.terms, Duration(0)) || book.used() == 0) return;
   if (key.terms.max_overcount.unbounded) return;
   WindowBook* next = open_book(key, book.window() + 1, now);
-  if (next == nullptr) return;
+  if (next == nullptr) return claim_if_lost(key, book.window() + 1, now);
   uint64_t ahead = 0;
   const bool fixed = key.terms.algorithm == Algorithm::fixed_window;
   const double intervals = 3.0 * static_cast<double>(nanos(around_.sync_interval)) / 1e9;
@@ -376,6 +395,7 @@ void Owner::look_to_next_window(Key& key, WindowBook& book, Now now) {
 void Owner::retire(Key& key) {
   if (key.terms.algorithm == Algorithm::token_bucket) return;
   const int64_t running = window_at(around_.standing.clock(), key.terms.window);
+  std::erase_if(key.contests, [&](const Contest& c) { return c.window < running - 1; });
   for (auto& book : key.books) {
     if (!book || book->window() >= running - 1) continue;
     if (key.rule != nullptr) {
@@ -402,7 +422,7 @@ void Owner::expire(Now now) {
       for (const auto& book : key.books) empty = empty && !book;
       // A bucket's books stay as long as the own register does: without them ballot 0 could not be begun anew.
       if (key.bucket) empty = empty && key.bucket->idle(now.mono) && !around_.registers.look(id, 0, now);
-      if (empty && key.bucket) numbers_ = std::max(numbers_, key.bucket->last_number());
+      if (empty) drop_bucket(key);
       if (empty) keys_.erase(id);
     }
     ++sweep_bucket_;

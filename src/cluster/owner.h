@@ -56,6 +56,10 @@ class Owner {
 
   void on_report(const Report& report, uint16_t from, uint64_t incarnation, Now now);
   void on_accepted(const Accepted& accepted, uint16_t from, Now now);
+  // This node's own register has promised `ballot` to another: lower books stop.
+  void on_promise(const WireId& key, int64_t window, Ballot ballot, Now now);
+  // Claims (key, window), whoever holds it; harmless at any time. False where the key is not known here.
+  bool claim(const WireId& key, int64_t window, Now now);
   void on_reset(const WireId& key, uint64_t number, Now now);
   uint64_t reset_of(const WireId& key) const;  // the highest number heard; 0: none
   void tick(Now now);  // every sync interval
@@ -71,11 +75,26 @@ class Owner {
   uint64_t denied_under_limit() const { return denied_under_limit_; }
   uint64_t marks_accepted() const { return marks_accepted_; }
   uint64_t marks_refused() const { return marks_refused_; }
+  uint64_t claims_started() const { return claims_started_; }
+  uint64_t claims_won() const { return claims_won_; }
+  uint64_t claims_lost() const { return claims_lost_; }
   // By rule id: of the newest window that is over, the worst key's used / limit - 1, 0 or more.
   std::map<uint16_t, double> overcount_seen() const;
   const std::map<std::string, uint64_t>& dropped() const { return dropped_; }
 
  private:
+  struct Claim {
+    Ballot ballot;
+    std::array<std::optional<Accepted>, kGroupMax> promises;  // by place in the group
+    MonoTime began{}, sent{};
+  };
+  // What is known of who owns (key, window), where it is not simply the natural owner.
+  struct Contest {
+    int64_t window = 0;
+    Ballot highest;         // heard from anywhere
+    MonoTime not_before{};  // of the next claim
+    std::optional<Claim> claim;
+  };
   struct Key {
     WireId id;
     Terms terms;  // limit and overcount: of the newest report, where this node has no such rule itself
@@ -87,6 +106,7 @@ class Owner {
     bool active = false;
     std::array<std::optional<WindowBook>, 4> books;  // by window number mod 4
     std::optional<BucketBook> bucket;
+    std::vector<Contest> contests;  // of windows that are not over
 
     WindowBook* book(int64_t window) {
       auto& b = books[static_cast<size_t>(window & 3)];
@@ -96,13 +116,32 @@ class Owner {
 
   Key* key_for(const Report& report, Now now);
   WindowBook* open_book(Key& key, int64_t window, Now now);
+  WindowBook& begin_book(Key& key, int64_t window, Ballot ballot, uint64_t base);
+  static Duration span_of(const Terms& terms) { return terms.emission * static_cast<int64_t>(terms.limit); }
+  Duration lease_of(const Terms& terms) const { return lease_for(span_of(terms), around_.lease, around_.sync_interval); }
+  Duration overdue(const Key& key) const {  // what a member has not answered by then is sent again
+    return around_.peers.group_round_trip(key.group) * 2 + std::chrono::milliseconds(2);
+  }
+  // Claims (owner_claims.cc).
+  Contest& contest(Key& key, int64_t window);
+  static const Contest* find_contest(const Key& key, int64_t window);
+  Ballot highest_ballot(const Key& key, int64_t window, Now now) const;
+  std::optional<uint16_t> holder(const Key& key, int64_t window, Now now) const;
+  void heard_ballot(Key& key, int64_t window, Ballot ballot, Now now);
+  void claim_if_lost(Key& key, int64_t window, Now now);
+  void start_claim(Key& key, int64_t window, Now now);
+  void send_claim(Key& key, int64_t window, Now now);
+  void resend_claim(Key& key, int64_t window, Now now);
+  void take_promise(Key& key, const Accepted& accepted, size_t index, Now now);
+  void drop_bucket(Key& key);
+
   void report_window(Key& key, const Report& report, uint16_t from, uint64_t incarnation, Now now);
   void report_bucket(Key& key, const Report& report, uint16_t from, uint64_t incarnation, Now now);
   uint64_t issue(Key& key, WindowBook& book, Line& line, Now now);
   void send_grant(Key& key, WindowBook& book, Line& line, uint64_t stamp, Now now);
   void issue_bucket(Key& key, BucketBook::Leased& leased, Now now);
   void send_bucket_grant(Key& key, BucketBook::Leased& leased, uint64_t stamp, Now now);
-  void refuse(const Report& report, uint16_t from, uint64_t incarnation);
+  void refuse(const Key& key, const Report& report, uint16_t from, uint64_t incarnation, Now now);
   void serve_turned_away(Key& key, WindowBook& book, Now now);
   void resend_mark(Key& key, WindowBook& book, Now now);
   void serve_turned_away_bucket(Key& key, Now now);
@@ -112,7 +151,7 @@ class Owner {
   void send_mark(Key& key, WindowBook& book, Now now);
   void send_mark_bucket(Key& key, Now now);
   void send_to_group(Key& key, const Mark& mark, Now now);
-  void take_acceptance(Key& key, const Accepted& accepted, size_t index);
+  void take_acceptance(Key& key, const Accepted& accepted, size_t index, Now now);
   void count_previous(Key& key, WindowBook& book);
   void tick_windows(Key& key, Now now);
   void tick_bucket(Key& key, Now now);
@@ -132,6 +171,7 @@ class Owner {
   uint64_t without_majority_ = 0;
   uint64_t denied_under_limit_ = 0;
   uint64_t marks_accepted_ = 0, marks_refused_ = 0;
+  uint64_t claims_started_ = 0, claims_won_ = 0, claims_lost_ = 0;
   struct Seen {
     int64_t window = 0;
     double ratio = 0;

@@ -6,17 +6,19 @@
 namespace tally {
 
 void Owner::report_bucket(Key& key, const Report& report, uint16_t from, uint64_t incarnation, Now now) {
-  const Duration span = report.terms.emission * static_cast<int64_t>(report.terms.limit);
-  const Duration lease = lease_for(span, around_.lease, around_.sync_interval);
+  const Duration lease = lease_of(report.terms);
+  key.terms = report.terms;
+  if (key.bucket && now.mono >= key.bucket->owned_until()) drop_bucket(key);  // the members may have forgotten it
+  if (!key.bucket && key.group.rank[0] == around_.self && find_contest(key, 0) == nullptr &&
+      around_.standing.may_vote_bucket(bucket_keep(span_of(report.terms), lease), now) && !around_.registers.look(key.id, 0, now))
+    key.bucket.emplace(report.terms, key.group, Ballot{0, around_.roster.id(around_.self)}, lease, around_.recent(), numbers_,
+                       BucketBook::Start{now.mono, now.mono});
   if (!key.bucket) {
-    if (!around_.standing.may_vote_bucket(bucket_keep(span, lease), now) || around_.registers.look(key.id, 0, now)) {
-      refuse(report, from, incarnation);
-      return;
-    }
-    key.bucket.emplace(report.terms, key.group, Ballot{0, around_.roster.id(around_.self)}, lease, around_.recent(), numbers_);
+    if (report.has_ballot) heard_ballot(key, 0, report.ballot, now);
+    claim_if_lost(key, 0, now);
+    if (!key.bucket) return refuse(key, report, from, incarnation, now);
   }
   key.bucket->use_terms(report.terms, lease);
-  key.terms = report.terms;
   const LineKey line_key{around_.roster.id(from), incarnation, report.line};
   BucketBook::Leased* leased = key.bucket->find(line_key);
   if (leased == nullptr && key.bucket->lines().size() >= kLinesMax) {
@@ -85,6 +87,8 @@ void Owner::serve_turned_away_bucket(Key& key, Now now) {
 }
 
 void Owner::tick_bucket(Key& key, Now now) {
+  resend_claim(key, 0, now);
+  if (!key.bucket) return;
   if (key.bucket->mark_pending()) send_mark_bucket(key, now);
   raise_mark_bucket(key, now);
   serve_turned_away_bucket(key, now);

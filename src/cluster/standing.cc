@@ -41,9 +41,10 @@ void Standing::remembered(Now now) {
 
 void Standing::cloned() { state_ = State::shut; }
 
+bool Standing::in_sight(WallTime window_begins) const { return window_begins <= clock_ + look_ahead_; }
+
 bool Standing::may_vote(WallTime window_begins) const {
-  if (state_ != State::settled) return false;
-  if (window_begins > clock_ + look_ahead_) return false;
+  if (state_ != State::settled || !in_sight(window_begins)) return false;
   return first_life_ || window_begins >= reckoned_start_ + look_ahead_;
 }
 

@@ -34,6 +34,7 @@ class Standing {
   bool is_clone() const { return state_ == State::shut; }
   WallTime clock() const { return clock_; }  // the latest wall time seen; never falls
 
+  bool in_sight(WallTime window_begins) const;  // no further ahead than anybody may vote or grant
   bool may_vote(WallTime window_begins) const;  // also the rule for natural ownership
   bool may_vote_bucket(Duration keep, Now now) const;
   WallTime floors_from() const;      // WallTime::max() while there are none

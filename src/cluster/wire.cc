@@ -171,6 +171,7 @@ void fields(V& v, Of<V, Grant>& e, const Header& h) {
   duration(v, e.tat_ahead);
   flag(v, e.stop);
   number(v, e.reset);
+  flag(v, e.refused);
   word(v, e.ask);
 }
 

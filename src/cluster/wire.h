@@ -94,7 +94,8 @@ struct Grant {
   uint64_t lease = 0;       // buckets
   Duration lease_for{0};    // buckets: from the stamp
   Duration tat_ahead{0};    // buckets: the owner's TAT - now
-  NodeId ask = 0;           // the sender does not own the key: who does as far as it knows; 0: nothing to say
+  bool refused = false;     // the sender has no books of the key: nothing else here says anything, but ask_again and
+  NodeId ask = 0;           // who has, as far as it knows; 0: nobody else
   friend bool operator==(const Grant&, const Grant&) = default;
 };
 

@@ -78,12 +78,14 @@ std::string text(const Grant& g, const Roster& roster) {
       .duration("lease_for", g.lease_for)
       .duration("tat_ahead", g.tat_ahead)
       .number("reset", g.reset)
+      .flag("refused", g.refused)
+      .ballot("ask", {0, g.ask})
       .flag("unasked", g.stamp == 0)
       .take();
 }
 
 std::string text(const Mark& m, const Roster& roster) {
-  return Line("mark", roster)
+  return Line(m.claim ? "claim" : "mark", roster)
       .window(m.window)
       .ballot("ballot", m.ballot)
       .always("mark", m.mark)
@@ -92,7 +94,7 @@ std::string text(const Mark& m, const Roster& roster) {
 }
 
 std::string text(const Accepted& a, const Roster& roster) {
-  Line line(a.refused ? "refused" : "accepted", roster);
+  Line line(a.refused ? "refused" : a.claim ? "promised" : "accepted", roster);
   line.window(a.window).ballot("ballot", a.ballot).always("mark", a.mark).number("number", a.number);
   if (a.previous_told) line.ballot("previous_ballot", a.previous_ballot).always("previous", a.previous_mark);
   return line.take();

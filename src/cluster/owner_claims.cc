@@ -1,0 +1,155 @@
+// The owner's part when a key's owner is lost, or has lost its books: claims, promises, and who holds what.
+//
+// Who claims, and when, is a question of speed. What makes it safe: promises come from a majority, whose every member refuses
+// lower ballots from then on, and the claimant charges the largest mark that any of them ever accepted.
+#include <algorithm>
+
+#include "base/hash.h"
+#include "cluster/owner.h"
+#include "core/windows.h"
+
+namespace tally {
+
+namespace {
+
+// Two that claim the same at once step out of each other's way for so long, by chance.
+constexpr Duration kBackOffMin = std::chrono::milliseconds(20);
+constexpr uint64_t kBackOffSpreadMs = 130;
+
+}  // namespace
+
+Owner::Contest& Owner::contest(Key& key, int64_t window) {
+  for (Contest& c : key.contests)
+    if (c.window == window) return c;
+  return key.contests.emplace_back(Contest{window, {}, {}, {}});
+}
+
+const Owner::Contest* Owner::find_contest(const Key& key, int64_t window) {
+  for (const Contest& c : key.contests)
+    if (c.window == window) return &c;
+  return nullptr;
+}
+
+// The highest ballot that this node knows of there.
+Ballot Owner::highest_ballot(const Key& key, int64_t window, Now now) const {
+  Ballot highest{0, around_.roster.id(key.group.rank[0])};
+  if (const Contest* c = find_contest(key, window)) highest = std::max(highest, c->highest);
+  if (const auto told = around_.registers.look(key.id, window, now)) highest = std::max(highest, told->promised);
+  return highest;
+}
+
+// Whom that ballot makes the owner; nullopt where that is no node of this roster.
+std::optional<uint16_t> Owner::holder(const Key& key, int64_t window, Now now) const {
+  return around_.roster.rank_of(highest_ballot(key, window, now).node);
+}
+
+void Owner::heard_ballot(Key& key, int64_t window, Ballot ballot, Now now) {
+  if (ballot.counter == 0) return;  // the natural owner's, which needs no claim
+  Contest& c = contest(key, window);
+  if (ballot <= c.highest) return;
+  c.highest = ballot;
+  if (c.claim && c.claim->ballot < ballot) {
+    c.claim.reset();
+    const uint64_t chance = mix(key.id.word() ^ around_.self ^ uint64_t{ballot.counter} << 32) % kBackOffSpreadMs;
+    c.not_before = now.mono + kBackOffMin + std::chrono::milliseconds(chance);
+    ++claims_lost_;
+  }
+  // Deposed: what these books would still issue, no majority would accept.
+  if (window == 0 && key.bucket && key.bucket->ballot() < ballot) drop_bucket(key);
+  if (window != 0)
+    if (WindowBook* book = key.book(window); book != nullptr && book->ballot() < ballot)
+      key.books[static_cast<size_t>(window & 3)].reset();
+}
+
+void Owner::on_promise(const WireId& id, int64_t window, Ballot ballot, Now now) {
+  const auto found = keys_.find(id);
+  if (found != keys_.end()) heard_ballot(found->second, window, ballot, now);
+}
+
+bool Owner::claim(const WireId& id, int64_t window, Now now) {
+  const auto found = keys_.find(id);
+  if (found == keys_.end()) return false;
+  start_claim(found->second, window, now);
+  return true;
+}
+
+// Takes the key over where whoever holds it is not heard by anybody any more, or is this node, which lost its books.
+void Owner::claim_if_lost(Key& key, int64_t window, Now now) {
+  if (!around_.standing.over() || around_.standing.is_clone()) return;
+  if (window != 0 && !around_.standing.in_sight(window_start(window, key.terms.window))) return;
+  if (key.terms.max_overcount.unbounded && window != 0) return;  // no marks, nothing to claim
+  const Contest* c = find_contest(key, window);
+  if (c != nullptr && c->claim) return resend_claim(key, window, now);
+  if (c != nullptr && now.mono < c->not_before) return;
+  const auto rank = holder(key, window, now);
+  if (rank && *rank != around_.self && around_.peers.lives(*rank, now.mono)) return;
+  start_claim(key, window, now);
+}
+
+void Owner::start_claim(Key& key, int64_t window, Now now) {
+  Contest& c = contest(key, window);
+  c.highest = {std::max(highest_ballot(key, window, now).counter, c.highest.counter) + 1, around_.roster.id(around_.self)};
+  c.claim = Claim{c.highest, {}, now.mono, now.mono};
+  ++claims_started_;
+  activate(key);
+  key.touched = now.mono;
+  send_claim(key, window, now);
+}
+
+void Owner::resend_claim(Key& key, int64_t window, Now now) {
+  if (find_contest(key, window) == nullptr) return;
+  Contest& c = contest(key, window);
+  if (!c.claim || now.mono - c.claim->sent < overdue(key)) return;
+  c.claim->sent = now.mono;
+  send_claim(key, window, now);
+}
+
+void Owner::send_claim(Key& key, int64_t window, Now now) {
+  Mark mark;
+  mark.key = key.id;
+  mark.window = window;
+  mark.ballot = contest(key, window).highest;
+  mark.claim = true;
+  mark.sliding = key.terms.algorithm == Algorithm::sliding_window;
+  mark.length = window != 0 ? key.terms.window : bucket_keep(span_of(key.terms), lease_of(key.terms));
+  send_to_group(key, mark, now);
+}
+
+void Owner::take_promise(Key& key, const Accepted& accepted, size_t index, Now now) {
+  if (find_contest(key, accepted.window) == nullptr) return;
+  Contest& c = contest(key, accepted.window);
+  if (!c.claim || accepted.ballot != c.claim->ballot) return;
+  c.claim->promises[index] = accepted;
+  size_t made = 0;
+  uint64_t base = 0;
+  for (const auto& promise : c.claim->promises) {
+    if (!promise) continue;
+    ++made;
+    base = std::max(base, promise->mark);
+  }
+  if (made < key.group.majority()) return;
+  const Claim claim = *c.claim;
+  c.claim.reset();
+  ++claims_won_;
+  if (accepted.window == 0) {
+    drop_bucket(key);
+    const MonoTime tat = now.mono + Duration(static_cast<int64_t>(std::min<uint64_t>(base, INT64_MAX / 4)));
+    key.bucket.emplace(key.terms, key.group, claim.ballot, lease_of(key.terms), around_.recent(), numbers_,
+                       BucketBook::Start{tat, claim.began});
+    return;
+  }
+  WindowBook& book = begin_book(key, accepted.window, claim.ballot, base);
+  for (size_t i = 0; i < key.group.size; ++i) {
+    const auto& promise = claim.promises[i];
+    if (promise && promise->previous_told) book.tell_previous(i, promise->previous_ballot, promise->previous_mark);
+  }
+  count_previous(key, book);
+}
+
+void Owner::drop_bucket(Key& key) {
+  if (!key.bucket) return;
+  numbers_ = std::max(numbers_, key.bucket->last_number());
+  key.bucket.reset();
+}
+
+}  // namespace tally
