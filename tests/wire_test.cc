@@ -214,7 +214,7 @@ Header usual_header() {
   Header h;
   h.sender = 0x1122334455667788;
   h.receiver = 0x99aabbccddeeff00;
-  h.incarnation = 1'790'000'000;
+  h.incarnation = 1'790'000'000'000;
   h.roster_version = 1;
   h.roster_hash = 0x123456789abcdef0;
   h.sequence = 123'456;
@@ -249,7 +249,7 @@ Grant usual_grant(const Header& h) {
   g.window = 29'833'333;
   g.ballot = {0, h.sender};
   g.line = 1;
-  g.incarnation = h.incarnation + 86'400;
+  g.incarnation = h.incarnation + 86'400'000;
   g.granted = 607;
   g.used_fleet = 812;
   g.pool = 77;
