@@ -115,9 +115,27 @@ TEST_CASE("the incarnation grows even where the state file was lost") {
   Folder folder;
   const Life first = begin(*open_state(folder.path), kNoon);
   std::filesystem::remove(folder.path + "/n.state");
-  const Life again = begin(*open_state(folder.path), kNoon + secs(5));
+  const Life again = begin(*open_state(folder.path), kNoon + ms(1));  // as soon as that
   CHECK(again.first);
   CHECK(again.incarnation > first.incarnation);
+}
+
+TEST_CASE("a state file that counts lives in seconds is followed by one in milliseconds") {
+  Folder folder;
+  const auto seconds = static_cast<uint64_t>(nanos(kNoon) / 1'000'000'000);
+  const StateRecord old{"127.0.0.1:1", seconds, 1, kNoon + kHorizonStep};
+  put(folder.path + "/n.state", format_state(old));
+  const Life next = begin(*open_state(folder.path), kNoon + secs(1));
+  CHECK_FALSE(next.first);
+  CHECK(next.reckoned_start == old.horizon);
+  CHECK(next.incarnation == (seconds + 1) * 1000);
+}
+
+TEST_CASE("lives of a clock that was set back are far enough apart for the numbers that owners give") {
+  Folder folder;
+  const Life first = begin(*open_state(folder.path), kNoon);
+  const Life second = begin(*open_state(folder.path), kNoon - std::chrono::hours(3));
+  CHECK((second.incarnation << 20) - (first.incarnation << 20) >= uint64_t{1} << 32);
 }
 
 TEST_CASE("the horizon is moved on only when it comes near, and never back") {

@@ -380,6 +380,24 @@ TEST_CASE("a node that lost its state file is no first life where its peers reme
   told(fleet, "state files lost", "api", "k");
 }
 
+TEST_CASE("a node that lost its state file and is back in the same second is no first life either") {
+  Fleet fleet(config_of(5, {closed(window_rule("api", kFixed, 100, 1min, 50 * kPercent))}));
+  REQUIRE(fleet.run_until_ready(100ms));
+  for (uint16_t n = 0; n < 5; ++n) burst(fleet, n, "api", "k", 40);
+  fleet.run_for(100ms);
+  CHECK(fleet.tally("api", "k").admitted() >= 99);
+  for (uint16_t n = 0; n < 5; ++n) {
+    fleet.crash(n, false);
+    fleet.run_for(5ms);
+    fleet.start(n);
+    fleet.run_for(75ms);
+    burst(fleet, n, "api", "k", 40);
+    fleet.run_for(25ms);
+  }
+  CHECK(fleet.now() < 1s);  // all within the second in which the first lives began
+  told(fleet, "state files lost, back at once", "api", "k");
+}
+
 TEST_CASE("a grant to an earlier life of a node that arrives late gives its next life nothing") {
   uint64_t admitted = 0;
   for (uint64_t seed = 1; seed <= 20; ++seed) {

@@ -39,7 +39,7 @@ struct NodeConfig {
 
 // Which life of the node this is, from its state file.
 struct Life {
-  uint64_t incarnation = 1;
+  uint64_t incarnation = 1;  // grows from life to life; ms of the wall clock at its start, unless that was set back
   bool first = true;        // no state file was there
   WallTime reckoned_start{};  // later lives: the larger of the own clock and the horizon in the state file
 };

@@ -23,7 +23,7 @@ bool sane(const Terms& terms) {
 }  // namespace
 
 Owner::Owner(Surroundings around, size_t keys_max)
-    : around_(around), keys_max_(keys_max), numbers_(around.incarnation << 32) {}
+    : around_(around), keys_max_(keys_max), numbers_(around.incarnation << 20) {}
 
 // ---- reports ----------------------------------------------------------------------------------------------------
 

@@ -18,6 +18,9 @@ namespace {
 
 constexpr std::string_view kFirstLine = "tallyd-state 1";
 constexpr size_t kFileBytesMax = 4096;
+// Owners number leases and marks by incarnation << 20 and a count: 2^32 numbers for a life whose clock was set
+// back to before its own beginning.
+constexpr uint64_t kLifeApart = 4096;
 
 Failure system_failure(const std::string& what) { return Failure{what + ": " + std::strerror(errno)}; }
 
@@ -160,13 +163,14 @@ Result<Life> StateFile::begin_life(const std::string& entry, uint32_t roster_ver
                      "; issue the old list again under a new cluster.roster_version"};
     life.first = false;
     life.reckoned_start = std::max(now, record_->horizon);
-    next.incarnation = record_->incarnation + 1;
+    next.incarnation = record_->incarnation + kLifeApart;
     next.horizon = std::max(next.horizon, record_->horizon);
   }
-  // Peers tell lives apart by it, so it should grow even where the file was lost: not below the clock's
-  // seconds.
-  next.incarnation =
-      std::max(next.incarnation, static_cast<uint64_t>(std::max<int64_t>(1, nanos(now) / 1'000'000'000)));
+  // Peers tell lives apart by it, so it must grow even where the file was lost: it is the clock's milliseconds,
+  // and no two starts are in one. (Seconds were too coarse: a life that began in the second of the one before
+  // was taken for it, and had its floor again.) Only where the clock was set back is it more than those.
+  const auto clock = static_cast<uint64_t>(std::max<int64_t>(1, nanos(now) / 1'000'000));
+  if (!record_ || clock > record_->incarnation) next.incarnation = clock;
   life.incarnation = next.incarnation;
   if (const auto written = write(next); !written) return Failure{written.error()};
   return life;

@@ -26,7 +26,7 @@ namespace tally {
 
 struct StateRecord {
   std::string entry;  // of the roster
-  uint64_t incarnation = 0;
+  uint64_t incarnation = 0;  // ms of the clock at its start; files of old versions have seconds, which are less
   uint32_t roster_version = 0;
   WallTime horizon{};
   friend bool operator==(const StateRecord&, const StateRecord&) = default;

@@ -278,8 +278,8 @@ Life Fleet::next_life(uint16_t rank) {
   life.first = host.incarnation == 0;
   life.reckoned_start = life.first ? wall : std::max(wall, host.horizon);
   // As the state file reckons: growing even where the file was lost.
-  const int64_t seconds = nanos(wall) / 1'000'000'000;
-  host.incarnation = std::max(host.incarnation + 1, static_cast<uint64_t>(std::max<int64_t>(1, seconds)));
+  const auto clock_ms = static_cast<uint64_t>(std::max<int64_t>(1, nanos(wall) / 1'000'000));
+  host.incarnation = clock_ms > host.incarnation ? clock_ms : host.incarnation + 1;
   life.incarnation = host.incarnation;
   host.horizon = std::max(host.horizon, wall + look_ahead(config_.sync_interval) + config_.horizon_step);
   return life;
