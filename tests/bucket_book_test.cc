@@ -42,7 +42,7 @@ struct Desk {
   uint64_t stamp = 0;
 
   explicit Desk(uint32_t burst, uint8_t group = 1)
-      : book(terms_of(burst), group_of(group), kBallot, kLease, kRecent, 0) {}
+      : book(terms_of(burst), group_of(group), kBallot, kLease, kRecent, 0, {mono_at(Duration(0)), mono_at(Duration(0))}) {}
 
   static LineKey key(uint16_t n) { return {n, 1, 1}; }
   BucketBook::Leased& line(uint16_t n) {
@@ -214,7 +214,7 @@ TEST_CASE("a new lease has a number that was never given out") {
   CHECK(d.ask(1, {.waiting = 1}, ms(2000)) == 1);
   CHECK(d.line(1).lease > first);
   // A book that is begun anew.
-  BucketBook again(terms_of(10), group_of(1), kBallot, kLease, kRecent, d.book.last_number());
+  BucketBook again(terms_of(10), group_of(1), kBallot, kLease, kRecent, d.book.last_number(), {mono_at(Duration(0)), mono_at(Duration(0))});
   auto& leased = again.open(Desk::key(1), 1);
   Report r = d.report(1, {.waiting = 1});
   again.merge(leased, r, mono_at(ms(2010)));
@@ -451,7 +451,7 @@ struct World {
         emission(t.emission),
         burst(t.limit),
         swift(r.chance(0.6)),
-        book(t, group_of(g), kBallot, lease, kRecent, 0) {
+        book(t, group_of(g), kBallot, lease, kRecent, 0, {MonoTime{}, MonoTime{}}) {
     judge.span = book.burst_span();
     const auto n = random.between(1, 4);
     for (int64_t i = 0; i < n; ++i) {
@@ -720,7 +720,7 @@ TEST_CASE("numbers of any size in a report give nobody more than there is room f
     const Duration emission(random.between(1, nanos(kBurstSpanMax) / burst));
     const Terms terms = terms_of(burst, emission);
     const Duration span = emission * static_cast<int64_t>(burst);
-    BucketBook book(terms, group_of(group), kBallot, lease_for(span, secs(1), ms(100)), kRecent, 0);
+    BucketBook book(terms, group_of(group), kBallot, lease_for(span, secs(1), ms(100)), kRecent, 0, {MonoTime{}, MonoTime{}});
     MonoTime now = mono_at(Duration(0));
     for (int step = 0; step < 40; ++step) {
       now += ms(random.between(0, 500));

@@ -15,8 +15,8 @@ inline constexpr IdKey kKey = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15
 // --- random structs ---
 
 // A field that is added to a struct belongs into its fill below, too.
-static_assert(sizeof(Report) == 200 && sizeof(Grant) == 128 && sizeof(Mark) == 72 && sizeof(Accepted) == 96);
-static_assert(sizeof(Header) == 80 && sizeof(Member) == 24 && sizeof(Hello) == 24 && sizeof(Reset) == 24);
+static_assert(sizeof(Report) == 200 && sizeof(Grant) == 144 && sizeof(Mark) == 80 && sizeof(Accepted) == 104);
+static_assert(sizeof(Header) == 80 && sizeof(Member) == 32 && sizeof(Hello) == 24 && sizeof(Reset) == 24);
 
 // Numbers of every width alike, often 0, sometimes the largest.
 inline uint64_t any(Random& random) {
@@ -73,20 +73,21 @@ inline void fill(Random& random, Report& e, const Header& h) {
 }
 inline void fill(Random& random, Grant& e, const Header& h) {
   fill_all(random, e.key, e.window, e.line, e.incarnation, e.granted, e.used_fleet, e.pool, e.demand_share,
-           e.exhausted, e.stop, e.backed, e.ask_again, e.reset, e.stamp, e.lease, e.lease_for, e.tat_ahead);
+           e.exhausted, e.stop, e.backed, e.ask_again, e.reset, e.stamp, e.lease, e.lease_for, e.tat_ahead, e.refused);
   fill(random, e.ballot, h);
+  fill_node(random, e.ask, h);
 }
 inline void fill(Random& random, Mark& e, const Header& h) {
-  fill_all(random, e.key, e.window, e.mark, e.length, e.sliding, e.number);
+  fill_all(random, e.key, e.window, e.mark, e.length, e.sliding, e.number, e.claim);
   fill(random, e.ballot, h);
 }
 inline void fill(Random& random, Accepted& e, const Header& h) {
-  fill_all(random, e.key, e.window, e.refused, e.mark, e.number, e.previous_told, e.previous_mark);
+  fill_all(random, e.key, e.window, e.refused, e.mark, e.number, e.previous_told, e.previous_mark, e.claim);
   fill(random, e.ballot, h);
   fill(random, e.previous_ballot, h);
 }
 inline void fill(Random& random, Member& e, const Header&) {
-  fill_all(random, e.node, e.incarnation, e.heard_ms_ago);
+  fill_all(random, e.node, e.incarnation, e.heard_ms_ago, e.asked_ms_ago);
 }
 inline void fill(Random& random, Hello& e, const Header&) {
   fill_all(random, e.answer, e.remembered, e.rules);

@@ -85,6 +85,8 @@ class Lessee {
     NodeId ask = 0;  // as in WindowAccount
     bool has_ballot = false;
     uint64_t lease = 0;  // the owner's number of the last that was opened under `ballot`; 0: none
+    // The highest ever opened, by the owner's place in the group: none is opened twice, whatever ballots came between.
+    std::array<uint64_t, kGroupMax> opened{};
     uint8_t tag = 0;     // in the slot
     uint64_t granted = 0, returned = 0;
     uint64_t given = 0;
@@ -172,7 +174,7 @@ class Lessee {
   void send_final(Account& account, Now now);
   // Buckets.
   bool lease_runs(const Account& account, Now now) const;
-  void grant_lease(Account& account, const Grant& grant, bool newest, Now now);
+  void grant_lease(Account& account, const Grant& grant, uint16_t from, bool newest, Now now);
   void be_refused(Account& account, const Grant& grant, Now now);
   void learn(Account& account, const Grant& grant, Now now);
 

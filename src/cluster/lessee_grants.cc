@@ -50,7 +50,7 @@ void Lessee::on_grant(const Grant& grant, const Origin& origin, Now now) {
     if (account->isolated) end_isolation(*account, now);
   }
   if (account->bucket())
-    grant_lease(*account, grant, newest, now);
+    grant_lease(*account, grant, origin.rank, newest, now);
   else
     grant_window(*account, grant, newest, now);
 }
@@ -62,7 +62,9 @@ void Lessee::be_refused(Account& account, const Grant& grant, Now now) {
   else if (grant.window == window_now(account, now))
     window_account(account, grant.window).ask = grant.ask;
   account.ask_not_before = now.mono + grant.ask_again;
-  if (grant.ask != 0) make_urgent(account);  // whoever has them is asked at once
+  if (grant.ask == 0) return;
+  account.answered = true;  // whoever has them is asked at once
+  make_urgent(account);
 }
 
 // What the newest grant tells of the key.
@@ -119,7 +121,7 @@ void Lessee::grant_window(Account& account, const Grant& grant, bool newest, Now
   if (w.returned != w.returned_reported) send_report(account, now);
 }
 
-void Lessee::grant_lease(Account& account, const Grant& grant, bool newest, Now now) {
+void Lessee::grant_lease(Account& account, const Grant& grant, uint16_t from, bool newest, Now now) {
   LeaseAccount& lease = account.lease;
   const bool ended = !lease_runs(account, now);
   // A deposed owner's ballot binds only while its lease, or a newer one, runs: else a dead claimant would be followed for ever.
@@ -128,7 +130,7 @@ void Lessee::grant_lease(Account& account, const Grant& grant, bool newest, Now 
     lease.ask = 0;
     lease.ballot = grant.ballot;
     lease.has_ballot = true;
-    lease.lease = 0;
+    lease.lease = lease.granted = lease.returned = 0;
     lease.given = lease.given_known = 0;
   }
   if (newest) {
@@ -141,8 +143,10 @@ void Lessee::grant_lease(Account& account, const Grant& grant, bool newest, Now 
                        grant.lease_for > Duration(0) && grant.lease_for <= kBurstSpanMax;
   if (grant.lease != 0 && counted && grant.granted <= kLeasedMax) {
     const MonoTime end = MonoTime(Duration(static_cast<int64_t>(grant.stamp))) + grant.lease_for;
-    if (grant.lease > lease.lease || grant.granted > lease.granted) account.answered = true;
-    if (grant.lease > lease.lease) {  // never one that was opened before: its tokens were spent, or dropped
+    uint64_t& opened = lease.opened[account.group.place_of(from)];
+    if (grant.lease > opened || (grant.lease == lease.lease && grant.granted > lease.granted)) account.answered = true;
+    if (grant.lease > opened) {
+      opened = grant.lease;
       ++lease.tag;
       lease.lease = grant.lease;
       lease.alone = false;

@@ -201,8 +201,10 @@ void Node::Impl::handle(const Entry& entry, const Origin& origin, Now now) {
   if (const auto* clone = std::get_if<Clone>(&entry)) return on_clone(*clone);
   const auto& member = std::get<Member>(entry);
   const auto rank = roster.rank_of(member.node);
-  const auto ago = std::chrono::milliseconds(std::min<uint64_t>(member.heard_ms_ago, 3'600'000));
-  if (rank && !is_self(*rank)) peers.hear_of(*rank, member.incarnation, now.mono - ago);
+  const auto ago = [&](uint64_t ms) { return now.mono - std::chrono::milliseconds(std::min<uint64_t>(ms, 3'600'000)); };
+  if (rank && !is_self(*rank))
+    peers.hear_of(*rank, member.incarnation, ago(member.heard_ms_ago),
+                  member.asked_ms_ago != 0 ? ago(member.asked_ms_ago) : MonoTime{});
 }
 
 void Node::Impl::on_mark(const Mark& mark, uint16_t from, Now now) {
@@ -285,8 +287,12 @@ void Node::Impl::gossip(Now now) {
     for (const uint16_t rank : told) {
       const Peer& peer = peers[rank];
       if (rank == to || peer.remembered == 0) continue;
-      const auto ago = std::chrono::duration_cast<std::chrono::milliseconds>(now.mono - peer.heard_of).count();
-      mail.send(to, Member{roster.id(rank), peer.remembered, static_cast<uint64_t>(std::max<int64_t>(0, ago))});
+      const auto ago = [&](MonoTime t) {
+        return static_cast<uint64_t>(
+            std::max<int64_t>(0, std::chrono::duration_cast<std::chrono::milliseconds>(now.mono - t).count()));
+      };
+      const MonoTime asked = peer.asked != MonoTime{} ? peer.asked : peer.asked_by_other;
+      mail.send(to, Member{roster.id(rank), peer.remembered, ago(peer.heard_of), asked > peer.heard_of ? ago(asked) : 0});
       said = true;
     }
     for (const auto& [key, reset] : resets)

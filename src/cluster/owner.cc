@@ -235,12 +235,6 @@ void Owner::serve_turned_away(Key& key, WindowBook& book, Now now) {
 
 // ---- marks -------------------------------------------------------------------------------------------------------
 
-size_t Owner::member_index(const Key& key, uint16_t rank) const {
-  for (size_t i = 0; i < key.group.size; ++i)
-    if (key.group.rank[i] == rank) return i;
-  return kGroupMax;
-}
-
 bool Owner::backed(const Key& key, Now now) const {
   return around_.peers.majority_heard(key.group, now.mono, around_.isolation_after / 2);
 }
@@ -288,7 +282,7 @@ void Owner::on_accepted(const Accepted& accepted, uint16_t from, Now now) {
   const auto found = keys_.find(accepted.key);
   if (found == keys_.end()) return;
   Key& key = found->second;
-  const size_t index = member_index(key, from);
+  const size_t index = key.group.place_of(from);
   if (index == kGroupMax) {
     ++dropped_["not_member"];
     return;

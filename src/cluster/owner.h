@@ -158,7 +158,6 @@ class Owner {
   void look_to_next_window(Key& key, WindowBook& book, Now now);
   void retire(Key& key);
   bool backed(const Key& key, Now now) const;
-  size_t member_index(const Key& key, uint16_t rank) const;
   void activate(Key& key);
   void expire(Now now);
 

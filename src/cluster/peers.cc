@@ -68,11 +68,13 @@ Peers::Heard Peers::hear(uint16_t rank, const Header& header, Now now) {
   return Heard::fine;
 }
 
-void Peers::hear_of(uint16_t rank, uint64_t incarnation, MonoTime at) {
+void Peers::hear_of(uint16_t rank, uint64_t incarnation, MonoTime at, MonoTime asked) {
   Peer& peer = peers_[rank];
   if (incarnation < peer.incarnation) return;
   remember(peer, incarnation);
   peer.heard_of = std::max(peer.heard_of, at);
+  const bool known = peer.asked_by_other > peer.heard_of;
+  if (asked != MonoTime{} && (!known || asked < peer.asked_by_other)) peer.asked_by_other = asked;
 }
 
 void Peers::stamp(uint16_t rank, Header& header, Now now) {
@@ -100,6 +102,7 @@ bool Peers::silent(uint16_t rank, MonoTime now) const {
   if (rank == self_) return false;
   const Peer& peer = peers_[rank];
   if (peer.asked != MonoTime{} && now - peer.asked >= patience(rank)) return true;
+  if (peer.asked_by_other > peer.heard_of && now - peer.asked_by_other >= patience(rank)) return true;
   return peer.remembered != 0 && !up(rank, now);
 }
 

@@ -25,7 +25,8 @@ struct Peer {
   uint64_t sequence_in = 0, sequence_out = 0;
   MonoTime heard{};         // itself, directly
   MonoTime heard_of{};      // directly or by gossip
-  MonoTime asked{};         // the first question since it was heard last; epoch: none
+  MonoTime asked{};           // the first question since it was heard last; epoch: none
+  MonoTime asked_by_other{};  // the same of another node, by gossip
   uint64_t echo_mono_ns = 0;  // its newest sent_mono_ns, to be echoed
   MonoTime echo_at{};
   Duration round_trip{0};   // smoothed (Jacobson 1988: 7/8 old + 1/8 new), 0: not measured
@@ -58,8 +59,8 @@ class Peers {
   // Takes in a header from `rank`. older_life: a newer incarnation of that name was heard before; clone: and yet this one
   // was sent after the newer one had begun, so both are alive.
   Heard hear(uint16_t rank, const Header& header, Now now);
-  // Gossip: somebody heard `rank` at `at`.
-  void hear_of(uint16_t rank, uint64_t incarnation, MonoTime at);
+  // Gossip: somebody heard `rank` at `at`, and has waited for its answer since `asked` (epoch: has not).
+  void hear_of(uint16_t rank, uint64_t incarnation, MonoTime at, MonoTime asked = {});
 
   // Fills in what a header to `rank` carries of times and sequence.
   void stamp(uint16_t rank, Header& header, Now now);
@@ -69,7 +70,8 @@ class Peers {
   void asked(uint16_t rank, MonoTime now);
   // How long an answer may take before somebody else is asked.
   Duration patience(uint16_t rank) const;
-  // It has answered nothing here for longer than that, or nobody has heard it: whoever has a choice passes it over.
+  // It has answered nothing here for longer than that, or nobody has heard it, or another has waited for as long and nobody
+  // heard it since: whoever has a choice passes it over.
   bool silent(uint16_t rank, MonoTime now) const;
   // Somebody heard it lately: whoever holds what it holds does not take it over.
   bool lives(uint16_t rank, MonoTime now) const;

@@ -24,10 +24,11 @@ struct Group {
   uint8_t size = 0;
 
   size_t majority() const { return size / 2 + 1u; }
-  bool contains(uint16_t r) const {
+  bool contains(uint16_t r) const { return place_of(r) < kGroupMax; }
+  size_t place_of(uint16_t r) const {  // kGroupMax: no member
     for (size_t i = 0; i < size; ++i)
-      if (rank[i] == r) return true;
-    return false;
+      if (rank[i] == r) return i;
+    return kGroupMax;
   }
 };
 

@@ -206,6 +206,7 @@ void fields(V& v, Of<V, Member>& e, const Header&) {
   word(v, e.node);
   number(v, e.incarnation);
   number(v, e.heard_ms_ago);
+  number(v, e.asked_ms_ago);
 }
 
 template <typename V>

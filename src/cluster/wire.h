@@ -133,6 +133,7 @@ struct Member {
   NodeId node = 0;
   uint64_t incarnation = 0;
   uint64_t heard_ms_ago = 0;
+  uint64_t asked_ms_ago = 0;  // the first question of the teller's that it has not answered; 0: none
   friend bool operator==(const Member&, const Member&) = default;
 };
 

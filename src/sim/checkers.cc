@@ -86,6 +86,7 @@ void Checkers::check(const Header& header, const Report& r, Duration at) {
 }
 
 void Checkers::check(const Header& header, const Grant& g, Duration at) {
+  if (g.refused) return;  // no number of any books
   grows({header.sender, header.incarnation, header.receiver, g.incarnation, g.key, g.window, g.ballot, g.line,
          g.lease, 4},
         g.granted, "granted", at);

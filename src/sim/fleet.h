@@ -97,6 +97,8 @@ class Fleet {
   void take(uint16_t rank, std::string_view rule, std::string_view key, uint32_t cost = 1, Done done = {});
   uint32_t give(uint16_t rank, std::string_view rule, std::string_view key, uint32_t n);
   bool reset(uint16_t rank, std::string_view rule, std::string_view key);
+  // The node claims the key, of its running window: whoever owns it, and whether it is lost or not.
+  bool claim(uint16_t rank, std::string_view rule, std::string_view key);
   // Traffic from `from` to `until`: asks at random times, `rate` a second on average; and n asks evenly
   // spread.
   void poisson(uint16_t rank, std::string rule, std::string key, double rate, Duration from, Duration until);

@@ -165,6 +165,16 @@ uint32_t Fleet::give(uint16_t rank, std::string_view rule, std::string_view key,
   return given;
 }
 
+bool Fleet::claim(uint16_t rank, std::string_view rule, std::string_view key) {
+  Host& host = hosts_[rank];
+  const KeyState& state = key_state(rule, key);
+  if (host.node == nullptr || host.paused_until > now_) return false;
+  const bool claimed = host.node->claim(state.id, window_on(rank, *state.rule), clock(rank));
+  log(302, rank, claimed);
+  settle(host, rank, rank);
+  return claimed;
+}
+
 bool Fleet::reset(uint16_t rank, std::string_view rule, std::string_view key) {
   Host& host = hosts_[rank];
   KeyState& state = key_state(rule, key);
