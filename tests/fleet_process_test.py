@@ -149,6 +149,8 @@ class Fleets(Case):
         for key in range(20):
             client.ask("TALLY.TAKE", "login", key)
         client.ask("TALLY.TAKE", "nonsense", "k")
+        for _ in range(300):
+            client.ask("TALLY.TAKE", "api", "busy")
         text = urllib.request.urlopen(f"http://{nodes[0].http()}/metrics", timeout=WAIT_S).read().decode()
         checked = subprocess.run(["promtool", "check", "metrics"], input=text, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                                  text=True, timeout=WAIT_S)
@@ -159,6 +161,9 @@ class Fleets(Case):
         self.assertEqual(float(values['tallyd_overcount_promised_ratio{rule="login"}']), 0)
         self.assertAlmostEqual(float(values['tallyd_overcount_promised_ratio{rule="api"}']), 0.1)
         self.assertGreater(float(values['tallyd_sync_entries_total{kind="report",direction="out"}']), 0)
+        samples = float(values["tallyd_sync_staleness_seconds_count"])
+        self.assertTrue(0 < samples <= 320 / 97 + 2, samples)  # one in 97 by each of two workers
+        self.assertEqual(float(values['tallyd_isolated_decisions_total{rule="api",policy="share"}']), 0)
         for port in self.ports[1:]:
             self.assertEqual(float(values[f'tallyd_peer_up{{peer="127.0.0.1:{port}"}}']), 1)
             self.assertGreater(float(values[f'tallyd_sync_bytes_total{{peer="127.0.0.1:{port}",direction="in"}}']), 0)

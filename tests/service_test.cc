@@ -263,6 +263,47 @@ TEST_CASE("HELLO and QUIT answer in their place and with their version") {
   CHECK(last.substr(last.size() - 5) == "+OK\r\n");  // and no PONG
 }
 
+TEST_CASE("every decision on a key whose owner cannot be asked is counted as isolated, admitted or not") {
+  Desk desk;
+  const Rule& rule = *desk.rules->find("never");
+  const auto isolated = [&] { return desk.overview.decided_isolated(rule.id); };
+  desk.say(desk.a, take("never", "k") + take("never", "other"));
+  desk.grant("never", "k", 3);
+  desk.say(desk.a, take("never", "k"));
+  CHECK(isolated() == 0);
+  Knowledge knowledge;
+  knowledge.isolated = true;
+  REQUIRE(desk.slots.set_knowledge(*desk.slots.ref_of(desk.limiter.hash(rule, "k")), knowledge));
+  for (int i = 0; i < 5; ++i) desk.say(desk.a, take("never", "k") + take("never", "other"));
+  CHECK(isolated() == 5);
+  CHECK(desk.overview.decisions(rule.id, Outcome::admitted) == 3);
+  CHECK(desk.overview.decisions(rule.id, Outcome::isolated) == 3);
+  CHECK(desk.overview.decisions(rule.id, Outcome::no_grant) == 7);
+}
+
+TEST_CASE("of one decision in many the age of what is known is kept, where anything is known") {
+  Desk desk;
+  const Rule& rule = *desk.rules->find("wide");
+  const TimeHistogram& ages = desk.overview.workers[0]->staleness;
+  const auto samples = [&] {
+    uint64_t n = 0;
+    for (size_t i = 0; i <= TimeHistogram::kBounds; ++i) n += ages.bucket(i);
+    return n;
+  };
+  desk.say(desk.a, take("wide", "k"));
+  desk.grant("wide", "k", 100'000);
+  std::string many;
+  for (uint32_t i = 0; i < Service::kSampleEvery; ++i) many += take("wide", "k");
+  desk.say(desk.a, many);
+  CHECK(samples() == 0);  // never heard
+  Knowledge knowledge;
+  knowledge.heard = heard_tick(desk.clock.mono() - ms(250));
+  REQUIRE(desk.slots.set_knowledge(*desk.slots.ref_of(desk.limiter.hash(rule, "k")), knowledge));
+  for (int i = 0; i < 3; ++i) desk.say(desk.a, many);
+  CHECK(samples() == 3);
+  CHECK(ages.sum_seconds() >= 3 * 0.250);
+}
+
 TEST_CASE("a question to the cluster thread holds its place and survives its connection") {
   Desk desk;
   CHECK(desk.say(desk.a, command({"TALLY.GIVE", "slow", "k", "2"}) + kPing) == "");

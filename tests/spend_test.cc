@@ -85,6 +85,8 @@ void run_books(Random& random) {
       const bool known = knowledge.window == tag;
       const int64_t elsewhere = known ? knowledge.elsewhere : 0;
       REQUIRE(a.limit == limit);
+      REQUIRE(a.isolated == knowledge.isolated);
+      REQUIRE(a.heard == knowledge.heard);
       REQUIRE(a.remaining ==
               std::clamp<int64_t>(std::max(ceiling - after, limit - elsewhere - after), 0, limit));
       const bool exhausted = known && knowledge.exhausted_until > now.mono;
@@ -136,7 +138,12 @@ void run_books(Random& random) {
       REQUIRE(ceiling.has_value() == (books.at(books.ceiling, other, -1) >= 0));
       if (ceiling) REQUIRE(*ceiling == books.in_force(other));
     } else if (action == 13) {
-      knowledge = {tag, static_cast<uint32_t>(random.below(limit)), {}, now.mono, random.chance(0.3)};
+      knowledge = {tag,
+                   static_cast<uint32_t>(random.below(limit)),
+                   {},
+                   now.mono,
+                   random.chance(0.3),
+                   static_cast<uint32_t>(random.below(uint64_t{kHeardMax} + 1))};
       if (random.chance(0.5)) knowledge.exhausted_until += Duration(random.between(0, nanos(window)));
       REQUIRE(bench.slots.set_knowledge(ref, knowledge));
     } else if (action == 14) {
@@ -152,6 +159,38 @@ void run_books(Random& random) {
 TEST_CASE("a fleet's node spends exactly what floor, grants and returns allow, and says what it must") {
   Random random(seed() + 10);
   for (int round = 0; round < kRounds; ++round) run_books(random);
+}
+
+TEST_CASE("a bucket's answer, too, says that its owner cannot be asked, and when it was heard") {
+  Bench bench(bucket_rule(60, secs(1), kFifth), true, {0, 3});
+  bench.limiter.open_floors(kAlways, kFull);
+  REQUIRE(admitted(bench.take("k", 1, at(secs(0)))));
+  Knowledge knowledge;
+  knowledge.isolated = true;
+  knowledge.heard = heard_tick(at(secs(0)).mono);
+  REQUIRE(bench.slots.set_knowledge(bench.noted().at(0).slot, knowledge));
+  for (int i = 0; i < 20; ++i) {  // the floor bucket, and then nothing
+    const Answer a = bench.take("k", 1, at(secs(1)));
+    REQUIRE(a.isolated);
+    REQUIRE(a.heard == knowledge.heard);
+    REQUIRE(admitted(a) == (a.verdict != Verdict::isolated));
+  }
+}
+
+TEST_CASE(
+    "an age is the time since, a few milliseconds too much at most, and what is newer than the clock is "
+    "new") {
+  constexpr Duration kUnit = Duration(int64_t{1} << kHeardShift);
+  Random random(seed() + 12);
+  for (int i = 0; i < 10'000; ++i) {
+    const MonoTime heard(Duration(random.between(0, int64_t{1} << 60)));
+    const Duration since(random.between(0, int64_t{1} << random.between(0, 50)));  // up to 13 days
+    const Duration age = age_of(heard_tick(heard), heard + since);
+    REQUIRE(age >= since);
+    REQUIRE(age <= since + kUnit * 3);  // a tick that would be 0 is 1
+    REQUIRE(heard_tick(heard) != 0);
+    REQUIRE(age_of(heard_tick(heard + secs(1)), heard) == kUnit);
+  }
 }
 
 // One bucket in a fleet: a lease and a floor bucket, in wide numbers.

@@ -171,6 +171,7 @@ void Lessee::tell_workers(Account& account, Now now) {
   Knowledge knowledge;
   knowledge.exhausted_until = now.mono < account.exhausted_until ? account.exhausted_until : MonoTime{};
   knowledge.isolated = account.isolated;
+  if (account.heard_at != MonoTime{}) knowledge.heard = heard_tick(account.heard_at);
   const Quota q = quota(account, now);
   if (account.bucket()) {
     knowledge.tat = account.heard_at + account.lease.tat_ahead;

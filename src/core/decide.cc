@@ -108,6 +108,8 @@ Answer decide_spend(const Limit& limit, const WindowState& state, const Knowledg
                     Now now) {
   Answer answer;
   answer.limit = limit.limit;
+  answer.isolated = knowledge.isolated;
+  answer.heard = knowledge.heard;
   const uint64_t used = uint64_t{state.count} + cost;
   const bool admitted = used <= state.ceiling;
   const bool known = knowledge.window == static_cast<uint32_t>(state.window);
@@ -150,6 +152,8 @@ BucketDecision decide_spend(const Limit& limit, const BucketState& state, const 
     }
   }
   answer.limit = limit.limit;
+  answer.isolated = knowledge.isolated;
+  answer.heard = knowledge.heard;
   const Duration floor_busy = has_floor && tat != MonoTime::max() ? tat - now.mono : Duration(0);
   const Duration fleet_busy = std::max(knowledge.tat - now.mono, Duration(0));
   const auto tokens = [&](Duration left, Duration each) {

@@ -46,7 +46,11 @@ struct Answer {
   MonoTime lease_end = MonoTime::max();
   // A low or starved note went into the ring: the cluster thread should look before its next tick.
   bool urgent = false;
+  // Fleets: the key's owner could not be asked when this was decided, and how fresh its last word was.
+  bool isolated = false;
+  uint32_t heard = 0;  // heard_tick; 0: it was never heard of this key
 };
+static_assert(sizeof(Answer) == 48);
 
 // Worker to cluster thread: a key that was used or found too little.
 struct Note {

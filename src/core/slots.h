@@ -38,6 +38,22 @@ struct SlotRef {
   friend bool operator==(const SlotRef&, const SlotRef&) = default;
 };
 
+// When something was heard, in 31 bits: units of 2^20 ns (about a millisecond) modulo 2^31 (26 days); 0:
+// never.
+inline constexpr int kHeardShift = 20;
+inline constexpr uint32_t kHeardMax = (uint32_t{1} << 31) - 1;
+constexpr uint32_t heard_tick(MonoTime t) {
+  const auto tick = static_cast<uint32_t>(nanos(t) >> kHeardShift) & kHeardMax;
+  return tick != 0 ? tick : 1;
+}
+// How old it is, rounded up to a whole unit. What was heard after the clock was read (within a minute) is
+// new.
+constexpr Duration age_of(uint32_t heard, MonoTime now) {
+  constexpr uint32_t kMinute = 1 << 16;
+  const uint32_t age = (heard_tick(now) - heard) & kHeardMax;
+  return Duration((int64_t{age > kHeardMax - kMinute ? 0 : age} + 1) << kHeardShift);
+}
+
 // What the cluster thread knows of a key beyond this node; written by it, read by workers (fleets only).
 struct Knowledge {
   uint32_t window = 0;     // tag of the window that `elsewhere` and `exhausted_until` belong to
@@ -45,6 +61,7 @@ struct Knowledge {
   MonoTime tat{};          // buckets: the owner's arrival time, as known, on this node's clock
   MonoTime exhausted_until{};  // ask nothing and wait for nothing before; epoch: not exhausted
   bool isolated = false;       // no grant backed by a majority for isolation_after
+  uint32_t heard = 0;          // heard_tick of the owner's last word
 };
 
 struct alignas(64) Slot {
@@ -177,7 +194,7 @@ class SlotTable {
     size_t a, b;
   };
   struct alignas(32) Known {
-    Word life;  // isolated:1 (bit 32) | generation:32; 0: nothing is known
+    Word life;  // heard:31 | isolated:1 (bit 32) | generation:32; 0: nothing is known
     Word used;  // window:32 | elsewhere:32
     Word tat;
     Word exhausted;

@@ -161,7 +161,7 @@ bool SlotTable::set_knowledge(SlotRef ref, const Knowledge& knowledge) {
   known.used.store(uint64_t{knowledge.window} << 32 | knowledge.elsewhere);
   known.tat.store(arrival_word(knowledge.tat));
   known.exhausted.store(arrival_word(knowledge.exhausted_until));
-  known.life.store(uint64_t{knowledge.isolated} << 32 | ref.generation);
+  known.life.store(uint64_t{knowledge.heard} << 33 | uint64_t{knowledge.isolated} << 32 | ref.generation);
   return held.still();
 }
 
@@ -171,8 +171,12 @@ Knowledge SlotTable::knowledge(const Held& held) const {
   const uint64_t life = known.life.load();
   if (static_cast<uint32_t>(life) != generation_of(held.key)) return {};
   const Cell used = Cell::of(known.used.load());
-  const Knowledge knowledge{used.tag, used.value, arrival_of(known.tat.load()),
-                            arrival_of(known.exhausted.load()), (life >> 32 & 1) != 0};
+  const Knowledge knowledge{used.tag,
+                            used.value,
+                            arrival_of(known.tat.load()),
+                            arrival_of(known.exhausted.load()),
+                            (life >> 32 & 1) != 0,
+                            static_cast<uint32_t>(life >> 33)};
   return static_cast<uint32_t>(known.life.load()) == generation_of(held.key) ? knowledge : Knowledge{};
 }
 

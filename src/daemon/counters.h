@@ -66,6 +66,7 @@ struct WorkerCounters {
 
   struct PerRule {
     std::array<Count, kOutcomes> outcome;
+    Count isolated;  // of all of these: decided while the key's owner could not be asked
   };
   void decided(uint16_t rule, Outcome outcome) {
     decisions[rule].outcome[static_cast<size_t>(outcome)].add();
@@ -80,6 +81,7 @@ struct WorkerCounters {
   Count connections;  // now open
   Count waiting;      // now parked
   TimeHistogram batch;
+  TimeHistogram staleness;  // of one decision in many: how long ago the key's owner was heard
   TimeHistogram waited_granted, waited_denied, waited_dropped;
   Count wakes_overflowed;
 };

@@ -39,14 +39,15 @@ void add_histogram(Family& family, std::vector<prometheus::ClientMetric::Label> 
 void add_decisions(Families& all, const Overview& overview) {
   Family decisions(all, "tallyd_decisions_total", "Decisions by rule and outcome.", MetricKind::counter);
   Family isolated(all, "tallyd_isolated_decisions_total",
-                  "Requests denied because no owner could be asked, by policy.", MetricKind::counter);
+                  "Decisions, of any outcome, on keys whose owner could not be asked, by policy.",
+                  MetricKind::counter);
   for (const Rule& rule : overview.rules->all()) {
     for (size_t i = 0; i < kOutcomes; ++i) {
       const uint64_t n = overview.decisions(rule.id, static_cast<Outcome>(i));
       decisions.add({{"rule", rule.name}, {"outcome", kOutcomeNames[i]}}, n);
     }
     isolated.add({{"rule", rule.name}, {"policy", kPolicyNames[static_cast<size_t>(rule.on_isolation)]}},
-                 overview.decisions(rule.id, Outcome::isolated));
+                 overview.decided_isolated(rule.id));
   }
   decisions.add({{"rule", ""}, {"outcome", "unknown_rule"}}, overview.total(&WorkerCounters::unknown_rule));
 
@@ -82,6 +83,16 @@ void add_doors(Families& all, const Overview& overview) {
     for (const auto& worker : overview.workers) parts.push_back(&((*worker).*histogram));
     add_histogram(waited, {{"outcome", name}}, parts);
   }
+}
+
+void add_staleness(Families& all, const Overview& overview) {
+  Family staleness(
+      all, "tallyd_sync_staleness_seconds",
+      "Since the key's owner was heard, of one decision in many on keys that it was asked about.",
+      MetricKind::histogram);
+  std::vector<const TimeHistogram*> parts;
+  for (const auto& worker : overview.workers) parts.push_back(&worker->staleness);
+  add_histogram(staleness, {}, parts);
 }
 
 void add_table(Families& all, const Overview& overview) {
@@ -192,6 +203,7 @@ Families Metrics::Collect() const {
   add_doors(all, overview_);
   add_table(all, overview_);
   add_promises(all, overview_);
+  if (cluster_ != nullptr) add_staleness(all, overview_);
   if (const auto node = view()) {
     add_peers(all, node->peers);
     add_node(all, node->stats, overview_, registers_max_);

@@ -41,6 +41,11 @@ class Overview {
       n += worker->decisions[rule].outcome[static_cast<size_t>(outcome)].value();
     return n;
   }
+  uint64_t decided_isolated(uint16_t rule) const {
+    uint64_t n = 0;
+    for (const auto& worker : workers) n += worker->decisions[rule].isolated.value();
+    return n;
+  }
   uint64_t troubles(Trouble trouble) const {
     uint64_t n =
         connections_full.load(std::memory_order_relaxed) * (trouble == Trouble::connections_full ? 1 : 0);

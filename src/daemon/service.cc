@@ -349,6 +349,12 @@ void Service::count(const Rule& rule, const Answer& answer) {
   }
   if (rule.shadow && outcome != Outcome::admitted) outcome = Outcome::shadow_limited;
   counters_.decided(rule.id, outcome);
+  if (answer.isolated) [[unlikely]]
+    counters_.decisions[rule.id].isolated.add();
+  if (--until_sample_ == 0) [[unlikely]] {
+    until_sample_ = kSampleEvery;
+    if (answer.heard != 0) counters_.staleness.observe(age_of(answer.heard, now_.mono));
+  }
 }
 
 // What an answer says once it is about to be sent, at `now`: tokens of a lease that has ended meanwhile were

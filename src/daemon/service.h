@@ -34,6 +34,10 @@ struct ServiceLimits {
 
 class Service {
  public:
+  // Of so many decisions one is looked at for how old the knowledge behind it was. Prime, so that it does not
+  // keep step with pipelines.
+  static constexpr uint32_t kSampleEvery = 97;
+
   // `port`: nullptr alone.
   Service(Overview& overview, WorkerCounters& counters, const Clock& clock, Port* port, ServiceLimits limits);
   ~Service();
@@ -104,6 +108,7 @@ class Service {
   MonoTime env_at_{};
   std::vector<Item> batch_;  // a fixed number of them, used again and again
   size_t batch_size_ = 0;
+  uint32_t until_sample_ = kSampleEvery;
   bool protocol_error_ = false;
   bool urgent_ = false;
   std::string texts_;
