@@ -104,8 +104,10 @@ def owner_killed(world):
     world.report.note(f"{victim['node'].name}, which kept the key's books, was killed after {KILL_AFTER_S * 1000:.0f} ms, when "
                       f"about half of the limit can have been admitted; {outcome.total('x', 'lost')} requests got no answer "
                       f"from it, {outcome.total('x', 'unsent')} found it gone")
-    world.report.note("What it had not issued is lost to this minute: no other node claims a lost owner's keys yet.")
+    world.report.note("The next member of the key's group has claimed the key. What the owner had under its mark and not granted is lost to "
+                      "this minute.")
     world.report.promise(f"at most {bound} admitted, the owner's death included: {admitted}", admitted <= bound)
+    world.report.promise(f"at least 90 % of the 1000 that could be admitted: {admitted}", admitted >= 900)
 
 
 def owner_node(fleet, owner):
