@@ -167,6 +167,19 @@ void draw_fault(Random& random, Fleet& fleet, const Plan& plan) {
   });
 }
 
+// Any node claims any key at any time, whoever owns it: in bursts, so that claims meet.
+void draw_claims(Random& random, Fleet& fleet, const Plan& plan) {
+  if (random.chance(0.5)) return;
+  for (uint64_t n = random.below(8); n > 0; --n) {
+    const auto& [rule, key] = plan.keys[random.below(plan.keys.size())];
+    const Duration at = up_to(random, plan.length);
+    for (uint64_t i = 1 + random.below(3); i > 0; --i) {
+      const uint16_t rank = any_node(random, fleet);
+      fleet.at(std::min(at + up_to(random, 20ms), plan.length), [&fleet, rank, rule = rule, key = key] { fleet.claim(rank, rule, key); });
+    }
+  }
+}
+
 std::string policy_name(OnIsolation policy) {
   return policy == OnIsolation::closed ? "closed" : policy == OnIsolation::share ? "share" : "open";
 }
@@ -212,6 +225,7 @@ ClusterResult run_random_cluster(uint64_t seed, const ClusterOptions& options) {
   draw_traffic(random, fleet, plan);
   if (options.faults && fleet.nodes() > 1)
     for (uint64_t n = random.below(plan.pressed ? 12 : 6); n > 0; --n) draw_fault(random, fleet, plan);
+  if (options.faults && fleet.nodes() > 1) draw_claims(random, fleet, plan);
   fleet.run_until(plan.length);
 
   ClusterResult result;
