@@ -57,7 +57,10 @@ int run(const cxxopts::ParseResult& args) {
     const ClusterResult result = run_random_cluster(seed + i, options);
     if (args["verbose"].as<bool>()) print_result(result);
     if (result.violations.empty()) continue;
-    trace(seed + i, options, result.violations[0].rule, result.violations[0].key);
+    if (args["quiet"].as<bool>())
+      print_result(result);
+    else
+      trace(seed + i, options, result.violations[0].rule, result.violations[0].key);
     return 1;
   }
   std::printf("%llu clusters from seed %llu: no violation\n", static_cast<unsigned long long>(clusters),
@@ -76,6 +79,7 @@ int main(int argc, char** argv) {
       "trace", "RULE/KEY: show every message and ask of this key in the cluster of --seed",
       cxxopts::value<std::string>())("no-faults", "no crashes, pauses and partitions",
                                      cxxopts::value<bool>()->default_value("false"))(
+      "q,quiet", "of a violation, the result only", cxxopts::value<bool>()->default_value("false"))(
       "v,verbose", "a line for each cluster", cxxopts::value<bool>()->default_value("false"))("h,help",
                                                                                               "this text");
   try {

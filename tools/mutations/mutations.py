@@ -1,0 +1,102 @@
+"""The rules that carry the bound, each left out: where in the source, and what stands there instead."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Mutation:
+    name: str
+    file: str
+    old: str
+    new: str
+
+
+MUTATIONS = [
+    # --- marks and ballots ---
+    Mutation("mark without majority", "src/cluster/window_book.cc",
+             "return reached_by_majority(group_, accepted_);", "return proposed_;"),
+    Mutation("older ballot accepted", "src/cluster/registers.cc",
+             "  answer.mark = entry->mark;\n  if (mark.ballot < entry->promised) {",
+             "  answer.mark = entry->mark;\n  if (mark.claim && mark.ballot < entry->promised) {"),
+    Mutation("claim without majority", "src/cluster/owner_claims.cc",
+             "if (made < key.group.majority()) return;", "if (made < 1) return;"),
+    Mutation("claimant charges nothing", "src/cluster/owner_claims.cc",
+             "    base = std::max(base, promise->mark);\n", ""),
+    Mutation("claimant starts from its own mark only", "src/cluster/owner_claims.cc",
+             "    base = std::max(base, promise->mark);\n",
+             "    if (&promise == &c.claim->promises[key.group.place_of(around_.self)]) base = promise->mark;\n"),
+    Mutation("a member's mark evicted", "src/cluster/registers.cc",
+             "return window_at(standing_.clock(), entry.length) > key.window + 2;",
+             "return window_at(standing_.clock(), entry.length) >= key.window && (entry.mark & 1) != 0;"),
+    Mutation("promise forgets the mark", "src/cluster/registers.cc",
+             "  entry->promised = answer.ballot = mark.ballot;\n  if (!mark.claim) {\n    entry->mark_ballot",
+             "  entry->promised = answer.ballot = mark.ballot;\n  if (mark.claim) entry->mark = 0;\n  if (!mark.claim) {\n    entry->mark_ballot"),
+    # --- starts ---
+    Mutation("vote after restart", "src/cluster/standing.cc",
+             "return first_life_ || window_begins >= reckoned_start_ + look_ahead_;", "return true;"),
+    Mutation("vote in the next window after restart", "src/cluster/standing.cc",
+             "return first_life_ || window_begins >= reckoned_start_ + look_ahead_;",
+             "return first_life_ || window_begins >= reckoned_start_;"),
+    Mutation("natural ownership after restart", "src/cluster/owner.cc",
+             "if (!around_.standing.may_vote(begins) || around_.registers.look(key.id, window, now)) return nullptr;",
+             "static_cast<void>(begins);"),
+    Mutation("floor after restart", "src/cluster/standing.cc",
+             "return first_life_ ? WallTime::min() : reckoned_start_;", "return WallTime::min();"),
+    Mutation("clock set back between two lives, no horizon", "src/cluster/standing.cc",
+             "reckoned_start_(std::max(reckoned_start, now.wall))", "reckoned_start_(now.wall)"),
+    Mutation("lost state file taken for a first life", "src/cluster/node.cc",
+             "  standing.remembered(now);\n", ""),
+    # --- numbers ---
+    Mutation("grants as deltas", "src/cluster/lessee_grants.cc",
+             "w.granted = std::max(w.granted, std::min(grant.granted, kGrantedMax));",
+             "w.granted = std::min(w.granted + grant.granted, kGrantedMax);"),
+    Mutation("returns as deltas", "src/cluster/window_book.cc",
+             "if (ours) line.returned = std::max(line.returned, std::min(report.returned, kAmountMax));",
+             "if (ours) line.returned = std::min(line.returned + report.returned, kAmountMax);"),
+    Mutation("returns counted across ballots", "src/cluster/window_book.cc",
+             "if (ours) line.returned =", "line.returned ="),
+    Mutation("returned goes on under the next ballot", "src/cluster/lessee_grants.cc",
+             "w.granted = w.returned = w.given = w.given_known = 0;", "w.granted = w.given = w.given_known = 0;"),
+    Mutation("an older life's or line's grant accepted", "src/cluster/lessee_grants.cc",
+             "if (grant.line != account->line || grant.incarnation != around_.incarnation) return;", ""),
+    Mutation("an older ballot's grant accepted as the running one's", "src/cluster/lessee_grants.cc",
+             "if (w.has_ballot && grant.ballot < w.ballot) return;  // a deposed owner's",
+             "if (w.has_ballot && grant.ballot < w.ballot) w.has_ballot = false;"),
+    Mutation("evicted, and going on in its line", "src/cluster/lessee.cc",
+             "  account.slot = slot;\n  account.line = ++lines_;\n", "  account.slot = slot;\n"),
+    Mutation("a return below what was used", "src/cluster/lessee_grants.cc",
+             "  if (w.has_ballot) w.returned += minus(back, account.isolated ? w.isolated : 0);",
+             "  if (w.has_ballot) w.returned += minus(back, account.isolated ? w.isolated : 0) + 1;"),
+    Mutation("refund above used", "src/cluster/lessee_grants.cc",
+             "const uint64_t here = std::min({amount, used, room});", "const uint64_t here = std::min(amount, room);"),
+    Mutation("need without refunds heard", "src/cluster/window_book.cc",
+             "line.refunded = std::max(line.refunded, std::min(report.refunded, kAmountMax));",
+             "line.refunded += std::min(report.refunded, kAmountMax);"),
+    # --- buckets ---
+    Mutation("bucket: mark without majority", "src/cluster/bucket_book.cc",
+             "MonoTime BucketBook::accepted_mark() const {\n  return reached_by_majority(group_, accepted_);",
+             "MonoTime BucketBook::accepted_mark() const {\n  return proposal_.mark;"),
+    Mutation("bucket: claimant starts full", "src/cluster/owner_claims.cc",
+             "const MonoTime tat = now.mono + Duration(static_cast<int64_t>(std::min<uint64_t>(base, INT64_MAX / 4)));",
+             "const MonoTime tat = now.mono;"),
+    Mutation("bucket: lease not under the mark", "src/cluster/bucket_book.cc",
+             "const uint64_t cap = std::min(under(tat_), under(shortest + signed_amount(out)));",
+             "static_cast<void>(shortest);\n  const uint64_t cap = under(tat_);"),
+    Mutation("bucket: lease timer at receipt", "src/cluster/lessee_grants.cc",
+             "const MonoTime end = MonoTime(Duration(static_cast<int64_t>(grant.stamp))) + grant.lease_for;",
+             "const MonoTime end = now.mono + grant.lease_for;"),
+    Mutation("bucket: a lease opened twice", "src/cluster/lessee_grants.cc",
+             "if (grant.lease > opened) {", "if (grant.lease > lease.lease) {"),
+    Mutation("bucket: vote at once after restart", "src/cluster/standing.cc",
+             "return first_life_ || now.mono - started_ >= keep;", "static_cast<void>(keep), static_cast<void>(now);\n  return true;"),
+    Mutation("bucket: ended lease charged nothing", "src/cluster/bucket_book.cc",
+             "    if (leased.unreported() > 0) tat_ = std::max(tat_, leased.end + signed_amount(unreported()));\n", ""),
+    Mutation("bucket: restart with full floors", "src/cluster/standing.cc",
+             "return first_life_ ? kLongPast : started_;", "return kLongPast;"),
+    Mutation("bucket: ownership that never ends", "src/cluster/bucket_book.cc",
+             "  if (!needs_marks()) return MonoTime::max();\n", "  if (needs_marks() || true) return MonoTime::max();\n"),
+    Mutation("bucket: lease numbers begin again", "src/cluster/owner.cc",
+             "numbers_(around.incarnation << 20)", "numbers_(0)"),
+    Mutation("bucket: register forgotten after half its time", "src/cluster/registers.cc",
+             "return now.mono - entry.touched >= entry.length;", "return now.mono - entry.touched >= entry.length / 2;"),
+]
