@@ -443,6 +443,33 @@ TEST_CASE("a restarted member has no vote in the running window") {
   CHECK(fleet.admitted_of(0, key, 5) == 5);
 }
 
+TEST_CASE("a node whose clock is set back by more than a window has no floor in what it left, and votes as before") {
+  Fleet fleet(3, rule_of(60, 100'000));
+  fleet.until_ready();
+  fleet.pass(secs(20), ms(500));
+  const auto floor = [&](uint16_t rank, int64_t ahead) {
+    const Limit& limit = fleet.rule(rank).limit;
+    return fleet[rank].limiter->floor_in(limit, window_at(fleet.now().wall, limit.window) + ahead);
+  };
+  Now back = fleet.now();
+  back.wall -= kWindow;
+  CHECK_FALSE(fleet.node(0).look_at_clock(back));
+  CHECK(floor(0, 0) == 2);
+  back.wall -= Duration(1);
+  CHECK(fleet.node(0).look_at_clock(back));
+  CHECK_FALSE(fleet.node(0).look_at_clock(back));  // told once
+  fleet.node(1).tick(back);                        // a tick tells it as well
+  for (const uint16_t rank : {uint16_t{0}, uint16_t{1}}) {
+    for (const int64_t ahead : {-2, -1, 0}) CHECK(floor(rank, ahead) == 0);
+    CHECK(floor(rank, 1) == 2);
+  }
+  CHECK(floor(2, 0) == 2);
+  CHECK(fleet.take(0, "k").verdict == Verdict::starved);
+  // Two of three lost their floors. Had they lost their votes, nobody could grant in this window.
+  for (const uint16_t owner : {uint16_t{0}, uint16_t{1}, uint16_t{2}})
+    CHECK(fleet.admitted_of(2, fleet.key_of(owner), 70) >= 56);
+}
+
 // ---- give, reset, stop ----
 
 TEST_CASE("what a node gives back of its own use may be used again, by itself and no further") {

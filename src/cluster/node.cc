@@ -34,6 +34,15 @@ uint64_t fingerprint(const RuleSet& rules) {
   return keyed_hash(text, kPublicIdKey);
 }
 
+// The shortest of all rules; buckets have none, they go by the monotonic clock.
+Duration shortest_window(const RuleSet& rules) {
+  Duration shortest = Duration::max();
+  for (const Rule& rule : rules.all())
+    if (rule.limit.algorithm != Algorithm::token_bucket && rule.limit.window > Duration(0))
+      shortest = std::min(shortest, rule.limit.window);
+  return shortest;
+}
+
 std::vector<std::string> entries_of(const NodeConfig& config) {
   return config.peers.empty() ? std::vector<std::string>{config.self} : config.peers;
 }
@@ -68,6 +77,7 @@ struct Node::Impl {
         owner(around(), config.ledgers_max),
         lessee(around(), limiter, config.accounts_max),
         rules_fingerprint(fingerprint(*rules)),
+        window_min(shortest_window(*rules)),
         next_sync(now.mono + config.sync_interval),
         next_gossip(now.mono),
         next_ask(now.mono) {
@@ -107,6 +117,7 @@ struct Node::Impl {
   Owner owner;
   Lessee lessee;
   const uint64_t rules_fingerprint;
+  const Duration window_min;
   MonoTime next_sync, next_gossip, next_ask;
 
   struct KnownReset {
@@ -296,9 +307,16 @@ void Node::Impl::gossip(Now now) {
   std::erase_if(resets, [&](const auto& known) { return now.mono - known.second.heard > kResetKept; });
 }
 
+bool Node::look_at_clock(Now now) {
+  if (alone() || !impl_->standing.set_back(now, impl_->window_min)) return false;
+  impl_->open_floors();
+  return true;
+}
+
 void Node::tick(Now now) {
   Impl& n = *impl_;
   if (alone()) return;
+  look_at_clock(now);
   if (n.standing.tick(now, n.all_answered())) n.open_floors();
   if (now.mono >= n.next_ask) {
     if (n.all_answered())

@@ -91,6 +91,9 @@ class Node {
   void note(const Note& note, Now now);
   // `from`: the rank that the sender's address belongs to, nullopt where it belongs to none (refused, counted).
   void receive(std::span<const uint8_t> bytes, std::optional<uint16_t> from, Now now);
+  // The wall clock that is to be gone by from now on. Where it was set back, this must be told before anybody decides by
+  // it, and the last time of the old one before that; tick() tells it as well. True where floors were lost by it.
+  bool look_at_clock(Now now);
   void tick(Now now);          // does all that is due; call at next_tick() at the latest, any time before is fine
   MonoTime next_tick() const;  // valid after any of the above
   // Writes what has to go out; call after a batch of inputs.

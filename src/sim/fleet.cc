@@ -354,6 +354,12 @@ void Fleet::pause(uint16_t rank, Duration d) {
   hosts_[rank].paused_until = std::max(hosts_[rank].paused_until, now_ + d);
 }
 
-void Fleet::step_wall_clock(uint16_t rank, Duration by) { hosts_[rank].clock.offset += by; }
+// As the daemon does it: nobody decides by the new clock before the node was told.
+void Fleet::step_wall_clock(uint16_t rank, Duration by) {
+  Host& host = hosts_[rank];
+  if (host.node != nullptr) host.node->look_at_clock(clock(rank));
+  host.clock.offset += by;
+  if (host.node != nullptr) host.node->look_at_clock(clock(rank));
+}
 
 }  // namespace tally::sim
