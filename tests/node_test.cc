@@ -308,6 +308,20 @@ TEST_CASE("a node that is told that its name was there first has no floor and gr
 
 // ---- a start ----
 
+TEST_CASE("what a node's own last life still has under way does not shut it out, unless it goes on") {
+  Fleet fleet(3, rule_of(60, 100'000));
+  fleet.until_ready();
+  fleet.stop(0);
+  fleet.start(0, {.incarnation = 20, .first = false, .previous = 10, .reckoned_start = fleet.now().wall});
+  const auto told = [&] { fleet.node(0).receive(datagram_of(fleet.header(1, 0), {Clone{10}}), 1, fleet.now()); };
+  fleet.pass(secs(2), ms(500));
+  told();
+  CHECK(fleet.dropped(0, "this_node_is_a_clone") == 0);
+  fleet.pass(secs(4), ms(500));
+  told();
+  CHECK(fleet.dropped(0, "this_node_is_a_clone") == 1);
+}
+
 TEST_CASE("a first life has no floor before all peers have answered, and is ready at once when they have") {
   Fleet fleet(3, rule_of(60, 100'000));
   CHECK_FALSE(fleet.node(0).ready());
@@ -442,6 +456,33 @@ TEST_CASE("a restarted member has no vote in the running window") {
   CHECK(fleet.dropped(1, "no_vote") > 0);
   fleet.pass(kWindow, ms(500));
   CHECK(fleet.admitted_of(0, key, 5) == 5);
+}
+
+TEST_CASE("a node whose clock is set back by more than a window has no floor in what it left, and votes as before") {
+  Fleet fleet(3, rule_of(60, 100'000));
+  fleet.until_ready();
+  fleet.pass(secs(20), ms(500));
+  const auto floor = [&](uint16_t rank, int64_t ahead) {
+    const Limit& limit = fleet.rule(rank).limit;
+    return fleet[rank].limiter->floor_in(limit, window_at(fleet.now().wall, limit.window) + ahead);
+  };
+  Now back = fleet.now();
+  back.wall -= kWindow;
+  CHECK_FALSE(fleet.node(0).look_at_clock(back));
+  CHECK(floor(0, 0) == 2);
+  back.wall -= Duration(1);
+  CHECK(fleet.node(0).look_at_clock(back));
+  CHECK_FALSE(fleet.node(0).look_at_clock(back));  // told once
+  fleet.node(1).tick(back);                        // a tick tells it as well
+  for (const uint16_t rank : {uint16_t{0}, uint16_t{1}}) {
+    for (const int64_t ahead : {-2, -1, 0}) CHECK(floor(rank, ahead) == 0);
+    CHECK(floor(rank, 1) == 2);
+  }
+  CHECK(floor(2, 0) == 2);
+  CHECK(fleet.take(0, "k").verdict == Verdict::starved);
+  // Two of three lost their floors. Had they lost their votes, nobody could grant in this window.
+  for (const uint16_t owner : {uint16_t{0}, uint16_t{1}, uint16_t{2}})
+    CHECK(fleet.admitted_of(2, fleet.key_of(owner), 70) >= 56);
 }
 
 // ---- give, reset, stop ----

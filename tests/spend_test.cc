@@ -133,7 +133,9 @@ void run_books(Random& random) {
       REQUIRE(bench.slots.take_back(ref, other_tag, ceiling, leave) == taken);
       if (taken > 0) books.count[other] = target;
     } else if (action == 12) {
-      REQUIRE(bench.slots.count(ref, other_tag) == static_cast<uint32_t>(books.counted(other)));
+      const auto counted = bench.slots.count(ref, other_tag);
+      REQUIRE(counted.has_value() == (Books::latest(books.count, other) == other));
+      REQUIRE(counted.value_or(0) == static_cast<uint32_t>(books.counted(other)));
       const auto ceiling = bench.slots.ceiling(ref, other_tag);
       REQUIRE(ceiling.has_value() == (books.at(books.ceiling, other, -1) >= 0));
       if (ceiling) REQUIRE(*ceiling == books.in_force(other));

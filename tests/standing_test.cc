@@ -138,6 +138,66 @@ TEST_CASE("a clock that is set back takes nothing back") {
   CHECK(s.may_vote(begins(secs(10) + kAhead)));
 }
 
+TEST_CASE("a clock set back by more than a window leaves no floor in windows that began before the latest time seen") {
+  for (const bool first : {true, false}) {
+    Standing s(first, wall(kEpoch), kSync, false, at(Duration(0)));
+    CHECK_FALSE(s.set_back(at(secs(100)), secs(10)));
+    Now back = at(secs(101));
+    back.wall = begins(secs(90));
+    CHECK_FALSE(s.set_back(back, secs(10)));  // exactly a window: the one before is remembered
+    CHECK(s.floors_from() == (first ? WallTime::min() : begins(Duration(0))));
+    back.wall -= Duration(1);
+    CHECK(s.set_back(back, secs(10)));
+    CHECK(s.floors_from() == begins(secs(100)));
+    CHECK_FALSE(s.set_back(back, secs(10)));  // told once
+    back.wall = begins(secs(50));
+    CHECK_FALSE(s.set_back(back, secs(10)));  // further back: nothing more to lose
+    CHECK_FALSE(s.tick(back, true));
+    CHECK(s.floors_from() == begins(secs(100)));
+  }
+}
+
+TEST_CASE("a clock set back little by little is set back as well, and each time from the latest time seen") {
+  Standing s = first_life(false);
+  Now now = at(secs(100));
+  CHECK_FALSE(s.set_back(now, secs(10)));
+  for (int i = 0; i < 10; ++i) {
+    now.wall -= secs(1);
+    CHECK_FALSE(s.set_back(now, secs(10)));
+  }
+  now.wall -= Duration(1);
+  CHECK(s.set_back(now, secs(10)));
+  CHECK(s.floors_from() == begins(secs(100)));
+  now.wall = begins(secs(300));
+  CHECK_FALSE(s.set_back(now, secs(10)));
+  CHECK(s.floors_from() == begins(secs(100)));
+  now.wall = begins(secs(200));
+  CHECK(s.set_back(now, secs(10)));
+  CHECK(s.floors_from() == begins(secs(300)));
+}
+
+TEST_CASE("a clock that is set back takes no vote, and gives none in what was over") {
+  Standing s = first_life(false);
+  s.set_back(at(secs(100)), secs(10));
+  Now back = at(secs(101));
+  back.wall = begins(secs(40));
+  REQUIRE(s.set_back(back, secs(10)));
+  CHECK(s.clock() == begins(secs(100)));  // by which members and owners say what is over
+  CHECK(s.may_vote(begins(secs(95))));
+  CHECK(s.may_vote(begins(secs(100) + kAhead)));
+  CHECK_FALSE(s.may_vote(begins(secs(100) + kAhead + Duration(1))));
+}
+
+TEST_CASE("a clock set back before the start is over opens nothing") {
+  Standing s = first_life();
+  Now back = at(ms(10));
+  back.wall -= secs(3600);
+  CHECK(s.set_back(back, secs(10)));
+  CHECK(s.floors_from() == WallTime::max());
+  CHECK(s.tick(back, true));
+  CHECK(s.floors_from() == begins(Duration(0)));
+}
+
 TEST_CASE("a clone has no floor, no vote and no ownership, ever") {
   for (Standing s : {first_life(), first_life(false), later_life()}) {
     s.cloned();
@@ -162,6 +222,7 @@ TEST_CASE("whatever happens, floors and votes of windows that a life was refused
     Duration mono_since{0};
     WallTime floors = WallTime::min();
     WallTime highest = at(Duration(0)).wall;
+    WallTime stepped_from = WallTime::min();
     for (int step = 0; step < 60; ++step) {
       mono_since += ms(random.between(0, 60));
       Now now = at(mono_since);
@@ -173,6 +234,13 @@ TEST_CASE("whatever happens, floors and votes of windows that a life was refused
         case 1:
           if (random.chance(0.05)) s.cloned();
           break;
+        case 2:
+          if (s.set_back(now, ms(500))) {
+            REQUIRE(now.wall < highest - ms(500));
+            stepped_from = highest;
+          }
+          highest = std::max(highest, now.wall);
+          break;
         default:
           s.tick(now, random.chance(0.1));
           highest = std::max(highest, now.wall);
@@ -181,6 +249,7 @@ TEST_CASE("whatever happens, floors and votes of windows that a life was refused
       const WallTime from = s.floors_from();
       if (s.over()) {
         REQUIRE(from >= floors);  // once open, floors are only ever taken back
+        REQUIRE(from >= stepped_from);
         floors = from;
       } else {
         REQUIRE(from == WallTime::max());
@@ -190,7 +259,8 @@ TEST_CASE("whatever happens, floors and votes of windows that a life was refused
       REQUIRE(s.over());
       REQUIRE_FALSE(s.is_clone());
       REQUIRE(window <= highest + kAhead);
-      REQUIRE((from == WallTime::min() || window >= from + kAhead));
+      // A later life votes where it has floors, a look-ahead later; a step of the clock takes floors only.
+      REQUIRE((from == WallTime::min() || from == stepped_from || window >= from + kAhead));
       if (!first) REQUIRE(window >= std::max(wall(kEpoch + horizon), wall(kEpoch)) + kAhead);
     }
   }

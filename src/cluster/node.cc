@@ -18,6 +18,7 @@ constexpr uint8_t kResetRounds = 10;       // a reset is gossiped in so many int
 constexpr Duration kResetKept = std::chrono::minutes(10);
 constexpr size_t kResetsMax = 4096;        // resets remembered for gossip at once
 constexpr size_t kMembersPerGossip = 40;   // what is told of others in one datagram
+constexpr Duration kOldLifeHeard = std::chrono::seconds(5);  // longer than any datagram is under way
 constexpr Duration kAskRulesEvery = std::chrono::seconds(1);
 constexpr Duration kGossipEvery = std::chrono::milliseconds(50);  // at most so often, however short the sync interval
 
@@ -32,6 +33,15 @@ uint64_t fingerprint(const RuleSet& rules) {
     text += '\n';
   }
   return keyed_hash(text, kPublicIdKey);
+}
+
+// The shortest of all rules; buckets have none, they go by the monotonic clock.
+Duration shortest_window(const RuleSet& rules) {
+  Duration shortest = Duration::max();
+  for (const Rule& rule : rules.all())
+    if (rule.limit.algorithm != Algorithm::token_bucket && rule.limit.window > Duration(0))
+      shortest = std::min(shortest, rule.limit.window);
+  return shortest;
 }
 
 std::vector<std::string> entries_of(const NodeConfig& config) {
@@ -54,10 +64,12 @@ Peers make_peers(const Roster& roster, const NodeConfig& config) {
 }  // namespace
 
 struct Node::Impl {
-  Impl(NodeConfig c, Life life, Limiter& l, std::shared_ptr<const RuleSet> r, uint64_t seed, Now now)
+  Impl(NodeConfig c, Life which, Limiter& l, std::shared_ptr<const RuleSet> r, uint64_t seed, Now now)
       : config(std::move(c)),
         rules(std::move(r)),
         limiter(l),
+        life(which),
+        started(now.mono),
         incarnation(life.incarnation),
         random(seed),
         roster(entries_of(config), config.roster_version, config.size, config.id_key),
@@ -68,6 +80,7 @@ struct Node::Impl {
         owner(around(), config.ledgers_max),
         lessee(around(), limiter, config.accounts_max),
         rules_fingerprint(fingerprint(*rules)),
+        window_min(shortest_window(*rules)),
         next_sync(now.mono + config.sync_interval),
         next_gossip(now.mono),
         next_ask(now.mono) {
@@ -85,7 +98,7 @@ struct Node::Impl {
   void handle(const Entry& entry, const Origin& origin, Now now);
   void on_mark(const Mark& mark, uint16_t from, Now now);
   void on_hello(const Hello& hello, uint16_t from, Now now);
-  void on_clone(const Clone& clone);
+  void on_clone(const Clone& clone, Now now);
   void on_reset(const WireId& key, uint64_t number, Now now);
   void receive_from(std::optional<uint16_t> from, const Datagram& datagram, size_t bytes, Now now);
   void deliver_local(Now now);
@@ -97,6 +110,8 @@ struct Node::Impl {
   const NodeConfig config;
   const std::shared_ptr<const RuleSet> rules;
   Limiter& limiter;
+  const Life life;
+  const MonoTime started;
   const uint64_t incarnation;
   Random random;
   const Roster roster;
@@ -107,6 +122,7 @@ struct Node::Impl {
   Owner owner;
   Lessee lessee;
   const uint64_t rules_fingerprint;
+  const Duration window_min;
   MonoTime next_sync, next_gossip, next_ask;
 
   struct KnownReset {
@@ -198,7 +214,7 @@ void Node::Impl::handle(const Entry& entry, const Origin& origin, Now now) {
   if (const auto* accepted = std::get_if<Accepted>(&entry)) return owner.on_accepted(*accepted, from, now);
   if (const auto* hello = std::get_if<Hello>(&entry)) return on_hello(*hello, from, now);
   if (const auto* reset = std::get_if<Reset>(&entry)) return on_reset(reset->key, reset->number, now);
-  if (const auto* clone = std::get_if<Clone>(&entry)) return on_clone(*clone);
+  if (const auto* clone = std::get_if<Clone>(&entry)) return on_clone(*clone, now);
   const auto& member = std::get<Member>(entry);
   const auto rank = roster.rank_of(member.node);
   const auto ago = [&](uint64_t ms) { return now.mono - std::chrono::milliseconds(std::min<uint64_t>(ms, 3'600'000)); };
@@ -234,8 +250,11 @@ void Node::Impl::on_hello(const Hello& hello, uint16_t from, Now now) {
 }
 
 // Two lives of one name at once double a floor: the later one has no floor, no vote and owns nothing.
-void Node::Impl::on_clone(const Clone& clone) {
+void Node::Impl::on_clone(const Clone& clone, Now now) {
   if (clone.incumbent == incarnation || standing.is_clone()) return;
+  // What its own last life still had under way, sent by a clock that was set back since, looks like a life of today. A later
+  // life has no floor at its start anyway, so it can wait and see whether that goes on.
+  if (clone.incumbent == life.previous && now.mono - started < kOldLifeHeard) return;
   standing.cloned();
   open_floors();
   ++dropped["this_node_is_a_clone"];
@@ -306,9 +325,16 @@ void Node::Impl::gossip(Now now) {
   std::erase_if(resets, [&](const auto& known) { return now.mono - known.second.heard > kResetKept; });
 }
 
+bool Node::look_at_clock(Now now) {
+  if (alone() || !impl_->standing.set_back(now, impl_->window_min)) return false;
+  impl_->open_floors();
+  return true;
+}
+
 void Node::tick(Now now) {
   Impl& n = *impl_;
   if (alone()) return;
+  look_at_clock(now);
   if (n.standing.tick(now, n.all_answered())) n.open_floors();
   if (now.mono >= n.next_ask) {
     if (n.all_answered())

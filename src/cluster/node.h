@@ -41,6 +41,7 @@ struct NodeConfig {
 struct Life {
   uint64_t incarnation = 1;  // grows from life to life; ms of the wall clock at its start, unless that was set back
   bool first = true;        // no state file was there
+  uint64_t previous = 0;      // incarnation of the life before, as the state file has it; 0: none
   WallTime reckoned_start{};  // later lives: the larger of the own clock and the horizon in the state file
 };
 
@@ -92,6 +93,9 @@ class Node {
   void note(const Note& note, Now now);
   // `from`: the rank that the sender's address belongs to, nullopt where it belongs to none (refused, counted).
   void receive(std::span<const uint8_t> bytes, std::optional<uint16_t> from, Now now);
+  // The wall clock that is to be gone by from now on. Where it was set back, this must be told before anybody decides by
+  // it, and the last time of the old one before that; tick() tells it as well. True where floors were lost by it.
+  bool look_at_clock(Now now);
   void tick(Now now);          // does all that is due; call at next_tick() at the latest, any time before is fine
   MonoTime next_tick() const;  // valid after any of the above
   // Writes what has to go out; call after a batch of inputs.

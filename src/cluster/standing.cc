@@ -32,6 +32,13 @@ bool Standing::tick(Now now, bool all_peers_answered) {
   return true;
 }
 
+bool Standing::set_back(Now now, Duration window) {
+  clock_ = std::max(clock_, now.wall);
+  if (clock_ - now.wall <= window || set_back_from_ == clock_) return false;
+  set_back_from_ = clock_;
+  return true;
+}
+
 void Standing::remembered(Now now) {
   if (!first_life_) return;
   first_life_ = false;
@@ -55,7 +62,7 @@ bool Standing::may_vote_bucket(Duration keep, Now now) const {
 
 WallTime Standing::floors_from() const {
   if (state_ != State::settled) return WallTime::max();
-  return first_life_ ? WallTime::min() : reckoned_start_;
+  return std::max(first_life_ ? WallTime::min() : reckoned_start_, set_back_from_);
 }
 
 MonoTime Standing::buckets_empty_at() const {

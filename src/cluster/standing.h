@@ -6,6 +6,12 @@
 // where a peer remembers another life it is none. A later life has no floor in windows that began before its (reckoned)
 // start, and no vote and no natural ownership in windows that begin before its start plus the look-ahead: its last
 // life may have spent and voted there. The clock that decides is its own and never goes back.
+//
+// When the system clock is set back by more than a window, that window's number comes again, and what was remembered of
+// it may be gone. For floors that is a new life, which begins at the latest time seen: none in windows that began
+// before. For votes and ownership nothing has to be done: they go by clock(), under which those windows are over, and
+// in those that still run by it nothing was forgotten (a restart forgets, a step does not). Taking them away as well
+// would leave a window of a day without its majority for a step of a minute.
 #pragma once
 
 #include <cstdint>
@@ -27,6 +33,9 @@ class Standing {
 
   // Moves the clock on. Returns true once, when the start is over and floors open (see floors_from).
   bool tick(Now now, bool all_peers_answered);
+  // To be told of every clock that decisions are made by before they are. True where it was set back from the latest
+  // time seen by more than `window` and floors were lost (see floors_from); once for each such time.
+  bool set_back(Now now, Duration window);
   void remembered(Now now);  // a peer knew an earlier life of this name: this is no first life
   void cloned();             // an older life of this name is still alive: no floor, no vote, no ownership, ever
 
@@ -45,6 +54,7 @@ class Standing {
   State state_;
   bool first_life_;
   WallTime reckoned_start_;
+  WallTime set_back_from_ = WallTime::min();  // the latest time seen when the clock was last set back
   MonoTime started_;
   WallTime clock_;
   const Duration look_ahead_;

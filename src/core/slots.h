@@ -144,7 +144,9 @@ class SlotTable {
   // --------------------------------------------------------------------------------------- Each returns
   // false (or nullopt) and changes nothing where `ref` is stale.
 
-  // Windows. `window` is the tag (number mod 2^32). count: 0 where the cell holds another window.
+  // Windows. `window` is the tag (number mod 2^32). count: 0 where the cell holds an earlier window, nullopt
+  // also where it holds a later one: what was counted is not known any more, and 0 would be taken for the
+  // last word on it.
   std::optional<uint32_t> count(SlotRef ref, uint32_t window) const;
   // The ceiling in the cell, nullopt also where none was raised for that window (it is the floor then).
   std::optional<uint32_t> ceiling(SlotRef ref, uint32_t window) const;

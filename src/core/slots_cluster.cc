@@ -30,7 +30,7 @@ std::optional<uint32_t> SlotTable::count(SlotRef ref, uint32_t window) const {
   const Held held = hold(ref);
   if (!held) return std::nullopt;
   const Cell cell = Cell::of(held.slot->count[window & 1].load());
-  if (!held.still()) return std::nullopt;
+  if (!held.still() || ahead(cell.tag, window & 1, window) != 0) return std::nullopt;
   return cell.tag == window ? cell.value : 0;
 }
 

@@ -212,7 +212,15 @@ void ClusterThread::arm_timer() {
 }
 
 void ClusterThread::look_at_clock() {
-  const Duration step = parts_.clock.refresh();
+  const Duration step = parts_.clock.look();
+  if (step < Duration(0)) {
+    node_.look_at_clock(parts_.clock.now());
+    if (node_.look_at_clock(parts_.clock.looked()))
+      parts_.log.warning(
+          "the system clock was set back by more than a window: until it is there again, this node has no "
+          "floors, and as an owner it serves no window that it has left");
+  }
+  parts_.clock.publish();
   if (step < kStepWorthAWord && step > -kStepWorthAWord) return;
   parts_.log.warning("the system clock was stepped", {{"by_ms", milliseconds(step)}});
 }

@@ -276,6 +276,7 @@ Life Fleet::next_life(uint16_t rank) {
   const WallTime wall = clock(rank).wall;
   Life life;
   life.first = host.incarnation == 0;
+  life.previous = host.incarnation;
   life.reckoned_start = life.first ? wall : std::max(wall, host.horizon);
   // As the state file reckons: growing even where the file was lost.
   const auto clock_ms = static_cast<uint64_t>(std::max<int64_t>(1, nanos(wall) / 1'000'000));
@@ -354,6 +355,12 @@ void Fleet::pause(uint16_t rank, Duration d) {
   hosts_[rank].paused_until = std::max(hosts_[rank].paused_until, now_ + d);
 }
 
-void Fleet::step_wall_clock(uint16_t rank, Duration by) { hosts_[rank].clock.offset += by; }
+// As the daemon does it: nobody decides by the new clock before the node was told.
+void Fleet::step_wall_clock(uint16_t rank, Duration by) {
+  Host& host = hosts_[rank];
+  if (host.node != nullptr) host.node->look_at_clock(clock(rank));
+  host.clock.offset += by;
+  if (host.node != nullptr) host.node->look_at_clock(clock(rank));
+}
 
 }  // namespace tally::sim
