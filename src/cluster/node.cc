@@ -145,10 +145,14 @@ Node::~Node() = default;
 // ---- what comes in ---------------------------------------------------------------------------------------------------
 
 void Node::note(const Note& note, Now now) {
-  if (!alone()) impl_->lessee.note(note, now);
+  if (alone()) return;
+  look_at_clock(now);
+  impl_->lessee.note(note, now);
 }
 
+// The clock is looked at first: a member that has left a window shall say so, though it has not ticked since.
 void Node::receive(std::span<const uint8_t> bytes, std::optional<uint16_t> from, Now now) {
+  look_at_clock(now);
   Datagram datagram;
   const DecodeError error = decode(bytes, impl_->config.id_key, datagram);
   if (error != DecodeError::none) {

@@ -40,13 +40,13 @@ void Checkers::admitted(size_t key, int64_t window, uint64_t cost, Duration at) 
   count.admitted += cost;
   if (!state.bucket.empty()) {
     if (!state.what.rule->max_overcount.unbounded && state.reset_times == 0 && count.refunded == 0 &&
-        !state.bucket.front().admit(cost, at))
+        (lives_ == 0 || state.what.per_life == 0) && !state.bucket.front().admit(cost, at))
       violate(key, at,
               "a bucket admitted more in an interval than (1 + e)(burst + rate * T), fullest " +
                   std::to_string(state.bucket.front().fullest()));
     return;
   }
-  const uint64_t bound = state.what.bound * (1 + state.reset_times);
+  const uint64_t bound = state.what.bound * (1 + state.reset_times) + lives_ * state.what.per_life;
   if (count.net() > bound)
     violate(key, at,
             "window " + std::to_string(window) + " admitted " + std::to_string(count.admitted) +

@@ -63,6 +63,7 @@ struct CheckedKey {
   uint64_t mark_max = 0;  // what no mark may pass
   bool check_marks = true;
   uint32_t bucket_overcount_ppm = 0;  // buckets: e, and what isolation adds to it
+  uint64_t per_life = 0;  // what a node that was started again may add once more: what it spent while isolated it forgot
 };
 
 class Checkers {
@@ -80,6 +81,8 @@ class Checkers {
   // A reset: each of `nodes` takes back what it used of the running window and the one before, once and when
   // it hears of it, so that what one took back may be used, and taken back, at the next.
   void reset(size_t key, uint64_t nodes) { keys_[key].reset_times += nodes; }
+
+  void another_life() { ++lives_; }  // a host was started again
 
   // What a host sent.
   void sent(const Datagram& datagram, Duration at);
@@ -122,6 +125,7 @@ class Checkers {
   void check_mark(const WireId& id, uint64_t mark, Duration at);
 
   const uint32_t rate_slack_ppm_;
+  uint64_t lives_ = 0;
   std::vector<State> keys_;
   std::unordered_map<WireId, size_t> by_id_;
   std::map<Counter, uint64_t> counters_;

@@ -299,7 +299,7 @@ void Fleet::start(uint16_t rank) {
 void Fleet::begin_life(uint16_t rank, const Life& life) {
   Host& host = hosts_[rank];
   const bool fleet = config_.nodes > 1;
-  ++host.life;
+  if (++host.life > 1) checkers_.another_life();
   host.rules = rule_set(config_, Share{rank, config_.size});
   host.slots = std::make_unique<SlotTable>(config_.keys, random_.next(), fleet);
   host.limiter = std::make_unique<Limiter>(*host.slots, fleet);

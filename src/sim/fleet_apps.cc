@@ -225,6 +225,7 @@ Fleet::KeyState& Fleet::key_state(std::string_view rule, std::string_view key) {
   checked.check_marks = !found->max_overcount.unbounded;
   checked.bucket_overcount_ppm = bucket_overcount(*found);
   checked.mark_max = found->limit.limit;
+  if (config_.isolation_possible && found->on_isolation != OnIsolation::closed) checked.per_life = found->limit.limit;
   if (found->limit.algorithm == Algorithm::token_bucket) {
     // As far as a mark may be ahead, and what a member adds for the drift of clocks.
     const auto ahead = found->limit.burst_span() + config_.lease * 103 / 100;
