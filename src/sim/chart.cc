@@ -8,7 +8,7 @@
 namespace tally::sim {
 namespace {
 
-constexpr double kWidth = 900, kLeft = 78, kRight = 230, kTop = 74, kPanelHeight = 160, kGap = 34,
+constexpr double kWidth = 900, kLeft = 78, kRight = 230, kTop = 74, kPanelHeight = 170, kGap = 34,
                  kBottom = 56;
 constexpr double kLegendRow = 19;
 constexpr int kTicksAbout = 5;
@@ -112,13 +112,24 @@ std::vector<ChartTick> logarithmic_ticks(Range& range) {
   return ticks;
 }
 
-// The ends of an axis, stretched to its ticks, and these.
-std::vector<ChartTick> fit(const ChartAxis& axis, Range& range) {
+// The ends of an axis and its ticks; a y axis is stretched to these, an x axis ends where its values do.
+std::vector<ChartTick> fit(const ChartAxis& axis, Range& range, bool stretched) {
+  if (!axis.logarithmic && !range.empty()) range.hold(0);
   if (range.empty()) range = axis.logarithmic ? Range{1, 10} : Range{0, 1};
   if (range.low == range.high)
     range = axis.logarithmic ? Range{range.low / 2, range.low * 2} : Range{range.low, range.low + 1};
   if (!axis.ticks.empty()) return axis.ticks;
-  return axis.logarithmic ? logarithmic_ticks(range) : linear_ticks(range);
+  Range whole = range;
+  auto ticks = axis.logarithmic ? logarithmic_ticks(whole) : linear_ticks(whole);
+  if (stretched)
+    range = whole;
+  else
+    std::erase_if(ticks, [&](const ChartTick& t) { return t.at < range.low || t.at > range.high; });
+  return ticks;
+}
+
+bool same_labels(const ChartPanel& a, const ChartPanel& b) {
+  return std::ranges::equal(a.series, b.series, {}, &ChartSeries::label, &ChartSeries::label);
 }
 
 class Drawing {
@@ -139,8 +150,7 @@ class Drawing {
       for (const ChartSeries& s : panel.series)
         for (const auto& [at, value] : s.points)
           if (!chart_.x.logarithmic || at > 0) x.hold(at);
-    if (!chart_.x.logarithmic && !x.empty()) x.hold(0);
-    const auto ticks = fit(chart_.x, x);
+    const auto ticks = fit(chart_.x, x, false);
     const Scale across(x.low, x.high, chart_.x.logarithmic, kLeft + 10, kWidth - kRight - 10);
     double top = kTop;
     for (const ChartPanel& panel : chart_.panels) {
@@ -171,8 +181,7 @@ class Drawing {
     for (const ChartSeries& s : panel.series)
       for (const auto& [at, value] : s.points)
         if (std::isfinite(value) && (!panel.y.logarithmic || value > 0)) y.hold(value);
-    if (!panel.y.logarithmic && !y.empty()) y.hold(0);
-    const auto ticks = fit(panel.y, y);
+    const auto ticks = fit(panel.y, y, true);
     const Scale up(y.low, y.high, panel.y.logarithmic, foot, top);
     for (const ChartTick& tick : ticks) {
       line(kLeft, up.at(tick.at), right, up.at(tick.at), "stroke=\"#e4e4e4\"");
@@ -185,9 +194,11 @@ class Drawing {
     const double middle = top + kPanelHeight / 2;
     text(20, middle, panel.y.label,
          "text-anchor=\"middle\" transform=\"rotate(-90 20 " + number(middle) + ")\"");
+    for (const ChartSeries& s : panel.series) draw_series(s, across, up);
+    // Where the panel above has the same lines, its legend is good for both.
+    if (&panel != &chart_.panels.front() && same_labels(panel, *(&panel - 1))) return;
     double row = top + 10;
     for (const ChartSeries& s : panel.series) {
-      draw_series(s, across, up);
       line(right + 14, row, right + 44, row, stroke(s));
       if (s.dots) dot(right + 29, row, s);
       text(right + 52, row + 4, s.label);

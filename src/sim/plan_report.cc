@@ -116,6 +116,10 @@ std::string advice_for(const Rule& rule, const std::vector<const PlanResult*>& g
 }  // namespace
 
 std::string short_duration(Duration d) {
+  constexpr std::pair<Duration, const char*> kWhole[] = {
+      {std::chrono::hours(24), "d"}, {std::chrono::hours(1), "h"}, {std::chrono::minutes(1), "m"}};
+  for (const auto& [unit, name] : kWhole)
+    if (d >= unit && d % unit == Duration(0)) return std::to_string(d / unit) + name;
   constexpr std::pair<double, const char*> kUnits[] = {{1e9, "s"}, {1e6, "ms"}, {1e3, "us"}, {1, "ns"}};
   const auto ns = static_cast<double>(nanos(d));
   if (ns >= 1e12) return formatted("%.0fs", ns / 1e9);
@@ -215,15 +219,16 @@ std::string plan_svg(const Rule& rule, std::span<const PlanResult> results, cons
   intervals.erase(std::ranges::unique(intervals).begin(), intervals.end());
   for (const Duration d : intervals) chart.x.ticks.push_back({milliseconds(d), short_duration(d)});
 
-  ChartPanel over{{"over, % of limit", false, {}}, {}}, under{{"under, % of admissible", false, {}}, {}},
-      bytes{{"kB/s a node", true, {}}, {}};
+  ChartPanel over{{"overcount, % of limit", false, {}}, {}},
+      under{{"undercount, % of admissible", false, {}}, {}}, bytes{{"kB/s a node", true, {}}, {}};
   const auto groups = groups_of(results);
   for (size_t i = 0; i < groups.size(); ++i) {
     const std::string label = of_group(groups[i][0]->setting);
     const bool only = groups.size() == 1;
     ChartSeries worst{only ? "worst window" : label, chart_colour(i), false, true, {}};
     ChartSeries mean{"mean of full windows", chart_colour(1), true, true, {}};
-    ChartSeries lost{label, chart_colour(i), false, true, {}}, sent{label, chart_colour(i), false, true, {}};
+    ChartSeries lost{only ? "undercount" : label, chart_colour(i), false, true, {}},
+        sent{only ? "sent, headers included" : label, chart_colour(i), false, true, {}};
     for (const PlanResult* r : groups[i]) {
       const double x = milliseconds(r->setting.sync_interval);
       worst.points.emplace_back(x, 100 * of_limit(rule, static_cast<double>(r->overcount_worst)));

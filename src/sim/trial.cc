@@ -37,6 +37,23 @@ struct Slice {
   uint64_t admitted = 0, refused = 0;
 };
 
+// Whole seconds, minutes, hours or days, a handful of them.
+std::vector<ChartTick> time_ticks(Duration length) {
+  constexpr int64_t kMinute = 60, kHour = 60 * kMinute, kDay = 24 * kHour;
+  constexpr int64_t kSteps[] = {1,         2,           5,           10,           15,        30,
+                                kMinute,   2 * kMinute, 5 * kMinute, 15 * kMinute, kHour / 2, kHour,
+                                3 * kHour, 6 * kHour,   kDay,        7 * kDay,     30 * kDay};
+  if (length < std::chrono::seconds(4)) return {};  // as numbers come
+  constexpr int64_t kTicksMost = 8;
+  const int64_t whole = length / std::chrono::seconds(1);
+  const auto* step = std::ranges::find_if(kSteps, [&](int64_t s) { return whole / s <= kTicksMost; });
+  if (step == std::end(kSteps)) --step;
+  std::vector<ChartTick> ticks;
+  for (int64_t at = 0; at <= whole; at += *step)
+    ticks.push_back({static_cast<double>(at), at == 0 ? "0" : short_duration(std::chrono::seconds(at))});
+  return ticks;
+}
+
 std::vector<Slice> slices_of(const TrialTerms& terms, std::span<const Trial> trials, size_t rows) {
   std::vector<Slice> slices(rows);
   for (const Trial& t : trials) {
@@ -142,7 +159,10 @@ std::string trial_svg(const TrialTerms& terms, std::span<const Trial> trials) {
   Chart chart;
   chart.title = describe_rule(terms.rule);
   chart.subtitle = trial_summary(terms, trials);
-  chart.x = {"seconds", false, {}};
+  chart.x = {"time", false, time_ticks(terms.length)};
+  if (chart.x.ticks.empty()) chart.x.label = "seconds";
+  for (ChartSeries* s : {&offered, &admitted})
+    s->points.emplace_back(seconds(terms.length), s->points.back().second);
   for (ChartSeries* s : {&offered, &admitted, &left}) s->points = thinned(s->points);
   chart.panels = {{{"cost so far", false, {}}, {std::move(offered), std::move(admitted)}},
                   {{"left after each", false, {}}, {std::move(left)}}};

@@ -289,6 +289,8 @@ Result<std::string> socket_of(const cxxopts::ParseResult& parsed) {
 }
 
 int run(int argc, char** argv) {
+  // These two have options of their own; --json may stand before any command.
+  if (argc > 2 && std::string(argv[1]) == "--json") std::swap(argv[1], argv[2]);
   const std::string first = argc > 1 ? argv[1] : "";
   if (first == "plan") return run_plan_command(argc - 1, argv + 1);
   if (first == "try") return run_try_command(argc - 1, argv + 1);
