@@ -14,6 +14,7 @@ namespace {
 constexpr uint64_t kHeaderBytes = 20 + 8;  // IPv4 and UDP
 constexpr Duration kAround = std::chrono::seconds(1'800'000'000);
 constexpr Duration kStartUp = std::chrono::seconds(2);
+constexpr Duration kLengthLeast = std::chrono::seconds(1);  // else no rate can be told
 constexpr size_t kProgressEvery = 4096;
 
 // The length of what is called a window: for a bucket the time in which all of it comes back.
@@ -62,7 +63,8 @@ class Run {
     fleet_.run_until(start_);
     const Fleet::Traffic before = fleet_.traffic();
     const uint64_t entries_before = entries();
-    result_.length = std::max(terms_.length, arrivals_.empty() ? Duration(0) : arrivals_.back().at);
+    result_.length =
+        std::max({terms_.length, kLengthLeast, arrivals_.empty() ? Duration(0) : arrivals_.back().at});
     for (size_t i = 0; i < arrivals_.size(); ++i) {
       if (progress && i % kProgressEvery == 0)
         progress(static_cast<double>(i) / static_cast<double>(arrivals_.size()));

@@ -37,7 +37,7 @@ struct PlanTerms {
   Rule rule;
   uint16_t nodes = 1;
   std::vector<std::string> keys;  // by number; those that are missing are named by it
-  Duration length{0};             // of the run; at least until the last arrival
+  Duration length{0};             // of the run; at least until the last arrival, and a second
   Duration origin{0};             // of the traffic's time 0 on the wall clock, from the start of any window
   uint64_t seed = 1;
 };
