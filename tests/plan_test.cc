@@ -237,6 +237,21 @@ TEST_CASE("the advice is the cheapest setting that is nearly as good as the best
                                  "a node, and never passes the limit."});
 }
 
+TEST_CASE("advice weighs undercount and overcount alike, and prefers no setting for its price alone") {
+  const std::vector<PlanResult> results{made_up(10ms, 800, 10, 900'000), made_up(1s, 1000, 900, 1'000)};
+  CHECK(plan_advice(api(), results)[0].starts_with("10ms keeps 80% "));
+}
+
+TEST_CASE("a window that is too short to share quota in is noted, and no other") {
+  const Rule rule = window_rule("api", kSliding, 1000, 10s, 50'000);
+  const std::vector<PlanResult> results{made_up(2s, 1000, 0, 1), made_up(3s, 1000, 0, 1)};
+  CHECK(plan_notes(rule, results) ==
+        std::vector<std::string>{
+            "Note: 3s sync, 1ms round trip, 0% loss: a window of 10s is too short to share quota in "
+            "time; it needs 4 times the sync interval and the round trip."});
+  CHECK(plan_notes(bucket_rule("b", 10, 1, 1s, 0), results).empty());
+}
+
 TEST_CASE("figures are short and never rounded to nothing") {
   CHECK(percent_of(0) == "0%");
   CHECK(percent_of(0.00001) == "<0.01%");

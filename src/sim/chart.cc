@@ -12,6 +12,7 @@ constexpr double kWidth = 900, kLeft = 78, kRight = 230, kTop = 74, kPanelHeight
                  kBottom = 56;
 constexpr double kLegendRow = 19;
 constexpr int kTicksAbout = 5;
+constexpr double kHeadroom = 0.06;
 
 std::string number(double v) {
   char text[32];
@@ -121,10 +122,12 @@ std::vector<ChartTick> fit(const ChartAxis& axis, Range& range, bool stretched) 
   if (!axis.ticks.empty()) return axis.ticks;
   Range whole = range;
   auto ticks = axis.logarithmic ? logarithmic_ticks(whole) : linear_ticks(whole);
-  if (stretched)
+  if (stretched) {
     range = whole;
-  else
+    if (!axis.logarithmic) range.high += kHeadroom * (whole.high - whole.low);  // no line lies on the frame
+  } else {
     std::erase_if(ticks, [&](const ChartTick& t) { return t.at < range.low || t.at > range.high; });
+  }
   return ticks;
 }
 

@@ -11,9 +11,7 @@ namespace tally::sim {
 namespace {
 
 // How much worse than the best a setting may be and still be advised.
-constexpr double kKeptSlack = 0.005;       // of the admissible
-constexpr double kOvercountSlack = 0.005;  // of the limit
-constexpr double kWorthNaming = 0.0005;    // of either: what is gained by a dearer setting
+constexpr double kSlack = 0.005;         // of undercount and overcount together
 
 std::string formatted(const char* form, double v) {
   char text[48];
@@ -81,22 +79,13 @@ Fields fields_of(const PlanResult& r) {
 // --- advice ---
 
 std::string advice_for(const Rule& rule, const std::vector<const PlanResult*>& group, bool named) {
-  double kept_best = 0;
-  uint64_t over_least = UINT64_MAX;
-  for (const PlanResult* r : group) {
-    kept_best = std::max(kept_best, r->kept());
-    over_least = std::min(over_least, r->overcount_worst);
-  }
-  const auto good = [&](const PlanResult* r) {
-    return r->kept() >= kept_best - kKeptSlack &&
-           of_limit(rule, static_cast<double>(r->overcount_worst - over_least)) <= kOvercountSlack;
+  const auto off = [&](const PlanResult* r) {
+    return 1 - r->kept() + of_limit(rule, static_cast<double>(r->overcount_worst));
   };
+  const double least = off(*std::ranges::min_element(group, {}, off));
   const PlanResult* advised = nullptr;
   for (const PlanResult* r : group)
-    if (good(r) && (advised == nullptr || r->bytes < advised->bytes)) advised = r;
-  // Where what is best in one is not in the other: what keeps most.
-  if (advised == nullptr)
-    advised = *std::ranges::max_element(group, {}, [](const PlanResult* r) { return r->kept(); });
+    if (off(r) <= least + kSlack && (advised == nullptr || r->bytes < advised->bytes)) advised = r;
   std::string text = named ? "At " + of_group(advised->setting) + ": " : "";
   text += short_duration(advised->setting.sync_interval) + " keeps " + percent_of(advised->kept()) +
           " of admissible traffic for " + bytes_rate(advised->bytes_per_s()) + " a node, ";
@@ -107,7 +96,7 @@ std::string advice_for(const Rule& rule, const std::vector<const PlanResult*>& g
                     " in the worst window";
   const PlanResult* best =
       *std::ranges::max_element(group, {}, [](const PlanResult* r) { return r->kept(); });
-  if (best->kept() - advised->kept() > kWorthNaming)
+  if (best->kept() > advised->kept() && percent_of(best->kept()) != percent_of(advised->kept()))
     text += "; " + short_duration(best->setting.sync_interval) + " would keep " + percent_of(best->kept()) +
             " for " + bytes_rate(best->bytes_per_s());
   return text + ".";
@@ -206,6 +195,18 @@ std::vector<std::string> plan_advice(const Rule& rule, std::span<const PlanResul
   const auto groups = groups_of(results);
   for (const auto& group : groups) sentences.push_back(advice_for(rule, group, groups.size() > 1));
   return sentences;
+}
+
+std::vector<std::string> plan_notes(const Rule& rule, std::span<const PlanResult> results) {
+  std::vector<std::string> notes;
+  const Duration window = rule.limit.window;
+  if (rule.limit.algorithm == Algorithm::token_bucket || rule.max_overcount.unbounded) return notes;
+  for (const PlanResult& r : results)
+    if (r.nodes > 1 && window < 4 * (r.setting.sync_interval + r.setting.round_trip))
+      notes.push_back(
+          "Note: " + describe_setting(r.setting) + ": a window of " + short_duration(window) +
+          " is too short to share quota in time; it needs 4 times the sync interval and the round trip.");
+  return notes;
 }
 
 std::string plan_svg(const Rule& rule, std::span<const PlanResult> results, const std::string& about) {

@@ -25,9 +25,12 @@ Cells plan_table(const Rule& rule, std::span<const PlanResult> results);
 std::string plan_csv(std::span<const PlanResult> results);
 std::string plan_json(std::span<const PlanResult> results);  // an array of objects, the fields as in the CSV
 
-// Which sync interval to take: the cheapest in bytes that keeps nearly as much of the admissible as the best
-// and overcounts hardly more than the least. One sentence for each round trip and loss.
+// Which sync interval to take: the cheapest in bytes of those whose undercount and worst overcount together
+// are next to the least. One sentence for each round trip and loss.
 std::vector<std::string> plan_advice(const Rule& rule, std::span<const PlanResult> results);
+// What an operator should know beside the figures: a sentence for each setting under which there are floors
+// only.
+std::vector<std::string> plan_notes(const Rule& rule, std::span<const PlanResult> results);
 
 // Overcount, undercount and bytes a second against the sync interval, a line for each round trip and loss.
 // `about`: the traffic, in a few words.

@@ -251,8 +251,8 @@ int plan(const cxxopts::ParseResult& args) {
     std::printf("%s\n%s\n\n", describe_rule(job.terms.rule).c_str(), about.c_str());
     print_aligned(plan_table(job.terms.rule, results));
     std::printf("\n");
-    for (const std::string& sentence : plan_advice(job.terms.rule, results))
-      std::printf("%s\n", sentence.c_str());
+    for (const auto& sentences : {plan_notes(job.terms.rule, results), plan_advice(job.terms.rule, results)})
+      for (const std::string& sentence : sentences) std::printf("%s\n", sentence.c_str());
   }
   return told_of_violations(results);
 }
