@@ -120,7 +120,8 @@ TEST_CASE("what is wrong with a log is said with its line, its column and what w
         "4:1: expected an address and a time in brackets, as in a common log, got 'nothing'");
   for (const char* wrong :
        {"10/Okt/2000:13:55:36 -0700", "31/Feb/2000:13:55:36 -0700", "10/Oct/2000:25:55:36 -0700",
-        "10/Oct/2000 13:55:36 -0700", "10/Oct/2000:13:55:36 -07:0", ""})
+        "10/Oct/2000 13:55:36 -0700", "10/Oct/2000:13:55:36 -07:0", "10/Oct/9999:13:55:36 +0000",
+        "10/Oct/1969:13:55:36 +0000", ""})
     CHECK(refused("::1 - - [" + std::string(wrong) + "] \"GET /\" 200 1\n") ==
           "1:10: expected a time such as 10/Oct/2000:13:55:36 -0700, got '" + std::string(wrong) + "'");
   CHECK(refused(kLog + "::1 - - [10/Oct/2000:13:55:36 -0700") ==

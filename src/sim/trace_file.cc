@@ -60,6 +60,8 @@ std::optional<Duration> seconds_of(std::string_view text) {
 constexpr std::array<std::string_view, 12> kMonths = {"Jan", "Feb", "Mar", "Apr", "May", "Jun",
                                                       "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"};
 
+constexpr unsigned kYearFirst = 1970, kYearLast = 2261;  // as nanoseconds of 64 bits hold them
+
 // "10/Oct/2000:13:55:36 -0700"
 std::optional<Duration> log_time_of(std::string_view t) {
   constexpr std::string_view kForm = "00/aaa/0000:00:00:00 +0000";
@@ -75,7 +77,8 @@ std::optional<Duration> log_time_of(std::string_view t) {
   const std::chrono::year_month_day day(
       std::chrono::year(static_cast<int>(number(7, 4))),
       std::chrono::month(static_cast<unsigned>(month - kMonths.begin()) + 1), std::chrono::day(number(0, 2)));
-  if (!day.ok() || number(12, 2) > 23 || number(15, 2) > 59 || number(18, 2) > 60 || number(24, 2) > 59)
+  if (!day.ok() || number(7, 4) < kYearFirst || number(7, 4) > kYearLast || number(12, 2) > 23 ||
+      number(15, 2) > 59 || number(18, 2) > 60 || number(24, 2) > 59)
     return std::nullopt;
   const Duration zone = std::chrono::hours(number(22, 2)) + std::chrono::minutes(number(24, 2));
   const Duration time = std::chrono::sys_days(day).time_since_epoch() + std::chrono::hours(number(12, 2)) +
