@@ -78,6 +78,8 @@ struct Tally {
 };
 
 class Fleet {
+  struct KeyState;
+
  public:
   explicit Fleet(FleetConfig config);
   ~Fleet();
@@ -94,7 +96,20 @@ class Fleet {
 
   // --- applications ---
   using Done = std::function<void(Outcome)>;
-  void take(uint16_t rank, std::string_view rule, std::string_view key, uint32_t cost = 1, Done done = {});
+  // A key that was looked up once, for traffic of many requests; good as long as the fleet.
+  class KeyRef {
+   public:
+    explicit operator bool() const { return state_ != nullptr; }
+
+   private:
+    friend class Fleet;
+    KeyState* state_ = nullptr;
+  };
+  KeyRef key(std::string_view rule, std::string_view key);
+  void take(uint16_t rank, KeyRef key, uint32_t cost, Done done);
+  void take(uint16_t rank, std::string_view rule, std::string_view key, uint32_t cost = 1, Done done = {}) {
+    take(rank, this->key(rule, key), cost, std::move(done));
+  }
   uint32_t give(uint16_t rank, std::string_view rule, std::string_view key, uint32_t n);
   bool reset(uint16_t rank, std::string_view rule, std::string_view key);
   // The node claims the key, of its running window: whoever owns it, and whether it is lost or not.
@@ -148,8 +163,8 @@ class Fleet {
     const Rule* rule;  // of reference_
     std::string key;
     WireId id;
-    size_t checked;  // its place in checkers_
-    std::vector<Tally> by_rank;
+    size_t checked;                               // its place in checkers_
+    std::unordered_map<uint16_t, Tally> by_rank;  // of those that were asked
   };
   struct Parked {
     uint64_t number;

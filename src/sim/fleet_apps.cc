@@ -47,9 +47,15 @@ int64_t Fleet::window_on(uint16_t rank, const Rule& rule) const {
   return window_at(clock(rank).wall, rule.limit.window);
 }
 
-void Fleet::take(uint16_t rank, std::string_view rule, std::string_view key, uint32_t cost, Done done) {
+Fleet::KeyRef Fleet::key(std::string_view rule, std::string_view key) {
+  KeyRef ref;
+  ref.state_ = &key_state(rule, key);
+  return ref;
+}
+
+void Fleet::take(uint16_t rank, KeyRef key, uint32_t cost, Done done) {
   Host& host = hosts_[rank];
-  KeyState& state = key_state(rule, key);
+  KeyState& state = *key.state_;
   if (host.paused_until <= now_) return ask(rank, state, cost, std::move(done));
   Event event;
   event.at = host.paused_until;
@@ -232,7 +238,7 @@ Fleet::KeyState& Fleet::key_state(std::string_view rule, std::string_view key) {
     checked.mark_max = static_cast<uint64_t>(nanos(ahead) * 107 / 100);
   }
   const WireId id = wire_id(key, found->id_key);
-  KeyState state{found, std::string(key), id, checkers_.add(checked, id), std::vector<Tally>(config_.nodes)};
+  KeyState state{found, std::string(key), id, checkers_.add(checked, id), {}};
   return keys_.emplace(std::pair(std::string(rule), std::string(key)), std::move(state)).first->second;
 }
 
@@ -250,13 +256,15 @@ const Rule& Fleet::rule(std::string_view name) const {
 Tally Fleet::tally(std::string_view rule, std::string_view key) const {
   Tally sum;
   if (const KeyState* state = known(rule, key))
-    for (const Tally& t : state->by_rank) sum += t;
+    for (const auto& [rank, t] : state->by_rank) sum += t;
   return sum;
 }
 
 Tally Fleet::tally(std::string_view rule, std::string_view key, uint16_t rank) const {
   const KeyState* state = known(rule, key);
-  return state == nullptr ? Tally{} : state->by_rank[rank];
+  if (state == nullptr) return {};
+  const auto it = state->by_rank.find(rank);
+  return it == state->by_rank.end() ? Tally{} : it->second;
 }
 
 const std::map<int64_t, Checkers::WindowCount>& Fleet::windows(std::string_view rule,

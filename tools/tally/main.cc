@@ -1,4 +1,4 @@
-// tally: the operator's tool. Asks a running daemon over its socket, and checks configurations.
+// tally: the operator's tool. Asks a running daemon over its socket, checks configurations, and plans.
 //
 // Exit codes: 0 allowed (or done), 1 limited, 2 usage (the daemon refused the question), 3 unreachable;
 // `check` ends as tallyd --check does: 78 for a configuration with errors.
@@ -17,6 +17,8 @@
 #include "connection.h"
 #include "daemon/overview.h"
 #include "daemon/paths.h"
+#include "planning.h"
+#include "table.h"
 
 namespace tally::tool {
 namespace {
@@ -121,24 +123,6 @@ int run_ping(const Invocation& invocation) {
 }
 
 // --- seeing ---
-
-using Cells = std::vector<std::vector<std::string>>;
-
-void print_aligned(const Cells& rows) {
-  std::vector<size_t> widths;
-  for (const auto& row : rows) {
-    widths.resize(std::max(widths.size(), row.size()));
-    for (size_t i = 0; i < row.size(); ++i) widths[i] = std::max(widths[i], row[i].size());
-  }
-  for (const auto& row : rows) {
-    std::string line;
-    for (size_t i = 0; i < row.size(); ++i) {
-      line += row[i];
-      if (i + 1 < row.size()) line.append(widths[i] - row[i].size() + 2, ' ');
-    }
-    std::printf("%s\n", line.c_str());
-  }
-}
 
 // A map of name -> map, as a table with a column for each field that any row has.
 void print_table(const Reply& reply, const std::string& first_column) {
@@ -291,6 +275,8 @@ std::string help_text(const cxxopts::Options& options) {
     left.resize(std::max<size_t>(left.size() + 2, 44), ' ');
     text += left + command.help + "\n";
   }
+  text += "  plan RULE [OPTION...]                     what a rule does on a fleet, by settings; plan --help\n"
+          "  try RULE [OPTION...]                      a rule against a stream on one node; try --help\n";
   return text +
          "\nExit codes: 0 allowed, 1 limited, 2 usage, 3 unreachable; check: 78 where there are errors.\n";
 }
@@ -303,6 +289,11 @@ Result<std::string> socket_of(const cxxopts::ParseResult& parsed) {
 }
 
 int run(int argc, char** argv) {
+  // These two have options of their own; --json may stand before any command.
+  if (argc > 2 && std::string(argv[1]) == "--json") std::swap(argv[1], argv[2]);
+  const std::string first = argc > 1 ? argv[1] : "";
+  if (first == "plan") return run_plan_command(argc - 1, argv + 1);
+  if (first == "try") return run_try_command(argc - 1, argv + 1);
   cxxopts::Options options("tally", "tally - asks a running tallyd\n");
   options.custom_help("[-s PATH] [--json]").positional_help("COMMAND [ARGUMENT...]");
   options.add_options()  //
