@@ -12,11 +12,14 @@ namespace {
 using namespace std::chrono_literals;
 
 constexpr Duration kStart = 3s;                // of the traffic; the fleet's own start is over by then
+constexpr Duration kIdle = 1s;                 // before it, in which the bytes of an idle fleet are counted
 constexpr WallTime kBoundary{1'800'057'600s};  // where windows of every length begin: a midnight
 constexpr uint32_t kAgeEvery = 8;              // the age of knowledge is looked at for each so many requests
 constexpr size_t kCountedKinds = 4;            // reports, grants, marks, acceptances
 static_assert(std::is_same_v<std::variant_alternative_t<3, Entry>, Accepted>);
 constexpr std::string_view kRule = "rule";
+
+double seconds(Duration d) { return static_cast<double>(nanos(d)) / 1e9; }
 
 Rule rule_of(const Setting& s) {
   Rule rule = s.algorithm == Algorithm::token_bucket
@@ -181,14 +184,18 @@ void run_fleet(Row& row, std::span<const Arrival> arrivals, const FleetConfig& c
   Run run(s, fleet, arrivals, config.epoch);
   const Group group = fleet.group(kRule, run.key());
   if (s.group_near) bring_near(fleet, group);
+  fleet.run_until(kStart - kIdle);
+  const uint64_t before = fleet.traffic().bytes;
   fleet.run_until(kStart);
-  const Fleet::Traffic sent = fleet.traffic();
+  const uint64_t idle = fleet.traffic().bytes - before, sent = fleet.traffic().bytes;
   const uint64_t entries = entries_sent(fleet);
   run.begin();
   if (s.kill_owner) fleet.at(kStart + s.traffic_length() / 2, [&] { fleet.crash(group.rank[0]); });
   fleet.run_until(kStart + s.traffic_length());
   const double per = 1.0 / (uint32_t{s.nodes} * s.windows);
-  row.bytes = static_cast<double>((fleet.traffic() - sent).bytes) * per;
+  row.idle_bytes = static_cast<double>(idle) / (seconds(kIdle) * s.nodes);
+  row.bytes = static_cast<double>(fleet.traffic().bytes - sent) * per -
+              row.idle_bytes * seconds(s.traffic_length()) / s.windows;
   if (!s.kill_owner) row.entries = static_cast<double>(entries_sent(fleet) - entries) * per;
   fleet.run_for(s.wait);
   run.put(row);

@@ -58,8 +58,9 @@ struct Row {
   uint64_t offered = 0, admissible = 0;
   Accuracy fleet;
   Accuracy others[std::size(kBaselines)];
-  double entries = 0;  // reports, grants, marks and acceptances, per window and node
-  double bytes = 0;    // all that was sent, with what is sent without any traffic; per window and node
+  double entries = 0;     // reports, grants, marks and acceptances, per window and node
+  double bytes = 0;       // beyond those of the same fleet without traffic, per window and node
+  double idle_bytes = 0;  // without traffic, per second and node
   double age_p99_ms =
       0;  // of what a node that was just asked knew of the fleet; 0: nobody ever heard anything
   uint64_t once_offered = 0, once_admitted = 0;  // of a flood: the keys that come once

@@ -114,6 +114,24 @@ std::vector<Setting> limit_settings() {
   return out;
 }
 
+std::vector<Setting> wait_settings() {
+  std::vector<Setting> out;
+  for (const uint32_t limit : {5u, 100u, 1'000u})
+    for (const Algorithm algorithm : {Algorithm::sliding_window, Algorithm::token_bucket})
+      add(out, "L = " + std::to_string(limit) + ", " + std::string(algorithm_name(algorithm)),
+          [&](Setting& s) {
+            s.algorithm = algorithm;
+            s.wait = 20ms;
+            s.limit = limit;
+            s.windows = windows_for(limit);
+          });
+  add(out, "50 nodes", [](Setting& s) {
+    s.nodes = 50;
+    s.wait = 20ms;
+  });
+  return out;
+}
+
 std::vector<Setting> window_settings() {
   std::vector<Setting> out;
   for (const Algorithm algorithm : {Algorithm::sliding_window, Algorithm::fixed_window}) {
@@ -187,6 +205,9 @@ std::vector<Section> accuracy_sections() {
       {"Loss", "Of datagrams, on every link. At 100 ms the group is near.", loss_settings()},
       {"The overcount allowed", "", overcount_settings()},
       {"Limits", "Small limits are measured over more windows, the largest over two.", limit_settings()},
+      {"Waiting",
+       "As above, but a request that finds too little may wait 20 ms for a grant, as it may by default.",
+       wait_settings()},
       {"Windows",
        "Of a day only the minute around midnight is simulated: the traffic of the whole day before comes in "
        "the last 30 s, "

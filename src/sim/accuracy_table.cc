@@ -32,10 +32,11 @@ std::string line_of(const Row& row) {
   if (row.once_offered != 0)
     name += text("; of the keys seen once %.2f %%",
                  100 * static_cast<double>(row.once_admitted) / static_cast<double>(row.once_offered));
-  std::string out = text("| %s | %g | %llu | %s | %s | %s | %.0f | %.0f | %.0f |", name.c_str(),
+  std::string out = text("| %s | %g | %llu | %s | %s | %s | %.0f | %.0f | %.0f | %.0f |", name.c_str(),
                          row.setting.load * 100, static_cast<unsigned long long>(row.admissible),
                          percent(row.fleet.admitted).c_str(), percent(row.fleet.worst).c_str(),
-                         percent(row.fleet.mean).c_str(), row.entries, row.bytes, row.age_p99_ms);
+                         percent(row.fleet.mean).c_str(), row.entries, std::max(0.0, row.bytes),
+                         row.idle_bytes, row.age_p99_ms);
   for (const Accuracy& a : row.others) out += " " + other(a) + " |";
   return out + "\n";
 }

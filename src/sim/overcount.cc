@@ -5,50 +5,57 @@
 #include "core/windows.h"
 
 namespace tally::sim {
+namespace {
 
-int64_t OvercountMeter::window_of(Duration at) const {
-  if (limit_.algorithm == Algorithm::token_bucket) return at / limit_.burst_span();
-  return window_at(epoch_ + at, limit_.window);
-}
+constexpr double kPrecise = 1e-6;  // of a bucket's overcount
+
+}  // namespace
 
 void OvercountMeter::admitted(uint32_t cost, Duration at) {
   total_ += cost;
-  uint64_t& peak = peaks_[window_of(at)];
-  if (limit_.algorithm != Algorithm::token_bucket) {
-    peak += cost;
-    return;
+  if (is_bucket())
+    tokens_.emplace_back(at, cost);
+  else
+    windows_[window_at(epoch_ + at, limit_.window)] += cost;
+}
+
+// Whether a bucket that is 1 + x times as large and fast would have admitted all of it.
+bool OvercountMeter::within(double x) const {
+  const double leak = 1 + x;  // nanoseconds of emission a nanosecond
+  const double capacity = leak * static_cast<double>(nanos(limit_.burst_span())) * (1 + kPrecise / 10);
+  const auto emission = static_cast<double>(nanos(limit_.emission));
+  double level = 0;
+  Duration last{0};
+  for (const auto& [at, cost] : tokens_) {
+    level = std::max(0.0, level - leak * static_cast<double>(nanos(at - last))) + emission * cost;
+    last = at;
+    if (level > capacity) return false;
   }
-  level_ = std::max<int64_t>(0, level_ - nanos(at - last_)) + nanos(limit_.emission) * int64_t{cost};
-  last_ = at;
-  peak = std::max(peak, static_cast<uint64_t>(level_));
-}
-
-uint64_t OvercountMeter::in_window(Duration at) const {
-  const auto it = peaks_.find(window_of(at));
-  return it == peaks_.end() ? 0 : it->second;
-}
-
-// In costs; a bucket: in nanoseconds of emission.
-uint64_t OvercountMeter::above(uint64_t peak) const {
-  const uint64_t limit = limit_.algorithm == Algorithm::token_bucket
-                             ? static_cast<uint64_t>(nanos(limit_.burst_span()))
-                             : limit_.limit;
-  return peak > limit ? peak - limit : 0;
+  return true;
 }
 
 double OvercountMeter::worst() const {
-  uint64_t most = 0;
-  for (const auto& [window, peak] : peaks_) most = std::max(most, above(peak));
-  const bool bucket = limit_.algorithm == Algorithm::token_bucket;
-  return static_cast<double>(most) /
-         (bucket ? static_cast<double>(nanos(limit_.burst_span())) : limit_.limit);
+  if (!is_bucket()) {
+    uint64_t most = 0;
+    for (const auto& [window, count] : windows_) most = std::max(most, count);
+    return most > limit_.limit ? static_cast<double>(most - limit_.limit) / limit_.limit : 0;
+  }
+  if (within(0)) return 0;
+  double low = 0, high = 1;
+  for (; !within(high); high *= 2) low = high;
+  while (high - low > kPrecise) {
+    const double middle = (low + high) / 2;
+    (within(middle) ? high : low) = middle;
+  }
+  return high;
 }
 
 double OvercountMeter::mean(uint64_t windows) const {
+  const double limit = limit_.limit;
+  if (is_bucket())
+    return std::max(0.0, static_cast<double>(total_) / limit / static_cast<double>(windows + 1) - 1);
   double sum = 0;
-  for (const auto& [window, peak] : peaks_) sum += static_cast<double>(above(peak));
-  const bool bucket = limit_.algorithm == Algorithm::token_bucket;
-  const double limit = bucket ? static_cast<double>(nanos(limit_.burst_span())) : limit_.limit;
+  for (const auto& [window, count] : windows_) sum += std::max(0.0, static_cast<double>(count) - limit);
   return windows == 0 ? 0 : sum / limit / static_cast<double>(windows);
 }
 

@@ -1,12 +1,15 @@
 // How far admissions pass a limit, measured from outside: what was let in, and when in true time.
 //
-// Thread rule: one owner. A window is its number on the true clock. A bucket has none: its overcount is how
-// full a leaky bucket of the same burst and rate would have become, taken in stretches as long as the burst
-// takes to refill.
+// Thread rule: one owner. A window is its number on the true clock, and its overcount what it admitted above
+// the limit. A bucket has no windows: its overcount is the least x with at most (1 + x)(burst + rate * t) in
+// every interval of length t, as its bound is stated; how full one strict bucket would have become says
+// nothing, because under load that rises for ever where x > 0.
 #pragma once
 
 #include <cstdint>
 #include <map>
+#include <utility>
+#include <vector>
 
 #include "base/time.h"
 #include "core/rules.h"
@@ -21,22 +24,21 @@ class OvercountMeter {
   void admitted(uint32_t cost, Duration at);  // `at` since the run began; never falls
 
   uint64_t total() const { return total_; }
-  uint64_t in_window(Duration at) const;  // windows only: admitted in the one that `at` lies in
-  // Admitted above the limit, as a part of it; 0 where nothing was. The mean is over `windows` of them.
+  // As a part of the limit; 0 where nothing was above it.
   double worst() const;
+  // Windows: the mean over `windows` of them. A bucket: of all that was admitted, over the burst and what
+  // comes back in `windows` times the time that the burst takes to come back.
   double mean(uint64_t windows) const;
 
  private:
-  int64_t window_of(Duration at) const;
-  uint64_t above(uint64_t peak) const;
+  bool is_bucket() const { return limit_.algorithm == Algorithm::token_bucket; }
+  bool within(double x) const;
 
   const Limit limit_;
   const WallTime epoch_;
   uint64_t total_ = 0;
-  // By number of window: cost admitted. A bucket: by stretch, the fullest level, in nanoseconds of emission.
-  std::map<int64_t, uint64_t> peaks_;
-  int64_t level_ = 0;
-  Duration last_{0};
+  std::map<int64_t, uint64_t> windows_;                // by number: cost admitted
+  std::vector<std::pair<Duration, uint32_t>> tokens_;  // a bucket: when, and how many
 };
 
 }  // namespace tally::sim
