@@ -42,7 +42,7 @@ struct Desk {
   uint64_t stamp = 0;
 
   explicit Desk(uint32_t burst, uint8_t group = 1)
-      : book(terms_of(burst), group_of(group), kBallot, kLease, 0) {}
+      : book(terms_of(burst), group_of(group), kBallot, kLease, kRecent, 0) {}
 
   static LineKey key(uint16_t n) { return {n, 1, 1}; }
   BucketBook::Leased& line(uint16_t n) {
@@ -71,7 +71,7 @@ struct Desk {
   }
   uint64_t ask(uint16_t n, const Want& want, Duration since) {
     hear(n, want, since);
-    return book.issue(line(n), mono_at(since), kRecent) / tokens(1);
+    return book.issue(line(n), mono_at(since)) / tokens(1);
   }
   void accept_all(Duration since, Duration look_ahead = ms(200)) {
     if (!book.next_mark(mono_at(since), look_ahead)) return;
@@ -114,7 +114,7 @@ TEST_CASE("the same report again asks for nothing new") {
   const Report r = d.report(1, {.waiting = 2});
   for (int i = 0; i < 3; ++i) {
     d.book.merge(d.line(1), r, mono_at(ms(1)));
-    CHECK(d.book.issue(d.line(1), mono_at(ms(1)), kRecent) == (i == 0 ? tokens(2) : 0));
+    CHECK(d.book.issue(d.line(1), mono_at(ms(1))) == (i == 0 ? tokens(2) : 0));
   }
 }
 
@@ -214,11 +214,11 @@ TEST_CASE("a new lease has a number that was never given out") {
   CHECK(d.ask(1, {.waiting = 1}, ms(2000)) == 1);
   CHECK(d.line(1).lease > first);
   // A book that is begun anew.
-  BucketBook again(terms_of(10), group_of(1), kBallot, kLease, d.book.last_number());
+  BucketBook again(terms_of(10), group_of(1), kBallot, kLease, kRecent, d.book.last_number());
   auto& leased = again.open(Desk::key(1), 1);
   Report r = d.report(1, {.waiting = 1});
   again.merge(leased, r, mono_at(ms(2010)));
-  again.issue(leased, mono_at(ms(2010)), kRecent);
+  again.issue(leased, mono_at(ms(2010)));
   CHECK(leased.lease > d.line(1).lease);
 }
 
@@ -226,13 +226,13 @@ TEST_CASE("what is left is shared in proportion to demand, in whole tokens") {
   Desk d(40);
   d.hear(1, {.waiting = 10, .waiting_min = 1}, Duration(0));
   d.hear(2, {.waiting = 30, .waiting_min = 1}, Duration(0));
-  CHECK(d.book.issue(d.line(1), mono_at(Duration(0)), kRecent) == tokens(10));
+  CHECK(d.book.issue(d.line(1), mono_at(Duration(0))) == tokens(10));
   Desk small(10);
   small.hear(1, {.waiting = 10, .waiting_min = 1}, Duration(0));
   small.hear(2, {.waiting = 30, .waiting_min = 1}, Duration(0));
-  CHECK(small.book.issue(small.line(1), mono_at(Duration(0)), kRecent) == tokens(2));  // a quarter of 10
+  CHECK(small.book.issue(small.line(1), mono_at(Duration(0))) == tokens(2));  // a quarter of 10
   CHECK(small.line(1).line.turned_away);
-  CHECK(small.book.unmet() == tokens(8));
+  CHECK(small.book.unmet(mono_at(Duration(0))) == tokens(8));
 }
 
 TEST_CASE("a bucket is exhausted where not even all that is leased would help") {
@@ -273,11 +273,11 @@ TEST_CASE("in a group nothing is leased before a majority has echoed the mark's 
   d.book.accept(1, 0);
   d.book.accept(1, mark->number + 1);  // never sent
   d.book.accept(1, mark->number + 8);
-  CHECK(d.book.issue(d.line(1), mono_at(Duration(0)), kRecent) == 0);
+  CHECK(d.book.issue(d.line(1), mono_at(Duration(0))) == 0);
   d.book.accept(1, mark->number);
   CHECK(d.book.accepted_mark() == mark->mark);
   CHECK_FALSE(d.book.mark_pending());
-  CHECK(d.book.issue(d.line(1), mono_at(Duration(0)), kRecent) == tokens(3));
+  CHECK(d.book.issue(d.line(1), mono_at(Duration(0))) == tokens(3));
 }
 
 TEST_CASE("an echo of a mark too old to be known is no acceptance, and one of any recent mark is") {
@@ -305,7 +305,39 @@ TEST_CASE(
   CHECK(mark->mark == mono_at(ms(1030) + kEmission * 4 + kEmission * 10 + ms(200)));
   CHECK_FALSE(d.book.next_mark(mono_at(Duration(0)), ms(200)).has_value());
   CHECK_FALSE(d.book.next_mark(mono_at(ms(500)), ms(200)).has_value());
+  d.hear(1, {.waiting = 4}, ms(700));
   CHECK(d.book.next_mark(mono_at(ms(700)), ms(200)).has_value());
+}
+
+TEST_CASE("no mark is raised for what waited at a line that has fallen silent") {
+  Desk d(160, 3);
+  d.ask(1, {.waiting = 100}, Duration(0));
+  CHECK(d.line(1).line.turned_away);
+  CHECK(d.book.unmet(mono_at(kRecent)) == tokens(100));
+  CHECK(d.book.unmet(mono_at(kRecent + Duration(1))) == 0);
+}
+
+TEST_CASE("a lease that the lessee does not have is not renewed, so that a new one can follow it") {
+  Desk d(20);
+  REQUIRE(d.ask(1, {.waiting = 2}, Duration(0)) == 2);
+  const uint64_t first = d.line(1).lease;
+  const MonoTime end = d.line(1).end;
+  // It leased to itself meanwhile, or never heard of it: what it says is of no lease.
+  const auto ask_without = [&](Duration since) {
+    Report r = d.report(1, {.waiting = 1});
+    r.lease = r.used = r.granted_heard = r.ceiling = 0;
+    r.wanted = tokens(1);
+    d.book.merge(d.line(1), r, mono_at(since));
+    d.book.issue(d.line(1), mono_at(since));
+  };
+  for (Duration since = ms(50); mono_at(since) < end; since += ms(50)) {
+    ask_without(since);
+    REQUIRE(d.line(1).lease == first);
+    REQUIRE(d.line(1).end == end);
+  }
+  ask_without(end - mono_at(Duration(0)));
+  CHECK(d.line(1).lease > first);
+  CHECK(d.line(1).line.granted == tokens(1));
 }
 
 TEST_CASE("a lease is cut short where the accepted mark holds no whole one") {
@@ -419,7 +451,7 @@ struct World {
         emission(t.emission),
         burst(t.limit),
         swift(r.chance(0.6)),
-        book(t, group_of(g), kBallot, lease, 0) {
+        book(t, group_of(g), kBallot, lease, kRecent, 0) {
     judge.span = book.burst_span();
     const auto n = random.between(1, 4);
     for (int64_t i = 0; i < n; ++i) {
@@ -509,16 +541,16 @@ struct World {
     BucketBook::Leased* leased = book.find(letter.key);
     if (leased == nullptr) leased = &book.open(letter.key, 0);
     book.merge(*leased, letter.report, now);
-    book.issue(*leased, now, kRecent);
+    book.issue(*leased, now);
     raise_mark();
-    if (leased->line.turned_away) book.issue(*leased, now, kRecent);
+    if (leased->line.turned_away) book.issue(*leased, now);
     answer(letter.to, *leased, letter.report.stamp);
   }
 
   // Room came back, or a mark was accepted: those who were turned away, by the stamp of what they asked.
   void serve_turned_away() {
     for (auto& leased : book.lines())
-      if (leased.line.turned_away && book.issue(leased, now, kRecent) > 0)
+      if (leased.line.turned_away && book.issue(leased, now) > 0)
         for (size_t i = 0; i < lessees.size(); ++i)
           if (lessees[i].key == leased.line.key) answer(i, leased, leased.line.stamp);
   }
@@ -688,7 +720,7 @@ TEST_CASE("numbers of any size in a report give nobody more than there is room f
     const Duration emission(random.between(1, nanos(kBurstSpanMax) / burst));
     const Terms terms = terms_of(burst, emission);
     const Duration span = emission * static_cast<int64_t>(burst);
-    BucketBook book(terms, group_of(group), kBallot, lease_for(span, secs(1), ms(100)), 0);
+    BucketBook book(terms, group_of(group), kBallot, lease_for(span, secs(1), ms(100)), kRecent, 0);
     MonoTime now = mono_at(Duration(0));
     for (int step = 0; step < 40; ++step) {
       now += ms(random.between(0, 500));
@@ -705,7 +737,7 @@ TEST_CASE("numbers of any size in a report give nobody more than there is room f
       book.merge(*leased, r, now);
       const Duration room = book.room(now);
       REQUIRE(room <= span);
-      REQUIRE(book.issue(*leased, now, kRecent) <= static_cast<uint64_t>(nanos(room)));
+      REQUIRE(book.issue(*leased, now) <= static_cast<uint64_t>(nanos(room)));
       if (random.chance(0.1)) book.refund(number(), now);
       if (random.chance(0.1)) book.reset(now);
       book.next_mark(now, ms(200));
@@ -713,7 +745,7 @@ TEST_CASE("numbers of any size in a report give nobody more than there is room f
       static_cast<void>(book.exhausted(number(), now));
       REQUIRE(book.regrows_after(number(), now) >= Duration(0));
       REQUIRE(book.unreported() <= static_cast<uint64_t>(nanos(span)));
-      static_cast<void>(book.demand_share(*leased, now, kRecent));
+      static_cast<void>(book.demand_share(*leased, now));
     }
   }
 }

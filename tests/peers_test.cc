@@ -167,13 +167,20 @@ TEST_CASE("an earlier life that only gossip told of is remembered too") {
   two.a.hear_of(1, 7, at(ms(10)).mono);
   CHECK(two.a[1].incarnation == 0);
   two.a.hear(1, header(9, 1, at(ms(50))), at(ms(51)));
-  CHECK(two.a[1].before == 7);
+  CHECK(two.a[1].other_life() == 7);
 
   // Gossip that was faster than the peer itself is no earlier life.
   Two other;
   other.a.hear_of(1, 9, at(ms(10)).mono);
   other.a.hear(1, header(9, 1, at(ms(50))), at(ms(51)));
-  CHECK(other.a[1].before == 0);
+  CHECK(other.a[1].other_life() == 0);
+
+  // And where gossip told of both before either was heard, the earlier one is not forgotten.
+  Two both;
+  both.a.hear_of(1, 7, at(ms(10)).mono);
+  both.a.hear_of(1, 9, at(ms(20)).mono);
+  both.a.hear(1, header(9, 1, at(ms(50))), at(ms(51)));
+  CHECK(both.a[1].other_life() == 7);
 }
 
 TEST_CASE("a peer is up while itself or gossip says so") {
@@ -259,7 +266,7 @@ TEST_CASE("whatever headers arrive, what is known of a peer only grows and no fi
       REQUIRE(peer.remembered >= before.remembered);
       REQUIRE(peer.remembered >= peer.incarnation);
       REQUIRE(peer.before >= before.before);
-      REQUIRE((peer.incarnation == 0 || peer.before < peer.incarnation));
+      REQUIRE((peer.remembered == 0 || peer.before < peer.remembered));
       REQUIRE(peer.heard >= before.heard);
       REQUIRE(peer.round_trip >= Duration(0));
       REQUIRE(peer.round_trip < secs(60));

@@ -38,7 +38,7 @@ struct Desk {
   WindowBook book;
   uint64_t stamp = 0;
 
-  explicit Desk(Terms terms, uint8_t group = 1) : book(kNumber, terms, group_of(group), kBallot) {}
+  explicit Desk(Terms terms, uint8_t group = 1) : book(kNumber, terms, group_of(group), kBallot, kRecent) {}
 
   static LineKey key(uint16_t n) { return {n, 1, 1}; }
   Line& line(uint16_t n, uint64_t floor = 0) {
@@ -66,11 +66,11 @@ struct Desk {
   }
   uint64_t ask(uint16_t n, const Want& want, Duration since = ms(1), bool far = false) {
     hear(n, want, since);
-    return book.issue(line(n), at(since), kRecent, far);
+    return book.issue(line(n), at(since), far);
   }
   // A mark that the whole group accepts.
   void accept_all(uint64_t mark) {
-    book.propose(mark);
+    book.propose(mark, at(ms(1)).mono);
     for (size_t i = 0; i < kGroupMax; ++i) book.accept(i, mark);
   }
   // Says that this is the window's past: used, and nothing of it still out.
@@ -120,7 +120,7 @@ TEST_CASE("the same report again asks for nothing new") {
   const Report r = d.report(1, {.waiting = 8});
   for (int i = 0; i < 3; ++i) {
     d.book.merge(d.line(1), r, at(ms(1)).mono);
-    CHECK(d.book.issue(d.line(1), at(ms(1)), kRecent, false) == (i == 0 ? 8 : 0));
+    CHECK(d.book.issue(d.line(1), at(ms(1)), false) == (i == 0 ? 8 : 0));
     CHECK(d.book.outstanding() == 8);
   }
 }
@@ -151,7 +151,7 @@ TEST_CASE("beyond what waits, a line on a near group holds little, and one on a 
 TEST_CASE("what a near line may hold falls with the lines that are active, and with what is left") {
   Desk d(terms_of(160));
   for (uint16_t n = 1; n <= 4; ++n) d.hear(n, {.ahead = 100, .demand = 50});
-  CHECK(d.book.issue(d.line(1), at(ms(1)), kRecent, false) == 5);  // 160 / (8 * 4)
+  CHECK(d.book.issue(d.line(1), at(ms(1)), false) == 5);  // 160 / (8 * 4)
   Desk stale(terms_of(160));
   for (uint16_t n = 2; n <= 4; ++n) stale.hear(n, {.ahead = 100, .demand = 50}, ms(1));
   CHECK(stale.ask(1, {.ahead = 100, .demand = 50}, ms(1) + kRecent + Duration(1)) ==
@@ -162,9 +162,9 @@ TEST_CASE("what is left is shared in proportion to demand") {
   Desk d(terms_of(100));
   d.hear(1, {.waiting = 100});
   d.hear(2, {.waiting = 100, .demand = 200});
-  CHECK(d.book.issue(d.line(1), at(ms(1)), kRecent, false) == 25);  // 100 of 400
+  CHECK(d.book.issue(d.line(1), at(ms(1)), false) == 25);  // 100 of 400
   CHECK(d.line(1).turned_away);
-  CHECK(d.book.unmet() == 75);
+  CHECK(d.book.unmet(at(ms(1)).mono) == 75);
 }
 
 TEST_CASE("near the limit quota goes out in whole requests of what waits") {
@@ -188,19 +188,38 @@ TEST_CASE("a share smaller than one request is one request") {
 TEST_CASE("nobody gets as look-ahead what others wait for") {
   Desk d(terms_of(100), 3);
   CHECK(d.ask(1, {.waiting = 95}) == 0);  // no mark yet
-  REQUIRE(d.book.unmet() == 95);
+  REQUIRE(d.book.unmet(at(ms(1)).mono) == 95);
   d.accept_all(100);
   CHECK(d.ask(2, {.ahead = 90, .demand = 1000}) <= 5);
 }
 
-TEST_CASE("an unbounded window issues nothing") {
+TEST_CASE("an unbounded window issues nothing to a line that has its floor, which is the limit") {
   Desk d(terms_of(10, Algorithm::fixed_window, {.ppm = 0, .unbounded = true}), 3);
+  d.line(1, 10);
+  d.line(2, 10);
   CHECK(d.ask(1, {.waiting = 3, .used = 8}) == 0);
   CHECK(d.book.outstanding() == 8);
   CHECK_FALSE(d.book.exhausted(at(ms(1)).wall));
   d.ask(2, {.used = 4});
   CHECK(d.book.exhausted(at(ms(1)).wall));
-  CHECK_FALSE(d.book.next_mark(at(ms(1)).wall, 0, 0).has_value());
+  CHECK_FALSE(d.book.next_mark(at(ms(1)), 0, 0).has_value());
+}
+
+TEST_CASE("an unbounded line that was stopped, or began without a floor, is granted what is left like any other") {
+  Desk d(terms_of(10, Algorithm::fixed_window, {.ppm = 0, .unbounded = true}), 3);
+  d.line(1, 10);
+  Report stopped = d.report(1, {.used = 4});
+  stopped.returned = 6;
+  d.book.merge(d.line(1), stopped, at(ms(1)).mono);
+  CHECK(d.book.outstanding() == 4);
+  CHECK(d.ask(2, {.waiting = 2}) == 2);  // of a later life: it has no floor
+  CHECK(d.book.outstanding() == 6);
+  stopped.stamp = ++d.stamp;
+  stopped.wanted = stopped.ceiling + 9;
+  stopped.waiting = 9;
+  d.book.merge(d.line(1), stopped, at(ms(1)).mono);
+  CHECK(d.book.issue(d.line(1), at(ms(1)), false) == 4);
+  CHECK(d.book.outstanding() == 10);
 }
 
 // ---- lines ----
@@ -346,12 +365,12 @@ TEST_CASE("a group of one needs no mark") {
   Desk d(terms_of(160));
   CHECK_FALSE(d.book.needs_marks());
   CHECK(d.book.accepted_mark() == 160);
-  CHECK_FALSE(d.book.next_mark(at(ms(1)).wall, 0, 0).has_value());
+  CHECK_FALSE(d.book.next_mark(at(ms(1)), 0, 0).has_value());
 }
 
 TEST_CASE("a mark is in force once a majority has accepted it, this owner's and no larger one") {
   Desk d(terms_of(160), 3);
-  d.book.propose(10);
+  d.book.propose(10, at(ms(1)).mono);
   CHECK(d.book.mark_pending());
   d.book.accept(0, 10);
   CHECK(d.book.accepted_mark() == 0);
@@ -366,7 +385,7 @@ TEST_CASE("a mark is in force once a majority has accepted it, this owner's and 
 
 TEST_CASE("in a group of two both must accept") {
   Desk d(terms_of(160), 2);
-  d.book.propose(10);
+  d.book.propose(10, at(ms(1)).mono);
   d.book.accept(0, 10);
   CHECK(d.book.accepted_mark() == 0);
   d.book.accept(1, 7);
@@ -375,7 +394,7 @@ TEST_CASE("in a group of two both must accept") {
 
 TEST_CASE("a mark is raised by what waits and a sixteenth of what is left, before it is needed") {
   Desk d(terms_of(160), 3);
-  const WallTime now = at(ms(1)).wall;
+  const Now now = at(ms(1));
   REQUIRE(d.book.next_mark(now, 0, 0) == 10);
   d.accept_all(10);
   CHECK_FALSE(d.book.next_mark(now, 0, 0).has_value());
@@ -390,7 +409,7 @@ TEST_CASE("a mark is raised by what waits and a sixteenth of what is left, befor
 
 TEST_CASE("a mark's share grows with the group's round trip, to three quarters at most") {
   Desk d(terms_of(160), 3);
-  const WallTime now = at(ms(1)).wall;
+  const Now now = at(ms(1));
   CHECK(d.book.next_mark(now, 0.25, 0) == 50);  // 160 * 5 / 16
   CHECK(d.book.next_mark(now, 100, 0) == 120);
   CHECK(d.book.next_mark(now, 0, 30) == 40);
@@ -399,12 +418,12 @@ TEST_CASE("a mark's share grows with the group's round trip, to three quarters a
 
 TEST_CASE("before a sliding window begins its mark is raised as if nothing were carried over") {
   Desk d(terms_of(160, Algorithm::sliding_window), 3);
-  CHECK(d.book.next_mark(at(-ms(100)).wall, 0, 0) == 10);
-  CHECK(d.book.next_mark(at(ms(1)).wall, 0, 0) == 10);  // its past is not known yet
+  CHECK(d.book.next_mark(at(-ms(100)), 0, 0) == 10);
+  CHECK(d.book.next_mark(at(ms(1)), 0, 0) == 10);  // its past is not known yet
   d.book.tell_previous(0, kBallot, 160);
   d.book.tell_previous(1, kBallot, 160);
   d.book.count_previous(nullptr);
-  CHECK_FALSE(d.book.next_mark(at(Duration(0)).wall, 0, 0).has_value());  // nothing is to be had
+  CHECK_FALSE(d.book.next_mark(at(Duration(0)), 0, 0).has_value());  // nothing is to be had
 }
 
 TEST_CASE("quota ahead of a window stays inside its mark and leaves the tenth") {
@@ -512,7 +531,7 @@ struct World {
   uint64_t issued = 0, given_back = 0;
 
   World(Random& r, uint8_t g, Terms t, uint16_t n)
-      : random(r), group(g), terms(t), nodes(n), book(kNumber, t, group_of(g), kBallot) {
+      : random(r), group(g), terms(t), nodes(n), book(kNumber, t, group_of(g), kBallot, kRecent) {
     for (uint16_t rank = 0; rank < n; ++rank) {
       lessees.emplace_back();
       lessees.back().key = {rank, 1, 1};
@@ -566,7 +585,7 @@ struct World {
     const bool far = random.chance(0.3);
     for (int i = 0; i < 2; ++i) {
       const uint64_t room = book.remaining(now().wall);
-      const uint64_t amount = book.issue(*line, now(), kRecent, far);
+      const uint64_t amount = book.issue(*line, now(), far);
       REQUIRE(amount <= room);
       issued += amount;
       raise_mark();
@@ -587,11 +606,11 @@ struct World {
 
   void raise_mark() {
     const uint64_t before = book.proposed_mark();
-    const auto mark = book.next_mark(now().wall, random.unit(), random.below(10));
+    const auto mark = book.next_mark(now(), random.unit(), random.below(10));
     if (!mark) return;
     REQUIRE(*mark > before);
     REQUIRE(*mark <= terms.limit);
-    book.propose(*mark);
+    book.propose(*mark, at(ms(1)).mono);
     book.accept(0, *mark);
     for (size_t m = 1; m < group; ++m) {
       Letter letter;
@@ -794,10 +813,10 @@ TEST_CASE("numbers of any size in a report are counted within bounds and give no
       d.book.merge(line, r, now.mono);
       const uint64_t room = d.book.remaining(now.wall);
       REQUIRE(room <= limit);
-      REQUIRE(d.book.issue(line, now, kRecent, random.chance(0.5)) <= room);
-      if (const auto mark = d.book.next_mark(now.wall, random.unit() * 10, number() >> 1)) {
+      REQUIRE(d.book.issue(line, now, random.chance(0.5)) <= room);
+      if (const auto mark = d.book.next_mark(now, random.unit() * 10, number() >> 1)) {
         REQUIRE(*mark <= limit);
-        d.book.propose(*mark);
+        d.book.propose(*mark, at(ms(1)).mono);
       }
       d.book.accept(random.below(group), number());
       REQUIRE(d.book.accepted_mark() <= limit);
@@ -808,7 +827,7 @@ TEST_CASE("numbers of any size in a report are counted within bounds and give no
       REQUIRE(d.book.outstanding() <= uint64_t{5} << 40);
       REQUIRE(d.book.regrows_after(std::min<uint64_t>(number(), limit), now.wall) >= Duration(0));
       static_cast<void>(d.book.exhausted(now.wall));
-      static_cast<void>(d.book.demand_share(line, now.mono, kRecent));
+      static_cast<void>(d.book.demand_share(line, now.mono));
     }
   }
 }

@@ -30,8 +30,9 @@ Duration lease_for(Duration burst_span, Duration configured, Duration sync_inter
   return std::min(configured, std::max(burst_span / 4, sync_interval * 4));
 }
 
-BucketBook::BucketBook(const Terms& terms, const Group& group, Ballot ballot, Duration lease, uint64_t numbered)
-    : group_(group), ballot_(ballot), leases_(numbered) {
+BucketBook::BucketBook(const Terms& terms, const Group& group, Ballot ballot, Duration lease, Duration recent,
+                       uint64_t numbered)
+    : group_(group), ballot_(ballot), recent_(recent), leases_(numbered) {
   proposal_.number = numbered;
   use_terms(terms, lease);
 }
@@ -76,14 +77,10 @@ void BucketBook::settle(MonoTime now) {
 void BucketBook::merge(Leased& leased, const Report& report, MonoTime now) {
   settle(now);
   Line& line = leased.line;
-  line.take_newest(report, now);
-  if (line.waiting_min != 0) line.waiting_min = std::max(line.waiting_min, static_cast<uint64_t>(nanos(emission_)));
   const bool running = leased.lease != 0 && report.lease == leased.lease && report.has_ballot && report.ballot == ballot_;
-  if (!running) {
-    line.granted_heard = 0;
-    return;
-  }
-  line.granted_heard = std::min(report.granted_heard, line.granted);
+  if (line.take_newest(report, running, now)) leased.held = running;
+  if (line.waiting_min != 0) line.waiting_min = std::max(line.waiting_min, static_cast<uint64_t>(nanos(emission_)));
+  if (!running) return;
   const uint64_t returned = std::min(std::max(line.returned, report.returned), line.granted);
   const uint64_t back = returned - line.returned;
   line.returned = returned;
@@ -113,9 +110,7 @@ MonoTime BucketBook::last_end() const {
   return end;
 }
 
-MonoTime BucketBook::needed_mark() const { return std::max(tat_, last_end() + signed_amount(unreported())); }
-
-uint64_t BucketBook::issue(Leased& leased, MonoTime now, Duration recent) {
+uint64_t BucketBook::issue(Leased& leased, MonoTime now) {
   settle(now);
   Line& line = leased.line;
   line.turned_away = false;
@@ -135,13 +130,7 @@ uint64_t BucketBook::issue(Leased& leased, MonoTime now, Duration recent) {
   if (cap > 0 && need > 0) {
     const uint64_t half = minus(amount_of(burst_span_ / 2), out);
     const uint64_t policy = std::max(half, line.waiting_min);  // one whole request may always be
-    const double all = [&] {
-      double sum = 0;
-      for (const Leased& other : lines_)
-        if (now - other.line.heard <= recent)
-          sum += other.line.demand();
-      return sum;
-    }();
+    const double all = recent_demand(now);
     const double own = line.demand();
     const uint64_t space = std::min(amount_of(burst_span_ - (tat_ - now)), cap);
     const auto part = all > 0 ? static_cast<uint64_t>(std::ceil(static_cast<double>(space) * own / all)) : space;
@@ -155,12 +144,15 @@ uint64_t BucketBook::issue(Leased& leased, MonoTime now, Duration recent) {
   if (amount > 0) {
     if (leased.lease == 0) {
       leased.lease = ++leases_;
+      leased.held = true;
       line.granted = line.used = line.returned = line.granted_heard = 0;
     }
     tat_ = std::max(tat_, now) + signed_amount(amount);
     line.granted += amount;
   }
-  if (leased.unreported() > 0) {  // an empty lease is not renewed: its end would stand in the way of the next grant
+  // An empty lease is not renewed: its end would stand in the way of the next grant. Nor is one that the lessee does not
+  // have (it leased to itself while isolated, or lost it): a new one can only follow when it has ended.
+  if (leased.unreported() > 0 && leased.held) {
     const MonoTime whole = now + owner_lease(lease_);
     const MonoTime end = mark == MonoTime::max() ? whole : std::min(whole, mark - signed_amount(out + amount));
     leased.end = std::max(leased.end, end);
@@ -169,18 +161,22 @@ uint64_t BucketBook::issue(Leased& leased, MonoTime now, Duration recent) {
   return amount;
 }
 
-uint64_t BucketBook::unmet() const {
+uint64_t BucketBook::unmet(MonoTime now) const {
   uint64_t sum = 0;
   for (const Leased& leased : lines_)
-    if (leased.line.turned_away) sum += leased.line.unmet();
+    if (leased.line.turned_away && is_recent(leased, now)) sum += leased.line.unmet();
   return std::min(sum, kAmountMax);
 }
 
-uint16_t BucketBook::demand_share(const Leased& leased, MonoTime now, Duration recent) const {
-  double all = 0;
-  for (const Leased& other : lines_)
-    if (now - other.line.heard <= recent)
-      all += other.line.demand();
+double BucketBook::recent_demand(MonoTime now) const {
+  double sum = 0;
+  for (const Leased& leased : lines_)
+    if (is_recent(leased, now)) sum += leased.line.demand();
+  return sum;
+}
+
+uint16_t BucketBook::demand_share(const Leased& leased, MonoTime now) const {
+  const double all = recent_demand(now);
   if (all <= 0) return 0;
   const double own = leased.line.demand();
   return static_cast<uint16_t>(std::min(1.0, own / all) * 65535);
@@ -205,8 +201,9 @@ std::optional<BucketBook::Proposal> BucketBook::next_mark(MonoTime now, Duration
   settle(now);
   // What is out, held for a whole lease from now, plus what waits, plus a sixteenth of the bucket, plus what time alone
   // moves until the next mark can be in force.
-  const MonoTime held = now + owner_lease(lease_) + signed_amount(unreported() + unmet());
-  const MonoTime charged = tat_ + signed_amount(unmet());
+  const uint64_t waits = unmet(now);
+  const MonoTime held = now + owner_lease(lease_) + signed_amount(unreported() + waits);
+  const MonoTime charged = tat_ + signed_amount(waits);
   const Duration margin = burst_span_ / 16 + look_ahead;
   const MonoTime most = now + bucket_mark_max(burst_span_, lease_);
   const MonoTime target = std::min(most, std::max(held, charged) + std::max(margin, emission_));

@@ -31,7 +31,8 @@ Duration lease_for(Duration burst_span, Duration configured, Duration sync_inter
 class BucketBook {
  public:
   // Leases and marks are numbered above `numbered`, so that books that are begun again give no number out twice.
-  BucketBook(const Terms& terms, const Group& group, Ballot ballot, Duration lease, uint64_t numbered);
+  // `recent`: a line heard longer ago has no demand any more, and nothing that waits.
+  BucketBook(const Terms& terms, const Group& group, Ballot ballot, Duration lease, Duration recent, uint64_t numbered);
   uint64_t last_number() const { return std::max(leases_, proposal_.number); }
 
   Ballot ballot() const { return ballot_; }
@@ -44,6 +45,7 @@ class BucketBook {
   struct Leased {
     Line line;
     uint64_t lease = 0;   // number; 0: none yet
+    bool held = false;    // the lessee said that it has it, or has not been told yet
     MonoTime end{};       // on the owner's clock, with its margin
     Duration length{0};   // as the lessee is told it, counted from its report
     uint64_t unreported() const { return minus(line.granted, line.returned + line.used); }
@@ -64,9 +66,10 @@ class BucketBook {
   Duration regrows_after(uint64_t cost, MonoTime now);
 
   // Grants and renews under the accepted mark. Returns how much was granted; a lease is renewed even by 0.
-  uint64_t issue(Leased& leased, MonoTime now, Duration recent);
-  uint64_t unmet() const;
-  uint16_t demand_share(const Leased& leased, MonoTime now, Duration recent) const;
+  uint64_t issue(Leased& leased, MonoTime now);
+  bool is_recent(const Leased& leased, MonoTime now) const { return now - leased.line.heard <= recent_; }
+  uint64_t unmet(MonoTime now) const;
+  uint16_t demand_share(const Leased& leased, MonoTime now) const;
 
   void refund(uint64_t amount, MonoTime now);  // what applications gave back elsewhere
   void reset(MonoTime now);                    // TAT = now + leased and unreported
@@ -86,7 +89,7 @@ class BucketBook {
   bool idle(MonoTime now);
 
  private:
-  MonoTime needed_mark() const;  // the lowest mark that covers what is out
+  double recent_demand(MonoTime now) const;
   MonoTime last_end() const;
 
   Duration burst_span_{0};
@@ -94,6 +97,7 @@ class BucketBook {
   Duration lease_{0};
   const Group group_;
   const Ballot ballot_;
+  const Duration recent_;
   std::vector<Leased> lines_;
   uint64_t leases_;  // the last number given out
   MonoTime tat_{};

@@ -16,6 +16,7 @@ constexpr uint64_t kNever = ~uint64_t{0};         // of an ask mark
 constexpr uint32_t kSpareParts = 2;               // a spare is held while this many requests a node are left
 // Steady demand is averaged over about this time, in sync intervals: enough of them that a single request stays far below one.
 constexpr Duration kSteadyTime = std::chrono::milliseconds(800);
+constexpr double kDemandMax = 1e15;  // as told, a second: so that its thousandths are whole numbers of 64 bits
 constexpr double kSteadyIntervalsMin = 3, kSteadyIntervalsMax = 64;
 
 uint32_t tag_of(int64_t window) { return static_cast<uint32_t>(window); }
@@ -226,6 +227,7 @@ uint64_t Lessee::spare(const Account& account, const Quota& quota) const {
 }
 
 uint64_t Lessee::wanted(Account& account, const Quota& quota, Now now) const {
+  if (leaving_) return quota.count;
   const Duration look = around_.sync_interval * 2 + around_.peers.round_trip(owner_of(account));
   const uint64_t ahead = std::max(expected(account, quota.count, look, now), spare(account, quota));
   return quota.count + ahead + account.waiting + promised_left(account, quota, now);
@@ -236,7 +238,7 @@ bool Lessee::wants_report(Account& account, Now now) {
   if (account.isolated) return true;  // workers refuse without a note: only an answered report ends an isolation
   const Quota q = quota(account, now);
   if (account.bucket()) {
-    if (account.changed) return true;
+    if (account.changed()) return true;
     if (lease_runs(account, now) && (q.count != account.count_seen || account.demand > 0)) return true;
     return now.mono >= account.ask_not_before && wanted(account, q, now) > q.ceiling;
   }
@@ -244,7 +246,7 @@ bool Lessee::wants_report(Account& account, Now now) {
   const uint64_t used = minus(q.count, w.taken);
   if (account.terms.max_overcount.unbounded)
     return used > account.limit.limit / std::max<uint32_t>(1, around_.roster.size()) && used != w.used_reported;
-  if (w.contacted && (account.changed || used != w.used_reported || w.returned != w.returned_reported)) return true;
+  if (w.contacted && (account.changed() || used != w.used_reported || w.returned != w.returned_reported)) return true;
   if (now.mono < account.ask_not_before) return false;
   const uint64_t want = wanted(account, q, now);
   return want > floor_of_window(account, w) && want > q.ceiling;
@@ -262,7 +264,7 @@ void Lessee::send_report(Account& account, Now now) {
   r.wanted = now.mono < account.exhausted_until ? q.count : wanted(account, q, now);
   r.waiting = account.waiting;
   r.waiting_min = account.waiting_min;
-  r.demand_milli = static_cast<uint64_t>(std::max(account.demand, demand_now(account, q.count, now)) * 1000);
+  r.demand_milli = static_cast<uint64_t>(std::min(std::max(account.demand, demand_now(account, q.count, now)), kDemandMax) * 1000);
   r.reset = account.reset;
   r.stamp = static_cast<uint64_t>(nanos(now.mono));
   if (account.bucket()) {
@@ -291,7 +293,8 @@ void Lessee::send_report(Account& account, Now now) {
     w.returned_reported = r.returned;
     w.contacted = true;
   }
-  account.changed = false;
+  if (account.told.stamp == 0 || account.told.window != r.window || account.told.ballot != r.ballot)
+    account.told = {r.stamp, r.window, r.ballot, r.refunded, r.given, account.changes};
   if (r.wanted > r.ceiling) {
     account.answered = false;
     account.asked_at = now.mono;
@@ -306,6 +309,8 @@ void Lessee::send_final(Account& account, Now now) {
   const int64_t running = window_now(account, now);
   for (WindowAccount& w : account.windows) {
     if (w.window < 0 || w.window >= running || !w.contacted || w.final_heard || w.finals >= kFinalsMax) continue;
+    // A worker that read its clock before the end may still be spending: what is left is taken first.
+    take_back(account, w, 0);
     const auto count = limiter_.slots().count(account.slot, tag_of(w.window));
     if (!count) continue;  // evicted: the owner goes on counting all that it granted
     ++w.finals;
@@ -375,7 +380,7 @@ void Lessee::tick(Now now) {
 // Whether nothing of the account is still needed: its windows are over and told, its lease has ended.
 bool Lessee::finished(const Account& account, Now now) const {
   if (account.active || account.urgent) return false;
-  if (account.bucket()) return now.mono >= account.lease.end + around_.lease && account.lease.given == 0;
+  if (account.bucket()) return now.mono >= account.lease.end + around_.lease;  // a later account is another line, which gave nothing
   const int64_t running = window_at(now.wall, account.limit.window);
   for (const WindowAccount& w : account.windows)
     if (w.window >= running - 1) return false;

@@ -33,7 +33,7 @@ class Lessee {
   Lessee(Surroundings around, Limiter& limiter, size_t accounts_max);
 
   void note(const Note& note, Now now);
-  void on_grant(const Grant& grant, Now now);
+  void on_grant(const Grant& grant, const Origin& origin, Now now);
   // A reset that this node has not seen yet: refunds all that it used in this window and the one before, once. A number is
   // the wall clock of the node that was asked (ns); an account that began later has nothing to refund for it.
   // Returns whether there was an account.
@@ -73,7 +73,8 @@ class Lessee {
     uint64_t given = 0;           // under `ballot`
     uint64_t isolated = 0;        // what the isolation policy added to the ceiling
     uint64_t used_reported = 0, returned_reported = 0;
-    uint64_t used_fleet = 0;
+    uint64_t used_fleet = 0;      // as the owner told; of this node's it knew then at least:
+    uint64_t refunded_known = 0, given_known = 0;
     bool contacted = false;       // a report went out
     uint8_t finals = 0;           // final reports sent
     bool final_heard = false;
@@ -85,11 +86,20 @@ class Lessee {
     uint8_t tag = 0;     // in the slot
     uint64_t granted = 0, returned = 0;
     uint64_t given = 0;
+    uint64_t given_known = 0;  // to the owner, when it told `tat_ahead`
     MonoTime end{};
     Duration tat_ahead{0};  // the owner's, when heard
     bool alone = false;     // the running lease is this node's own, issued while isolated
     MonoTime alone_tat{};   // of the bucket that it then keeps for itself
     bool open() const { return lease != 0 || alone; }
+  };
+  // What the oldest report said that is not acknowledged yet: a grant that echoes its stamp, or a later one, does.
+  struct Told {
+    uint64_t stamp = 0;  // 0: nothing is under way
+    int64_t window = 0;
+    Ballot ballot;
+    uint64_t refunded = 0, given = 0;
+    uint32_t changes = 0;
   };
   struct Account {
     WireId id;
@@ -118,6 +128,9 @@ class Lessee {
 
     MonoTime asked_at{};
     bool answered = true;         // with tokens: more may be asked for at once
+    Origin heard_from;            // of the newest grant: what came before it and arrives later tells nothing
+    Told told;
+    uint32_t changes = 0, changes_known = 0;  // what a report has to say that the counts do not show; until acknowledged
     MonoTime ask_not_before{};
     MonoTime unanswered_since{};  // epoch: the owner answers, backed by a majority
     MonoTime heard_at{};
@@ -129,10 +142,10 @@ class Lessee {
     WallTime born{};              // resets from before are not its own
     MonoTime busy_at{};           // last change
     bool active = false, urgent = false, idle = false;  // which of the lists it stands in
-    bool changed = false;  // something to report that the counts do not show
     bool tell_used = false;  // the pool is low: what is used is told at once, so that the owner can say `exhausted`
 
     bool pool_low() const { return pool < 64; }  // a quarter, in 1/255
+    bool changed() const { return changes != changes_known; }
     bool bucket() const { return limit.algorithm == Algorithm::token_bucket; }
   };
 
@@ -150,11 +163,12 @@ class Lessee {
   uint64_t ceiling_of(const Account& account, const WindowAccount& w) const;
   uint64_t count_of(const Account& account, const WindowAccount& w) const;
   void raise(Account& account, const WindowAccount& w);
-  void grant_window(Account& account, const Grant& grant, Now now);
+  void grant_window(Account& account, const Grant& grant, bool newest, Now now);
   void send_final(Account& account, Now now);
   // Buckets.
   bool lease_runs(const Account& account, Now now) const;
-  void grant_lease(Account& account, const Grant& grant, Now now);
+  void grant_lease(Account& account, const Grant& grant, bool newest, Now now);
+  void learn(Account& account, const Grant& grant, Now now);
 
   struct Quota {  // of the running window or lease
     uint64_t count = 0, ceiling = 0;
@@ -173,6 +187,7 @@ class Lessee {
   void send_report(Account& account, Now now);
   void set_ask_mark(Account& account, Now now);
   void no_demand(Account& account, uint64_t amount, Now now);
+  uint32_t take_back(Account& account, WindowAccount& w, uint64_t leave);
   void give_back(Account& account, uint64_t leave, Now now);
   void give_back_idle(Account& account, bool recalled, Now now);
   void tell_workers(Account& account, Now now);
@@ -196,6 +211,7 @@ class Lessee {
   MonoTime next_urgent_ = MonoTime::max();
   MonoTime started_{};
   uint32_t lines_ = 0;
+  bool leaving_ = false;  // asks for nothing any more
   std::vector<Wake> wakes_;
   std::map<std::string, uint64_t> dropped_;
 };

@@ -26,11 +26,18 @@ uint64_t one_request(const Limit& limit) {
 
 // ---- grants -----------------------------------------------------------------------------------------------------------
 
-void Lessee::on_grant(const Grant& grant, Now now) {
+void Lessee::on_grant(const Grant& grant, const Origin& origin, Now now) {
   Account* account = find(grant.key);
   if (account == nullptr) return;
+  if (!account->group.contains(origin.rank) || grant.ballot.node != around_.roster.id(origin.rank)) {
+    ++dropped_["not_owner"];
+    return;
+  }
   if (grant.line != account->line || grant.incarnation != around_.incarnation) return;  // an older line's, or life's
   if (std::max({grant.ask_again, grant.tat_ahead, grant.lease_for}) > kTimeMax) return;  // from no node of ours
+  // Numbers that only grow count whenever they come; the rest of a grant tells how it was when it was sent.
+  const bool newest = account->heard_from.before(origin);
+  if (newest) account->heard_from = origin;
   account->heard_at = now.mono;
   if (grant.reset > account->reset) on_reset(grant.key, grant.reset, now);
   if (grant.backed) {
@@ -38,12 +45,32 @@ void Lessee::on_grant(const Grant& grant, Now now) {
     if (account->isolated) end_isolation(*account, now);
   }
   if (account->bucket())
-    grant_lease(*account, grant, now);
+    grant_lease(*account, grant, newest, now);
   else
-    grant_window(*account, grant, now);
+    grant_window(*account, grant, newest, now);
 }
 
-void Lessee::grant_window(Account& account, const Grant& grant, Now now) {
+// What the newest grant tells of the key.
+void Lessee::learn(Account& account, const Grant& grant, Now now) {
+  account.pool = grant.pool;
+  if (grant.demand_share != 0) account.share = grant.demand_share;
+  account.ask_not_before = now.mono + grant.ask_again;
+  account.exhausted_until = grant.exhausted ? account.ask_not_before : MonoTime{};
+
+  const Told told = account.told;
+  if (told.stamp == 0 || grant.stamp < told.stamp || grant.window != told.window || grant.ballot != told.ballot) return;
+  account.told = Told{};
+  account.changes_known = told.changes;
+  if (account.bucket()) {
+    account.lease.given_known = told.given;
+  } else {
+    WindowAccount& w = window_account(account, grant.window);
+    w.refunded_known = told.refunded;
+    w.given_known = told.given;
+  }
+}
+
+void Lessee::grant_window(Account& account, const Grant& grant, bool newest, Now now) {
   const int64_t running = window_now(account, now);
   if (grant.window < running - 1 || grant.window > running + 1) return;
   if (grant.window < running) {
@@ -57,7 +84,7 @@ void Lessee::grant_window(Account& account, const Grant& grant, Now now) {
   if (!w.has_ballot || grant.ballot > w.ballot) {
     if (!grant.backed && grant.granted == 0) return tell_workers(account, now);  // it has no books: nothing was charged
     w.granted_before += w.granted;
-    w.granted = w.returned = w.given = 0;
+    w.granted = w.returned = w.given = w.given_known = 0;
     w.ballot = grant.ballot;
     w.has_ballot = true;
   }
@@ -66,19 +93,18 @@ void Lessee::grant_window(Account& account, const Grant& grant, Now now) {
   raise(account, w);
   if (grant.window != running) return;  // ahead: nothing of it is known yet
 
-  w.used_fleet = grant.used_fleet;
-  account.pool = grant.pool;
-  if (grant.demand_share != 0) account.share = grant.demand_share;
-  account.ask_not_before = now.mono + grant.ask_again;
-  account.exhausted_until = grant.exhausted ? account.ask_not_before : MonoTime{};
-  if (grant.stop) give_back(account, 0, now);
-  if (grant.stamp == 0) give_back_idle(account, true, now);  // unasked: the owner looks for what is not used
+  if (newest) {
+    learn(account, grant, now);
+    w.used_fleet = grant.used_fleet;
+    if (grant.stop) give_back(account, 0, now);
+    if (grant.stamp == 0) give_back_idle(account, true, now);  // unasked: the owner looks for what is not used
+  }
   tell_workers(account, now);
   set_ask_mark(account, now);
   if (w.returned != w.returned_reported) send_report(account, now);
 }
 
-void Lessee::grant_lease(Account& account, const Grant& grant, Now now) {
+void Lessee::grant_lease(Account& account, const Grant& grant, bool newest, Now now) {
   LeaseAccount& lease = account.lease;
   const bool ended = !lease_runs(account, now);
   // A deposed owner's ballot binds only while its lease, or a newer one, runs: else a dead claimant would be followed for ever.
@@ -88,13 +114,12 @@ void Lessee::grant_lease(Account& account, const Grant& grant, Now now) {
     lease.ballot = grant.ballot;
     lease.has_ballot = true;
     lease.lease = 0;
-    lease.given = 0;
+    lease.given = lease.given_known = 0;
   }
-  lease.tat_ahead = grant.tat_ahead;
-  account.pool = grant.pool;
-  if (grant.demand_share != 0) account.share = grant.demand_share;
-  account.ask_not_before = now.mono + grant.ask_again;
-  account.exhausted_until = grant.exhausted ? account.ask_not_before : MonoTime{};
+  if (newest) {
+    learn(account, grant, now);
+    lease.tat_ahead = grant.tat_ahead;
+  }
 
   // The lease counts from the sending of the report that was answered, by this node's own clock.
   const bool counted = grant.stamp != 0 && grant.stamp <= static_cast<uint64_t>(nanos(now.mono)) &&
@@ -181,13 +206,20 @@ void Lessee::give_back(Account& account, uint64_t leave, Now now) {
   }
   WindowAccount& w = window_account(account, window_now(account, now));
   if (!w.has_ballot) return;
+  no_demand(account, take_back(account, w, leave), now);
+}
+
+// A return is a take: raises the count, so that `leave` at most stays unspent. What the isolation policy added was issued by
+// nobody, so it is only taken.
+uint32_t Lessee::take_back(Account& account, WindowAccount& w, uint64_t leave) {
   const uint64_t ceiling = ceiling_of(account, w);
-  if (ceiling > UINT32_MAX) return;
+  if (ceiling > kGrantedMax) return 0;
   const uint32_t back = limiter_.slots().take_back(account.slot, static_cast<uint32_t>(w.window), static_cast<uint32_t>(ceiling),
-                                                   static_cast<uint32_t>(std::min<uint64_t>(leave, ceiling)));
+                                                   static_cast<uint32_t>(std::min<uint64_t>(leave, ceiling)),
+                                                   window_end(w.window, account.limit.window));
   w.taken += back;
-  w.returned += back;
-  no_demand(account, back, now);
+  if (w.has_ballot) w.returned += minus(back, account.isolated ? w.isolated : 0);
+  return back;
 }
 
 // When the pool is low, what will not be used goes back. `recalled`: others wait for it now, so that only what is about to
@@ -205,6 +237,7 @@ void Lessee::give_back_idle(Account& account, bool recalled, Now now) {
 }
 
 void Lessee::leave(Now now) {
+  leaving_ = true;
   for (auto& [id, account] : accounts_) {
     account.waiting = 0;
     give_back(account, 0, now);
@@ -221,13 +254,14 @@ uint64_t Lessee::give(const WireId& key, uint64_t amount, Now now) {
   if (account == nullptr) return 0;
   activate(*account);
   account->busy_at = now.mono;
-  account->changed = true;
+  ++account->changes;
   if (account->bucket()) {
     LeaseAccount& lease = account->lease;
     if (!lease.has_ballot) return 0;
+    // What the bucket owes, as the owner told: less what is leased to this node and unspent, and what is on its way back.
     const uint64_t unit = one_request(account->limit);
-    const uint64_t owed = static_cast<uint64_t>(std::max<int64_t>(0, nanos(lease.tat_ahead - (now.mono - account->heard_at)))) +
-                          quota(*account, now).count;
+    const uint64_t ahead = static_cast<uint64_t>(std::max<int64_t>(0, nanos(lease.tat_ahead - (now.mono - account->heard_at))));
+    const uint64_t owed = minus(ahead, quota(*account, now).unspent() + (lease.given - lease.given_known));
     const uint64_t back = std::min(amount, owed / unit);
     lease.given += back * unit;
     return back;
@@ -241,7 +275,7 @@ uint64_t Lessee::give(const WireId& key, uint64_t amount, Now now) {
   // The rest was used at other nodes: the owner takes it into its books, never above what it knows of.
   uint64_t there = 0;
   if (w.has_ballot) {
-    const uint64_t elsewhere = minus(w.used_fleet, minus(w.used_reported, w.refunded - here) + w.given);
+    const uint64_t elsewhere = minus(w.used_fleet, minus(w.used_reported, w.refunded_known) + (w.given - w.given_known));
     there = std::min(amount - here, elsewhere);
     w.given += there;
   }
@@ -266,7 +300,7 @@ bool Lessee::on_reset(const WireId& key, uint64_t number, Now now) {
   account->reset = number;
   if (number < static_cast<uint64_t>(std::max<int64_t>(0, nanos(account->born)))) return true;
   account->busy_at = now.mono;
-  account->changed = true;
+  ++account->changes;
   account->exhausted_until = account->ask_not_before = MonoTime{};
   activate(*account);
   if (!account->bucket())
@@ -357,8 +391,9 @@ void Lessee::end_isolation(Account& account, Now now) {
   const Quota q = quota(account, now);
   const uint64_t burn = std::min(w.isolated, q.unspent());
   if (burn == 0 || q.ceiling > kGrantedMax) return;
-  const uint32_t taken = limiter_.slots().take_back(account.slot, static_cast<uint32_t>(w.window),
-                                                    static_cast<uint32_t>(q.ceiling), static_cast<uint32_t>(q.unspent() - burn));
+  const uint32_t taken = limiter_.slots().take_back(
+      account.slot, static_cast<uint32_t>(w.window), static_cast<uint32_t>(q.ceiling),
+      static_cast<uint32_t>(q.unspent() - burn), window_end(w.window, account.limit.window));
   w.taken += taken;
   no_demand(account, taken, now);
 }

@@ -63,16 +63,18 @@ struct Line {
   double demand() const { return static_cast<double>(demand_milli) / 1000 + static_cast<double>(unmet()); }
   uint64_t unspent() const { return minus(floor + granted + refunded, returned + used); }
 
-  void take_newest(const Report& report, MonoTime now) {
+  // `same_books`: whether what the report heard of grants is of this ballot (and lease). False: a newer one was heard before.
+  bool take_newest(const Report& report, bool same_books, MonoTime now) {
     heard = now;
-    if (report.stamp < stamp) return;
+    if (report.stamp < stamp) return false;
     stamp = report.stamp;
     ceiling = report.ceiling;
-    granted_heard = std::min(report.granted_heard, granted);
+    granted_heard = same_books ? std::min(report.granted_heard, granted) : 0;
     wanted = report.wanted;
     waiting_min = report.waiting_min;
     waiting = report.waiting;
     demand_milli = report.demand_milli;
+    return true;
   }
 };
 

@@ -82,7 +82,7 @@ struct Node::Impl {
   void open_floors() { limiter.open_floors(standing.floors_from(), standing.buckets_empty_at()); }
   bool is_self(uint16_t rank) const { return rank == peers.self(); }
 
-  void handle(const Entry& entry, uint16_t from, uint64_t life, Now now);
+  void handle(const Entry& entry, const Origin& origin, Now now);
   void on_mark(const Mark& mark, uint16_t from, Now now);
   void on_hello(const Hello& hello, uint16_t from, Now now);
   void on_clone(const Clone& clone);
@@ -186,13 +186,14 @@ void Node::Impl::receive_from(std::optional<uint16_t> from, const Datagram& data
   ++datagrams_in;
   for (const Entry& entry : datagram.entries) {
     ++entries_in[entry.index()];
-    handle(entry, *rank, header.incarnation, now);
+    handle(entry, {*rank, header.incarnation, header.sequence}, now);
   }
 }
 
-void Node::Impl::handle(const Entry& entry, uint16_t from, uint64_t life, Now now) {
-  if (const auto* report = std::get_if<Report>(&entry)) return owner.on_report(*report, from, life, now);
-  if (const auto* grant = std::get_if<Grant>(&entry)) return lessee.on_grant(*grant, now);
+void Node::Impl::handle(const Entry& entry, const Origin& origin, Now now) {
+  const uint16_t from = origin.rank;
+  if (const auto* report = std::get_if<Report>(&entry)) return owner.on_report(*report, from, origin.incarnation, now);
+  if (const auto* grant = std::get_if<Grant>(&entry)) return lessee.on_grant(*grant, origin, now);
   if (const auto* mark = std::get_if<Mark>(&entry)) return on_mark(*mark, from, now);
   if (const auto* accepted = std::get_if<Accepted>(&entry)) return owner.on_accepted(*accepted, from, now);
   if (const auto* hello = std::get_if<Hello>(&entry)) return on_hello(*hello, from, now);
@@ -218,7 +219,7 @@ void Node::Impl::on_mark(const Mark& mark, uint16_t from, Now now) {
 void Node::Impl::on_hello(const Hello& hello, uint16_t from, Now now) {
   peers[from].rules = hello.rules;
   if (!hello.answer) {
-    mail.send(from, Hello{true, peers[from].before, rules_fingerprint});
+    mail.send(from, Hello{true, peers[from].other_life(), rules_fingerprint});
     return;
   }
   peers[from].answered_hello = true;
@@ -322,7 +323,7 @@ MonoTime Node::next_tick() const {
 
 void Node::Impl::deliver_local(Now now) {
   Entry entry;
-  while (mail.pop_local(entry)) handle(entry, peers.self(), incarnation, now);
+  while (mail.pop_local(entry)) handle(entry, {peers.self(), incarnation, 0}, now);
 }
 
 void Node::flush(Now now) {

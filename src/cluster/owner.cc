@@ -51,11 +51,12 @@ Owner::Key* Owner::key_for(const Report& report, Now now) {
       ++dropped_["rule_mismatch"];
       return nullptr;
     }
+    if (found->second.rule == nullptr && terms.algorithm != Algorithm::token_bucket) found->second.terms = report.terms;
     return &found->second;
   }
   const Rule* rule = around_.rules.by_seed(report.rule);
-  if (rule != nullptr && rule != &around_.rules.inline_rule() &&
-      (rule->limit.algorithm != report.terms.algorithm || rule->limit.window != report.terms.window)) {
+  if (rule == &around_.rules.inline_rule()) rule = nullptr;
+  if (rule != nullptr && (rule->limit.algorithm != report.terms.algorithm || rule->limit.window != report.terms.window)) {
     ++dropped_["rule_mismatch"];
     return nullptr;
   }
@@ -74,6 +75,10 @@ Owner::Key* Owner::key_for(const Report& report, Now now) {
   key.terms = report.terms;
   key.group = group;
   key.rule = rule;
+  if (rule != nullptr) {
+    key.terms.limit = rule->limit.limit;
+    key.terms.max_overcount = rule->max_overcount;
+  }
   key.born = now.wall;
   return &key;
 }
@@ -102,11 +107,8 @@ WindowBook* Owner::open_book(Key& key, int64_t window, Now now) {
   // The natural owner begins at ballot 0, without a claim, only where its own register has nothing yet.
   if (!around_.standing.may_vote(begins) || around_.registers.look(key.id, window, now)) return nullptr;
   retire(key);
-  Terms terms = key.terms;
-  if (key.rule != nullptr && key.rule != &around_.rules.inline_rule())
-    terms.limit = std::min(terms.limit, key.rule->limit.limit);
   auto& slot = key.books[static_cast<size_t>(window & 3)];
-  slot.emplace(window, terms, key.group, Ballot{0, around_.roster.id(around_.self)});
+  slot.emplace(window, key.terms, key.group, Ballot{0, around_.roster.id(around_.self)}, around_.recent());
   return &*slot;
 }
 
@@ -134,19 +136,20 @@ void Owner::report_window(Key& key, const Report& report, uint16_t from, uint64_
     line = &book->open(line_key, from, floor);
   }
   book->merge(*line, report, now.mono);
-  if (WindowBook* next = key.book(report.window + 1)) count_previous(key, *next);
   issue(key, *book, *line, now);
+  resend_mark(key, *book, now);
   send_grant(key, *book, *line, report.stamp, now);
   serve_turned_away(key, *book, now);
+  if (WindowBook* next = key.book(report.window + 1)) count_previous(key, *next);
 }
 
 // Gives the line what it may have now, raising the mark for it where needed.
 uint64_t Owner::issue(Key& key, WindowBook& book, Line& line, Now now) {
   const Duration trip = std::max(around_.peers.round_trip(line.rank), around_.peers.group_round_trip(key.group));
-  uint64_t amount = book.issue(line, now, around_.recent(), around_.far(trip));
+  uint64_t amount = book.issue(line, now, around_.far(trip));
   raise_mark(key, book, now, 0);
   // In a group of one the mark is in force at once; else this finds nothing new and the acceptance will.
-  if (line.turned_away) amount += book.issue(line, now, around_.recent(), around_.far(trip));
+  if (line.turned_away) amount += book.issue(line, now, around_.far(trip));
   return amount;
 }
 
@@ -161,7 +164,7 @@ void Owner::send_grant(Key& key, WindowBook& book, Line& line, uint64_t stamp, N
   grant.granted = line.granted;
   grant.used_fleet = book.used();
   grant.pool = level(minus(allowance, book.outstanding()), book.limit());
-  grant.demand_share = book.demand_share(line, now.mono, around_.recent());
+  grant.demand_share = book.demand_share(line, now.mono);
   grant.backed = backed(key, now);
   grant.reset = key.reset;
   grant.stamp = stamp;
@@ -192,12 +195,17 @@ void Owner::nudge_holders(Key& key, WindowBook& book, Now now) {
 
 void Owner::serve_turned_away(Key& key, WindowBook& book, Now now) {
   const bool exhausted = book.exhausted(now.wall);
+  const bool room = book.remaining(now.wall) > 0;
   const auto waits = [&](const Line& line) {
-    return line.told_exhausted || (line.turned_away && now.mono - line.heard <= around_.recent());
+    return (line.told_exhausted || line.turned_away) && book.is_recent(line, now.mono);
   };
-  for (Line& line : book.lines())
+  bool news = room;
+  for (Line& line : book.lines()) {
     line.news = line.told_exhausted != exhausted && (line.told_exhausted || line.turned_away);
-  bool more = !exhausted;
+    news = news || line.news;
+  }
+  if (!news) return;
+  bool more = !exhausted && room;
   for (int round = 0; more && round < kRoundsMax; ++round) {  // each takes its share of what is left, in turn
     more = false;
     for (Line& line : book.lines())
@@ -222,9 +230,17 @@ bool Owner::backed(const Key& key, Now now) const {
 void Owner::raise_mark(Key& key, WindowBook& book, Now now, uint64_t ahead) {
   const Duration trip = around_.peers.group_round_trip(key.group);
   const double ratio = static_cast<double>(nanos(trip)) / static_cast<double>(nanos(around_.sync_interval));
-  const auto mark = book.next_mark(now.wall, ratio, ahead);
+  const auto mark = book.next_mark(now, ratio, ahead);
   if (!mark) return;
-  book.propose(*mark);
+  book.propose(*mark, now.mono);
+  send_mark(key, book, now);
+}
+
+// What waits for a mark whose acceptance is overdue does not wait for the next tick.
+void Owner::resend_mark(Key& key, WindowBook& book, Now now) {
+  const Duration patience = around_.peers.group_round_trip(key.group) * 2 + std::chrono::milliseconds(2);
+  if (!book.mark_pending() || now.mono - book.proposed_at() < patience) return;
+  book.propose(book.proposed_mark(), now.mono);
   send_mark(key, book, now);
 }
 
@@ -314,9 +330,8 @@ void Owner::tick_windows(Key& key, Now now) {
   const int64_t running = window_at(around_.standing.clock(), key.terms.window);  // by which books are retired, too
   WindowBook* book = key.book(running);
   if (book == nullptr) return;
-  if (!book->needs_marks()) {
-    count_previous(key, *book);
-  } else if (book->mark_pending() || !book->previous_known()) {
+  count_previous(key, *book);
+  if (book->needs_marks() && (book->mark_pending() || !book->previous_known())) {
     send_mark(key, *book, now);  // once more; of a sliding window it also asks what the members have of the one before
   }
   serve_turned_away(key, *book, now);
@@ -336,7 +351,7 @@ void Owner::look_to_next_window(Key& key, WindowBook& book, Now now) {
   const double intervals = 3.0 * static_cast<double>(nanos(around_.sync_interval)) / 1e9;
   double all = 0;
   for (const Line& line : book.lines())
-    if (now.mono - line.heard <= around_.recent()) all += static_cast<double>(line.demand_milli) / 1000;
+    if (book.is_recent(line, now.mono)) all += static_cast<double>(line.demand_milli) / 1000;
   const auto ahead_max = static_cast<double>(next->allowance(now.wall));
   const auto part_of = [&](const Line& line) {
     const double demand = static_cast<double>(line.demand_milli) / 1000;
@@ -344,12 +359,12 @@ void Owner::look_to_next_window(Key& key, WindowBook& book, Now now) {
   };
   if (fixed)
     for (const Line& line : book.lines())
-      if (now.mono - line.heard <= around_.recent()) ahead += part_of(line);
+      if (book.is_recent(line, now.mono)) ahead += part_of(line);
   raise_mark(key, *next, now, minus(ahead, next->outstanding()));
   if (!fixed) return;
   for (size_t i = 0; i < book.lines().size(); ++i) {
     const Line& line = book.lines()[i];
-    const uint64_t part = now.mono - line.heard <= around_.recent() ? part_of(line) : 0;
+    const uint64_t part = book.is_recent(line, now.mono) ? part_of(line) : 0;
     if (part == 0) continue;
     Line* coming = next->find(line.key);
     if (coming == nullptr) coming = &next->open(line.key, line.rank, line.floor);

@@ -78,9 +78,9 @@ class Owner {
  private:
   struct Key {
     WireId id;
-    Terms terms;
+    Terms terms;  // limit and overcount: of the newest report, where this node has no such rule itself
     Group group;
-    const Rule* rule = nullptr;  // nullptr: a rule that this node does not have
+    const Rule* rule = nullptr;  // nullptr: a rule that this node does not have, or whose limits come with each call
     uint64_t reset = 0;
     WallTime born{};  // resets from before are not of these books
     MonoTime touched{};
@@ -104,6 +104,7 @@ class Owner {
   void send_bucket_grant(Key& key, BucketBook::Leased& leased, uint64_t stamp, Now now);
   void refuse(const Report& report, uint16_t from, uint64_t incarnation);
   void serve_turned_away(Key& key, WindowBook& book, Now now);
+  void resend_mark(Key& key, WindowBook& book, Now now);
   void serve_turned_away_bucket(Key& key, Now now);
   void nudge_holders(Key& key, WindowBook& book, Now now);
   void raise_mark(Key& key, WindowBook& book, Now now, uint64_t ahead);

@@ -13,7 +13,7 @@ void Owner::report_bucket(Key& key, const Report& report, uint16_t from, uint64_
       refuse(report, from, incarnation);
       return;
     }
-    key.bucket.emplace(report.terms, key.group, Ballot{0, around_.roster.id(around_.self)}, lease, numbers_);
+    key.bucket.emplace(report.terms, key.group, Ballot{0, around_.roster.id(around_.self)}, lease, around_.recent(), numbers_);
   }
   key.bucket->use_terms(report.terms, lease);
   key.terms = report.terms;
@@ -39,9 +39,9 @@ void Owner::report_bucket(Key& key, const Report& report, uint16_t from, uint64_
 }
 
 void Owner::issue_bucket(Key& key, BucketBook::Leased& leased, Now now) {
-  key.bucket->issue(leased, now.mono, around_.recent());
+  key.bucket->issue(leased, now.mono);
   raise_mark_bucket(key, now);
-  if (leased.line.turned_away) key.bucket->issue(leased, now.mono, around_.recent());
+  if (leased.line.turned_away) key.bucket->issue(leased, now.mono);
 }
 
 void Owner::send_bucket_grant(Key& key, BucketBook::Leased& leased, uint64_t stamp, Now now) {
@@ -59,7 +59,7 @@ void Owner::send_bucket_grant(Key& key, BucketBook::Leased& leased, uint64_t sta
   grant.lease_for = stamp != 0 ? leased.length : Duration(0);
   grant.tat_ahead = std::max(Duration(0), bucket.tat() - now.mono);
   grant.pool = level(static_cast<uint64_t>(nanos(bucket.room(now.mono))), static_cast<uint64_t>(nanos(bucket.burst_span())));
-  grant.demand_share = bucket.demand_share(leased, now.mono, around_.recent());
+  grant.demand_share = bucket.demand_share(leased, now.mono);
   grant.backed = backed(key, now);
   grant.reset = key.reset;
   grant.stamp = stamp;
@@ -78,9 +78,9 @@ void Owner::serve_turned_away_bucket(Key& key, Now now) {
   for (size_t i = 0; i < key.bucket->lines().size(); ++i) {
     BucketBook::Leased& leased = key.bucket->lines()[i];
     const Line& line = leased.line;
-    if (!line.turned_away || now.mono - line.heard > around_.recent()) continue;
+    if (!line.turned_away || !key.bucket->is_recent(leased, now.mono)) continue;
     // Its own stamp still counts: the lease runs from when it asked.
-    if (key.bucket->issue(leased, now.mono, around_.recent()) > 0) send_bucket_grant(key, leased, line.stamp, now);
+    if (key.bucket->issue(leased, now.mono) > 0) send_bucket_grant(key, leased, line.stamp, now);
   }
 }
 

@@ -9,6 +9,15 @@ namespace {
 constexpr uint64_t kRoundTripMaxNs = 60'000'000'000;                // longer is a mistake, not a network
 constexpr int64_t kSkewMaxNs = int64_t{366} * 86'400'000'000'000;  // shown at most
 
+void remember(Peer& peer, uint64_t incarnation) {
+  if (incarnation > peer.remembered) {
+    peer.before = peer.remembered;
+    peer.remembered = incarnation;
+  } else if (incarnation < peer.remembered) {
+    peer.before = std::max(peer.before, incarnation);
+  }
+}
+
 }  // namespace
 
 Duration up_within(Duration sync_interval) {
@@ -25,9 +34,9 @@ Peers::Heard Peers::hear(uint16_t rank, const Header& header, Now now) {
   if (header.incarnation > peer.incarnation) {
     Peer fresh;
     fresh.incarnation = header.incarnation;
-    fresh.remembered = std::max(peer.remembered, header.incarnation);
-    fresh.before = std::max(peer.before, peer.incarnation);
-    if (peer.remembered < header.incarnation) fresh.before = std::max(fresh.before, peer.remembered);
+    fresh.remembered = peer.remembered;
+    fresh.before = peer.before;
+    remember(fresh, header.incarnation);
     fresh.life_began_wall_ns = header.sent_wall_ns;
     fresh.bytes_in = peer.bytes_in;
     fresh.bytes_out = peer.bytes_out;
@@ -60,7 +69,7 @@ Peers::Heard Peers::hear(uint16_t rank, const Header& header, Now now) {
 void Peers::hear_of(uint16_t rank, uint64_t incarnation, MonoTime at) {
   Peer& peer = peers_[rank];
   if (incarnation < peer.incarnation) return;
-  peer.remembered = std::max(peer.remembered, incarnation);
+  remember(peer, incarnation);
   peer.heard_of = std::max(peer.heard_of, at);
 }
 

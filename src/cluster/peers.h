@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <tuple>
 #include <vector>
 
 #include "base/time.h"
@@ -19,7 +20,7 @@ struct Peer {
   // The newest life heard of it; `incarnation` 0: never heard.
   uint64_t incarnation = 0;
   uint64_t remembered = 0;  // the highest incarnation ever heard, directly or by gossip
-  uint64_t before = 0;      // the highest of a life before that one; 0: none known
+  uint64_t before = 0;      // the highest but that one; 0: none known
   int64_t life_began_wall_ns = 0;  // its own wall clock in the first datagram of this life
   uint64_t sequence_in = 0, sequence_out = 0;
   MonoTime heard{};         // itself, directly
@@ -32,6 +33,20 @@ struct Peer {
   bool answered_hello = false;
   bool roster_mismatch = false;
   uint64_t bytes_in = 0, bytes_out = 0;
+
+  // What this node knows of other lives of it: the highest, 0 where it knows of none.
+  uint64_t other_life() const { return remembered != incarnation ? remembered : before; }
+};
+
+// Where an entry comes from: a node, one life of it, and which of its datagrams to this node (0 throughout to oneself).
+struct Origin {
+  uint16_t rank = 0;
+  uint64_t incarnation = 0;
+  uint64_t sequence = 0;
+  // Whether what `other` carried was said after this. Of two nodes nobody knows: then what comes last counts.
+  bool before(const Origin& other) const {
+    return rank != other.rank || std::tie(incarnation, sequence) <= std::tie(other.incarnation, other.sequence);
+  }
 };
 
 class Peers {

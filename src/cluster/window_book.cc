@@ -26,8 +26,8 @@ constexpr uint64_t kNewcomersParts = 10;  // of a window granted ahead, a tenth 
 
 }  // namespace
 
-WindowBook::WindowBook(int64_t window, const Terms& terms, const Group& group, Ballot ballot)
-    : window_(window), terms_(terms), group_(group), ballot_(ballot) {
+WindowBook::WindowBook(int64_t window, const Terms& terms, const Group& group, Ballot ballot, Duration recent)
+    : window_(window), terms_(terms), group_(group), ballot_(ballot), recent_(recent) {
   previous_ = terms_.algorithm == Algorithm::sliding_window && !unbounded() ? terms_.limit : 0;
 }
 
@@ -46,44 +46,32 @@ Line& WindowBook::open(const LineKey& key, uint16_t rank, uint64_t floor) {
   Line& line = lines_.emplace_back();
   line.key = key;
   line.rank = rank;
-  line.floor = unbounded() ? 0 : std::min<uint64_t>(floor, terms_.limit);
+  line.floor = std::min<uint64_t>(floor, terms_.limit);
   outstanding_ += line_outstanding(line);
   return line;
 }
 
 uint64_t WindowBook::line_outstanding(const Line& line) const {
+  if (has_unbounded_floor(line)) return line.net_used();
   const uint64_t issued = minus(line.floor + line.granted, line.returned);
   return std::max(issued, line.net_used());  // used can be more after an isolation: it is charged when heard
 }
 
 void WindowBook::merge(Line& line, const Report& report, MonoTime now) {
+  const bool ours = report.has_ballot && report.ballot == ballot_;
   outstanding_ -= line_outstanding(line);
+  used_ -= line.net_used();
   line.used = std::max(line.used, std::min(report.used, kAmountMax));
   line.refunded = std::max(line.refunded, std::min(report.refunded, kAmountMax));
-  if (report.has_ballot && report.ballot == ballot_) {
-    line.returned = std::max(line.returned, std::min(report.returned, kAmountMax));
-    line.given = std::max(line.given, std::min(report.given, kAmountMax));
-  }
+  if (ours) line.returned = std::max(line.returned, std::min(report.returned, kAmountMax));
   line.final = line.final || report.final;
-  line.take_newest(report, now);
-  if (!(report.has_ballot && report.ballot == ballot_)) line.granted_heard = 0;
+  line.take_newest(report, ours, now);
   outstanding_ += line_outstanding(line);
-}
-
-uint64_t WindowBook::used() const {
-  uint64_t sum = 0;
-  for (const Line& line : lines_) sum += line.net_used();
-  return sum - std::min(sum, given());
-}
-
-// Refunds of what others admitted: never more than what the fleet used.
-uint64_t WindowBook::given() const {
-  uint64_t all = 0, used = 0;
-  for (const Line& line : lines_) {
-    all += line.given;
-    used += line.net_used();
+  used_ += line.net_used();
+  if (ours && report.given > line.given) {
+    given_ += std::min(std::min(report.given, kAmountMax) - line.given, used());
+    line.given = std::min(report.given, kAmountMax);
   }
-  return std::min(all, used);
 }
 
 uint64_t WindowBook::allowance(WallTime now) const {
@@ -117,10 +105,10 @@ Duration WindowBook::regrows_after(uint64_t cost, WallTime now) const {
   return window - elapsed + elapsed_when_carried(next, static_cast<uint32_t>(minus(limit, cost)), window);
 }
 
-WindowBook::Demand WindowBook::recent_demand(MonoTime now, Duration recent) const {
+WindowBook::Demand WindowBook::recent_demand(MonoTime now) const {
   Demand demand;
   for (const Line& line : lines_) {
-    if (now - line.heard > recent || (line.demand_milli == 0 && line.waiting == 0)) continue;
+    if (!is_recent(line, now) || (line.demand_milli == 0 && line.waiting == 0)) continue;
     ++demand.lines;
     demand.all += line.demand();
   }
@@ -128,21 +116,21 @@ WindowBook::Demand WindowBook::recent_demand(MonoTime now, Duration recent) cons
   return demand;
 }
 
-uint16_t WindowBook::demand_share(const Line& line, MonoTime now, Duration recent) const {
-  const Demand demand = recent_demand(now, recent);
+uint16_t WindowBook::demand_share(const Line& line, MonoTime now) const {
+  const Demand demand = recent_demand(now);
   if (demand.all <= 0) return 0;
   const double own = line.demand();
   return static_cast<uint16_t>(std::min(1.0, own / demand.all) * 65535);
 }
 
-uint64_t WindowBook::issue(Line& line, Now now, Duration recent, bool far) {
-  if (unbounded()) return 0;
+uint64_t WindowBook::issue(Line& line, Now now, bool far) {
+  if (has_unbounded_floor(line)) return 0;  // it needs nothing
   const uint64_t need = line.need();
   line.turned_away = false;
   if (need == 0) return 0;
   const uint64_t room = remaining(now.wall);
   const uint64_t waits = line.unmet();
-  const Demand demand = recent_demand(now.mono, recent);
+  const Demand demand = recent_demand(now.mono);
 
   // Beyond what waits: the look-ahead, which on a near group is held small, and never what others wait for.
   const uint64_t left = minus(allowance(now.wall), outstanding());
@@ -153,7 +141,7 @@ uint64_t WindowBook::issue(Line& line, Now now, Duration recent, bool far) {
     const uint64_t hold = std::max<uint64_t>(1, left / (kNearHoldParts * demand.lines));
     beyond = std::min(beyond, minus(hold, line.unspent()));
   }
-  beyond = std::min(beyond, minus(left, unmet()));
+  beyond = std::min(beyond, minus(left, unmet(now.mono)));
   // Shares proportional to demand (Raghavan et al., SIGCOMM 2007: flow proportional share), at least one whole request.
   const double own = line.demand();
   const auto part = demand.all > 0 ? static_cast<uint64_t>(std::ceil(static_cast<double>(room) * own / demand.all)) : room;
@@ -164,24 +152,26 @@ uint64_t WindowBook::issue(Line& line, Now now, Duration recent, bool far) {
     if (amount == 0 && room >= line.waiting_min) amount = line.waiting_min;
   }
   line.turned_away = amount < waits || (waits > 0 && amount == 0);
+  grant(line, amount);
+  return amount;
+}
+
+void WindowBook::grant(Line& line, uint64_t amount) {
   outstanding_ -= line_outstanding(line);
   line.granted += amount;
   outstanding_ += line_outstanding(line);
-  return amount;
 }
 
 uint64_t WindowBook::issue_ahead(Line& line, uint64_t amount, WallTime now) {
   amount = std::min(amount, remaining(now));
-  outstanding_ -= line_outstanding(line);
-  line.granted += amount;
-  outstanding_ += line_outstanding(line);
+  grant(line, amount);
   return amount;
 }
 
-uint64_t WindowBook::unmet() const {
+uint64_t WindowBook::unmet(MonoTime now) const {
   uint64_t sum = 0;
   for (const Line& line : lines_)
-    if (line.turned_away) sum += line.unmet();
+    if (line.turned_away && is_recent(line, now)) sum += line.unmet();
   return sum;
 }
 
@@ -190,20 +180,21 @@ uint64_t WindowBook::accepted_mark() const {
   return reached_by_majority(group_, accepted_);
 }
 
-std::optional<uint64_t> WindowBook::next_mark(WallTime now, double look_ahead_ratio, uint64_t ahead) const {
+std::optional<uint64_t> WindowBook::next_mark(Now now, double look_ahead_ratio, uint64_t ahead) const {
   if (!needs_marks()) return std::nullopt;
   const uint64_t limit = terms_.limit;
   const uint64_t out = outstanding();
   // A mark is a permission, not a grant: until the window has begun and its past is known it is raised as if nothing
   // were carried over.
-  const bool known = window_at(now, terms_.window) >= window_ && previous_known();
-  const uint64_t left = minus(known ? allowance(now) : limit, out);
+  const bool known = window_at(now.wall, terms_.window) >= window_ && previous_known();
+  const uint64_t left = minus(known ? allowance(now.wall) : limit, out);
+  const uint64_t waits = unmet(now.mono);
   const double part = std::min(kMarkShareMax, kMarkShare + look_ahead_ratio);
   const auto share = static_cast<uint64_t>(std::ceil(static_cast<double>(left) * part));
-  const uint64_t wanted = std::min(left, unmet() + ahead + share);
+  const uint64_t wanted = std::min(left, waits + ahead + share);
   const uint64_t target = std::min(limit, out + wanted);
   if (target <= proposed_) return std::nullopt;
-  const bool low = minus(proposed_, out) < unmet() + ahead + (share + 1) / 2;
+  const bool low = minus(proposed_, out) < waits + ahead + (share + 1) / 2;
   return low ? std::optional(target) : std::nullopt;
 }
 
@@ -246,7 +237,7 @@ void WindowBook::count_previous(const WindowBook* own) {
 uint64_t WindowBook::as_previous() const {
   uint64_t sum = 0;
   for (const Line& line : lines_) sum += line.final || unbounded() ? line.net_used() : line_outstanding(line);
-  return minus(sum, given());
+  return minus(sum, given_);
 }
 
 }  // namespace tally

@@ -22,7 +22,8 @@ namespace tally {
 class WindowBook {
  public:
   // `limit`: L as the owner knows it; the book uses the smallest L that any report of the window stated.
-  WindowBook(int64_t window, const Terms& terms, const Group& group, Ballot ballot);
+  // `recent`: a line heard longer ago has no demand any more, and nothing that waits.
+  WindowBook(int64_t window, const Terms& terms, const Group& group, Ballot ballot, Duration recent);
 
   int64_t window() const { return window_; }
   Ballot ballot() const { return ballot_; }
@@ -38,8 +39,8 @@ class WindowBook {
   const std::vector<Line>& lines() const { return lines_; }
 
   // --- what is left ---
-  uint64_t outstanding() const { return outstanding_ - given(); }
-  uint64_t used() const;  // used less refunded, as reported
+  uint64_t outstanding() const { return minus(outstanding_, given_); }
+  uint64_t used() const { return minus(used_, given_); }  // less what was refunded, as reported
   // What the fleet may have used by now. Before the window begins: what may be granted ahead.
   uint64_t allowance(WallTime now) const;
   uint64_t remaining(WallTime now) const;  // min(allowance, accepted mark) - outstanding
@@ -50,19 +51,21 @@ class WindowBook {
 
   // --- issuing ---
   // Takes into the line's granted what it may have now of what it asked for, and returns how much that was.
-  uint64_t issue(Line& line, Now now, Duration recent, bool far);
+  uint64_t issue(Line& line, Now now, bool far);
   // Ahead of the window: `amount` at most, by what is left.
   uint64_t issue_ahead(Line& line, uint64_t amount, WallTime now);
-  uint64_t unmet() const;  // what waits at lines and could not be given
-  uint16_t demand_share(const Line& line, MonoTime now, Duration recent) const;  // in 1/65535
+  bool is_recent(const Line& line, MonoTime now) const { return now - line.heard <= recent_; }
+  uint64_t unmet(MonoTime now) const;  // what waits at lines and could not be given
+  uint16_t demand_share(const Line& line, MonoTime now) const;  // in 1/65535
 
   // --- marks ---
   bool needs_marks() const { return group_.size > 1 && !terms_.max_overcount.unbounded; }
   uint64_t accepted_mark() const;
   uint64_t proposed_mark() const { return proposed_; }
   // The next mark to propose, if one is due: `look_ahead_ratio` is round trip / sync interval of the group.
-  std::optional<uint64_t> next_mark(WallTime now, double look_ahead_ratio, uint64_t ahead) const;
-  void propose(uint64_t mark) { proposed_ = mark; }
+  std::optional<uint64_t> next_mark(Now now, double look_ahead_ratio, uint64_t ahead) const;
+  MonoTime proposed_at() const { return proposed_at_; }
+  void propose(uint64_t mark, MonoTime now) { proposed_ = mark, proposed_at_ = now; }
   // Member `index` of the group has accepted `mark` under this book's ballot. The owner itself is a member.
   void accept(size_t index, uint64_t mark);
   bool mark_pending() const { return accepted_mark() < proposed_; }
@@ -78,22 +81,28 @@ class WindowBook {
 
  private:
   bool unbounded() const { return terms_.max_overcount.unbounded; }
+  // An unbounded line's floor is L. Only what it used is charged, until it was stopped and gave the rest back.
+  bool has_unbounded_floor(const Line& line) const { return unbounded() && line.floor > 0 && line.returned == 0; }
   uint64_t line_outstanding(const Line& line) const;
-  uint64_t given() const;
+  void grant(Line& line, uint64_t amount);
   struct Demand {
     double all = 0;
     uint64_t lines = 0;
   };
-  Demand recent_demand(MonoTime now, Duration recent) const;
+  Demand recent_demand(MonoTime now) const;
 
   const int64_t window_;
   Terms terms_;
   const Group group_;
   const Ballot ballot_;
+  const Duration recent_;
   std::vector<Line> lines_;
-  uint64_t outstanding_ = 0;  // sum of line_outstanding, before given()
+  uint64_t outstanding_ = 0;  // sum of line_outstanding
+  uint64_t used_ = 0;         // sum of net_used
+  uint64_t given_ = 0;        // refunds of what others admitted; each counts up to what the fleet had used when it was heard
 
   uint64_t proposed_ = 0;
+  MonoTime proposed_at_{};
   std::array<uint64_t, kGroupMax> accepted_{};
 
   struct Told {
