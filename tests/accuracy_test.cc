@@ -44,6 +44,19 @@ TEST_CASE("the table is decided by the seed") {
   CHECK(one != table(2));
 }
 
+TEST_CASE("each line of a table has as many columns as its head") {
+  const Row row = measure(small(1), 1);
+  const std::pair<Goal, GoalResult> goal{accuracy_goals().front(), {}};
+  for (const std::string& table : {table_of({&row, 1}), table_of({&goal, 1})}) {
+    std::vector<ptrdiff_t> columns;
+    for (size_t from = 0, to; (to = table.find('\n', from)) != std::string::npos; from = to + 1)
+      columns.push_back(std::count(table.begin() + static_cast<ptrdiff_t>(from),
+                                   table.begin() + static_cast<ptrdiff_t>(to), '|'));
+    CHECK(columns.size() == 3);
+    CHECK(std::ranges::count(columns, columns.front()) == 3);
+  }
+}
+
 TEST_CASE("above the limit: what is admissible is the limit of each window, and alone each node gives it") {
   const Row row = measure(small(9), 1);
   CHECK(row.violations.empty());

@@ -76,8 +76,8 @@ std::string drawn_table(std::vector<const Row*> rows, size_t n) {
 
 std::string table_of(std::span<const Row> rows) {
   std::string header =
-      "| setting | load, % | admissible | admitted, % | worst over, % | mean over, % | entries | bytes | age "
-      "p99, ms |";
+      "| setting | load, % | admissible | admitted, % | worst over, % | mean over, % | entries | bytes | "
+      "idle, B/s | age p99, ms |";
   for (const Baseline& b : kBaselines) header += " " + std::string(b.name) + " |";
   std::string out = headed(header);
   for (const Row& row : rows) out += line_of(row);
