@@ -142,6 +142,7 @@ class Fleet {
   uint64_t bound(std::string_view rule) const;                        // as checked
   uint16_t owner(std::string_view rule, std::string_view key) const;  // the natural one
   Group group(std::string_view rule, std::string_view key) const;
+  Explanation explain(uint16_t rank, std::string_view rule, std::string_view key);  // of a host that is up
   const std::vector<Violation>& violations() const { return checkers_.violations(); }
 
   struct Traffic {

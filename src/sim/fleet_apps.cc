@@ -303,6 +303,13 @@ uint16_t Fleet::owner(std::string_view rule_name, std::string_view key) const {
   return group(rule_name, key).rank[0];
 }
 
+Explanation Fleet::explain(uint16_t rank, std::string_view rule_name, std::string_view key) {
+  Host& host = hosts_[rank];
+  const KeyState& state = key_state(rule_name, key);
+  const Rule& on_host = host.rules->by_id(state.rule->id);
+  return host.node->explain(on_host, on_host.limit, hash_on(host, state), state.id, clock(rank));
+}
+
 void Fleet::trace(std::string_view rule, std::string_view key, std::function<void(const std::string&)> line) {
   traced_ = &key_state(rule, key);
   trace_ = std::move(line);
