@@ -212,6 +212,7 @@ std::optional<BucketBook::Proposal> BucketBook::next_mark(MonoTime now, Duration
   const MonoTime enough = std::min(target - look_ahead / 4, std::max(held, charged) + std::max(margin / 2, Duration(1)));
   // Never beyond what a member keeps: what a claim was told may lie further ahead than marks go.
   if (proposal_.mark >= enough || target <= proposal_.mark) return std::nullopt;
+  if (!mark_pending()) pending_since_ = now;
   proposal_ = {proposal_.number + 1, target, now};
   sent_[proposal_.number % sent_.size()] = proposal_;
   return proposal_;

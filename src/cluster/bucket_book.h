@@ -91,6 +91,7 @@ class BucketBook {
   const Proposal& proposal() const { return proposal_; }
   void accept(size_t index, uint64_t number);
   bool mark_pending() const { return needs_marks() && accepted_mark() < proposal_.mark; }
+  MonoTime pending_since() const { return pending_since_; }  // while mark_pending()
   // Members forget a register that is idle for `keep`. So ownership ends before: 0.96 of it after the sending of the last
   // claim or mark that a majority accepted. Never where no marks are needed.
   MonoTime owned_until() const;
@@ -114,6 +115,7 @@ class BucketBook {
   std::array<MonoTime, kGroupMax> accepted_{};
   std::array<MonoTime, kGroupMax> accepted_sent_{};
   MonoTime since_;
+  MonoTime pending_since_{};
   std::array<Proposal, 8> sent_{};  // the newest proposals, so that an echo of any of them counts
 };
 

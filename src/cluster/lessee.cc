@@ -13,7 +13,6 @@ constexpr uint8_t kFinalsMax = 3;                 // a final report is repeated 
 constexpr size_t kIdleAtATime = 4096;             // idle accounts looked at in one sync interval
 constexpr Duration kAskAgainMin = std::chrono::milliseconds(3);
 constexpr uint64_t kNever = ~uint64_t{0};         // of an ask mark
-constexpr uint32_t kSpareParts = 2;               // a spare is held while this many requests a node are left
 // Steady demand is averaged over about this time, in sync intervals: enough of them that a single request stays far below one.
 constexpr Duration kSteadyTime = std::chrono::milliseconds(800);
 constexpr double kDemandMax = 1e15;  // as told, a second: so that its thousandths are whole numbers of 64 bits
@@ -184,6 +183,7 @@ void Lessee::measure(Account& account, Now now) {
   const uint64_t seen = account.seen_in == running_in(account, now) ? account.count_seen : 0;
   const uint64_t offered = minus(count, seen) + account.denied;
   if (offered != 0) account.busy_at = now.mono;
+  account.offered += offered;
   const double sample = demand_now(account, count, now);
   account.burst = sample >= account.burst ? sample : (account.burst + sample) / 2;
   if (account.burst * 8 < static_cast<double>(amount_of(account.limit, 1))) account.burst = 0;
@@ -218,18 +218,20 @@ uint64_t Lessee::left_known(const Account& account) const {
   return amount_of(account.limit, account.limit.limit) * account.pool / 255;
 }
 
-// One request's worth, held while there is plenty: a key with less than a request in each look-ahead would otherwise be
-// refused every other time where nobody waits (measured: ten nodes at 92 % of 1,000 per 10 s, 95.4 % admitted instead of
-// 99 %). It costs no message, as the key's use is reported anyway; and it is never asked of a small or nearly used limit.
-uint64_t Lessee::spare(const Account& account, const Quota& quota) const {
-  if (account.bucket() || quota.count < 2 * account.cost_seen) return 0;
-  return left_known(account) >= uint64_t{kSpareParts} * around_.roster.size() ? account.cost_seen : 0;
+// One request's worth, held while there is one left for each node: a key with less than a request in each look-ahead would
+// otherwise be refused every other time where nobody waits. Two where the owner is far, while there is plenty: one cannot
+// cover a round trip. It costs no message, as the key's use is reported anyway. (docs/design.md has the figures.)
+uint64_t Lessee::spare(const Account& account, Now now) const {
+  if (account.offered < 2 * account.cost_seen) return 0;
+  const uint64_t left_each = left_known(account) / (around_.roster.size() * amount_of(account.limit, 1));
+  if (left_each >= 2 && around_.far(around_.peers.round_trip(owner_of(account, now)))) return 2 * account.cost_seen;
+  return left_each >= 1 ? account.cost_seen : 0;
 }
 
 uint64_t Lessee::wanted(Account& account, const Quota& quota, Now now) const {
   if (leaving_) return quota.count;
   const Duration look = around_.sync_interval * 2 + around_.peers.round_trip(owner_of(account, now));
-  const uint64_t ahead = std::max(expected(account, quota.count, look, now), spare(account, quota));
+  const uint64_t ahead = std::max(expected(account, quota.count, look, now), spare(account, now));
   return quota.count + ahead + account.waiting + promised_left(account, quota, now);
 }
 

@@ -119,6 +119,7 @@ class Lessee {
 
     double demand = 0;            // cost (buckets: ns) per second: the larger of burst and steady
     double burst = 0, steady = 0;
+    uint64_t offered = 0;         // all that was asked for here, as measured
     uint64_t count_seen = 0;      // at the last tick, in window or lease `seen_in`
     int64_t seen_in = 0;
     uint64_t denied = 0;          // starved since the last tick
@@ -189,7 +190,7 @@ class Lessee {
   double demand_now(const Account& account, uint64_t count, Now now) const;
   uint64_t expected(const Account& account, uint64_t count, Duration within, Now now) const;
   uint64_t left_known(const Account& account) const;
-  uint64_t spare(const Account& account, const Quota& quota) const;
+  uint64_t spare(const Account& account, Now now) const;
   uint64_t wanted(Account& account, const Quota& quota, Now now) const;
   bool wants_report(Account& account, Now now);
   void send_report(Account& account, Now now);

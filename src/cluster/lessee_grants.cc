@@ -250,9 +250,13 @@ void Lessee::give_back_idle(Account& account, bool recalled, Now now) {
   // Otherwise all is kept that the next report would ask for, or the owner would give as headroom: returning it would only
   // fetch it again.
   const Duration soon = around_.peers.round_trip(owner_of(account, now)) + std::chrono::milliseconds(1);
-  const uint64_t keep =
-      recalled ? expected(account, q.count, soon, now) + account.waiting + promised_left(account, q, now)
-               : std::max(wanted(account, q, now) - q.count, left_known(account) / (kHeadroomParts * around_.roster.size()));
+  uint64_t keep = expected(account, q.count, soon, now) + account.waiting + promised_left(account, q, now);
+  if (!recalled) {
+    keep = std::max(wanted(account, q, now) - q.count, left_known(account) / (kHeadroomParts * around_.roster.size()));
+    // Nor the last request's worth of a window at a node that asks again and again: the token for a request that was refused
+    // because nobody waits would go back before the next one comes, and be asked for again.
+    if (!account.bucket() && account.offered >= 2 * account.cost_seen) keep = std::max(keep, account.cost_seen);
+  }
   if (q.unspent() > keep) give_back(account, keep, now);
 }
 
@@ -342,7 +346,7 @@ bool Lessee::group_lost(const Account& account, Now now) const {
   if (account.group.contains(around_.self))
     return !around_.peers.majority_heard(account.group, now.mono, around_.isolation_after);
   for (size_t i = 0; i < account.group.size; ++i)
-    if (now.mono - around_.peers[account.group.rank[i]].heard <= around_.isolation_after) return false;
+    if (now.mono - around_.peers[account.group.rank[i]].heard_of <= around_.isolation_after) return false;
   return true;
 }
 

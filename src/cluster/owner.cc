@@ -185,7 +185,7 @@ void Owner::send_grant(Key& key, WindowBook& book, Line& line, uint64_t stamp, N
   grant.used_fleet = book.used();
   grant.pool = level(minus(allowance, book.outstanding()), book.limit());
   grant.demand_share = book.demand_share(line, now.mono);
-  grant.backed = backed(key, now);
+  grant.backed = backed(key, book, now);
   grant.reset = key.reset;
   grant.stamp = stamp;
   grant.exhausted = book.exhausted(now.wall);
@@ -237,7 +237,7 @@ void Owner::serve_turned_away(Key& key, WindowBook& book, Now now) {
 
 // ---- marks -------------------------------------------------------------------------------------------------------
 
-bool Owner::backed(const Key& key, Now now) const {
+bool Owner::group_lives(const Key& key, Now now) const {
   return around_.peers.majority_heard(key.group, now.mono, around_.isolation_after / 2);
 }
 
@@ -327,7 +327,7 @@ void Owner::tick(Now now) {
     const auto found = keys_.find(id);
     if (found == keys_.end()) continue;
     Key& key = found->second;
-    if (!backed(key, now)) ++without_majority_;
+    if (!group_lives(key, now)) ++without_majority_;
     if (key.terms.algorithm == Algorithm::token_bucket)
       tick_bucket(key, now);
     else

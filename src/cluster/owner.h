@@ -157,7 +157,12 @@ class Owner {
   void tick_bucket(Key& key, Now now);
   void look_to_next_window(Key& key, WindowBook& book, Now now);
   void retire(Key& key);
-  bool backed(const Key& key, Now now) const;
+  bool group_lives(const Key& key, Now now) const;
+  template <typename Book>
+  bool backed(const Key& key, const Book& book, Now now) const {
+    const bool stuck = book.mark_pending() && now.mono - book.pending_since() > around_.isolation_after / 2;
+    return !stuck && group_lives(key, now);
+  }
   void activate(Key& key);
   void expire(Now now);
 

@@ -62,7 +62,7 @@ void Owner::send_bucket_grant(Key& key, BucketBook::Leased& leased, uint64_t sta
   grant.tat_ahead = std::max(Duration(0), bucket.tat() - now.mono);
   grant.pool = level(static_cast<uint64_t>(nanos(bucket.room(now.mono))), static_cast<uint64_t>(nanos(bucket.burst_span())));
   grant.demand_share = bucket.demand_share(leased, now.mono);
-  grant.backed = backed(key, now);
+  grant.backed = backed(key, bucket, now);
   grant.reset = key.reset;
   grant.stamp = stamp;
   grant.exhausted = bucket.exhausted(cost, now.mono);

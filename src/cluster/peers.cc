@@ -127,7 +127,7 @@ bool Peers::majority_heard(const Group& group, MonoTime now, Duration within) co
   size_t heard = 0;
   for (size_t i = 0; i < group.size; ++i) {
     const uint16_t rank = group.rank[i];
-    if (rank == self_ || (peers_[rank].incarnation != 0 && now - peers_[rank].heard <= within)) ++heard;
+    if (rank == self_ || (peers_[rank].remembered != 0 && now - peers_[rank].heard_of <= within)) ++heard;
   }
   return heard >= group.majority();
 }

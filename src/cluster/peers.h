@@ -79,7 +79,7 @@ class Peers {
   Duration round_trip(uint16_t rank) const;
   // The nearest of the others of a group: the round trip that a mark costs. 0 for a group of one.
   Duration group_round_trip(const Group& group) const;
-  // Whether a majority of the group, this node included, was heard directly within `within`.
+  // Whether a majority of the group, this node included, was heard, by anybody, within `within`.
   bool majority_heard(const Group& group, MonoTime now, Duration within) const;
 
   Peer& operator[](uint16_t rank) { return peers_[rank]; }

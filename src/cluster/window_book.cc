@@ -205,6 +205,12 @@ std::optional<uint64_t> WindowBook::next_mark(Now now, double look_ahead_ratio, 
   return low ? std::optional(target) : std::nullopt;
 }
 
+void WindowBook::propose(uint64_t mark, MonoTime now) {
+  if (!mark_pending()) pending_since_ = now;
+  proposed_ = mark;
+  proposed_at_ = now;
+}
+
 void WindowBook::accept(size_t index, uint64_t mark) {
   // A member can hold a larger mark (an earlier ballot's); what counts here is what this owner asked for.
   accepted_[index] = std::max(accepted_[index], std::min(mark, proposed_));

@@ -67,7 +67,8 @@ class WindowBook {
   // The next mark to propose, if one is due: `look_ahead_ratio` is round trip / sync interval of the group.
   std::optional<uint64_t> next_mark(Now now, double look_ahead_ratio, uint64_t ahead) const;
   MonoTime proposed_at() const { return proposed_at_; }
-  void propose(uint64_t mark, MonoTime now) { proposed_ = mark, proposed_at_ = now; }
+  MonoTime pending_since() const { return pending_since_; }  // while mark_pending()
+  void propose(uint64_t mark, MonoTime now);
   // Member `index` of the group has accepted `mark` under this book's ballot. The owner itself is a member.
   void accept(size_t index, uint64_t mark);
   bool mark_pending() const { return accepted_mark() < proposed_; }
@@ -106,7 +107,7 @@ class WindowBook {
   uint64_t given_ = 0;        // refunds of what others admitted; each counts up to what the fleet had used when it was heard
 
   uint64_t proposed_ = 0;
-  MonoTime proposed_at_{};
+  MonoTime proposed_at_{}, pending_since_{};
   std::array<uint64_t, kGroupMax> accepted_{};
 
   struct Told {
