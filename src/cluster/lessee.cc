@@ -400,8 +400,10 @@ void Lessee::tick(Now now) {
     give_back_idle(*account, false, now);
     send_final(*account, now);
     if (report || wants_report(*account, now)) send_report(*account, now);
-    if (!account->isolated && account->waiting == 0 && !wants_report(*account, now))
+    if (!account->isolated && account->waiting == 0 && !wants_report(*account, now)) {
       account->unanswered_since = account->chosen_at = MonoTime{};
+      account->choice = 0;
+    }
     check_isolation(*account, now);
     set_ask_mark(*account, now);
     if (!limiter_.slots().living(account->slot)) account->isolated = false;  // evicted: nobody asks for it here any more

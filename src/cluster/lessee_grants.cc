@@ -63,7 +63,9 @@ void Lessee::be_refused(Account& account, const Grant& grant, Now now) {
     window_account(account, grant.window).ask = grant.ask;
   account.ask_not_before = now.mono + grant.ask_again;
   if (grant.ask == 0) return;
-  account.answered = true;  // whoever has them is asked at once
+  account.choice = 0;  // whoever has them is asked at once
+  account.chosen_at = MonoTime{};
+  account.answered = true;
   make_urgent(account);
 }
 
