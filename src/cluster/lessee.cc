@@ -88,6 +88,7 @@ void Lessee::adopt_slot(Account& account, SlotRef slot) {
 void Lessee::activate(Account& account) {
   if (account.active) return;
   account.active = true;
+  account.choose_first();
   active_.push_back(account.id);
 }
 
@@ -401,8 +402,8 @@ void Lessee::tick(Now now) {
     send_final(*account, now);
     if (report || wants_report(*account, now)) send_report(*account, now);
     if (!account->isolated && account->waiting == 0 && !wants_report(*account, now)) {
-      account->unanswered_since = account->chosen_at = MonoTime{};
-      account->choice = 0;
+      account->unanswered_since = MonoTime{};
+      account->choose_first();
     }
     check_isolation(*account, now);
     set_ask_mark(*account, now);

@@ -152,6 +152,7 @@ class Lessee {
     bool tell_used = false;  // the pool is low: what is used is told at once, so that the owner can say `exhausted`
 
     bool pool_low() const { return pool < 64; }  // a quarter, in 1/255
+    void choose_first() { choice = 0, chosen_at = MonoTime{}; }
     bool changed() const { return changes != changes_known; }
     bool bucket() const { return limit.algorithm == Algorithm::token_bucket; }
   };

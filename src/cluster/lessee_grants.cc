@@ -45,8 +45,8 @@ void Lessee::on_grant(const Grant& grant, const Origin& origin, Now now) {
   account->heard_at = now.mono;
   if (grant.reset > account->reset) on_reset(grant.key, grant.reset, now);
   if (grant.backed) {
-    account->unanswered_since = account->chosen_at = MonoTime{};
-    account->choice = 0;
+    account->unanswered_since = MonoTime{};
+    account->choose_first();
     if (account->isolated) end_isolation(*account, now);
   }
   if (account->bucket())
@@ -63,8 +63,7 @@ void Lessee::be_refused(Account& account, const Grant& grant, Now now) {
     window_account(account, grant.window).ask = grant.ask;
   account.ask_not_before = now.mono + grant.ask_again;
   if (grant.ask == 0) return;
-  account.choice = 0;  // whoever has them is asked at once
-  account.chosen_at = MonoTime{};
+  account.choose_first();  // whoever has them is asked at once
   account.answered = true;
   make_urgent(account);
 }
