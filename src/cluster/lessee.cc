@@ -88,6 +88,7 @@ void Lessee::adopt_slot(Account& account, SlotRef slot) {
 void Lessee::activate(Account& account) {
   if (account.active) return;
   account.active = true;
+  account.unanswered_since = MonoTime{};  // of a question that nobody waits for any more
   account.choose_first();
   active_.push_back(account.id);
 }
