@@ -248,8 +248,9 @@ bool Lessee::wants_report(Account& account, Now now) {
   }
   const WindowAccount& w = window_account(account, window_now(account, now));
   const uint64_t used = minus(q.count, w.taken);
-  if (account.terms.max_overcount.unbounded)
-    return used > account.limit.limit / std::max<uint32_t>(1, around_.roster.size()) && used != w.used_reported;
+  // Unbounded: from half of an equal share on, so that the owner knows of all when all together near the limit.
+  if (account.terms.max_overcount.unbounded && w.returned == 0)
+    return used > account.limit.limit / (2 * around_.roster.size()) && used != w.used_reported;
   if (w.contacted && (account.changed() || used != w.used_reported || w.returned != w.returned_reported)) return true;
   if (now.mono < account.ask_not_before) return false;
   const uint64_t want = wanted(account, q, now);
