@@ -168,6 +168,10 @@ void Owner::report_window(Key& key, const Report& report, uint16_t from, uint64_
 
 // Gives the line what it may have now, raising the mark for it where needed.
 uint64_t Owner::issue(Key& key, WindowBook& book, Line& line, Now now) {
+  // A sliding window that this clock has left is counted as the past of the next: nothing more is issued in it.
+  if (key.terms.algorithm == Algorithm::sliding_window &&
+      book.window() < window_at(around_.standing.clock(), key.terms.window))
+    return 0;
   const Duration trip = std::max(around_.peers.round_trip(line.rank), around_.peers.group_round_trip(key.group));
   uint64_t amount = book.issue(line, now, around_.far(trip));
   raise_mark(key, book, now, 0);
