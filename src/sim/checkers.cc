@@ -55,7 +55,9 @@ void Checkers::admitted(size_t key, int64_t window, uint64_t cost, Duration at, 
     violate(key, at,
             "window " + std::to_string(window) + " admitted " + std::to_string(count.admitted) +
                 ", refunded " + std::to_string(count.refunded) + ", bound " + std::to_string(bound));
-  if (state.what.check_sliding) check_sliding(key, window, at, latest);
+  if (!state.what.check_sliding) return;
+  if (window_at(latest, state.what.rule->limit.window) > window) count.late += cost;
+  check_sliding(key, window, at, latest);
 }
 
 // Floors are nobody's to carry over: what was used of them in the window before may be unknown to the owner.
@@ -65,7 +67,8 @@ void Checkers::check_sliding(size_t key, int64_t window, Duration at, WallTime l
   const auto before = state.windows.find(window - 1);
   if (before == state.windows.end()) return;
   const uint64_t budget = state.what.bound - limit.limit;
-  const uint64_t used = before->second.net();
+  uint64_t used = before->second.net();
+  if (!state.what.sliding_late) used -= std::min(used, before->second.late);
   const uint64_t counted = std::min<uint64_t>(used - std::min(used, budget), limit.limit);
   const Duration elapsed = std::clamp(latest - window_start(window, limit.window), Duration(0), limit.window);
   const uint64_t carried = carried_over(static_cast<uint32_t>(counted), elapsed, limit.window);

@@ -73,6 +73,7 @@ struct CheckedKey {
   uint32_t bucket_overcount_ppm = 0;  // buckets: e, and what isolation adds to it
   uint64_t per_life = 0;  // what a node that was started again may add once more: what it spent while isolated it forgot
   bool check_sliding = false;
+  bool sliding_late = false;  // count, of the window before, what was admitted there when a clock had left it already, too
 };
 
 class Checkers {
@@ -99,6 +100,7 @@ class Checkers {
 
   struct WindowCount {
     uint64_t admitted = 0, refunded = 0;
+    uint64_t late = 0;  // of a sliding window's: admitted when a clock had left it already
     uint64_t net() const { return admitted > refunded ? admitted - refunded : 0; }
   };
   const std::map<int64_t, WindowCount>& windows(size_t key) const { return keys_[key].windows; }

@@ -54,6 +54,7 @@ struct FleetConfig {
   size_t keys = 1000;                        // each host's slot table
   bool isolation_possible = false;           // check against the bound of the isolation policies
   bool check_wire = true;
+  bool sliding_late = false;  // see CheckedKey
   uint64_t seed = 1;
 };
 

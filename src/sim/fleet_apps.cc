@@ -275,6 +275,7 @@ Fleet::KeyState& Fleet::key_state(std::string_view rule, std::string_view key) {
     checked.mark_max = static_cast<uint64_t>(nanos(ahead) * 107 / 100);
   }
   const WireId id = wire_id(key, found->id_key);
+  checked.sliding_late = config_.sliding_late;
   if (checked.per_life != 0) checked.check_sliding = false;
   KeyState state{found, std::string(key), id, checkers_.add(checked, id), {}, {}, false};
   return keys_.emplace(std::pair(std::string(rule), std::string(key)), std::move(state)).first->second;

@@ -314,7 +314,8 @@ void count_windows(const Fleet& fleet, const Plan& plan, ClusterResult& result) 
 
 ClusterResult run_random_cluster(uint64_t seed, const ClusterOptions& options) {
   Random random(seed);
-  const Plan plan = draw_plan(random, options.faults);
+  Plan plan = draw_plan(random, options.faults);
+  plan.config.sliding_late = options.sliding_late;
   Fleet fleet(plan.config);
   if (options.trace) fleet.trace(options.trace_rule, options.trace_key, options.trace);
   draw_links(random, fleet, plan);

@@ -17,6 +17,7 @@ namespace tally::sim {
 
 struct ClusterOptions {
   bool faults = true;  // crashes, pauses, partitions; without: the network alone
+  bool sliding_late = false;  // see CheckedKey
   // Trace this key, where `trace` is set.
   std::string trace_rule, trace_key;
   std::function<void(const std::string&)> trace;
