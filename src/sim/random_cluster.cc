@@ -25,6 +25,7 @@ struct Plan {
   Kind kind = Kind::mixed;
   std::vector<std::pair<std::string, std::string>> keys;  // rule, key
   Duration length{0};
+  bool unheard_claims = false;
   bool pressed() const { return kind != Kind::mixed; }
 };
 
@@ -114,6 +115,7 @@ Plan draw_plan(Random& random, bool faults) {
     config.clocks.push_back(clock);
   }
   plan.length = faults ? 8s : 5s;
+  plan.unheard_claims = faults && config.nodes > 2 && plan.kind != Kind::forgetful && random.chance(0.5);
   if (plan.kind == Kind::quiet) plan.length = 12s;
   return plan;
 }
@@ -187,7 +189,7 @@ void draw_traffic(Random& random, Fleet& fleet, const Plan& plan) {
       const auto cost = static_cast<uint32_t>(random.chance(0.8) ? 1 : 1 + random.below(limit));
       burst_at(fleet, up_to(random, plan.length), rank, rule, key, n, cost);
     }
-    for (uint64_t gives = random.chance(0.3) ? 1 + random.below(4) : 0; gives > 0; --gives) {
+    for (uint64_t gives = !plan.unheard_claims && random.chance(0.4) ? 1 + random.below(4) : 0; gives > 0; --gives) {
       const uint16_t rank = any_node(random, fleet);
       const auto n = static_cast<uint32_t>(1 + random.below(limit));
       fleet.at(up_to(random, plan.length), [&fleet, rank, rule, key, n] { fleet.give(rank, rule, key, n); });
@@ -260,6 +262,31 @@ void draw_losses(Random& random, Fleet& fleet, const Plan& plan) {
   }
 }
 
+// A member claims a key while it and one of its group, the natural owner mostly, do not hear each other: whoever is deposed
+// learns of it from the third alone, if at all.
+void draw_unheard_claims(Random& random, Fleet& fleet, const Plan& plan) {
+  for (uint64_t n = random.below(7); n > 0; --n) {
+    const auto& [rule, key] = plan.keys[random.below(plan.keys.size())];
+    const Group group = fleet.group(rule, key);
+    const uint16_t claimant = group.rank[random.below(group.size)];
+    const uint16_t deaf = group.rank[random.chance(0.7) ? 0 : random.below(group.size)];
+    if (claimant == deaf) continue;
+    const bool boundary = plan.kind == Kind::boundary && random.chance(0.7);
+    const Duration at = boundary ? near_boundary(random, fleet.rule(rule).limit, plan.length) : up_to(random, plan.length);
+    fleet.at(at, [&fleet, claimant, deaf] {
+      fleet.network().cut(claimant, deaf);
+      fleet.network().cut(deaf, claimant);
+    });
+    const auto ahead = static_cast<int64_t>(random.below(boundary ? 2 : 1));
+    fleet.at(std::min(at + 5ms, plan.length),
+             [&fleet, claimant, ahead, rule = rule, key = key] { fleet.claim(claimant, rule, key, ahead); });
+    fleet.at(std::min(at + up_to(random, 500ms), plan.length), [&fleet, claimant, deaf] {
+      fleet.network().mend(claimant, deaf);
+      fleet.network().mend(deaf, claimant);
+    });
+  }
+}
+
 // Any node claims any key at any time, whoever owns it: in bursts, so that claims meet.
 void draw_claims(Random& random, Fleet& fleet, const Plan& plan) {
   if (random.chance(0.5)) return;
@@ -326,6 +353,7 @@ ClusterResult run_random_cluster(uint64_t seed, const ClusterOptions& options) {
   else if (options.faults && fleet.nodes() > 1)
     for (uint64_t n = random.below(plan.pressed() ? 12 : 6); n > 0; --n) draw_fault(random, fleet, plan);
   if (options.faults && fleet.nodes() > 1) draw_claims(random, fleet, plan);
+  if (plan.unheard_claims) draw_unheard_claims(random, fleet, plan);
   fleet.run_until(plan.length);
 
   ClusterResult result;
