@@ -73,7 +73,8 @@ TEST_CASE("a lease that is spent at its very end is charged as of that end, on c
       fleet.network().cut(owner, lessee);
     });
     fleet.at(asked + spent, [&] { fleet.take(lessee, "api", "k", 1000); });
-    fleet.evenly(owner, "api", "k", 3000, asked + spent, asked + spent + 300ms);
+    const Duration after = asked + std::max(spent, Duration(400ms));  // nobody looks at the books between
+    fleet.evenly(owner, "api", "k", 3000, after, after + 300ms);
     fleet.run_until(asked + 1s);
     CAPTURE(describe(spent));
     check_bounds(fleet);
@@ -139,6 +140,84 @@ TEST_CASE("what a line gave back is not given back once more by the line that fo
   check_bounds(fleet);
   CHECK(fleet.tally("api", "k", lessee).admitted() > 0);
   CHECK(fleet.tally("api", "k", hungry).admitted() > 40);  // so some came back
+}
+
+namespace {
+
+// Three nodes, two of which do not hear each other: the natural owner, and another that claims the key through the third.
+struct Rift {
+  explicit Rift(Rule rule) : Rift(config_of(3, std::move(rule), 600ms)) {}
+  explicit Rift(const FleetConfig& config) : fleet(config), group(fleet.group("api", "k")) {}
+  void claim(Duration at) {
+    fleet.at(at - 400ms, [this] { fleet.network().cut_off(claimant); });
+    burst(fleet, at - 390ms, claimant, 1);  // hears of the key from itself, when nobody else answers
+    fleet.at(at - 1ms, [this] {
+      fleet.network().mend(third, claimant);
+      fleet.network().mend(claimant, third);
+    });
+    fleet.at(at, [this] { claimed = fleet.claim(claimant, "api", "k"); });
+  }
+  Fleet fleet;
+  const Group group;
+  const uint16_t owner = group.rank[0], third = group.rank[1], claimant = group.rank[2];
+  bool claimed = false;
+};
+
+}  // namespace
+
+TEST_CASE("who has promised a ballot promises no lower one, whoever claims") {
+  Rift rift(window_rule("api", Algorithm::fixed_window, 100, 5s, 0));
+  Fleet& fleet = rift.fleet;
+  const Roster& roster = fleet.node(0).roster();
+  REQUIRE(roster.id(rift.owner) < roster.id(rift.claimant));  // so its ballot is the lower of two with one counter
+  burst(fleet, 5200ms, rift.owner, 2);
+  rift.claim(5500ms);
+  fleet.at(5550ms, [&] { fleet.claim(rift.owner, "api", "k"); });
+  burst(fleet, 5600ms, rift.owner, 150);
+  burst(fleet, 5700ms, rift.claimant, 150);
+  fleet.run_until(8s);
+  check_bounds(fleet);
+  CHECK(rift.claimed);
+  CHECK(fleet.windows("api", "k").at(360'000'001).admitted >= 50);
+}
+
+TEST_CASE("an owner does not count a sliding window by its own books where another was told to have ruled there") {
+  Rift rift(window_rule("api", Algorithm::sliding_window, 100, 5s, 0));
+  Fleet& fleet = rift.fleet;
+  burst(fleet, 8s, rift.owner, 5);
+  rift.claim(8300ms);
+  burst(fleet, 8400ms, rift.claimant, 150);
+  burst(fleet, 10'050ms, rift.owner, 150);
+  fleet.run_until(11s);
+  check_bounds(fleet);
+  CHECK(rift.claimed);
+  CHECK(fleet.windows("api", "k").at(360'000'001).admitted >= 80);
+}
+
+TEST_CASE("a bucket's owner that no majority has heard for as long as a register is kept is its owner no longer") {
+  FleetConfig config = config_of(3, bucket_rule("api", 100, 100, 1s, 0), 600ms);
+  config.lease = 200ms;
+  config.isolation_after = 20s;
+  Rift rift(config);
+  Fleet& fleet = rift.fleet;
+  const auto between = [&](uint16_t a, uint16_t b, bool cut) {
+    for (const auto& [from, to] : {std::pair(a, b), std::pair(b, a)})
+      cut ? fleet.network().cut(from, to) : fleet.network().mend(from, to);
+  };
+  burst(fleet, 1s, rift.owner, 5);
+  rift.claim(2s);
+  burst(fleet, 2050ms, rift.claimant, 5);
+  fleet.at(2100ms, [&] { fleet.network().cut_off(rift.third); });
+  for (Duration t = 2100ms; t < 4500ms; t += 50ms)  // both keep their books
+    for (const uint16_t rank : {rift.owner, rift.claimant}) burst(fleet, t, rank, 1);
+  fleet.at(4s, [&] { between(rift.third, rift.owner, false); });  // the third has forgotten both
+  burst(fleet, 4010ms, rift.owner, 150);
+  fleet.at(4150ms, [&] { between(rift.third, rift.claimant, false); });
+  burst(fleet, 4200ms, rift.claimant, 150);
+  fleet.run_until(6s);
+  check_bounds(fleet);
+  CHECK(rift.claimed);
+  CHECK(fleet.tally("api", "k").admitted() > 100);
 }
 
 TEST_CASE("a grant counts only where a member of the key's group sends it, under a ballot of its own") {

@@ -265,7 +265,7 @@ void draw_losses(Random& random, Fleet& fleet, const Plan& plan) {
 // A member claims a key while it and one of its group, the natural owner mostly, do not hear each other: whoever is deposed
 // learns of it from the third alone, if at all.
 void draw_unheard_claims(Random& random, Fleet& fleet, const Plan& plan) {
-  for (uint64_t n = random.below(7); n > 0; --n) {
+  for (uint64_t n = random.below(9); n > 0; --n) {
     const auto& [rule, key] = plan.keys[random.below(plan.keys.size())];
     const Group group = fleet.group(rule, key);
     const uint16_t claimant = group.rank[random.below(group.size)];
@@ -280,7 +280,11 @@ void draw_unheard_claims(Random& random, Fleet& fleet, const Plan& plan) {
     const auto ahead = static_cast<int64_t>(random.below(boundary ? 2 : 1));
     fleet.at(std::min(at + 5ms, plan.length),
              [&fleet, claimant, ahead, rule = rule, key = key] { fleet.claim(claimant, rule, key, ahead); });
-    fleet.at(std::min(at + up_to(random, 500ms), plan.length), [&fleet, claimant, deaf] {
+    if (random.chance(0.4))  // both claim, and neither hears of the other
+      fleet.at(std::min(at + up_to(random, 100ms), plan.length),
+               [&fleet, deaf, ahead, rule = rule, key = key] { fleet.claim(deaf, rule, key, ahead); });
+    const Duration deaf_for = up_to(random, pick<Duration>(random, {300ms, 1500ms}));
+    fleet.at(std::min(at + deaf_for, plan.length), [&fleet, claimant, deaf] {
       fleet.network().mend(claimant, deaf);
       fleet.network().mend(deaf, claimant);
     });
