@@ -183,7 +183,7 @@ MUTATIONS = [
              "return first_life_ || now.mono - started_ >= keep;", "static_cast<void>(keep), static_cast<void>(now);\n  return true;"),
     Mutation("bucket: ended lease charged nothing", "src/cluster/bucket_book.cc",
              "    if (leased.unreported() > 0) tat_ = std::max(tat_, leased.end + signed_amount(unreported()));\n", "",
-             test=("schedules_test", "a lease that is spent at its very end is charged as of that end, on clocks that run apart")),
+             test=("bucket_book_test", "a lease that ends without a word was spent at its very end")),
     Mutation("bucket: restart with full floors", "src/cluster/standing.cc",
              "return first_life_ ? kLongPast : started_;", "return kLongPast;"),
     Mutation("bucket: ownership that never ends", "src/cluster/bucket_book.cc",
