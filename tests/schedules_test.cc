@@ -1,5 +1,5 @@
-// Directed schedules: what random clusters do not meet often enough, one rule of the scheme a case. Each was seen to fail
-// when its rule is left out of the source (tools/mutations).
+// Directed schedules: what random clusters do not meet often enough, one rule of the scheme a case. Each was
+// seen to fail when its rule is left out of the source (tools/mutations).
 #include <doctest/doctest.h>
 
 #include "core/windows.h"
@@ -44,7 +44,8 @@ TEST_CASE("a member that lost its state file does not vote in the window that it
     fleet.network().cut(owner, other);
     fleet.network().cut(other, owner);
   });
-  fleet.evenly(owner, "api", "k", 160, 1600ms, 1990ms);  // so that the window at 2 s is granted ahead, by two votes
+  fleet.evenly(owner, "api", "k", 160, 1600ms,
+               1990ms);  // so that the window at 2 s is granted ahead, by two votes
   fleet.at(1930ms, [&] { fleet.crash(voter, false); });
   fleet.at(1931ms, [&] { fleet.start(voter); });
   fleet.at(1990ms, [&] { fleet.network().cut_off(owner); });
@@ -130,11 +131,12 @@ TEST_CASE("what a line gave back is not given back once more by the line that fo
   const auto lessee = static_cast<uint16_t>((owner + 1) % 4), hungry = static_cast<uint16_t>((owner + 2) % 4);
   Fleet fleet(config);
   fleet.at(1s, [&] { fleet.take(lessee, "api", "k", 60); });  // nobody waits: it holds 60 and spends none
-  fleet.evenly(hungry, "api", "k", 75, 1050ms, 1120ms);       // more than the other 40: what is idle is recalled
+  fleet.evenly(hungry, "api", "k", 75, 1050ms, 1120ms);  // more than the other 40: what is idle is recalled
   fleet.at(1150ms, [&] {
     for (int i = 0; i < 48; ++i) fleet.take(lessee, "filler", "f" + std::to_string(i), 500);
   });
-  for (const uint16_t rank : {lessee, hungry}) {  // each asks for as much as is left, and takes it a little later
+  for (const uint16_t rank :
+       {lessee, hungry}) {  // each asks for as much as is left, and takes it a little later
     const uint32_t cost = rank == lessee ? 50 : 48;
     fleet.at(rank == lessee ? 1180ms : 1185ms, [&, rank, cost] { fleet.take(rank, "api", "k", cost); });
     fleet.at(1187ms, [&, rank, cost] { fleet.take(rank, "api", "k", cost); });
@@ -146,7 +148,8 @@ TEST_CASE("what a line gave back is not given back once more by the line that fo
 
 namespace {
 
-// Three nodes, two of which do not hear each other: the natural owner, and another that claims the key through the third.
+// Three nodes, two of which do not hear each other: the natural owner, and another that claims the key
+// through the third.
 struct Rift {
   explicit Rift(Rule rule) : Rift(config_of(3, std::move(rule), 600ms)) {}
   explicit Rift(const FleetConfig& config) : fleet(config), group(fleet.group("api", "k")) {}
@@ -171,7 +174,8 @@ TEST_CASE("who has promised a ballot promises no lower one, whoever claims") {
   Rift rift(window_rule("api", Algorithm::fixed_window, 100, 5s, 0));
   Fleet& fleet = rift.fleet;
   const Roster& roster = fleet.node(0).roster();
-  REQUIRE(roster.id(rift.owner) < roster.id(rift.claimant));  // so its ballot is the lower of two with one counter
+  REQUIRE(roster.id(rift.owner) <
+          roster.id(rift.claimant));  // so its ballot is the lower of two with one counter
   burst(fleet, 5200ms, rift.owner, 2);
   rift.claim(5500ms);
   fleet.at(5550ms, [&] { fleet.claim(rift.owner, "api", "k"); });
@@ -183,7 +187,8 @@ TEST_CASE("who has promised a ballot promises no lower one, whoever claims") {
   CHECK(fleet.windows("api", "k").at(360'000'001).admitted >= 50);
 }
 
-TEST_CASE("an owner does not count a sliding window by its own books where another was told to have ruled there") {
+TEST_CASE(
+    "an owner does not count a sliding window by its own books where another was told to have ruled there") {
   Rift rift(window_rule("api", Algorithm::sliding_window, 100, 5s, 0));
   Fleet& fleet = rift.fleet;
   burst(fleet, 8s, rift.owner, 5);
@@ -196,7 +201,8 @@ TEST_CASE("an owner does not count a sliding window by its own books where anoth
   CHECK(fleet.windows("api", "k").at(360'000'001).admitted >= 80);
 }
 
-TEST_CASE("a bucket's owner that no majority has heard for as long as a register is kept is its owner no longer") {
+TEST_CASE(
+    "a bucket's owner that no majority has heard for as long as a register is kept is its owner no longer") {
   FleetConfig config = config_of(3, bucket_rule("api", 100, 100, 1s, 0), 600ms);
   config.lease = 200ms;
   config.isolation_after = 20s;
@@ -233,7 +239,8 @@ TEST_CASE("a grant counts only where a member of the key's group sends it, under
   const uint16_t lessee = group.rank[1];
   uint32_t line = 0;
   fleet.watch = [&](const Entry& entry, uint16_t from, uint16_t) {
-    if (const auto* report = std::get_if<Report>(&entry); report != nullptr && from == lessee) line = report->line;
+    if (const auto* report = std::get_if<Report>(&entry); report != nullptr && from == lessee)
+      line = report->line;
   };
   fleet.until_ready();
   REQUIRE(fleet.admitted_of(lessee, key, 20) == 10);
@@ -261,19 +268,22 @@ TEST_CASE("a grant counts only where a member of the key's group sends it, under
 
 // Two that the source does not keep yet. Whoever mends one takes the should_fail away.
 
-TEST_CASE("an owner that was restarted twice in a window does not count again what its last life counted under the same ballot" *
-          doctest::should_fail()) {
+TEST_CASE(
+    "an owner that was restarted twice in a window does not count again what its last life counted under the "
+    "same ballot" *
+    doctest::should_fail()) {
   Fleet fleet(config_of(5, window_rule("api", Algorithm::fixed_window, 100, 10s, 0), 300ms));
   const Group group = fleet.group("api", "k");
   const uint16_t owner = group.rank[0];
   std::vector<uint16_t> lessees;
   for (uint16_t rank = 0; rank < 5; ++rank)
     if (!group.contains(rank)) lessees.push_back(rank);
-  const auto again = [&](Duration at) {  // its own application asks first: no report says yet which ballot it had
-    fleet.at(at, [&] { fleet.crash(owner); });
-    fleet.at(at + 10ms, [&] { fleet.start(owner); });
-    burst(fleet, at + 100ms, owner, 1);
-  };
+  const auto again =
+      [&](Duration at) {  // its own application asks first: no report says yet which ballot it had
+        fleet.at(at, [&] { fleet.crash(owner); });
+        fleet.at(at + 10ms, [&] { fleet.start(owner); });
+        burst(fleet, at + 100ms, owner, 1);
+      };
   burst(fleet, 1s, lessees[0], 60);
   again(1200ms);  // claims (1, owner)
   burst(fleet, 1500ms, lessees[0], 10);
@@ -288,7 +298,8 @@ TEST_CASE("an owner that was restarted twice in a window does not count again wh
   check_bounds(fleet);
 }
 
-TEST_CASE("an owner whose clock has left a sliding window issues no more there than it counted as the past" * doctest::should_fail()) {
+TEST_CASE("an owner whose clock has left a sliding window issues no more there than it counted as the past" *
+          doctest::should_fail()) {
   FleetConfig config = config_of(4, window_rule("api", Algorithm::sliding_window, 10, 2s, 0), 0ms);
   config.sliding_late = true;
   config.clocks.resize(4);
@@ -296,8 +307,9 @@ TEST_CASE("an owner whose clock has left a sliding window issues no more there t
   const auto late = static_cast<uint16_t>((owner + 1) % 4), punctual = static_cast<uint16_t>((owner + 2) % 4);
   config.clocks[late].offset = -400ms;
   Fleet fleet(config);
-  fleet.at(1s, [&] { fleet.take(punctual, "api", "k", 10); });     // granted, not spent: marked in this window
-  fleet.at(2020ms, [&] { fleet.take(punctual, "api", "k", 10); });  // nothing was used before: granted in this one
+  fleet.at(1s, [&] { fleet.take(punctual, "api", "k", 10); });  // granted, not spent: marked in this window
+  fleet.at(2020ms,
+           [&] { fleet.take(punctual, "api", "k", 10); });  // nothing was used before: granted in this one
   for (Duration t = 2030ms; t < 2080ms; t += 5ms) burst(fleet, t, late, 10);  // in the window before, still
   fleet.at(2095ms, [&] { fleet.take(punctual, "api", "k", 10); });
   fleet.run_until(2500ms);

@@ -39,7 +39,9 @@ struct Checked {
     key = checkers.add({&rule, "k", bound, mark_max, true, rule.max_overcount.ppm, 0, sliding}, id);
   }
   size_t found() const { return checkers.violations().size(); }
-  void admitted(int64_t window, uint64_t cost, Duration at) { checkers.admitted(key, window, cost, at, WallTime(at)); }
+  void admitted(int64_t window, uint64_t cost, Duration at) {
+    checkers.admitted(key, window, cost, at, WallTime(at));
+  }
   void report(uint64_t used, Ballot ballot = {}, uint64_t returned = 0, uint64_t incarnation = 1,
               uint32_t line = 1) {
     Report r;

@@ -88,7 +88,8 @@ int main(int argc, char** argv) {
       cxxopts::value<std::string>())("no-faults", "no crashes, pauses and partitions",
                                      cxxopts::value<bool>()->default_value("false"))(
       "q,quiet", "of a violation, the result only", cxxopts::value<bool>()->default_value("false"))(
-      "k,keep-going", "after a violation with the next cluster", cxxopts::value<bool>()->default_value("false"))(
+      "k,keep-going", "after a violation with the next cluster",
+      cxxopts::value<bool>()->default_value("false"))(
       "sliding-late", "count what a late clock admitted in a sliding window when another had left it",
       cxxopts::value<bool>()->default_value("false"))(
       "v,verbose", "a line for each cluster", cxxopts::value<bool>()->default_value("false"))("h,help",

@@ -44,7 +44,8 @@ void Checkers::admitted(size_t key, int64_t window, uint64_t cost, Duration at, 
   WindowCount& count = state.windows[window];
   count.admitted += cost;
   if (!state.bucket.empty()) {
-    if (!state.what.rule->max_overcount.unbounded && (lives_ == 0 || state.what.per_life == 0) && !state.bucket.front().admit(cost, at))
+    if (!state.what.rule->max_overcount.unbounded && (lives_ == 0 || state.what.per_life == 0) &&
+        !state.bucket.front().admit(cost, at))
       violate(key, at,
               "a bucket admitted more in an interval than (1 + e)(burst + rate * T), fullest " +
                   std::to_string(state.bucket.front().fullest()));
@@ -75,8 +76,8 @@ void Checkers::check_sliding(size_t key, int64_t window, Duration at, WallTime l
   const uint64_t net = state.windows.at(window).net();
   if (net > state.what.bound - carried)
     violate(key, at,
-            "sliding window " + std::to_string(window) + " admitted " + std::to_string(net) + " net after " + std::to_string(used) +
-                " before, of which " + std::to_string(carried) + " still counted");
+            "sliding window " + std::to_string(window) + " admitted " + std::to_string(net) + " net after " +
+                std::to_string(used) + " before, of which " + std::to_string(carried) + " still counted");
 }
 
 void Checkers::refunded(size_t key, int64_t window, uint64_t cost) {
@@ -117,8 +118,8 @@ void Checkers::check(const Header& header, const Report& r, Duration at) {
   if (!bucket && r.refunded > r.used)
     if (const auto key = by_id_.find(r.key); key != by_id_.end())
       violate(key->second, at,
-              "refunded " + std::to_string(r.refunded) + " of " + std::to_string(r.used) + " used in window " +
-                  std::to_string(r.window));
+              "refunded " + std::to_string(r.refunded) + " of " + std::to_string(r.used) +
+                  " used in window " + std::to_string(r.window));
   if (bucket) return;  // its ceiling is that of the running lease, or nothing
   grows({sender, header.incarnation, 0, 0, r.key, r.window, of_line, r.line, 0, 3}, r.ceiling, "ceiling", at);
 }
@@ -126,9 +127,11 @@ void Checkers::check(const Header& header, const Report& r, Duration at) {
 void Checkers::check(const Header& header, const Grant& g, Duration at) {
   if (g.refused) return;  // no number of any books
   if (const auto key = by_id_.find(g.key); g.lease != 0 && key != by_id_.end()) {
-    const uint64_t life = leases_.try_emplace({g.key, header.sender, g.lease}, header.incarnation).first->second;
+    const uint64_t life =
+        leases_.try_emplace({g.key, header.sender, g.lease}, header.incarnation).first->second;
     if (life != header.incarnation)
-      violate(key->second, at, "lease number " + std::to_string(g.lease) + " was given out by an earlier life already");
+      violate(key->second, at,
+              "lease number " + std::to_string(g.lease) + " was given out by an earlier life already");
   }
   grows({header.sender, header.incarnation, header.receiver, g.incarnation, g.key, g.window, g.ballot, g.line,
          g.lease, 4},

@@ -6,9 +6,12 @@
 //   windows   for each (rule, key, window number): admitted less refunded over the fleet <= bound
 //   buckets   in every interval of true time of length T: admitted <= (1 + e)(burst + rate * T)
 //   marks     no mark on the wire passes L (a bucket: burst / rate and a lease)
-//   sliding   a sliding window's own promise, which is less than its bound: admitted less refunded <= floor(eL) + L -
-//             (what the window before admitted, less floor(eL)) * (1 - elapsed), by the clock that is furthest ahead
-//   numbers   what is cumulative never falls: used, returned, refunded in reports; granted in grants; nobody refunds
+//   sliding   a sliding window's own promise, which is less than its bound: admitted less refunded <=
+//   floor(eL) + L -
+//             (what the window before admitted, less floor(eL)) * (1 - elapsed), by the clock that is
+//             furthest ahead
+//   numbers   what is cumulative never falls: used, returned, refunded in reports; granted in grants; nobody
+//   refunds
 //             more than it used; no lease number is given out by two lives of an owner
 #pragma once
 
@@ -71,9 +74,11 @@ struct CheckedKey {
   uint64_t mark_max = 0;  // what no mark may pass
   bool check_marks = true;
   uint32_t bucket_overcount_ppm = 0;  // buckets: e, and what isolation adds to it
-  uint64_t per_life = 0;  // what a node that was started again may add once more: what it spent while isolated it forgot
+  uint64_t per_life =
+      0;  // what a node that was started again may add once more: what it spent while isolated it forgot
   bool check_sliding = false;
-  bool sliding_late = false;  // count, of the window before, what was admitted there when a clock had left it already, too
+  bool sliding_late =
+      false;  // count, of the window before, what was admitted there when a clock had left it already, too
 };
 
 class Checkers {
@@ -141,7 +146,8 @@ class Checkers {
   std::vector<State> keys_;
   std::unordered_map<WireId, size_t> by_id_;
   std::map<Counter, uint64_t> counters_;
-  std::map<std::tuple<WireId, NodeId, uint64_t>, uint64_t> leases_;  // key, owner, number: by which life of it
+  std::map<std::tuple<WireId, NodeId, uint64_t>, uint64_t>
+      leases_;  // key, owner, number: by which life of it
   std::vector<Violation> violations_;
 };
 

@@ -113,7 +113,8 @@ class Fleet {
   }
   uint32_t give(uint16_t rank, std::string_view rule, std::string_view key, uint32_t n);
   bool reset(uint16_t rank, std::string_view rule, std::string_view key);
-  // The node claims the key, of its running window or one `ahead` of it: whoever owns it, and whether it is lost or not.
+  // The node claims the key, of its running window or one `ahead` of it: whoever owns it, and whether it is
+  // lost or not.
   bool claim(uint16_t rank, std::string_view rule, std::string_view key, int64_t ahead = 0);
   // Traffic from `from` to `until`: asks at random times, `rate` a second on average; and n asks evenly
   // spread.

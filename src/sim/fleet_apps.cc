@@ -179,7 +179,8 @@ bool Fleet::claim(uint16_t rank, std::string_view rule, std::string_view key, in
   const KeyState& state = key_state(rule, key);
   if (host.node == nullptr || host.paused_until > now_) return false;
   const bool bucket = state.rule->limit.algorithm == Algorithm::token_bucket;
-  const bool claimed = host.node->claim(state.id, window_on(rank, *state.rule) + (bucket ? 0 : ahead), clock(rank));
+  const bool claimed =
+      host.node->claim(state.id, window_on(rank, *state.rule) + (bucket ? 0 : ahead), clock(rank));
   log(302, rank, claimed);
   settle(host, rank, rank);
   return claimed;
@@ -267,8 +268,10 @@ Fleet::KeyState& Fleet::key_state(std::string_view rule, std::string_view key) {
   checked.check_marks = !found->max_overcount.unbounded;
   checked.bucket_overcount_ppm = bucket_overcount(*found);
   checked.mark_max = found->limit.limit;
-  checked.check_sliding = found->limit.algorithm == Algorithm::sliding_window && !found->max_overcount.unbounded;
-  if (config_.isolation_possible && found->on_isolation != OnIsolation::closed) checked.per_life = found->limit.limit;
+  checked.check_sliding =
+      found->limit.algorithm == Algorithm::sliding_window && !found->max_overcount.unbounded;
+  if (config_.isolation_possible && found->on_isolation != OnIsolation::closed)
+    checked.per_life = found->limit.limit;
   if (found->limit.algorithm == Algorithm::token_bucket) {
     // As far as a mark may be ahead, and what a member adds for the drift of clocks.
     const auto ahead = found->limit.burst_span() + config_.lease * 103 / 100;
@@ -351,7 +354,8 @@ Explanation Fleet::explain(uint16_t rank, std::string_view rule_name, std::strin
 
 WallTime Fleet::latest_wall() const {
   Duration furthest = Duration::min();
-  for (const Host& host : hosts_) furthest = std::max(furthest, host.furthest + shown(now_, host.clock.drift_ppm));
+  for (const Host& host : hosts_)
+    furthest = std::max(furthest, host.furthest + shown(now_, host.clock.drift_ppm));
   return config_.epoch + furthest;
 }
 

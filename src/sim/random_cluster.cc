@@ -12,8 +12,8 @@ using namespace std::chrono_literals;
 // What a cluster is to try most.
 enum class Kind {
   mixed,
-  pressed,    // every node is asked for more than there is, under the tightest bound, and faults are short: the smallest amount
-              // too much shows
+  pressed,  // every node is asked for more than there is, under the tightest bound, and faults are short: the
+            // smallest amount too much shows
   crowded,    // pressed, in slot tables with too little room: keys in use are evicted and come back
   forgetful,  // pressed, and one node loses its state file again and again, where others remember its name
   quiet,      // buckets that lie idle between bursts about as long as a member keeps their marks
@@ -25,7 +25,7 @@ struct Plan {
   Kind kind = Kind::mixed;
   std::vector<std::pair<std::string, std::string>> keys;  // rule, key
   Duration length{0};
-  bool unheard_claims = false;
+  bool unheard_claims = false;  // and then nothing is given back: docs/mutations.md, the first hole
   bool pressed() const { return kind != Kind::mixed; }
 };
 
@@ -76,8 +76,8 @@ LinkTerms draw_link(Random& random) {
 Plan draw_plan(Random& random, bool faults) {
   Plan plan;
   FleetConfig& config = plan.config;
-  plan.kind = pick(random, {Kind::mixed, Kind::mixed, Kind::mixed, Kind::pressed, Kind::pressed, Kind::crowded, Kind::forgetful,
-                            Kind::quiet, Kind::boundary, Kind::boundary});
+  plan.kind = pick(random, {Kind::mixed, Kind::mixed, Kind::mixed, Kind::pressed, Kind::pressed,
+                            Kind::crowded, Kind::forgetful, Kind::quiet, Kind::boundary, Kind::boundary});
   config.seed = random.next();
   config.nodes = static_cast<uint16_t>(pick<uint64_t>(random, {1, 2, 3, 3, 4, 5, 7, 10}));
   if (plan.kind >= Kind::forgetful) config.nodes = std::max<uint16_t>(config.nodes, 3);
@@ -109,7 +109,8 @@ Plan draw_plan(Random& random, bool faults) {
   if (plan.kind == Kind::quiet) config.lease = 200ms;
   for (uint16_t rank = 0; rank < config.nodes; ++rank) {
     HostClock clock;
-    const Duration most = plan.kind == Kind::boundary ? pick<Duration>(random, {5ms, 200ms}) : pick<Duration>(random, {5ms, 200ms, 3s});
+    const Duration most = plan.kind == Kind::boundary ? pick<Duration>(random, {5ms, 200ms})
+                                                      : pick<Duration>(random, {5ms, 200ms, 3s});
     if (random.chance(0.5)) clock.offset = up_to(random, most);
     if (random.chance(0.3)) clock.drift_ppm = static_cast<int32_t>(random.between(-4'500, 4'500));
     config.clocks.push_back(clock);
@@ -124,7 +125,8 @@ uint16_t any_node(Random& random, const Fleet& fleet) {
   return static_cast<uint16_t>(random.below(fleet.nodes()));
 }
 
-void burst_at(Fleet& fleet, Duration at, uint16_t rank, const std::string& rule, const std::string& key, uint64_t n, uint32_t cost) {
+void burst_at(Fleet& fleet, Duration at, uint16_t rank, const std::string& rule, const std::string& key,
+              uint64_t n, uint32_t cost) {
   fleet.at(at, [&fleet, rank, rule, key, n, cost] {
     for (uint64_t i = 0; i < n; ++i) fleet.take(rank, rule, key, cost);
   });
@@ -133,13 +135,15 @@ void burst_at(Fleet& fleet, Duration at, uint16_t rank, const std::string& rule,
 // About a boundary of the key's windows; a bucket: anywhere.
 Duration near_boundary(Random& random, const Limit& limit, Duration length) {
   if (limit.window <= Duration(0)) return up_to(random, length);
-  const Duration around = limit.window * static_cast<int64_t>(1 + random.below(static_cast<uint64_t>(length / limit.window)));
+  const Duration around =
+      limit.window * static_cast<int64_t>(1 + random.below(static_cast<uint64_t>(length / limit.window)));
   const Duration at = around + up_to(random, 250ms) - (random.chance(0.7) ? 250ms : 100ms);
   return std::clamp(at, Duration(0), length);
 }
 
 // Now and then everything at some nodes within a moment, and nothing in between.
-void draw_bursts(Random& random, Fleet& fleet, const Plan& plan, const std::string& rule, const std::string& key) {
+void draw_bursts(Random& random, Fleet& fleet, const Plan& plan, const std::string& rule,
+                 const std::string& key) {
   const Limit& limit = fleet.rule(rule).limit;
   Duration at = up_to(random, 1s);
   while (at < plan.length) {
@@ -189,7 +193,8 @@ void draw_traffic(Random& random, Fleet& fleet, const Plan& plan) {
       const auto cost = static_cast<uint32_t>(random.chance(0.8) ? 1 : 1 + random.below(limit));
       burst_at(fleet, up_to(random, plan.length), rank, rule, key, n, cost);
     }
-    for (uint64_t gives = !plan.unheard_claims && random.chance(0.4) ? 1 + random.below(4) : 0; gives > 0; --gives) {
+    for (uint64_t gives = !plan.unheard_claims && random.chance(0.4) ? 1 + random.below(4) : 0; gives > 0;
+         --gives) {
       const uint16_t rank = any_node(random, fleet);
       const auto n = static_cast<uint32_t>(1 + random.below(limit));
       fleet.at(up_to(random, plan.length), [&fleet, rank, rule, key, n] { fleet.give(rank, rule, key, n); });
@@ -224,7 +229,8 @@ void draw_partition(Random& random, Fleet& fleet, Duration from, Duration until)
 void draw_fault(Random& random, Fleet& fleet, const Plan& plan) {
   Duration from = up_to(random, plan.length);
   if (plan.kind == Kind::boundary && random.chance(0.7))
-    from = near_boundary(random, fleet.rule(plan.keys[random.below(plan.keys.size())].first).limit, plan.length);
+    from =
+        near_boundary(random, fleet.rule(plan.keys[random.below(plan.keys.size())].first).limit, plan.length);
   const bool brief = plan.kind == Kind::quiet ? random.chance(0.2) : plan.pressed() || random.chance(0.5);
   const Duration for_long = up_to(random, brief ? 300ms : 4s);
   const uint16_t rank = any_node(random, fleet);
@@ -249,7 +255,8 @@ void draw_fault(Random& random, Fleet& fleet, const Plan& plan) {
   });
 }
 
-// One node is killed and begins anew without its state file; the others live and are heard, and so remember it.
+// One node is killed and begins anew without its state file; the others live and are heard, and so remember
+// it.
 void draw_losses(Random& random, Fleet& fleet, const Plan& plan) {
   const uint16_t rank = any_node(random, fleet);
   for (uint64_t n = 1 + random.below(8); n > 0; --n) {
@@ -262,8 +269,8 @@ void draw_losses(Random& random, Fleet& fleet, const Plan& plan) {
   }
 }
 
-// A member claims a key while it and one of its group, the natural owner mostly, do not hear each other: whoever is deposed
-// learns of it from the third alone, if at all.
+// A member claims a key while it and one of its group, the natural owner mostly, do not hear each other:
+// whoever is deposed learns of it from the third alone, if at all.
 void draw_unheard_claims(Random& random, Fleet& fleet, const Plan& plan) {
   for (uint64_t n = random.below(9); n > 0; --n) {
     const auto& [rule, key] = plan.keys[random.below(plan.keys.size())];
@@ -272,7 +279,8 @@ void draw_unheard_claims(Random& random, Fleet& fleet, const Plan& plan) {
     const uint16_t deaf = group.rank[random.chance(0.7) ? 0 : random.below(group.size)];
     if (claimant == deaf) continue;
     const bool boundary = plan.kind == Kind::boundary && random.chance(0.7);
-    const Duration at = boundary ? near_boundary(random, fleet.rule(rule).limit, plan.length) : up_to(random, plan.length);
+    const Duration at =
+        boundary ? near_boundary(random, fleet.rule(rule).limit, plan.length) : up_to(random, plan.length);
     fleet.at(at, [&fleet, claimant, deaf] {
       fleet.network().cut(claimant, deaf);
       fleet.network().cut(deaf, claimant);
@@ -297,7 +305,8 @@ void draw_claims(Random& random, Fleet& fleet, const Plan& plan) {
   for (uint64_t n = random.below(8); n > 0; --n) {
     const auto& [rule, key] = plan.keys[random.below(plan.keys.size())];
     const bool boundary = plan.kind == Kind::boundary || random.chance(0.2);
-    const Duration at = boundary ? near_boundary(random, fleet.rule(rule).limit, plan.length) : up_to(random, plan.length);
+    const Duration at =
+        boundary ? near_boundary(random, fleet.rule(rule).limit, plan.length) : up_to(random, plan.length);
     for (uint64_t i = 1 + random.below(3); i > 0; --i) {
       const uint16_t rank = any_node(random, fleet);
       const auto ahead = static_cast<int64_t>(random.below(boundary ? 2 : 1));
@@ -313,9 +322,9 @@ std::string policy_name(OnIsolation policy) {
 
 std::string about(const Plan& plan) {
   const FleetConfig& c = plan.config;
-  std::string text = kKindNames[static_cast<int>(plan.kind)] + (", " + std::to_string(c.nodes)) + " nodes of " +
-                     std::to_string(c.size) + ", sync " + describe(c.sync_interval) + ", delay " +
-                     describe(c.link.delay_min) + ".." + describe(c.link.delay_max) + ", loss " +
+  std::string text = kKindNames[static_cast<int>(plan.kind)] + (", " + std::to_string(c.nodes)) +
+                     " nodes of " + std::to_string(c.size) + ", sync " + describe(c.sync_interval) +
+                     ", delay " + describe(c.link.delay_min) + ".." + describe(c.link.delay_max) + ", loss " +
                      std::to_string(c.link.loss).substr(0, 4) + ", rules";
   for (const Rule& r : c.rules) {
     const bool bucket = r.limit.algorithm == Algorithm::token_bucket;
