@@ -21,6 +21,9 @@
 
 namespace tally {
 
+// Claims raise the counter by one each; one that leaps would leave no room above it, and is not believed.
+inline constexpr uint32_t kCounterStep = 1u << 16;
+
 struct RegisterKey {
   WireId key;
   int64_t window = 0;
@@ -63,6 +66,7 @@ class Registers {
  private:
   struct Entry {
     Ballot promised;
+    uint64_t promised_life = 0;  // of the claimant, where it was a claim: its next life must claim higher
     Ballot mark_ballot;
     uint64_t mark = 0;     // windows
     MonoTime until{};      // buckets: the mark on this node's own clock
@@ -72,6 +76,7 @@ class Registers {
   bool over(const RegisterKey& key, const Entry& entry, Now now) const;
   std::optional<Accepted> accept_window(const Mark& mark);
   std::optional<Accepted> accept_bucket(const Mark& mark, Now now);
+  static bool promise(Entry& entry, const Mark& mark, Accepted& answer);
   void tell_previous(const Mark& mark, Accepted& answer) const;
   Entry* open(const RegisterKey& key, const Mark& mark);
 
