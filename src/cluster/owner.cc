@@ -306,7 +306,7 @@ void Owner::on_accepted(const Accepted& accepted, uint16_t from, Now now) {
 void Owner::take_acceptance(Key& key, const Accepted& accepted, size_t index, Now now) {
   if (accepted.refused) {
     ++marks_refused_;
-    return heard_ballot(key, accepted.window, accepted.ballot, now, true);
+    return heard_ballot(key, accepted.window, accepted.ballot, now, accepted.claim);
   }
   if (accepted.claim) return take_promise(key, accepted, index, now);
   ++marks_accepted_;

@@ -44,19 +44,18 @@ std::optional<uint16_t> Owner::holder(const Key& key, int64_t window, Now now) c
   return around_.roster.rank_of(highest_ballot(key, window, now).node);
 }
 
-// `refused`: a member has promised that ballot and refused this node's; the same one, where it was an earlier life's.
-void Owner::heard_ballot(Key& key, int64_t window, Ballot ballot, Now now, bool refused) {
+// `claim_refused`: a member has promised that ballot and refused a claim of this node; the same one, where it was an earlier life's.
+void Owner::heard_ballot(Key& key, int64_t window, Ballot ballot, Now now, bool claim_refused) {
   if (ballot.counter == 0 || !plausible(key, window)) return;  // the natural owner's needs no claim
   if (ballot.counter > highest_ballot(key, window, now).counter + kCounterStep) return;
   Contest& c = contest(key, window);
-  if (c.claim && (c.claim->ballot < ballot || (refused && c.claim->ballot == ballot))) {
+  if (c.claim && (c.claim->ballot < ballot || (claim_refused && c.claim->ballot == ballot))) {
     c.claim.reset();
     const uint64_t chance = mix(key.id.word() ^ around_.self ^ uint64_t{ballot.counter} << 32) % kBackOffSpreadMs;
     c.not_before = now.mono + kBackOffMin + std::chrono::milliseconds(chance);
     ++claims_lost_;
   }
-  if (ballot <= c.highest) return;
-  c.highest = ballot;
+  c.highest = std::max(c.highest, ballot);
   // Deposed: what these books would still issue, no majority would accept.
   if (window == 0 && key.bucket && key.bucket->ballot() < ballot) drop_bucket(key);
   if (window != 0)
