@@ -36,7 +36,7 @@ MUTATIONS = [
              "  entry.promised = answer.ballot = mark.ballot;\n", "  entry.promised = answer.ballot = mark.ballot;\n  if (mark.claim) entry.mark = 0;\n"),
     Mutation("a promise to another life counts", "src/cluster/registers.cc",
              "const bool another_life = again && mark.claim && entry.promised_life != mark.number;", "const bool another_life = false && again;",
-             test=("schedules_test", "an owner that was restarted twice in a window does not count again what its last life counted under the same ballot")),
+             test=("claims_test", "a promise to a claimant's earlier life counts for nothing in the next one, however late it comes")),
     Mutation("a promise does not refuse lower claims", "src/cluster/registers.cc",
              "answer.refused = mark.ballot < entry.promised ||", "answer.refused = (!mark.claim && mark.ballot < entry.promised) ||",
              test=("schedules_test", "who has promised a ballot promises no lower one, whoever claims")),
