@@ -35,9 +35,13 @@ Rule bucket(uint32_t burst, Duration emission, uint32_t overcount_ppm) {
 struct Checked {
   explicit Checked(Rule r, uint64_t bound = 0, uint64_t mark_max = 0) : rule(std::move(r)) {
     id.bytes[0] = 7;
-    key = checkers.add({&rule, "k", bound, mark_max, true, rule.max_overcount.ppm}, id);
+    const bool sliding = rule.limit.algorithm == Algorithm::sliding_window && rule.limit.window > 0s;
+    key = checkers.add({&rule, "k", bound, mark_max, true, rule.max_overcount.ppm, 0, sliding}, id);
   }
   size_t found() const { return checkers.violations().size(); }
+  void admitted(int64_t window, uint64_t cost, Duration at) {
+    checkers.admitted(key, window, cost, at, WallTime(at));
+  }
   void report(uint64_t used, Ballot ballot = {}, uint64_t returned = 0, uint64_t incarnation = 1,
               uint32_t line = 1) {
     Report r;
@@ -146,41 +150,84 @@ TEST_CASE("a cut is of one direction, a split of both, and mending ends them") {
 
 TEST_CASE("one more than the bound in a window is found, and a refund or another window makes room") {
   Checked c(window_rule(), 105);
-  c.checkers.admitted(c.key, 5, 105, 1s);
-  c.checkers.admitted(c.key, 6, 105, 1s);
+  c.admitted(5, 105, 1s);
+  c.admitted(6, 105, 1s);
   CHECK(c.found() == 0);
   c.checkers.refunded(c.key, 5, 3);
-  c.checkers.admitted(c.key, 5, 3, 1s);
+  c.admitted(5, 3, 1s);
   CHECK(c.found() == 0);
-  c.checkers.admitted(c.key, 5, 1, 2s);
+  c.admitted(5, 1, 2s);
   REQUIRE(c.found() == 1);
   const Violation& v = c.checkers.violations()[0];
   CHECK(v.rule == "api");
   CHECK(v.key == "k");
   CHECK(v.at == 2s);
   CHECK(v.what == "window 5 admitted 109, refunded 3, bound 105");
-  c.checkers.admitted(c.key, 6, 1, 2s);
+  c.admitted(6, 1, 2s);
   CHECK(c.found() == 2);
   CHECK(c.checkers.windows(c.key).at(6).admitted == 106);
 }
 
-TEST_CASE("a reset lets the bound be used once more for each node that takes back") {
-  Checked c(window_rule(), 10);
-  c.checkers.admitted(c.key, 5, 10, 1s);
-  c.checkers.reset(c.key, 1);
-  c.checkers.admitted(c.key, 5, 10, 1s);
+TEST_CASE("a sliding window may use what the window before leaves of the limit, and one more is found") {
+  Rule rule = window_rule();
+  rule.limit.algorithm = Algorithm::sliding_window;
+  rule.limit.limit = 100;
+  rule.limit.window = 1s;
+  Checked c(rule, 110);  // ten of them floors
+  c.admitted(5, 90, 5s + 500ms);
+  c.admitted(6, 50, 6s + 250ms);  // of 90, 10 may be floors; three quarters of 80 still count
   CHECK(c.found() == 0);
-  c.checkers.admitted(c.key, 5, 1, 1s);
+  c.admitted(6, 1, 6s + 250ms);
   CHECK(c.found() == 1);
+  c.admitted(6, 9, 6s + 400ms);
+  CHECK(c.found() == 1);
+  c.checkers.refunded(c.key, 5, 80);
+  c.admitted(6, 50, 6s + 400ms);
+  CHECK(c.found() == 1);
+}
+
+TEST_CASE("what a bucket was given back may be used once more, and after a reset all of it") {
+  Checked c(bucket(10, 100ms, 0));
+  c.admitted(0, 10, 1s);
+  c.checkers.refunded(c.key, 0, 3);
+  c.admitted(0, 3, 1s);
+  CHECK(c.found() == 0);
+  c.checkers.emptied(c.key);
+  c.admitted(0, 10, 1s);
+  CHECK(c.found() == 0);
+  c.admitted(0, 1, 1s);
+  CHECK(c.found() == 1);
+}
+
+TEST_CASE("who refunds more than it used is found, and a lease number that an earlier life gave out") {
+  Checked c(bucket(10, 100ms, 0));
+  Report r;
+  r.key = c.id;
+  r.used = r.refunded = 3;
+  c.checkers.sent({{}, {r}}, 1s);
+  CHECK(c.found() == 0);
+  r.refunded = 4;
+  c.checkers.sent({{}, {r}}, 1s);
+  CHECK(c.found() == 1);
+  Grant g;
+  g.key = c.id;
+  g.lease = 7;
+  Header header;
+  header.incarnation = 1;
+  c.checkers.sent({header, {g}}, 1s);
+  CHECK(c.found() == 1);
+  header.incarnation = 2;
+  c.checkers.sent({header, {g}}, 1s);
+  CHECK(c.found() == 2);
 }
 
 TEST_CASE("a bucket may be used at its rate for ever, and one token more is found") {
   Checked c(bucket(10, 100ms, 0));
-  c.checkers.admitted(c.key, 0, 10, 1s);
-  for (int i = 1; i <= 1000; ++i) c.checkers.admitted(c.key, 0, 1, 1s + 100ms * i);
+  c.admitted(0, 10, 1s);
+  for (int i = 1; i <= 1000; ++i) c.admitted(0, 1, 1s + 100ms * i);
   CHECK(c.found() == 0);
   CHECK(c.checkers.fullest(c.key) == 1);
-  c.checkers.admitted(c.key, 0, 1, 101s + 99'999'999ns);
+  c.admitted(0, 1, 101s + 99'999'999ns);
   CHECK(c.found() == 1);
 }
 

@@ -43,6 +43,8 @@ int run(const cxxopts::ParseResult& args) {
   const auto clusters = args["clusters"].as<uint64_t>();
   ClusterOptions options;
   options.faults = !args["no-faults"].as<bool>();
+  options.sliding_late = args["sliding-late"].as<bool>();
+  bool found = false;
   if (args.count("trace") != 0) {
     const auto name = args["trace"].as<std::string>();
     const size_t slash = name.find('/');
@@ -57,12 +59,18 @@ int run(const cxxopts::ParseResult& args) {
     const ClusterResult result = run_random_cluster(seed + i, options);
     if (args["verbose"].as<bool>()) print_result(result);
     if (result.violations.empty()) continue;
+    found = true;
+    if (args["keep-going"].as<bool>()) {
+      print_result(result);
+      continue;
+    }
     if (args["quiet"].as<bool>())
       print_result(result);
     else
       trace(seed + i, options, result.violations[0].rule, result.violations[0].key);
     return 1;
   }
+  if (found) return 1;
   std::printf("%llu clusters from seed %llu: no violation\n", static_cast<unsigned long long>(clusters),
               static_cast<unsigned long long>(seed));
   return 0;
@@ -80,6 +88,10 @@ int main(int argc, char** argv) {
       cxxopts::value<std::string>())("no-faults", "no crashes, pauses and partitions",
                                      cxxopts::value<bool>()->default_value("false"))(
       "q,quiet", "of a violation, the result only", cxxopts::value<bool>()->default_value("false"))(
+      "k,keep-going", "after a violation with the next cluster",
+      cxxopts::value<bool>()->default_value("false"))(
+      "sliding-late", "count what a late clock admitted in a sliding window when another had left it",
+      cxxopts::value<bool>()->default_value("false"))(
       "v,verbose", "a line for each cluster", cxxopts::value<bool>()->default_value("false"))("h,help",
                                                                                               "this text");
   try {

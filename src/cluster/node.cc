@@ -424,6 +424,10 @@ bool Node::reset(const Rule& rule, const Limit& limit, KeyHash hash, const WireI
 
 bool Node::claim(const WireId& id, int64_t window, Now now) { return impl_->owner.claim(id, window, now); }
 
+Node::KnownResets Node::known_resets(const WireId& id) const {
+  return {impl_->lessee.reset_of(id), impl_->owner.reset_of(id)};
+}
+
 Explanation Node::explain(const Rule&, const Limit& limit, KeyHash hash, const WireId& id, Now now) const {
   const Impl& i = *impl_;
   Explanation e;

@@ -112,6 +112,11 @@ class Node {
   // did not issue. False where this node has not heard of the key, or is no member of its group.
   bool claim(const WireId& id, int64_t window, Now now);
   Explanation explain(const Rule& rule, const Limit& limit, KeyHash hash, const WireId& id, Now now) const;
+  // The highest reset number of the key that this node's account and its books have taken in; 0: none.
+  struct KnownResets {
+    uint64_t account = 0, books = 0;
+  };
+  KnownResets known_resets(const WireId& id) const;
   std::vector<PeerStatus> peers(Now now) const;
   NodeStats stats() const;
   bool alone() const;

@@ -4,6 +4,8 @@
 #include <utility>
 #include <variant>
 
+#include "core/windows.h"
+
 namespace tally::sim {
 
 ReferenceBucket::ReferenceBucket(const Limit& limit, uint32_t overcount_ppm, uint32_t rate_slack_ppm)
@@ -16,12 +18,15 @@ bool ReferenceBucket::admit(uint64_t cost, Duration at) {
   level_ = std::max(Wide{0}, level_ - leak_ * nanos(at - last_));
   last_ = at;
   level_ += cost_ * static_cast<Wide>(cost);
+  const Wide covered = std::clamp(level_ - capacity_, Wide{0}, credit_);
+  level_ -= covered;
+  credit_ -= covered;
   fullest_ = std::max(fullest_, level_);
   return level_ <= capacity_ + tolerance_;
 }
 
 size_t Checkers::add(const CheckedKey& key, const WireId& id) {
-  State state{key, {}, {}, 0};
+  State state{key, {}, {}};
   if (key.rule->limit.algorithm == Algorithm::token_bucket)
     state.bucket.emplace_back(key.rule->limit, key.bucket_overcount_ppm, rate_slack_ppm_);
   keys_.push_back(std::move(state));
@@ -34,27 +39,56 @@ void Checkers::violate(size_t key, Duration at, std::string what) {
   violations_.push_back({std::move(what), keys_[key].what.rule->name, keys_[key].what.key, at});
 }
 
-void Checkers::admitted(size_t key, int64_t window, uint64_t cost, Duration at) {
+void Checkers::admitted(size_t key, int64_t window, uint64_t cost, Duration at, WallTime latest) {
   State& state = keys_[key];
   WindowCount& count = state.windows[window];
   count.admitted += cost;
   if (!state.bucket.empty()) {
-    if (!state.what.rule->max_overcount.unbounded && state.reset_times == 0 && count.refunded == 0 &&
-        (lives_ == 0 || state.what.per_life == 0) && !state.bucket.front().admit(cost, at))
+    if (!state.what.rule->max_overcount.unbounded && (lives_ == 0 || state.what.per_life == 0) &&
+        !state.bucket.front().admit(cost, at))
       violate(key, at,
               "a bucket admitted more in an interval than (1 + e)(burst + rate * T), fullest " +
                   std::to_string(state.bucket.front().fullest()));
     return;
   }
-  const uint64_t bound = state.what.bound * (1 + state.reset_times) + lives_ * state.what.per_life;
+  const uint64_t bound = state.what.bound + lives_ * state.what.per_life;
   if (count.net() > bound)
     violate(key, at,
             "window " + std::to_string(window) + " admitted " + std::to_string(count.admitted) +
                 ", refunded " + std::to_string(count.refunded) + ", bound " + std::to_string(bound));
+  if (!state.what.check_sliding) return;
+  if (window_at(latest, state.what.rule->limit.window) > window) count.late += cost;
+  check_sliding(key, window, at, latest);
+}
+
+// Floors are nobody's to carry over: what was used of them in the window before may be unknown to the owner.
+void Checkers::check_sliding(size_t key, int64_t window, Duration at, WallTime latest) {
+  const State& state = keys_[key];
+  const Limit& limit = state.what.rule->limit;
+  const auto before = state.windows.find(window - 1);
+  if (before == state.windows.end()) return;
+  const uint64_t budget = state.what.bound - limit.limit;
+  uint64_t used = before->second.net();
+  if (!state.what.sliding_late) used -= std::min(used, before->second.late);
+  const uint64_t counted = std::min<uint64_t>(used - std::min(used, budget), limit.limit);
+  const Duration elapsed = std::clamp(latest - window_start(window, limit.window), Duration(0), limit.window);
+  const uint64_t carried = carried_over(static_cast<uint32_t>(counted), elapsed, limit.window);
+  const uint64_t net = state.windows.at(window).net();
+  if (net > state.what.bound - carried)
+    violate(key, at,
+            "sliding window " + std::to_string(window) + " admitted " + std::to_string(net) + " net after " +
+                std::to_string(used) + " before, of which " + std::to_string(carried) + " still counted");
 }
 
 void Checkers::refunded(size_t key, int64_t window, uint64_t cost) {
-  keys_[key].windows[window].refunded += cost;
+  State& state = keys_[key];
+  state.windows[window].refunded += cost;
+  if (!state.bucket.empty()) state.bucket.front().refund(cost);
+}
+
+void Checkers::emptied(size_t key) {
+  State& state = keys_[key];
+  if (!state.bucket.empty()) state.bucket.front().empty();
 }
 
 double Checkers::fullest(size_t key) const {
@@ -81,12 +115,24 @@ void Checkers::check(const Header& header, const Report& r, Duration at) {
         "refunded", at);
   grows({sender, header.incarnation, 0, 0, r.key, r.window, r.ballot, r.line, lease, 2}, r.returned,
         "returned", at);
+  if (!bucket && r.refunded > r.used)
+    if (const auto key = by_id_.find(r.key); key != by_id_.end())
+      violate(key->second, at,
+              "refunded " + std::to_string(r.refunded) + " of " + std::to_string(r.used) +
+                  " used in window " + std::to_string(r.window));
   if (bucket) return;  // its ceiling is that of the running lease, or nothing
   grows({sender, header.incarnation, 0, 0, r.key, r.window, of_line, r.line, 0, 3}, r.ceiling, "ceiling", at);
 }
 
 void Checkers::check(const Header& header, const Grant& g, Duration at) {
   if (g.refused) return;  // no number of any books
+  if (const auto key = by_id_.find(g.key); g.lease != 0 && key != by_id_.end()) {
+    const uint64_t life =
+        leases_.try_emplace({g.key, header.sender, g.lease}, header.incarnation).first->second;
+    if (life != header.incarnation)
+      violate(key->second, at,
+              "lease number " + std::to_string(g.lease) + " was given out by an earlier life already");
+  }
   grows({header.sender, header.incarnation, header.receiver, g.incarnation, g.key, g.window, g.ballot, g.line,
          g.lease, 4},
         g.granted, "granted", at);

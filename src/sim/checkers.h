@@ -6,7 +6,13 @@
 //   windows   for each (rule, key, window number): admitted less refunded over the fleet <= bound
 //   buckets   in every interval of true time of length T: admitted <= (1 + e)(burst + rate * T)
 //   marks     no mark on the wire passes L (a bucket: burst / rate and a lease)
-//   numbers   what is cumulative never falls: used, returned, refunded in reports; granted in grants
+//   sliding   a sliding window's own promise, which is less than its bound: admitted less refunded <=
+//   floor(eL) + L -
+//             (what the window before admitted, less floor(eL)) * (1 - elapsed), by the clock that is
+//             furthest ahead
+//   numbers   what is cumulative never falls: used, returned, refunded in reports; granted in grants; nobody
+//   refunds
+//             more than it used; no lease number is given out by two lives of an owner
 #pragma once
 
 #include <compare>
@@ -34,6 +40,10 @@ class ReferenceBucket {
 
   // False where the admission breaks the property. `at` never falls.
   bool admit(uint64_t cost, Duration at);
+  // So much was given back. It counts when it is needed: an owner may hear of it later than applications.
+  void refund(uint64_t cost) { credit_ += cost_ * static_cast<Wide>(cost); }
+  // All that was taken so far was given back.
+  void empty() { level_ = 0; }
   // The fullest that it ever was, 1: all of (1 + e) burst.
   double fullest() const { return static_cast<double>(fullest_) / static_cast<double>(capacity_); }
 
@@ -44,6 +54,7 @@ class ReferenceBucket {
   const Wide cost_;       // per token
   const Wide tolerance_;  // a fast clock is read in whole nanoseconds
   Wide level_ = 0;
+  Wide credit_ = 0;
   Wide fullest_ = 0;
   Duration last_{0};
 };
@@ -63,7 +74,11 @@ struct CheckedKey {
   uint64_t mark_max = 0;  // what no mark may pass
   bool check_marks = true;
   uint32_t bucket_overcount_ppm = 0;  // buckets: e, and what isolation adds to it
-  uint64_t per_life = 0;  // what a node that was started again may add once more: what it spent while isolated it forgot
+  uint64_t per_life =
+      0;  // what a node that was started again may add once more: what it spent while isolated it forgot
+  bool check_sliding = false;
+  bool sliding_late =
+      false;  // count, of the window before, what was admitted there when a clock had left it already, too
 };
 
 class Checkers {
@@ -76,11 +91,12 @@ class Checkers {
   size_t add(const CheckedKey& key, const WireId& id);
 
   // What applications saw. `window`: the number on the deciding host's clock, 0 for a bucket.
-  void admitted(size_t key, int64_t window, uint64_t cost, Duration at);
+  // `latest`: what the clock shows that is furthest ahead.
+  void admitted(size_t key, int64_t window, uint64_t cost, Duration at, WallTime latest);
+  // By an application's word, or by a reset: what the host that heard of it had used until then.
   void refunded(size_t key, int64_t window, uint64_t cost);
-  // A reset: each of `nodes` takes back what it used of the running window and the one before, once and when
-  // it hears of it, so that what one took back may be used, and taken back, at the next.
-  void reset(size_t key, uint64_t nodes) { keys_[key].reset_times += nodes; }
+  // A bucket's owner, or whoever takes itself for it, heard of a reset.
+  void emptied(size_t key);
 
   void another_life() { ++lives_; }  // a host was started again
 
@@ -89,6 +105,7 @@ class Checkers {
 
   struct WindowCount {
     uint64_t admitted = 0, refunded = 0;
+    uint64_t late = 0;  // of a sliding window's: admitted when a clock had left it already
     uint64_t net() const { return admitted > refunded ? admitted - refunded : 0; }
   };
   const std::map<int64_t, WindowCount>& windows(size_t key) const { return keys_[key].windows; }
@@ -103,7 +120,6 @@ class Checkers {
     CheckedKey what;
     std::map<int64_t, WindowCount> windows;
     std::vector<ReferenceBucket> bucket;  // one, for a bucket
-    uint64_t reset_times = 0;
   };
   // A cumulative number on the wire: who says it, of what.
   struct Counter {
@@ -122,6 +138,7 @@ class Checkers {
   void grows(const Counter& counter, uint64_t value, std::string_view name, Duration at);
   void check(const Header& header, const Report& report, Duration at);
   void check(const Header& header, const Grant& grant, Duration at);
+  void check_sliding(size_t key, int64_t window, Duration at, WallTime latest);
   void check_mark(const WireId& id, uint64_t mark, Duration at);
 
   const uint32_t rate_slack_ppm_;
@@ -129,6 +146,8 @@ class Checkers {
   std::vector<State> keys_;
   std::unordered_map<WireId, size_t> by_id_;
   std::map<Counter, uint64_t> counters_;
+  std::map<std::tuple<WireId, NodeId, uint64_t>, uint64_t>
+      leases_;  // key, owner, number: by which life of it
   std::vector<Violation> violations_;
 };
 

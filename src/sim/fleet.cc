@@ -36,11 +36,6 @@ uint32_t fastest(const std::vector<HostClock>& clocks) {
   return static_cast<uint32_t>(most);
 }
 
-// What a clock that began at 0 shows after `t`.
-Duration shown(Duration t, int32_t drift_ppm) {
-  return t + Duration(static_cast<int64_t>(static_cast<__int128>(nanos(t)) * drift_ppm / kPartsPerMillion));
-}
-
 MonoTime mono_origin(uint16_t rank) { return MonoTime(std::chrono::hours(100) * (rank + 1)); }
 
 std::shared_ptr<const RuleSet> rule_set(const FleetConfig& config, Share share) {
@@ -87,11 +82,16 @@ Fleet::Fleet(FleetConfig config)
   network_.set_all(config_.link);
   for (uint16_t rank = 0; rank < config_.nodes; ++rank) {
     hosts_[rank].clock = config_.clocks[rank];
+    hosts_[rank].furthest = config_.clocks[rank].offset;
     start(rank);
   }
 }
 
 Fleet::~Fleet() = default;
+
+Duration Fleet::shown(Duration t, int32_t drift_ppm) {
+  return t + Duration(static_cast<int64_t>(static_cast<__int128>(nanos(t)) * drift_ppm / kPartsPerMillion));
+}
 
 // --- time ---
 
@@ -199,6 +199,7 @@ void Fleet::settle(Host& host, uint16_t rank, uint16_t source) {
     Note note;
     while (host.notes->pop(note)) host.node->note(note, clock(rank));
     host.node->flush(clock(rank));
+    look_at_resets(host, rank);
     send(rank, host.node->take_outbox(), source);
     const std::vector<Wake> wakes = host.node->take_wakes();
     if (wakes.empty()) break;
@@ -360,6 +361,7 @@ void Fleet::step_wall_clock(uint16_t rank, Duration by) {
   Host& host = hosts_[rank];
   if (host.node != nullptr) host.node->look_at_clock(clock(rank));
   host.clock.offset += by;
+  host.furthest = std::max(host.furthest, host.clock.offset);
   if (host.node != nullptr) host.node->look_at_clock(clock(rank));
 }
 

@@ -54,6 +54,7 @@ struct FleetConfig {
   size_t keys = 1000;                        // each host's slot table
   bool isolation_possible = false;           // check against the bound of the isolation policies
   bool check_wire = true;
+  bool sliding_late = false;  // see CheckedKey
   uint64_t seed = 1;
 };
 
@@ -112,8 +113,9 @@ class Fleet {
   }
   uint32_t give(uint16_t rank, std::string_view rule, std::string_view key, uint32_t n);
   bool reset(uint16_t rank, std::string_view rule, std::string_view key);
-  // The node claims the key, of its running window: whoever owns it, and whether it is lost or not.
-  bool claim(uint16_t rank, std::string_view rule, std::string_view key);
+  // The node claims the key, of its running window or one `ahead` of it: whoever owns it, and whether it is
+  // lost or not.
+  bool claim(uint16_t rank, std::string_view rule, std::string_view key, int64_t ahead = 0);
   // Traffic from `from` to `until`: asks at random times, `rate` a second on average; and n asks evenly
   // spread.
   void poisson(uint16_t rank, std::string rule, std::string key, double rate, Duration from, Duration until);
@@ -160,12 +162,20 @@ class Fleet {
 
  private:
   static constexpr uint16_t kNobody = 0xffff;
+  // What one life of a host did with a key since the last reset that it heard of.
+  struct Spent {
+    uint64_t life = 0;
+    uint64_t reset_account = 0, reset_books = 0;
+    std::map<int64_t, uint64_t> by_window;
+  };
   struct KeyState {
     const Rule* rule;  // of reference_
     std::string key;
     WireId id;
     size_t checked;                               // its place in checkers_
     std::unordered_map<uint16_t, Tally> by_rank;  // of those that were asked
+    std::unordered_map<uint16_t, Spent> spent;
+    bool was_reset = false;
   };
   struct Parked {
     uint64_t number;
@@ -182,6 +192,7 @@ class Fleet {
     uint64_t incarnation = 0;  // as in the state file; 0: there is none
     WallTime horizon{};
     HostClock clock;
+    Duration furthest{0};  // the largest offset that its wall clock ever had
     Duration paused_until{0};
     uint64_t life = 0;  // events of an earlier one are void
 
@@ -208,6 +219,8 @@ class Fleet {
     Bytes bytes;
     std::function<void()> call;
   };
+  // What a clock that began at 0 shows after `t`.
+  static Duration shown(Duration t, int32_t drift_ppm);
   static bool later(const Event& a, const Event& b) { return a.at != b.at ? a.at > b.at : a.order > b.order; }
 
   void push(Event event);
@@ -231,6 +244,11 @@ class Fleet {
   void watch(const Bytes& bytes, uint16_t from, uint16_t to);
   void woken_in_vain(const Host& host, KeyHash hash);
   void schedule_tick(Host& host, uint16_t rank);
+  Spent& spent_of(KeyState& state, uint16_t rank);
+  void take_back_all(KeyState& state, uint16_t rank);
+  void look_at_resets(Host& host, uint16_t rank);
+  void look_at_reset(KeyState& state, Host& host, uint16_t rank);
+  WallTime latest_wall() const;
 
   KeyState& key_state(std::string_view rule, std::string_view key);
   const KeyState* known(std::string_view rule, std::string_view key) const;  // nullptr: never asked about
@@ -255,6 +273,7 @@ class Fleet {
   std::vector<Event> queue_;  // a heap, soonest first
   uint64_t order_ = 0;
   uint64_t parked_ = 0;
+  std::vector<KeyState*> were_reset_;
   uint64_t events_ = 0;
   uint64_t log_hash_ = 0;
   Traffic traffic_;

@@ -114,8 +114,11 @@ void Fleet::finish(uint16_t rank, KeyState& state, uint32_t cost, Outcome outcom
   Tally& tally = state.by_rank[rank];
   tally.by_outcome[static_cast<size_t>(outcome)] += cost;
   tally.waited_most = std::max(tally.waited_most, waited);
-  if (outcome == Outcome::admitted)
-    checkers_.admitted(state.checked, window_on(rank, *state.rule), cost, now_);
+  if (outcome == Outcome::admitted) {
+    const int64_t window = window_on(rank, *state.rule);
+    if (window != 0) spent_of(state, rank).by_window[window] += cost;
+    checkers_.admitted(state.checked, window, cost, now_, latest_wall());
+  }
   if (traced_ == &state)
     trace_line(rank, state,
                std::string(outcome_name(outcome)) + " cost=" + std::to_string(cost) +
@@ -171,11 +174,13 @@ uint32_t Fleet::give(uint16_t rank, std::string_view rule, std::string_view key,
   return given;
 }
 
-bool Fleet::claim(uint16_t rank, std::string_view rule, std::string_view key) {
+bool Fleet::claim(uint16_t rank, std::string_view rule, std::string_view key, int64_t ahead) {
   Host& host = hosts_[rank];
   const KeyState& state = key_state(rule, key);
   if (host.node == nullptr || host.paused_until > now_) return false;
-  const bool claimed = host.node->claim(state.id, window_on(rank, *state.rule), clock(rank));
+  const bool bucket = state.rule->limit.algorithm == Algorithm::token_bucket;
+  const bool claimed =
+      host.node->claim(state.id, window_on(rank, *state.rule) + (bucket ? 0 : ahead), clock(rank));
   log(302, rank, claimed);
   settle(host, rank, rank);
   return claimed;
@@ -189,11 +194,43 @@ bool Fleet::reset(uint16_t rank, std::string_view rule, std::string_view key) {
   const bool there = host.node->alone()
                          ? host.limiter->reset(ask, clock(rank))
                          : host.node->reset(*ask.rule, *ask.limit, ask.hash, state.id, clock(rank));
-  checkers_.reset(state.checked, config_.nodes);
+  if (!std::exchange(state.was_reset, true)) were_reset_.push_back(&state);
+  if (host.node->alone()) take_back_all(state, rank);
   log(301, rank, there);
   if (traced_ == &state) trace_line(rank, state, "reset");
   settle(host, rank, rank);
   return there;
+}
+
+// What a host takes back when it hears of a reset: all that it used of the running window and the one before.
+void Fleet::take_back_all(KeyState& state, uint16_t rank) {
+  if (state.rule->limit.algorithm == Algorithm::token_bucket) return checkers_.emptied(state.checked);
+  const int64_t running = window_on(rank, *state.rule);
+  for (auto& [window, used] : spent_of(state, rank).by_window)
+    if (window >= running - 1) checkers_.refunded(state.checked, window, std::exchange(used, 0));
+}
+
+Fleet::Spent& Fleet::spent_of(KeyState& state, uint16_t rank) {
+  Spent& spent = state.spent[rank];
+  if (spent.life != hosts_[rank].life) {
+    spent = Spent{};
+    spent.life = hosts_[rank].life;
+  }
+  return spent;
+}
+
+void Fleet::look_at_resets(Host& host, uint16_t rank) {
+  for (KeyState* state : were_reset_) look_at_reset(*state, host, rank);
+}
+
+void Fleet::look_at_reset(KeyState& state, Host& host, uint16_t rank) {
+  Spent& spent = spent_of(state, rank);
+  const Node::KnownResets known = host.node->known_resets(state.id);
+  const bool bucket = state.rule->limit.algorithm == Algorithm::token_bucket;
+  const bool heard = bucket ? known.books > spent.reset_books : known.account > spent.reset_account;
+  spent.reset_account = std::max(spent.reset_account, known.account);
+  spent.reset_books = std::max(spent.reset_books, known.books);
+  if (heard) take_back_all(state, rank);
 }
 
 // --- traffic ---
@@ -231,14 +268,19 @@ Fleet::KeyState& Fleet::key_state(std::string_view rule, std::string_view key) {
   checked.check_marks = !found->max_overcount.unbounded;
   checked.bucket_overcount_ppm = bucket_overcount(*found);
   checked.mark_max = found->limit.limit;
-  if (config_.isolation_possible && found->on_isolation != OnIsolation::closed) checked.per_life = found->limit.limit;
+  checked.check_sliding =
+      found->limit.algorithm == Algorithm::sliding_window && !found->max_overcount.unbounded;
+  if (config_.isolation_possible && found->on_isolation != OnIsolation::closed)
+    checked.per_life = found->limit.limit;
   if (found->limit.algorithm == Algorithm::token_bucket) {
     // As far as a mark may be ahead, and what a member adds for the drift of clocks.
     const auto ahead = found->limit.burst_span() + config_.lease * 103 / 100;
     checked.mark_max = static_cast<uint64_t>(nanos(ahead) * 107 / 100);
   }
   const WireId id = wire_id(key, found->id_key);
-  KeyState state{found, std::string(key), id, checkers_.add(checked, id), {}};
+  checked.sliding_late = config_.sliding_late;
+  if (checked.per_life != 0) checked.check_sliding = false;
+  KeyState state{found, std::string(key), id, checkers_.add(checked, id), {}, {}, false};
   return keys_.emplace(std::pair(std::string(rule), std::string(key)), std::move(state)).first->second;
 }
 
@@ -308,6 +350,13 @@ Explanation Fleet::explain(uint16_t rank, std::string_view rule_name, std::strin
   const KeyState& state = key_state(rule_name, key);
   const Rule& on_host = host.rules->by_id(state.rule->id);
   return host.node->explain(on_host, on_host.limit, hash_on(host, state), state.id, clock(rank));
+}
+
+WallTime Fleet::latest_wall() const {
+  Duration furthest = Duration::min();
+  for (const Host& host : hosts_)
+    furthest = std::max(furthest, host.furthest + shown(now_, host.clock.drift_ppm));
+  return config_.epoch + furthest;
 }
 
 void Fleet::trace(std::string_view rule, std::string_view key, std::function<void(const std::string&)> line) {

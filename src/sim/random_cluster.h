@@ -3,7 +3,8 @@
 // Thread rule: pure; a seed and the options give one result.
 //
 // What is drawn stays within what the scheme promises to survive: clocks run equally fast within 1 %, a state
-// file outlives the process, and where all memory of a key is lost the rule says `deny`.
+// file outlives the process or a peer that can be heard remembers its node, and where all memory of a key is
+// lost the rule says `deny`.
 #pragma once
 
 #include <cstdint>
@@ -16,7 +17,8 @@
 namespace tally::sim {
 
 struct ClusterOptions {
-  bool faults = true;  // crashes, pauses, partitions; without: the network alone
+  bool faults = true;         // crashes, pauses, partitions; without: the network alone
+  bool sliding_late = false;  // see CheckedKey
   // Trace this key, where `trace` is set.
   std::string trace_rule, trace_key;
   std::function<void(const std::string&)> trace;

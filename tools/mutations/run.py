@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Is every rule needed? Each is left out of a copy of the source in turn; the checkers of the simulator must notice.
 
-Prints a table: the mutation, after how many random clusters it was caught, by which checker. Exits 1 where one was not.
+Prints a table: the mutation, and what caught it: a checker, after so many random clusters, or a directed test where it names one.
+Exits 1 where nothing did.
 """
 import argparse
 import pathlib
@@ -26,29 +27,33 @@ def main():
 
     tree = options.work / "tree"
     copy_tree(tree)
-    missed = []
+    missed, tried = [], 0
     if not options.only:
-        caught = clusters_until_caught(options, tree)
+        caught = clusters_until_caught(options) or failed_test(options, {m.test for m in MUTATIONS if m.test})
         if caught:
             sys.exit(f"the source as it is breaks a bound already: {caught}")
     print("| mutation | caught by | after clusters |\n|---|---|---|", flush=True)
     for mutation in MUTATIONS:
         if options.only not in mutation.name:
             continue
-        path = tree / mutation.file
-        text = path.read_text()
-        if text.count(mutation.old) != 1:
-            sys.exit(f"{mutation.file}: the text of the mutation '{mutation.name}' is there {text.count(mutation.old)} times, "
-                     "not once: adapt tools/mutations/mutations.py")
-        path.write_text(text.replace(mutation.old, mutation.new))
+        tried += 1
+        before = {tree / file: (tree / file).read_text() for file, _, _ in mutation.edits()}
+        for file, old, new in mutation.edits():
+            text = (tree / file).read_text()
+            if text.count(old) != 1:
+                sys.exit(f"{file}: the text of the mutation '{mutation.name}' is there {text.count(old)} times, not once: "
+                         "adapt tools/mutations/mutations.py")
+            (tree / file).write_text(text.replace(old, new))
         try:
-            caught = clusters_until_caught(options, tree)
+            caught = failed_test(options, {mutation.test}) if mutation.test else clusters_until_caught(options)
         finally:
-            path.write_text(text)
+            for path, text in before.items():
+                path.write_text(text)
         if caught is None:
             missed.append(mutation.name)
         checker, after = caught or ("**nothing**", f"more than {options.clusters}")
         print(f"| {mutation.name} | {checker} | {after} |", flush=True)
+    print(f"\n{tried - len(missed)} of {tried} caught.", flush=True)
     if missed:
         sys.exit(f"not caught: {', '.join(missed)}")
 
@@ -70,12 +75,29 @@ def copy_newer(source, target):
         shutil.copyfile(source, target)
 
 
-def clusters_until_caught(options, tree):
-    """(checker, clusters), or None."""
+def build_of(options, targets):
     build = options.work / "build"
     if not (build / "build.ninja").exists():
-        run(["cmake", "-S", tree, "-B", build, "-G", "Ninja", "-DCMAKE_BUILD_TYPE=Release", "-DTALLY_WERROR=OFF"])
-    run(["cmake", "--build", build, "-j", str(options.jobs), "--target", "tally-sim"])
+        run(["cmake", "-S", options.work / "tree", "-B", build, "-G", "Ninja", "-DCMAKE_BUILD_TYPE=Release", "-DTALLY_WERROR=OFF"])
+    run(["cmake", "--build", build, "-j", str(options.jobs), "--target", *targets])
+    return build
+
+
+def failed_test(options, tests):
+    """(what failed, where), or None."""
+    build = build_of(options, sorted({program for program, _ in tests}))
+    for program, case in sorted(tests):
+        done = subprocess.run([build / program, f"--test-case={case.replace(',', chr(92) + ',')}"], capture_output=True, text=True)
+        if "test cases: 0" in " ".join(done.stdout.split()):
+            sys.exit(f"{program} has no case named '{case}'")
+        if done.returncode != 0:
+            return f"\"{case}\"", program
+    return None
+
+
+def clusters_until_caught(options):
+    """(checker, clusters), or None."""
+    build = build_of(options, ["tally-sim"])
     found = subprocess.run([build / "tally-sim", "--seed", str(options.seed), "--clusters", str(options.clusters), "--quiet"],
                            capture_output=True, text=True)
     if found.returncode == 0:
@@ -89,8 +111,9 @@ def clusters_until_caught(options, tree):
 
 
 def checker_of(sentence):
-    for word, checker in (("admitted more in an interval", "bucket"), ("bound", "window"), ("fell from", "monotone numbers"),
-                          ("a mark of", "marks")):
+    for word, checker in (("admitted more in an interval", "bucket"), ("sliding window", "sliding"), ("bound", "window"),
+                          ("fell from", "monotone numbers"), ("a mark of", "marks"), ("refunded", "refunds"),
+                          ("lease number", "lease numbers")):
         if word in sentence:
             return checker
     return sentence
