@@ -13,6 +13,6 @@ source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 need_packages "${build_packages[@]}" "${demo_packages[@]}"
 say "building an optimised tallyd in ${root##*/}/build (with $jobs job(s); quick when nothing changed)"
 started=$SECONDS
-build release tallyd tally_load tally_relay || die "the build failed"
+build release tallyd tally tally_load tally_relay || die "the build failed"
 say "built in $((SECONDS - started)) s"
 exec python3 "$root/tools/demo/demo.py" --build "$root/build" "$@"
