@@ -64,6 +64,26 @@ TEST_CASE("a grant that was overtaken by a newer one tells nothing, but for the 
   CHECK(fleet.take(0, key).verdict == Verdict::over_limit);  // now it is news
 }
 
+TEST_CASE("what an owner said before it heard of a reset tells nothing after it") {
+  Fleet fleet(3, rule_of(5));
+  fleet.until_ready();
+  const std::string key = fleet.key_of(1);
+  const Overheard overheard(fleet, 1, 0);
+  CHECK(fleet.admitted_of(0, key, 6) == 5);
+  fleet.pass(ms(100));
+  REQUIRE_FALSE(overheard.grants.empty());
+  Grant late = overheard.grants.back();
+  REQUIRE(late.exhausted);
+  fleet.cut = [](uint16_t, uint16_t) { return true; };
+  CHECK(fleet.reset(0, key));
+  late.stamp = 0;
+  Header header = fleet.header(1, 0);
+  header.sequence = 1'000'002;
+  fleet.node(0).receive(datagram_of(header, late), 1, fleet.now());
+  for (int i = 0; i < 5; ++i) CHECK(admitted(fleet.take(0, key)));
+  CHECK(fleet.take(0, key).verdict == Verdict::starved);
+}
+
 TEST_CASE("a grant counts only from a member of the key's group, under its own ballot") {
   Fleet fleet(5, rule_of(30));
   fleet.until_ready();

@@ -37,8 +37,10 @@ void Lessee::on_grant(const Grant& grant, const Origin& origin, Now now) {
   if (grant.line != account->line || grant.incarnation != around_.incarnation) return;  // an older line's, or life's
   if (std::max({grant.ask_again, grant.tat_ahead, grant.lease_for}) > kTimeMax) return;  // from no node of ours
   // Numbers that only grow count whenever they come; the rest of a grant tells how it was when it was sent.
-  const bool newest = account->heard_from.before(origin);
-  if (newest) account->heard_from = origin;
+  // What was said before a reset was heard of is no news after it.
+  const bool in_order = account->heard_from.before(origin);
+  if (in_order) account->heard_from = origin;
+  const bool newest = in_order && grant.reset >= account->reset;
   if (grant.refused) {
     if (newest) be_refused(*account, grant, now);
     return;
