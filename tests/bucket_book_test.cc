@@ -47,7 +47,7 @@ struct Desk {
   static LineKey key(uint16_t n) { return {n, 1, 1}; }
   BucketBook::Leased& line(uint16_t n) {
     BucketBook::Leased* found = book.find(key(n));
-    return found != nullptr ? *found : book.open(key(n), n);
+    return found != nullptr ? *found : book.open(key(n), n, {});
   }
   // A report of a lessee that has heard all that it was granted.
   Report report(uint16_t n, const Want& want) {
@@ -215,7 +215,7 @@ TEST_CASE("a new lease has a number that was never given out") {
   CHECK(d.line(1).lease > first);
   // A book that is begun anew.
   BucketBook again(terms_of(10), group_of(1), kBallot, kLease, kRecent, d.book.last_number(), {mono_at(Duration(0)), mono_at(Duration(0))});
-  auto& leased = again.open(Desk::key(1), 1);
+  auto& leased = again.open(Desk::key(1), 1, {});
   Report r = d.report(1, {.waiting = 1});
   again.merge(leased, r, mono_at(ms(2010)));
   again.issue(leased, mono_at(ms(2010)));
@@ -247,13 +247,33 @@ TEST_CASE("a bucket is exhausted where not even all that is leased would help") 
   CHECK(d.book.regrows_after(tokens(1), mono_at(secs(1))) == Duration(0));
 }
 
+TEST_CASE("a line that was opened by a report of no certain age counts what is given back after the first that is younger") {
+  Desk d(10);
+  d.ask(1, {.waiting = 8, .waiting_min = 8}, Duration(0));
+  d.hear(1, {.used = 8}, Duration(0));
+  const MonoTime now = mono_at(ms(10));
+  const Duration room = d.book.room(now);
+  BucketBook::Leased& late = d.book.open(Desk::key(2), 2, now);
+  d.book.give(late, 0, mono_at(ms(5)), now);
+  d.book.give(late, tokens(3), mono_at(ms(5)), now);
+  CHECK(d.book.room(now) == room);  // counted by the line that was forgotten
+  d.book.give(d.line(2), tokens(3), now + ms(1), now + ms(2));
+  CHECK(d.book.room(now) == room);
+  d.book.give(d.line(2), tokens(4), now + ms(1), now + ms(2));
+  CHECK(d.book.room(now) == room + kEmission);
+  d.book.give(d.line(2), tokens(4), now + ms(1), now + ms(2));
+  CHECK(d.book.room(now) == room + kEmission);
+}
+
 TEST_CASE("a refund and a reset free what was taken, never what is still leased") {
   Desk d(10);
   d.ask(1, {.waiting = 8, .waiting_min = 8}, Duration(0));
   d.hear(1, {.used = 5}, Duration(0));
-  d.book.refund(tokens(2), mono_at(Duration(0)));
+  const MonoTime now = mono_at(Duration(0));
+  d.book.give(d.line(1), 0, now, now);
+  d.book.give(d.line(1), tokens(2), now, now);
   CHECK(d.book.room(mono_at(Duration(0))) == kEmission * 4);
-  d.book.refund(tokens(1000), mono_at(Duration(0)));
+  d.book.give(d.line(1), tokens(1000), now, now);
   CHECK(d.book.room(mono_at(Duration(0))) == kEmission * 7);
   Desk reset(10);
   reset.ask(1, {.waiting = 8, .waiting_min = 8}, Duration(0));
@@ -539,7 +559,7 @@ struct World {
     Letter letter;
     if (!draw(reports, letter)) return;
     BucketBook::Leased* leased = book.find(letter.key);
-    if (leased == nullptr) leased = &book.open(letter.key, 0);
+    if (leased == nullptr) leased = &book.open(letter.key, 0, {});
     book.merge(*leased, letter.report, now);
     book.issue(*leased, now);
     raise_mark();
@@ -726,7 +746,7 @@ TEST_CASE("numbers of any size in a report give nobody more than there is room f
       now += ms(random.between(0, 500));
       const LineKey key{random.below(4), 1, 1};
       BucketBook::Leased* leased = book.find(key);
-      if (leased == nullptr) leased = &book.open(key, 0);
+      if (leased == nullptr) leased = &book.open(key, 0, now);
       Report r;
       r.has_ballot = random.chance(0.7);
       r.ballot = random.chance(0.8) ? kBallot : Ballot{static_cast<uint32_t>(number()), number()};
@@ -738,7 +758,7 @@ TEST_CASE("numbers of any size in a report give nobody more than there is room f
       const Duration room = book.room(now);
       REQUIRE(room <= span);
       REQUIRE(book.issue(*leased, now) <= static_cast<uint64_t>(nanos(room)));
-      if (random.chance(0.1)) book.refund(number(), now);
+      if (random.chance(0.1)) book.give(*leased, number(), now + ms(random.below(2)), now);
       if (random.chance(0.1)) book.reset(now);
       book.next_mark(now, ms(200));
       book.accept(random.below(group), random.chance(0.7) ? book.proposal().number : number());

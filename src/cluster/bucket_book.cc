@@ -49,10 +49,11 @@ BucketBook::Leased* BucketBook::find(const LineKey& key) {
   return nullptr;
 }
 
-BucketBook::Leased& BucketBook::open(const LineKey& key, uint16_t rank) {
+BucketBook::Leased& BucketBook::open(const LineKey& key, uint16_t rank, MonoTime given_from) {
   Leased& leased = lines_.emplace_back();
   leased.line.key = key;
   leased.line.rank = rank;
+  leased.given_from = given_from;
   return leased;
 }
 
@@ -182,9 +183,17 @@ uint16_t BucketBook::demand_share(const Leased& leased, MonoTime now) const {
   return static_cast<uint16_t>(std::min(1.0, own / all) * 65535);
 }
 
-void BucketBook::refund(uint64_t amount, MonoTime now) {
+void BucketBook::give(Leased& leased, uint64_t given, MonoTime sent_after, MonoTime now) {
+  Line& line = leased.line;
+  if (!leased.given_known) {
+    if (sent_after <= leased.given_from) return;
+    leased.given_known = true;
+    line.given = given;  // an earlier line has counted it, or it is lost
+  }
+  if (given <= line.given) return;
   settle(now);
-  tat_ = std::max(tat_ - signed_amount(amount), now + signed_amount(unreported()));
+  tat_ = std::max(tat_ - signed_amount(given - line.given), now + signed_amount(unreported()));
+  line.given = given;
 }
 
 void BucketBook::reset(MonoTime now) {

@@ -53,10 +53,13 @@ class BucketBook {
     bool held = false;    // the lessee said that it has it, or has not been told yet
     MonoTime end{};       // on the owner's clock, with its margin
     Duration length{0};   // as the lessee is told it, counted from its report
+    MonoTime given_from{};     // a report that was sent after this tells at least what earlier lines of the account have counted
+    bool given_known = false;  // such a report was heard
     uint64_t unreported() const { return minus(line.granted, line.returned + line.used); }
   };
   Leased* find(const LineKey& key);
-  Leased& open(const LineKey& key, uint16_t rank);
+  // `given_from`: see Leased.
+  Leased& open(const LineKey& key, uint16_t rank, MonoTime given_from);
   // Takes in a report at `now`; what it says of a lease that is not the running one is ignored (it was charged in full).
   void merge(Leased& leased, const Report& report, MonoTime now);
   std::vector<Leased>& lines() { return lines_; }
@@ -76,7 +79,10 @@ class BucketBook {
   uint64_t unmet(MonoTime now) const;
   uint16_t demand_share(const Leased& leased, MonoTime now) const;
 
-  void refund(uint64_t amount, MonoTime now);  // what applications gave back elsewhere
+  // What applications gave back elsewhere: `given` is all of it since the account's beginning, in a report that was sent
+  // after `sent_after`. A line may be forgotten and then opened anew by a late copy of an old report: the first report that is
+  // certainly younger than that only tells from where to count.
+  void give(Leased& leased, uint64_t given, MonoTime sent_after, MonoTime now);
   // TAT = now + leased and unreported; not below what a claim was told, of which earlier owners' leases may still be spent.
   void reset(MonoTime now);
 

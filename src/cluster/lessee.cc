@@ -428,10 +428,14 @@ void Lessee::tick(Now now) {
   tick_idle(now);
 }
 
-// Whether nothing of the account is still needed: its windows are over and told, its lease has ended.
+// Whether nothing of the account is still needed: its windows are over and told, its lease has ended and, as far as is known
+// here, its bucket is full again, so that nothing of it can be given back.
 bool Lessee::finished(const Account& account, Now now) const {
   if (account.active || account.urgent) return false;
-  if (account.bucket()) return now.mono >= account.lease.end + around_.lease;  // a later account is another line, which gave nothing
+  if (account.bucket()) {  // a later account is another line, which gave nothing
+    const MonoTime full = account.heard_at + account.lease.tat_ahead;
+    return now.mono >= std::max(account.lease.end + around_.lease, full);
+  }
   const int64_t running = window_at(now.wall, account.limit.window);
   for (const WindowAccount& w : account.windows)
     if (w.window >= running - 1) return false;

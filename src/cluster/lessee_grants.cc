@@ -290,7 +290,6 @@ uint64_t Lessee::give(const WireId& key, uint64_t amount, Now now) {
   if (account == nullptr) return 0;
   activate(*account);
   account->busy_at = now.mono;
-  ++account->changes;
   if (account->bucket()) {
     LeaseAccount& lease = account->lease;
     if (!lease.has_ballot) return 0;
@@ -299,7 +298,10 @@ uint64_t Lessee::give(const WireId& key, uint64_t amount, Now now) {
     const uint64_t ahead = static_cast<uint64_t>(std::max<int64_t>(0, nanos(lease.tat_ahead - (now.mono - account->heard_at))));
     const uint64_t owed = minus(ahead, quota(*account, now).unspent() + (lease.given - lease.given_known));
     const uint64_t back = std::min(amount, owed / unit);
+    // An owner that has forgotten the account counts from what it is told first.
+    if (back > 0 && now.mono - account->heard_at > around_.recent()) send_report(*account, now);
     lease.given += back * unit;
+    ++account->changes;
     return back;
   }
   WindowAccount& w = window_account(*account, window_now(*account, now));
@@ -316,6 +318,7 @@ uint64_t Lessee::give(const WireId& key, uint64_t amount, Now now) {
     w.given += there;
   }
   account->exhausted_until = account->ask_not_before = MonoTime{};
+  ++account->changes;
   tell_workers(*account, now);
   return here + there;
 }

@@ -77,7 +77,7 @@ struct Node::Impl {
         standing(life.first, life.reckoned_start, config.sync_interval, roster.count() > 1, now),
         registers(config.registers_max, standing),
         mail(roster, peers.self(), incarnation, config.id_key),
-        owner(around(), config.ledgers_max),
+        owner(around(), config.ledgers_max, now.mono),
         lessee(around(), limiter, config.accounts_max),
         rules_fingerprint(fingerprint(*rules)),
         window_min(shortest_window(*rules)),
@@ -204,15 +204,16 @@ void Node::Impl::receive_from(std::optional<uint16_t> from, const Datagram& data
   peers[*rank].roster_mismatch = false;
   peers[*rank].bytes_in += bytes;
   ++datagrams_in;
+  const Origin origin{*rank, header.incarnation, header.sequence, peers.sent_after(header, now.mono)};
   for (const Entry& entry : datagram.entries) {
     ++entries_in[entry.index()];
-    handle(entry, {*rank, header.incarnation, header.sequence}, now);
+    handle(entry, origin, now);
   }
 }
 
 void Node::Impl::handle(const Entry& entry, const Origin& origin, Now now) {
   const uint16_t from = origin.rank;
-  if (const auto* report = std::get_if<Report>(&entry)) return owner.on_report(*report, from, origin.incarnation, now);
+  if (const auto* report = std::get_if<Report>(&entry)) return owner.on_report(*report, origin, now);
   if (const auto* grant = std::get_if<Grant>(&entry)) return lessee.on_grant(*grant, origin, now);
   if (const auto* mark = std::get_if<Mark>(&entry)) return on_mark(*mark, from, now);
   if (const auto* accepted = std::get_if<Accepted>(&entry)) return owner.on_accepted(*accepted, from, now);
@@ -362,7 +363,7 @@ MonoTime Node::next_tick() const {
 
 void Node::Impl::deliver_local(Now now) {
   Entry entry;
-  while (mail.pop_local(entry)) handle(entry, {peers.self(), incarnation, 0}, now);
+  while (mail.pop_local(entry)) handle(entry, {peers.self(), incarnation, 0, now.mono}, now);
 }
 
 void Node::flush(Now now) {

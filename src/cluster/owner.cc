@@ -22,12 +22,12 @@ bool sane(const Terms& terms) {
 
 }  // namespace
 
-Owner::Owner(Surroundings around, size_t keys_max)
-    : around_(around), keys_max_(keys_max), numbers_(around.incarnation << 20) {}
+Owner::Owner(Surroundings around, size_t keys_max, MonoTime started)
+    : around_(around), started_(started), keys_max_(keys_max), numbers_(around.incarnation << 20) {}
 
 // ---- reports ----------------------------------------------------------------------------------------------------
 
-void Owner::on_report(const Report& report, uint16_t from, uint64_t incarnation, Now now) {
+void Owner::on_report(const Report& report, const Origin& from, Now now) {
   if (!sane(report.terms)) {
     ++dropped_["report_out_of_range"];
     return;
@@ -38,9 +38,9 @@ void Owner::on_report(const Report& report, uint16_t from, uint64_t incarnation,
   activate(*key);
   if (report.reset > key->reset) on_reset(report.key, report.reset, now);
   if (report.terms.algorithm == Algorithm::token_bucket)
-    report_bucket(*key, report, from, incarnation, now);
+    report_bucket(*key, report, from, now);
   else
-    report_window(*key, report, from, incarnation, now);
+    report_window(*key, report, from, now);
 }
 
 Owner::Key* Owner::key_for(const Report& report, Now now) {
@@ -90,7 +90,7 @@ void Owner::activate(Key& key) {
 }
 
 // No books here: whoever should be asked instead, or that it will not be long.
-void Owner::refuse(const Key& key, const Report& report, uint16_t from, uint64_t incarnation, Now now) {
+void Owner::refuse(const Key& key, const Report& report, const Origin& from, Now now) {
   const Contest* c = find_contest(key, report.window);
   const Ballot highest = highest_ballot(key, report.window, now);
   const auto other = around_.roster.rank_of(highest.node);
@@ -99,7 +99,7 @@ void Owner::refuse(const Key& key, const Report& report, uint16_t from, uint64_t
   grant.window = report.window;
   grant.ballot = highest;
   grant.line = report.line;
-  grant.incarnation = incarnation;
+  grant.incarnation = from.incarnation;
   grant.stamp = report.stamp;
   grant.refused = true;
   if (c == nullptr || !c->claim) {
@@ -109,7 +109,7 @@ void Owner::refuse(const Key& key, const Report& report, uint16_t from, uint64_t
       if (!around_.peers.probing(*other)) grant.ask = highest.node;
     }
   }
-  around_.mail.send(from, grant);
+  around_.mail.send(from.rank, grant);
 }
 
 WindowBook* Owner::open_book(Key& key, int64_t window, Now now) {
@@ -130,7 +130,7 @@ WindowBook& Owner::begin_book(Key& key, int64_t window, Ballot ballot, uint64_t 
   return *slot;
 }
 
-void Owner::report_window(Key& key, const Report& report, uint16_t from, uint64_t incarnation, Now now) {
+void Owner::report_window(Key& key, const Report& report, const Origin& from, Now now) {
   const int64_t running = window_at(around_.standing.clock(), key.terms.window);
   if (report.window < running - 1 || report.window > running + 1) {
     ++dropped_["window_out_of_range"];
@@ -142,10 +142,10 @@ void Owner::report_window(Key& key, const Report& report, uint16_t from, uint64_
     heard_ballot(key, report.window, std::max(report.ballot, report.highest), now);
     claim_if_lost(key, report.window, report.insists, now);
     book = key.book(report.window);  // a group of one promises itself
-    if (book == nullptr) return refuse(key, report, from, incarnation, now);
+    if (book == nullptr) return refuse(key, report, from, now);
   }
   book->lower_limit(report.terms.limit);
-  const LineKey line_key{around_.roster.id(from), incarnation, report.line};
+  const LineKey line_key{around_.roster.id(from.rank), from.incarnation, report.line};
   Line* line = book->find(line_key);
   if (line == nullptr) {
     if (book->lines().size() >= kLinesMax) {
@@ -154,7 +154,7 @@ void Owner::report_window(Key& key, const Report& report, uint16_t from, uint64_
     }
     // A line that has heard a ballot had its floor charged under it. Charge each node's floor once, whatever is left.
     const uint32_t floor = report.has_ballot ? 0 : report.floor;
-    line = &book->open(line_key, from, floor);
+    line = &book->open(line_key, from.rank, floor);
   } else if (!report.has_ballot) {
     book->charge_floor(*line, report.floor);  // opened ahead, by books that had not charged its floor
   }
@@ -427,7 +427,8 @@ void Owner::expire(Now now) {
       empty = empty && (key.contests.empty() || (key.terms.algorithm == Algorithm::token_bucket && !around_.registers.look(id, 0, now)));
       // A bucket's books stay as long as the own register does: without them ballot 0 could not be begun anew.
       if (key.bucket) empty = empty && key.bucket->idle(now.mono) && !around_.registers.look(id, 0, now);
-      if (empty) drop_bucket(key);
+      if (empty && key.terms.algorithm == Algorithm::token_bucket) empty = now.mono - key.touched > line_kept();
+      if (empty) drop_bucket(key, now);
       if (empty) keys_.erase(id);
     }
     ++sweep_bucket_;

@@ -52,9 +52,9 @@ struct Surroundings {
 
 class Owner {
  public:
-  Owner(Surroundings around, size_t keys_max);
+  Owner(Surroundings around, size_t keys_max, MonoTime started);
 
-  void on_report(const Report& report, uint16_t from, uint64_t incarnation, Now now);
+  void on_report(const Report& report, const Origin& from, Now now);
   void on_accepted(const Accepted& accepted, uint16_t from, Now now);
   // This node's own register has promised `ballot` to another: lower books stop.
   void on_promise(const WireId& key, int64_t window, Ballot ballot, Now now);
@@ -106,6 +106,7 @@ class Owner {
     bool active = false;
     std::array<std::optional<WindowBook>, 4> books;  // by window number mod 4
     std::optional<BucketBook> bucket;
+    MonoTime forgot{};  // when books of the bucket were dropped last
     std::vector<Contest> contests;  // of windows that are not over
 
     WindowBook* book(int64_t window) {
@@ -119,6 +120,8 @@ class Owner {
   WindowBook& begin_book(Key& key, int64_t window, Ballot ballot, uint64_t base);
   static Duration span_of(const Terms& terms) { return terms.emission * static_cast<int64_t>(terms.limit); }
   Duration lease_of(const Terms& terms) const { return lease_for(span_of(terms), around_.lease, around_.sync_interval); }
+  // A bucket's line that holds no lease and is not heard for longer is forgotten.
+  Duration line_kept() const { return around_.recent() + around_.lease; }
   Duration overdue(const Key& key) const {  // what a member has not answered by then is sent again
     return around_.peers.group_round_trip(key.group) * 2 + std::chrono::milliseconds(2);
   }
@@ -136,15 +139,15 @@ class Owner {
   void send_claim(Key& key, int64_t window, Now now);
   void resend_claim(Key& key, int64_t window, Now now);
   void take_promise(Key& key, const Accepted& accepted, size_t index, Now now);
-  void drop_bucket(Key& key);
+  void drop_bucket(Key& key, Now now);
 
-  void report_window(Key& key, const Report& report, uint16_t from, uint64_t incarnation, Now now);
-  void report_bucket(Key& key, const Report& report, uint16_t from, uint64_t incarnation, Now now);
+  void report_window(Key& key, const Report& report, const Origin& from, Now now);
+  void report_bucket(Key& key, const Report& report, const Origin& from, Now now);
   uint64_t issue(Key& key, WindowBook& book, Line& line, Now now);
   void send_grant(Key& key, WindowBook& book, Line& line, uint64_t stamp, Now now);
   void issue_bucket(Key& key, BucketBook::Leased& leased, Now now);
   void send_bucket_grant(Key& key, BucketBook::Leased& leased, uint64_t stamp, Now now);
-  void refuse(const Key& key, const Report& report, uint16_t from, uint64_t incarnation, Now now);
+  void refuse(const Key& key, const Report& report, const Origin& from, Now now);
   void serve_turned_away(Key& key, WindowBook& book, Now now);
   void resend_mark(Key& key, WindowBook& book, Now now);
   void serve_turned_away_bucket(Key& key, Now now);
@@ -170,6 +173,7 @@ class Owner {
   void expire(Now now);
 
   Surroundings around_;
+  const MonoTime started_;
   const size_t keys_max_;
   std::unordered_map<WireId, Key> keys_;
   std::vector<WireId> active_;

@@ -5,10 +5,10 @@
 
 namespace tally {
 
-void Owner::report_bucket(Key& key, const Report& report, uint16_t from, uint64_t incarnation, Now now) {
+void Owner::report_bucket(Key& key, const Report& report, const Origin& from, Now now) {
   const Duration lease = lease_of(report.terms);
   key.terms = report.terms;
-  if (key.bucket && now.mono >= key.bucket->owned_until()) drop_bucket(key);  // the members may have forgotten it
+  if (key.bucket && now.mono >= key.bucket->owned_until()) drop_bucket(key, now);  // the members may have forgotten it
   if (!key.bucket && key.group.rank[0] == around_.self && find_contest(key, 0) == nullptr &&
       around_.standing.may_vote_bucket(bucket_keep(span_of(report.terms), lease), now) && !around_.registers.look(key.id, 0, now))
     key.bucket.emplace(report.terms, key.group, Ballot{0, around_.roster.id(around_.self)}, lease, around_.recent(), numbers_,
@@ -16,25 +16,22 @@ void Owner::report_bucket(Key& key, const Report& report, uint16_t from, uint64_
   if (!key.bucket) {
     heard_ballot(key, 0, std::max(report.ballot, report.highest), now);
     claim_if_lost(key, 0, report.insists, now);
-    if (!key.bucket) return refuse(key, report, from, incarnation, now);
+    if (!key.bucket) return refuse(key, report, from, now);
   }
   key.bucket->use_terms(report.terms, lease);
-  const LineKey line_key{around_.roster.id(from), incarnation, report.line};
+  const LineKey line_key{around_.roster.id(from.rank), from.incarnation, report.line};
   BucketBook::Leased* leased = key.bucket->find(line_key);
   if (leased == nullptr && key.bucket->lines().size() >= kLinesMax) {
     ++dropped_["lines_full"];
     return;
   }
   if (leased == nullptr) {
-    leased = &key.bucket->open(line_key, from);
-    leased->line.given = report.given;  // what it gave before these books knew the line was counted then, or is lost
+    const MonoTime forgot = std::max({now.mono - line_kept(), started_, key.forgot});
+    leased = &key.bucket->open(line_key, from.rank, from.sent_after > forgot ? forgot : now.mono);
   }
-  const uint64_t given_before = leased->line.given;
   key.bucket->merge(*leased, report, now.mono);
-  if (report.has_ballot && report.ballot == key.bucket->ballot() && report.given > given_before) {
-    leased->line.given = report.given;
-    key.bucket->refund(report.given - given_before, now.mono);
-  }
+  const bool same_books = report.has_ballot && report.ballot == key.bucket->ballot();
+  key.bucket->give(*leased, same_books ? report.given : 0, from.sent_after, now.mono);
   issue_bucket(key, *leased, now);
   send_bucket_grant(key, *leased, report.stamp, now);
   serve_turned_away_bucket(key, now);
@@ -94,7 +91,7 @@ void Owner::tick_bucket(Key& key, Now now) {
   serve_turned_away_bucket(key, now);
   // Lines of lives that are over, and of keys that fell silent, hold nothing: forget them.
   std::erase_if(key.bucket->lines(), [&](const BucketBook::Leased& leased) {
-    return leased.lease == 0 && now.mono - leased.line.heard > around_.recent() + around_.lease;
+    return leased.lease == 0 && now.mono - leased.line.heard > line_kept();
   });
 }
 

@@ -57,7 +57,7 @@ void Owner::heard_ballot(Key& key, int64_t window, Ballot ballot, Now now, bool 
   }
   c.highest = std::max(c.highest, ballot);
   // Deposed: what these books would still issue, no majority would accept.
-  if (window == 0 && key.bucket && key.bucket->ballot() < ballot) drop_bucket(key);
+  if (window == 0 && key.bucket && key.bucket->ballot() < ballot) drop_bucket(key, now);
   if (window != 0)
     if (WindowBook* book = key.book(window); book != nullptr && book->ballot() < ballot)
       key.books[static_cast<size_t>(window & 3)].reset();
@@ -159,7 +159,7 @@ void Owner::take_promise(Key& key, const Accepted& accepted, size_t index, Now n
   c.claim.reset();
   ++claims_won_;
   if (accepted.window == 0) {
-    drop_bucket(key);
+    drop_bucket(key, now);
     const MonoTime tat = now.mono + Duration(static_cast<int64_t>(base));
     key.bucket.emplace(key.terms, key.group, claim.ballot, lease_of(key.terms), around_.recent(), numbers_,
                        BucketBook::Start{tat, claim.began});
@@ -173,9 +173,10 @@ void Owner::take_promise(Key& key, const Accepted& accepted, size_t index, Now n
   count_previous(key, book);
 }
 
-void Owner::drop_bucket(Key& key) {
+void Owner::drop_bucket(Key& key, Now now) {
   if (!key.bucket) return;
   numbers_ = std::max(numbers_, key.bucket->last_number());
+  key.forgot = now.mono;
   key.bucket.reset();
 }
 

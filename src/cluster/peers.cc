@@ -82,6 +82,11 @@ void Peers::hear_of(uint16_t rank, uint64_t incarnation, MonoTime at, MonoTime a
   if (asked != MonoTime{} && (!known || asked < peer.asked_by_other)) peer.asked_by_other = asked;
 }
 
+MonoTime Peers::sent_after(const Header& header, MonoTime now) {
+  const MonoTime echo(Duration(static_cast<int64_t>(std::min<uint64_t>(header.echo_mono_ns, INT64_MAX))));
+  return echo <= now ? echo : MonoTime{};  // ahead: an echo of a clock that has begun anew since
+}
+
 void Peers::stamp(uint16_t rank, Header& header, Now now) {
   Peer& peer = peers_[rank];
   header.sequence = ++peer.sequence_out;

@@ -44,11 +44,12 @@ struct Peer {
   uint64_t other_life() const { return remembered != incarnation ? remembered : before; }
 };
 
-// Where an entry comes from: a node, one life of it, and which of its datagrams to this node (0 throughout to oneself).
+// Where an entry comes from: a node, one life of it, and which of its datagrams to this node (0 to oneself).
 struct Origin {
   uint16_t rank = 0;
   uint64_t incarnation = 0;
   uint64_t sequence = 0;
+  MonoTime sent_after{};  // this node's clock when it sent what the sender had heard last of it; epoch: nobody knows
   // Whether what `other` carried was said after this. Of two nodes nobody knows: then what comes last counts.
   bool before(const Origin& other) const {
     return rank != other.rank || std::tie(incarnation, sequence) <= std::tie(other.incarnation, other.sequence);
@@ -66,6 +67,8 @@ class Peers {
   // Gossip: somebody heard `rank` at `at`, and has waited for its answer since `asked` (epoch: has not).
   void hear_of(uint16_t rank, uint64_t incarnation, MonoTime at, MonoTime asked = {});
 
+  // When, at the earliest, a datagram was sent, by this node's clock: see Origin.
+  static MonoTime sent_after(const Header& header, MonoTime now);
   // Fills in what a header to `rank` carries of times and sequence.
   void stamp(uint16_t rank, Header& header, Now now);
 
