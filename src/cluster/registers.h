@@ -12,10 +12,13 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <unordered_map>
+#include <vector>
 
 #include "base/time.h"
+#include "cluster/recovery.h"
 #include "cluster/standing.h"
 #include "cluster/wire.h"
 
@@ -36,7 +39,7 @@ struct RegisterKeyHash {
 class Registers {
  public:
   // `entries_max`: how many marks are kept at once.
-  Registers(size_t entries_max, const Standing& standing);
+  Registers(size_t entries_max, const Standing& standing, const Recovery& recovery);
 
   // Answers a mark: accepted, refused with the promised ballot, or nullopt where this node has no vote there (it must
   // not answer) or no room.
@@ -51,7 +54,12 @@ class Registers {
   std::optional<Told> look(const WireId& key, int64_t window, Now now) const;
 
   // Whether this node may tell (key, window) as the window before the running one: its clock has left it, and it had a vote.
-  bool may_tell(int64_t window, Duration length) const;
+  bool may_tell(const WireId& key, int64_t window, Duration length) const;
+
+  // For others that read theirs anew, and what they tell this node (see recovery.h). `restore` is false where there is no room.
+  std::vector<RegisterKey> keys(const std::function<bool(const WireId&)>& wanted) const;
+  Registered tell(const RegisterKey& key, Now now) const;  // an entry that is over meanwhile has no length
+  bool restore(const Registered& told, Now now);
 
   // Forgets what is over. Cheap when called often: looks at a part of the table at a time.
   void expire(Now now);
@@ -73,10 +81,13 @@ class Registers {
   std::optional<Accepted> accept_window(const Mark& mark);
   std::optional<Accepted> accept_bucket(const Mark& mark, Now now);
   void tell_previous(const Mark& mark, Accepted& answer) const;
-  Entry* open(const RegisterKey& key, const Mark& mark);
+  bool may_vote(const WireId& key, WallTime window_begins) const;
+  bool may_vote_bucket(const WireId& key, Duration keep, Now now) const;
+  Entry* open(const RegisterKey& key, Duration length);
 
   const size_t entries_max_;
   const Standing& standing_;
+  const Recovery& recovery_;
   std::unordered_map<RegisterKey, Entry, RegisterKeyHash> entries_;
   size_t sweep_bucket_ = 0;
   uint64_t refused_full_ = 0;

@@ -46,6 +46,10 @@ class Standing {
   bool in_sight(WallTime window_begins) const;  // no further ahead than anybody may vote or grant
   bool may_vote(WallTime window_begins) const;  // also the rule for natural ownership
   bool may_vote_bucket(Duration keep, Now now) const;
+  // A later life, which may vote where may_vote says no once it has read anew what its last life knew (recovery.h).
+  bool has_forgotten() const { return state_ == State::settled && !first_life_; }
+  WallTime votes_from() const;        // windows that begin at that time or later; WallTime::max(): none
+  Duration remembers(Now now) const;  // for how long it has kept its registers; Duration::max(): always
   WallTime floors_from() const;      // WallTime::max() while there are none
   MonoTime buckets_empty_at() const;  // floor buckets fill from here; long past for a first life
 
