@@ -207,3 +207,34 @@ TEST_CASE("claims at any time, with no failure at all, cost something and break 
     CHECK(won >= 5);
   }
 }
+
+TEST_CASE("lost packets make nobody take a key from an owner that lives") {
+  for (const uint16_t nodes : {uint16_t{10}, uint16_t{30}}) {
+    FleetConfig config = config_of(nodes, window_rule("api", Algorithm::fixed_window, 1000, 1min, 5 * kPercent));
+    config.link.loss = 0.05;
+    Fleet fleet(config);
+    for (uint16_t rank = 0; rank < nodes; ++rank) fleet.poisson(rank, "api", "k", 15.0 / nodes, kStart, kStart + 30s);
+    fleet.run_until(kStart + 31s);
+    check_bounds(fleet);
+    uint64_t claims = 0;
+    for (uint16_t rank = 0; rank < nodes; ++rank) claims += fleet.node(rank).stats().claims_started;
+    const Tally tally = fleet.tally("api", "k");
+    MESSAGE(nodes << " nodes: " << tally.admitted() << " of " << tally.offered() << ", " << claims << " claims");
+    CHECK(tally.admitted() * 100 >= tally.offered() * 98);
+    CHECK(claims <= 2);
+  }
+}
+
+TEST_CASE("in a large fleet where two nodes seldom meet nobody is taken for lost") {
+  Fleet fleet(config_of(150, window_rule("api", Algorithm::fixed_window, 1000, 1min, 5 * kPercent)));
+  fleet.run_until(6s);
+  for (uint16_t rank = 0; rank < 150; ++rank) fleet.poisson(rank, "api", "k", 0.1, 6s, 16s);
+  fleet.run_until(17s);
+  check_bounds(fleet);
+  uint64_t claims = 0, down = 0;
+  for (uint16_t rank = 0; rank < 150; ++rank) claims += fleet.node(rank).stats().claims_started;
+  for (const PeerStatus& peer : fleet.node(0).peers(fleet.clock(0))) down += peer.up ? 0 : 1;
+  CHECK(claims == 0);
+  CHECK(down <= 15);  // gossip may be late of some
+  CHECK(fleet.tally("api", "k").admitted() == fleet.tally("api", "k").offered());
+}

@@ -15,7 +15,7 @@ inline constexpr IdKey kKey = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15
 // --- random structs ---
 
 // A field that is added to a struct belongs into its fill below, too.
-static_assert(sizeof(Report) == 200 && sizeof(Grant) == 144 && sizeof(Mark) == 80 && sizeof(Accepted) == 104);
+static_assert(sizeof(Report) == 216 && sizeof(Grant) == 144 && sizeof(Mark) == 80 && sizeof(Accepted) == 104);
 static_assert(sizeof(Header) == 80 && sizeof(Member) == 32 && sizeof(Hello) == 24 && sizeof(Reset) == 24);
 
 // Numbers of every width alike, often 0, sometimes the largest.
@@ -68,8 +68,9 @@ inline void fill(Random& random, Header& h) {
 inline void fill(Random& random, Report& e, const Header& h) {
   fill_all(random, e.key, e.rule, e.terms, e.window, e.has_ballot, e.line, e.floor, e.used, e.returned,
            e.refunded, e.given, e.ceiling, e.granted_heard, e.wanted, e.waiting_min, e.waiting,
-           e.demand_milli, e.reset, e.stamp, e.lease, e.final, e.second_choice);
+           e.demand_milli, e.reset, e.stamp, e.lease, e.final, e.second_choice, e.insists);
   fill(random, e.ballot, h);
+  fill(random, e.highest, h);
 }
 inline void fill(Random& random, Grant& e, const Header& h) {
   fill_all(random, e.key, e.window, e.line, e.incarnation, e.granted, e.used_fleet, e.pool, e.demand_share,

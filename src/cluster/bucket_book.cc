@@ -32,7 +32,7 @@ Duration lease_for(Duration burst_span, Duration configured, Duration sync_inter
 
 BucketBook::BucketBook(const Terms& terms, const Group& group, Ballot ballot, Duration lease, Duration recent,
                        uint64_t numbered, const Start& start)
-    : group_(group), ballot_(ballot), recent_(recent), leases_(numbered), tat_(start.tat), since_(start.since) {
+    : group_(group), ballot_(ballot), recent_(recent), leases_(numbered), tat_(start.tat), since_(start.since), base_(start.tat) {
   proposal_.number = numbered;
   use_terms(terms, lease);
 }
@@ -189,7 +189,7 @@ void BucketBook::refund(uint64_t amount, MonoTime now) {
 
 void BucketBook::reset(MonoTime now) {
   settle(now);
-  tat_ = now + signed_amount(unreported());
+  tat_ = std::max(now + signed_amount(unreported()), base_);
 }
 
 MonoTime BucketBook::accepted_mark() const {

@@ -77,7 +77,8 @@ class BucketBook {
   uint16_t demand_share(const Leased& leased, MonoTime now) const;
 
   void refund(uint64_t amount, MonoTime now);  // what applications gave back elsewhere
-  void reset(MonoTime now);                    // TAT = now + leased and unreported
+  // TAT = now + leased and unreported; not below what a claim was told, of which earlier owners' leases may still be spent.
+  void reset(MonoTime now);
 
   // --- marks, as times on the owner's clock ---
   bool needs_marks() const { return group_.size > 1; }
@@ -115,6 +116,7 @@ class BucketBook {
   std::array<MonoTime, kGroupMax> accepted_{};
   std::array<MonoTime, kGroupMax> accepted_sent_{};
   MonoTime since_;
+  MonoTime base_;
   MonoTime pending_since_{};
   std::array<Proposal, 8> sent_{};  // the newest proposals, so that an echo of any of them counts
 };

@@ -9,6 +9,7 @@ namespace tally {
 
 namespace {
 
+constexpr uint8_t kRefusalsMax = 2;               // after so many, one that is named and silent is taken for lost
 constexpr uint8_t kFinalsMax = 3;                 // a final report is repeated until it is heard, this often at most
 constexpr size_t kIdleAtATime = 4096;             // idle accounts looked at in one sync interval
 constexpr Duration kAskAgainMin = std::chrono::milliseconds(3);
@@ -309,6 +310,10 @@ void Lessee::send_report(Account& account, Now now) {
     around_.peers.asked(owner, now.mono);
   }
   r.second_choice = owner != account.group.rank[0];
+  if (account.refused_in != r.window) account.highest = Ballot{};
+  r.highest = account.highest;
+  const auto named = around_.roster.rank_of(account.highest.node);
+  r.insists = account.refusals >= kRefusalsMax && named && *named != owner && around_.peers.silent(*named, now.mono);
   around_.mail.send(owner, r);
 }
 
@@ -319,7 +324,7 @@ uint16_t Lessee::owner_of(const Account& account, Now now) const {
   NodeId named = 0;
   if (account.bucket()) {
     has_ballot = account.lease.has_ballot;
-    named = has_ballot ? account.lease.ballot.node : account.lease.ask;
+    named = account.lease.ask != 0 ? account.lease.ask : has_ballot ? account.lease.ballot.node : 0;
   } else {
     const int64_t running = window_now(account, now);
     const WindowAccount& w = account.windows[static_cast<size_t>(running & 1)];

@@ -138,6 +138,9 @@ class Lessee {
     uint32_t changes = 0, changes_known = 0;  // what a report has to say that the counts do not show; until acknowledged
     MonoTime ask_not_before{};
     MonoTime unanswered_since{};  // epoch: the owner answers, backed by a majority
+    uint8_t refusals = 0;         // since the last grant
+    Ballot highest;               // that they told of, in `refused_in`
+    int64_t refused_in = 0;
     uint8_t choice = 0;           // whom of the group to ask where no ballot says it: who comes before has not answered
     MonoTime chosen_at{};         // epoch: nothing was asked of that one yet
     MonoTime heard_at{};

@@ -15,6 +15,7 @@ constexpr uint64_t kLeasedMax = (uint64_t{1} << 56) - 1;    // buckets: a lease 
 constexpr uint32_t kHeadroomParts = 4;            // of what is left, a node may keep one part in this many times the nodes
 constexpr Duration kTimeMax = kBurstSpanMax * 2;           // no honest time is longer
 constexpr uint16_t kShareWhole = 65535;
+constexpr uint8_t kRefusalsAtOnce = 2;  // nodes that name each other are not asked in circles
 
 constexpr Duration kTakingTime = std::chrono::milliseconds(2);  // from waking to having taken, generously
 
@@ -29,7 +30,7 @@ uint64_t one_request(const Limit& limit) {
 void Lessee::on_grant(const Grant& grant, const Origin& origin, Now now) {
   Account* account = find(grant.key);
   if (account == nullptr) return;
-  if (!account->group.contains(origin.rank) || grant.ballot.node != around_.roster.id(origin.rank)) {
+  if (!account->group.contains(origin.rank) || (!grant.refused && grant.ballot.node != around_.roster.id(origin.rank))) {
     ++dropped_["not_owner"];
     return;
   }
@@ -42,6 +43,8 @@ void Lessee::on_grant(const Grant& grant, const Origin& origin, Now now) {
     if (newest) be_refused(*account, grant, now);
     return;
   }
+  account->refusals = 0;
+  account->highest = Ballot{};
   account->heard_at = now.mono;
   if (grant.reset > account->reset) on_reset(grant.key, grant.reset, now);
   if (grant.backed) {
@@ -61,9 +64,15 @@ void Lessee::be_refused(Account& account, const Grant& grant, Now now) {
     account.lease.ask = grant.ask;
   else if (grant.window == window_now(account, now))
     window_account(account, grant.window).ask = grant.ask;
+  if (account.refused_in != grant.window) account.highest = Ballot{};
+  account.refused_in = grant.window;
+  account.highest = std::max(account.highest, grant.ballot);
   account.ask_not_before = now.mono + grant.ask_again;
+  account.refusals = static_cast<uint8_t>(std::min(account.refusals + 1, 255));
   if (grant.ask == 0) return;
-  account.choose_first();  // whoever has them is asked at once
+  if (account.refusals > kRefusalsAtOnce) account.ask_not_before = now.mono + around_.sync_interval;
+  if (account.refusals > kRefusalsAtOnce) return;
+  account.choice = 0;  // whoever has them is asked at once
   account.answered = true;
   make_urgent(account);
 }

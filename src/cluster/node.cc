@@ -250,7 +250,7 @@ void Node::Impl::on_mark(const Mark& mark, uint16_t from, Now now) {
 }
 
 void Node::Impl::on_hello(const Hello& hello, uint16_t from, Now now) {
-  peers[from].rules = hello.rules;
+  if (hello.rules != 0) peers[from].rules = hello.rules;  // a probe only asks whether anybody is there
   if (!hello.answer) {
     mail.send(from, Hello{true, peers[from].other_life(), rules_fingerprint});
     return;
@@ -322,7 +322,7 @@ void Node::Impl::gossip(Now now) {
         return static_cast<uint64_t>(
             std::max<int64_t>(0, std::chrono::duration_cast<std::chrono::milliseconds>(now.mono - t).count()));
       };
-      const MonoTime asked = peer.asked != MonoTime{} ? peer.asked : peer.asked_by_other;
+      const MonoTime asked = peers.asked_in_vain(rank) ? peer.asked : peer.asked_by_other;
       mail.send(to, Member{roster.id(rank), peer.remembered, ago(peer.heard_of), asked > peer.heard_of ? ago(asked) : 0});
       said = true;
     }

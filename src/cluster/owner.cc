@@ -92,20 +92,21 @@ void Owner::activate(Key& key) {
 // No books here: whoever should be asked instead, or that it will not be long.
 void Owner::refuse(const Key& key, const Report& report, uint16_t from, uint64_t incarnation, Now now) {
   const Contest* c = find_contest(key, report.window);
-  const auto other = holder(key, report.window, now);
+  const Ballot highest = highest_ballot(key, report.window, now);
+  const auto other = around_.roster.rank_of(highest.node);
   Grant grant;
   grant.key = report.key;
   grant.window = report.window;
-  grant.ballot = {0, around_.roster.id(around_.self)};
+  grant.ballot = highest;
   grant.line = report.line;
   grant.incarnation = incarnation;
   grant.stamp = report.stamp;
   grant.refused = true;
   if (c == nullptr || !c->claim) {
     grant.ask_again = around_.sync_interval;
-    if (other && *other != around_.self && around_.peers.lives(*other, now.mono)) {
-      grant.ask = around_.roster.id(*other);
+    if (other && *other != around_.self) {
       grant.ask_again = Duration(0);
+      if (!around_.peers.probing(*other)) grant.ask = highest.node;
     }
   }
   around_.mail.send(from, grant);
@@ -138,8 +139,8 @@ void Owner::report_window(Key& key, const Report& report, uint16_t from, uint64_
   WindowBook* book = report.final ? key.book(report.window) : open_book(key, report.window, now);
   if (book == nullptr) {
     if (report.final) return;
-    if (report.has_ballot) heard_ballot(key, report.window, report.ballot, now);
-    claim_if_lost(key, report.window, now);
+    heard_ballot(key, report.window, std::max(report.ballot, report.highest), now);
+    claim_if_lost(key, report.window, report.insists, now);
     book = key.book(report.window);  // a group of one promises itself
     if (book == nullptr) return refuse(key, report, from, incarnation, now);
   }
@@ -154,6 +155,8 @@ void Owner::report_window(Key& key, const Report& report, uint16_t from, uint64_
     // A line that has heard a ballot had its floor charged under it. Charge each node's floor once, whatever is left.
     const uint32_t floor = report.has_ballot ? 0 : report.floor;
     line = &book->open(line_key, from, floor);
+  } else if (!report.has_ballot) {
+    book->charge_floor(*line, report.floor);  // opened ahead, by books that had not charged its floor
   }
   book->merge(*line, report, now.mono);
   issue(key, *book, *line, now);
@@ -165,6 +168,10 @@ void Owner::report_window(Key& key, const Report& report, uint16_t from, uint64_
 
 // Gives the line what it may have now, raising the mark for it where needed.
 uint64_t Owner::issue(Key& key, WindowBook& book, Line& line, Now now) {
+  // A sliding window that this clock has left is counted as the past of the next: nothing more is issued in it.
+  if (key.terms.algorithm == Algorithm::sliding_window &&
+      book.window() < window_at(around_.standing.clock(), key.terms.window))
+    return 0;
   const Duration trip = std::max(around_.peers.round_trip(line.rank), around_.peers.group_round_trip(key.group));
   uint64_t amount = book.issue(line, now, around_.far(trip));
   raise_mark(key, book, now, 0);
@@ -299,7 +306,7 @@ void Owner::on_accepted(const Accepted& accepted, uint16_t from, Now now) {
 void Owner::take_acceptance(Key& key, const Accepted& accepted, size_t index, Now now) {
   if (accepted.refused) {
     ++marks_refused_;
-    return heard_ballot(key, accepted.window, accepted.ballot, now);
+    return heard_ballot(key, accepted.window, accepted.ballot, now, true);
   }
   if (accepted.claim) return take_promise(key, accepted, index, now);
   ++marks_accepted_;
@@ -360,7 +367,7 @@ void Owner::look_to_next_window(Key& key, WindowBook& book, Now now) {
   if (left > around_.sync_interval * 2 || !around_.can_lease(key.terms, Duration(0)) || book.used() == 0) return;
   if (key.terms.max_overcount.unbounded) return;
   WindowBook* next = open_book(key, book.window() + 1, now);
-  if (next == nullptr) return claim_if_lost(key, book.window() + 1, now);
+  if (next == nullptr) return claim_if_lost(key, book.window() + 1, false, now);
   uint64_t ahead = 0;
   const bool fixed = key.terms.algorithm == Algorithm::fixed_window;
   const double intervals = 3.0 * static_cast<double>(nanos(around_.sync_interval)) / 1e9;
@@ -391,7 +398,7 @@ void Owner::look_to_next_window(Key& key, WindowBook& book, Now now) {
 void Owner::retire(Key& key) {
   if (key.terms.algorithm == Algorithm::token_bucket) return;
   const int64_t running = window_at(around_.standing.clock(), key.terms.window);
-  std::erase_if(key.contests, [&](const Contest& c) { return c.window < running - 1; });
+  std::erase_if(key.contests, [&](const Contest& c) { return c.window < running - 1 || c.window > running + 1; });
   for (auto& book : key.books) {
     if (!book || book->window() >= running - 1) continue;
     if (key.rule != nullptr) {
@@ -416,6 +423,8 @@ void Owner::expire(Now now) {
       retire(key);
       bool empty = !key.active;
       for (const auto& book : key.books) empty = empty && !book;
+      // A contest is kept while what it is about lasts: a bucket's, while the own register remembers it.
+      empty = empty && (key.contests.empty() || (key.terms.algorithm == Algorithm::token_bucket && !around_.registers.look(id, 0, now)));
       // A bucket's books stay as long as the own register does: without them ballot 0 could not be begun anew.
       if (key.bucket) empty = empty && key.bucket->idle(now.mono) && !around_.registers.look(id, 0, now);
       if (empty) drop_bucket(key);

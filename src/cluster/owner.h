@@ -127,8 +127,11 @@ class Owner {
   static const Contest* find_contest(const Key& key, int64_t window);
   Ballot highest_ballot(const Key& key, int64_t window, Now now) const;
   std::optional<uint16_t> holder(const Key& key, int64_t window, Now now) const;
-  void heard_ballot(Key& key, int64_t window, Ballot ballot, Now now);
-  void claim_if_lost(Key& key, int64_t window, Now now);
+  void heard_ballot(Key& key, int64_t window, Ballot ballot, Now now, bool refused = false);
+  bool plausible(const Key& key, int64_t window) const;
+  bool may_claim(const Key& key, int64_t window) const;
+  void claim_if_lost(Key& key, int64_t window, bool insists, Now now);
+  bool is_lost(uint16_t rank, Now now);
   void start_claim(Key& key, int64_t window, Now now);
   void send_claim(Key& key, int64_t window, Now now);
   void resend_claim(Key& key, int64_t window, Now now);

@@ -14,8 +14,8 @@ void Owner::report_bucket(Key& key, const Report& report, uint16_t from, uint64_
     key.bucket.emplace(report.terms, key.group, Ballot{0, around_.roster.id(around_.self)}, lease, around_.recent(), numbers_,
                        BucketBook::Start{now.mono, now.mono});
   if (!key.bucket) {
-    if (report.has_ballot) heard_ballot(key, 0, report.ballot, now);
-    claim_if_lost(key, 0, now);
+    heard_ballot(key, 0, std::max(report.ballot, report.highest), now);
+    claim_if_lost(key, 0, report.insists, now);
     if (!key.bucket) return refuse(key, report, from, incarnation, now);
   }
   key.bucket->use_terms(report.terms, lease);

@@ -15,6 +15,7 @@ namespace {
 // Two that claim the same at once step out of each other's way for so long, by chance.
 constexpr Duration kBackOffMin = std::chrono::milliseconds(20);
 constexpr uint64_t kBackOffSpreadMs = 130;
+constexpr Duration kClaimsApart = std::chrono::milliseconds(300);  // of one key by one node
 
 }  // namespace
 
@@ -43,17 +44,19 @@ std::optional<uint16_t> Owner::holder(const Key& key, int64_t window, Now now) c
   return around_.roster.rank_of(highest_ballot(key, window, now).node);
 }
 
-void Owner::heard_ballot(Key& key, int64_t window, Ballot ballot, Now now) {
-  if (ballot.counter == 0) return;  // the natural owner's, which needs no claim
+// `refused`: a member has promised that ballot and refused this node's; the same one, where it was an earlier life's.
+void Owner::heard_ballot(Key& key, int64_t window, Ballot ballot, Now now, bool refused) {
+  if (ballot.counter == 0 || !plausible(key, window)) return;  // the natural owner's needs no claim
+  if (ballot.counter > highest_ballot(key, window, now).counter + kCounterStep) return;
   Contest& c = contest(key, window);
-  if (ballot <= c.highest) return;
-  c.highest = ballot;
-  if (c.claim && c.claim->ballot < ballot) {
+  if (c.claim && (c.claim->ballot < ballot || (refused && c.claim->ballot == ballot))) {
     c.claim.reset();
     const uint64_t chance = mix(key.id.word() ^ around_.self ^ uint64_t{ballot.counter} << 32) % kBackOffSpreadMs;
     c.not_before = now.mono + kBackOffMin + std::chrono::milliseconds(chance);
     ++claims_lost_;
   }
+  if (ballot <= c.highest) return;
+  c.highest = ballot;
   // Deposed: what these books would still issue, no majority would accept.
   if (window == 0 && key.bucket && key.bucket->ballot() < ballot) drop_bucket(key);
   if (window != 0)
@@ -68,28 +71,51 @@ void Owner::on_promise(const WireId& id, int64_t window, Ballot ballot, Now now)
 
 bool Owner::claim(const WireId& id, int64_t window, Now now) {
   const auto found = keys_.find(id);
-  if (found == keys_.end()) return false;
+  if (found == keys_.end() || !may_claim(found->second, window)) return false;
   start_claim(found->second, window, now);
   return true;
 }
 
-// Takes the key over where whoever holds it is not heard by anybody any more, or is this node, which lost its books.
-void Owner::claim_if_lost(Key& key, int64_t window, Now now) {
-  if (!around_.standing.over() || around_.standing.is_clone()) return;
-  if (window != 0 && !around_.standing.in_sight(window_start(window, key.terms.window))) return;
-  if (key.terms.max_overcount.unbounded && window != 0) return;  // no marks, nothing to claim
+// A window that something may be said of now; 0 for a bucket and for nothing else.
+bool Owner::plausible(const Key& key, int64_t window) const {
+  if (key.terms.algorithm == Algorithm::token_bucket) return window == 0;
+  const int64_t running = window_at(around_.standing.clock(), key.terms.window);
+  return window != 0 && window >= running - 1 && window <= running + 1;
+}
+
+bool Owner::may_claim(const Key& key, int64_t window) const {
+  if (!around_.standing.over() || around_.standing.is_clone() || !plausible(key, window)) return false;
+  if (window == 0) return true;
+  if (key.terms.max_overcount.unbounded) return false;  // no marks, nothing to claim
+  return around_.standing.in_sight(window_start(window, key.terms.window));
+}
+
+// Takes the key over where whoever holds it does not answer this node any more, or is this node, which lost its books.
+// `insists`: a lessee cannot reach the holder, whoever else can.
+void Owner::claim_if_lost(Key& key, int64_t window, bool insists, Now now) {
+  if (!may_claim(key, window)) return;
   const Contest* c = find_contest(key, window);
   if (c != nullptr && c->claim) return resend_claim(key, window, now);
   if (c != nullptr && now.mono < c->not_before) return;
   const auto rank = holder(key, window, now);
-  if (rank && *rank != around_.self && around_.peers.lives(*rank, now.mono)) return;
+  if (rank && *rank != around_.self && !insists && !is_lost(*rank, now)) return;
   start_claim(key, window, now);
+}
+
+// A lessee has waited for it in vain; so it is asked from here too, a few times, before anything is taken from it.
+bool Owner::is_lost(uint16_t rank, Now now) {
+  if (around_.peers.heard_just_now(rank, now.mono)) return false;
+  if (around_.peers.probe_due(rank, now.mono)) around_.mail.send(rank, Hello{});
+  return around_.peers.probes_failed(rank, now.mono);
 }
 
 void Owner::start_claim(Key& key, int64_t window, Now now) {
   Contest& c = contest(key, window);
-  c.highest = {std::max(highest_ballot(key, window, now).counter, c.highest.counter) + 1, around_.roster.id(around_.self)};
+  const uint32_t counter = std::max(highest_ballot(key, window, now).counter, c.highest.counter);
+  if (counter == UINT32_MAX) return;
+  c.highest = {counter + 1, around_.roster.id(around_.self)};
   c.claim = Claim{c.highest, {}, now.mono, now.mono};
+  c.not_before = now.mono + kClaimsApart;
   ++claims_started_;
   activate(key);
   key.touched = now.mono;
@@ -110,6 +136,7 @@ void Owner::send_claim(Key& key, int64_t window, Now now) {
   mark.window = window;
   mark.ballot = contest(key, window).highest;
   mark.claim = true;
+  mark.number = around_.incarnation;
   mark.sliding = key.terms.algorithm == Algorithm::sliding_window;
   mark.length = window != 0 ? key.terms.window : bucket_keep(span_of(key.terms), lease_of(key.terms));
   send_to_group(key, mark, now);
@@ -118,22 +145,23 @@ void Owner::send_claim(Key& key, int64_t window, Now now) {
 void Owner::take_promise(Key& key, const Accepted& accepted, size_t index, Now now) {
   if (find_contest(key, accepted.window) == nullptr) return;
   Contest& c = contest(key, accepted.window);
-  if (!c.claim || accepted.ballot != c.claim->ballot) return;
+  if (!c.claim || accepted.ballot != c.claim->ballot || accepted.number != around_.incarnation) return;
   c.claim->promises[index] = accepted;
   size_t made = 0;
   uint64_t base = 0;
   for (const auto& promise : c.claim->promises) {
     if (!promise) continue;
     ++made;
-    base = std::max(base, promise->mark);
+    base = std::max(base, promise->mark);  // what no mark can be, no sum must overflow by
   }
   if (made < key.group.majority()) return;
+  base = std::min(base, accepted.window != 0 ? uint64_t{kLimitMax} : static_cast<uint64_t>(nanos(kBurstSpanMax)) * 4);
   const Claim claim = *c.claim;
   c.claim.reset();
   ++claims_won_;
   if (accepted.window == 0) {
     drop_bucket(key);
-    const MonoTime tat = now.mono + Duration(static_cast<int64_t>(std::min<uint64_t>(base, INT64_MAX / 4)));
+    const MonoTime tat = now.mono + Duration(static_cast<int64_t>(base));
     key.bucket.emplace(key.terms, key.group, claim.ballot, lease_of(key.terms), around_.recent(), numbers_,
                        BucketBook::Start{tat, claim.began});
     return;

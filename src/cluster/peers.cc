@@ -8,6 +8,10 @@ namespace {
 
 constexpr uint64_t kRoundTripMaxNs = 60'000'000'000;                // longer is a mistake, not a network
 constexpr Duration kPatienceMin = std::chrono::milliseconds(150);
+constexpr uint32_t kQuestionsMin = 3;  // one or two are lost now and then
+constexpr Duration kProbesApart = std::chrono::milliseconds(10);
+constexpr Duration kProbePatienceMin = std::chrono::milliseconds(40);
+constexpr size_t kGossipReach = 40;  // nodes that all hear of each other within a second
 constexpr int64_t kSkewMaxNs = int64_t{366} * 86'400'000'000'000;  // shown at most
 
 void remember(Peer& peer, uint64_t incarnation) {
@@ -26,7 +30,7 @@ Duration up_within(Duration sync_interval) {
 }
 
 Peers::Peers(const Roster& roster, uint16_t self, Duration sync_interval)
-    : peers_(roster.count()), self_(self), up_within_(up_within(sync_interval)), lives_within_(sync_interval * 2) {}
+    : peers_(roster.count()), self_(self), up_within_(up_within(sync_interval) * static_cast<int64_t>(1 + roster.count() / kGossipReach)) {}
 
 Peers::Heard Peers::hear(uint16_t rank, const Header& header, Now now) {
   Peer& peer = peers_[rank];
@@ -49,7 +53,8 @@ Peers::Heard Peers::hear(uint16_t rank, const Header& header, Now now) {
   const bool newest = header.sequence > peer.sequence_in;
   peer.heard = now.mono;
   peer.heard_of = now.mono;
-  peer.asked = MonoTime{};
+  peer.asked = peer.probed = MonoTime{};
+  peer.questions = peer.probes = 0;
   if (!newest) return Heard::replayed;
   peer.sequence_in = header.sequence;
   peer.echo_mono_ns = header.sent_mono_ns;
@@ -94,21 +99,35 @@ bool Peers::up(uint16_t rank, MonoTime now) const {
 
 void Peers::asked(uint16_t rank, MonoTime now) {
   if (peers_[rank].asked == MonoTime{}) peers_[rank].asked = now;
+  ++peers_[rank].questions;
 }
 
 Duration Peers::patience(uint16_t rank) const { return std::max(round_trip(rank) * 3, kPatienceMin); }
 
+bool Peers::asked_in_vain(uint16_t rank) const { return peers_[rank].questions >= kQuestionsMin; }
+
 bool Peers::silent(uint16_t rank, MonoTime now) const {
   if (rank == self_) return false;
   const Peer& peer = peers_[rank];
-  if (peer.asked != MonoTime{} && now - peer.asked >= patience(rank)) return true;
-  if (peer.asked_by_other > peer.heard_of && now - peer.asked_by_other >= patience(rank)) return true;
-  return peer.remembered != 0 && !up(rank, now);
+  if (asked_in_vain(rank) && now - peer.asked >= patience(rank)) return true;
+  return peer.asked_by_other > peer.heard_of && now - peer.asked_by_other >= patience(rank);
 }
 
-bool Peers::lives(uint16_t rank, MonoTime now) const {
-  if (rank == self_) return true;
-  return peers_[rank].remembered != 0 && now - peers_[rank].heard_of <= std::max(patience(rank), lives_within_);
+bool Peers::heard_just_now(uint16_t rank, MonoTime now) const {
+  return peers_[rank].incarnation != 0 && now - peers_[rank].heard <= std::max(round_trip(rank) * 3, kProbePatienceMin);
+}
+
+bool Peers::probe_due(uint16_t rank, MonoTime now) {
+  Peer& peer = peers_[rank];
+  if (peer.probes > 0 && now - peer.probed_last < kProbesApart) return false;
+  if (peer.probes++ == 0) peer.probed = now;
+  peer.probed_last = now;
+  return true;
+}
+
+bool Peers::probes_failed(uint16_t rank, MonoTime now) const {
+  const Peer& peer = peers_[rank];
+  return peer.probes >= kQuestionsMin && now - peer.probed >= std::max(round_trip(rank) * 3, kProbePatienceMin);
 }
 
 Duration Peers::round_trip(uint16_t rank) const {

@@ -26,6 +26,10 @@ struct Peer {
   MonoTime heard{};         // itself, directly
   MonoTime heard_of{};      // directly or by gossip
   MonoTime asked{};           // the first question since it was heard last; epoch: none
+  uint32_t questions = 0;     // since then
+  MonoTime probed{};          // the first probe since it was heard last; epoch: none
+  MonoTime probed_last{};
+  uint32_t probes = 0;
   MonoTime asked_by_other{};  // the same of another node, by gossip
   uint64_t echo_mono_ns = 0;  // its newest sent_mono_ns, to be echoed
   MonoTime echo_at{};
@@ -70,11 +74,15 @@ class Peers {
   void asked(uint16_t rank, MonoTime now);
   // How long an answer may take before somebody else is asked.
   Duration patience(uint16_t rank) const;
-  // It has answered nothing here for longer than that, or nobody has heard it, or another has waited for as long and nobody
-  // heard it since: whoever has a choice passes it over.
+  // It has answered none of several questions for longer than that, here, or at another node and nobody heard it since:
+  // whoever has a choice passes it over. Never only because nobody spoke of it: in a large fleet that says nothing.
   bool silent(uint16_t rank, MonoTime now) const;
-  // Somebody heard it lately: whoever holds what it holds does not take it over.
-  bool lives(uint16_t rank, MonoTime now) const;
+  bool asked_in_vain(uint16_t rank) const;  // several times; how long ago is another question
+  // Before anything is taken from a node it is asked from here, several times; any sign of life ends it.
+  bool heard_just_now(uint16_t rank, MonoTime now) const;
+  bool probe_due(uint16_t rank, MonoTime now);  // the caller sends one if so
+  bool probing(uint16_t rank) const { return peers_[rank].probes > 0; }
+  bool probes_failed(uint16_t rank, MonoTime now) const;
   // Round trip to `rank`: 0 to oneself, the measured one, else `kRoundTripAssumed`.
   Duration round_trip(uint16_t rank) const;
   // The nearest of the others of a group: the round trip that a mark costs. 0 for a group of one.
@@ -93,7 +101,6 @@ class Peers {
   std::vector<Peer> peers_;
   const uint16_t self_;
   const Duration up_within_;
-  const Duration lives_within_;
 };
 
 }  // namespace tally

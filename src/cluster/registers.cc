@@ -67,20 +67,29 @@ std::optional<Accepted> Registers::accept_window(const Mark& mark) {
   Accepted answer;
   answer.key = mark.key;
   answer.window = mark.window;
-  answer.claim = mark.claim;
   answer.mark = entry->mark;
-  if (mark.ballot < entry->promised) {
-    answer.ballot = entry->promised;
-    answer.refused = true;
-    return answer;
-  }
-  entry->promised = answer.ballot = mark.ballot;
+  if (!promise(*entry, mark, answer)) return answer;
   if (!mark.claim) {
     entry->mark_ballot = mark.ballot;
-    answer.mark = entry->mark = std::max(entry->mark, mark.mark);
+    answer.mark = entry->mark = std::max(entry->mark, std::min<uint64_t>(mark.mark, kLimitMax));
   }
   if (mark.sliding) tell_previous(mark, answer);
   return answer;
+}
+
+// False: refused, as something higher is promised, or the same to another life of that node, whose late promises would count.
+bool Registers::promise(Entry& entry, const Mark& mark, Accepted& answer) {
+  answer.claim = mark.claim;
+  answer.number = mark.number;
+  answer.ballot = entry.promised;
+  const bool again = mark.ballot == entry.promised && mark.ballot.counter != 0;
+  const bool another_life = again && mark.claim && entry.promised_life != mark.number;
+  const bool far = mark.claim && mark.ballot.counter > entry.promised.counter + kCounterStep;
+  answer.refused = mark.ballot < entry.promised || another_life || far;
+  if (answer.refused) return false;
+  entry.promised = answer.ballot = mark.ballot;
+  if (mark.claim) entry.promised_life = mark.number;
+  return true;
 }
 
 void Registers::tell_previous(const Mark& mark, Accepted& answer) const {
@@ -106,14 +115,7 @@ std::optional<Accepted> Registers::accept_bucket(const Mark& mark, Now now) {
 
   Accepted answer;
   answer.key = mark.key;
-  answer.number = mark.number;
-  answer.claim = mark.claim;
-  if (mark.ballot < entry->promised) {
-    answer.ballot = entry->promised;
-    answer.refused = true;
-    return answer;
-  }
-  entry->promised = answer.ballot = mark.ballot;
+  if (!promise(*entry, mark, answer)) return answer;
   entry->length = std::max(entry->length, mark.length);
   entry->touched = now.mono;
   if (mark.claim) {

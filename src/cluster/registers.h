@@ -24,6 +24,9 @@
 
 namespace tally {
 
+// Claims raise the counter by one each; one that leaps would leave no room above it, and is not believed.
+inline constexpr uint32_t kCounterStep = 1u << 16;
+
 struct RegisterKey {
   WireId key;
   int64_t window = 0;
@@ -71,6 +74,7 @@ class Registers {
  private:
   struct Entry {
     Ballot promised;
+    uint64_t promised_life = 0;  // of the claimant, where it was a claim: its next life must claim higher
     Ballot mark_ballot;
     uint64_t mark = 0;     // windows
     MonoTime until{};      // buckets: the mark on this node's own clock
@@ -80,6 +84,7 @@ class Registers {
   bool over(const RegisterKey& key, const Entry& entry, Now now) const;
   std::optional<Accepted> accept_window(const Mark& mark);
   std::optional<Accepted> accept_bucket(const Mark& mark, Now now);
+  static bool promise(Entry& entry, const Mark& mark, Accepted& answer);
   void tell_previous(const Mark& mark, Accepted& answer) const;
   bool may_vote(const WireId& key, WallTime window_begins) const;
   bool may_vote_bucket(const WireId& key, Duration keep, Now now) const;

@@ -59,6 +59,12 @@ uint64_t WindowBook::line_outstanding(const Line& line) const {
   return std::max(issued, line.net_used());  // used can be more after an isolation: it is charged when heard
 }
 
+void WindowBook::charge_floor(Line& line, uint64_t floor) {
+  outstanding_ -= line_outstanding(line);
+  line.floor = std::max(line.floor, std::min<uint64_t>(floor, terms_.limit));
+  outstanding_ += line_outstanding(line);
+}
+
 uint64_t WindowBook::outstanding() const {
   const uint64_t issued = base_ + outstanding_;
   return minus(claimed() ? std::max(issued, used_) : issued, given_);

@@ -36,6 +36,7 @@ class WindowBook {
   Line* find(const LineKey& key);
   // Opens a line and charges `floor` to it (0 where it was charged under an earlier ballot, or where there is none).
   Line& open(const LineKey& key, uint16_t rank, uint64_t floor);
+  void charge_floor(Line& line, uint64_t floor);  // the larger of what was charged and this
   void merge(Line& line, const Report& report, MonoTime now);
   std::vector<Line>& lines() { return lines_; }
   const std::vector<Line>& lines() const { return lines_; }

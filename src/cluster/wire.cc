@@ -150,6 +150,8 @@ void fields(V& v, Of<V, Report>& e, const Header& h) {
   number(v, e.given);
   number(v, e.reset);
   flag(v, e.terms.max_overcount.unbounded);
+  flag(v, e.insists);
+  ballot(v, e.highest, h.receiver);
 }
 
 template <typename V>

@@ -71,6 +71,8 @@ struct Report {
   uint64_t lease = 0;          // buckets: the number of the running lease, 0: none
   bool final = false;          // the lessee's clock has left the window: `used` will not grow
   bool second_choice = false;  // the natural owner did not answer
+  bool insists = false;        // whoever was named as the owner does not answer the lessee either
+  Ballot highest;              // that refusals told of
   friend bool operator==(const Report&, const Report&) = default;
 };
 
@@ -94,8 +96,8 @@ struct Grant {
   uint64_t lease = 0;       // buckets
   Duration lease_for{0};    // buckets: from the stamp
   Duration tat_ahead{0};    // buckets: the owner's TAT - now
-  bool refused = false;     // the sender has no books of the key: nothing else here says anything, but ask_again and
-  NodeId ask = 0;           // who has, as far as it knows; 0: nobody else
+  bool refused = false;     // the sender has no books of the key: `ballot` is the highest that it knows of, and but for ask_again
+  NodeId ask = 0;           // and who has them as far as it knows (0: nobody else) nothing here says anything
   friend bool operator==(const Grant&, const Grant&) = default;
 };
 
@@ -108,7 +110,7 @@ struct Mark {
   uint64_t mark = 0;      // windows: a cost; buckets: time remaining, ns
   Duration length{0};     // windows: W; buckets: V, how long the register must be kept when idle
   bool sliding = false;   // tell what you have of window - 1
-  uint64_t number = 0;    // buckets: the owner's own number for this mark, echoed
+  uint64_t number = 0;    // buckets: the owner's own number for this mark; claims: the claimant's incarnation; echoed
   bool claim = false;     // `mark` is 0
   friend bool operator==(const Mark&, const Mark&) = default;
 };
