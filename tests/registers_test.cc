@@ -187,17 +187,18 @@ TEST_CASE("of a window before in which it accepted nothing, a member with a vote
 TEST_CASE("a member without a vote in the window before tells nothing of it") {
   const Now start = at(-secs(9));
   Standing later(false, {}, ms(100), true, start);
-  const Recovery nothing_read(m.roster, 0, 1, later);
+  const Roster roster = roster_of(3);
+  const Recovery nothing_read(roster, 0, 1, later);
   Registers registers(10, later, nothing_read);
   Voter m;
   later.tick(m.now, true);
-  CHECK_FALSE(registers.may_tell(m.running() - 1, kWindow));
+  CHECK_FALSE(registers.may_tell(m.key, m.running() - 1, kWindow));
   const auto answer = registers.accept(m.mark(m.running(), 3, {0, 5}, true), m.now);
   REQUIRE(answer.has_value());
   CHECK_FALSE(answer->previous_told);
   const Now next = at(secs(10));
   later.tick(next, true);
-  CHECK(registers.may_tell(m.running(), kWindow));
+  CHECK(registers.may_tell(m.key, m.running(), kWindow));
 }
 
 TEST_CASE("a fixed window's next one is told nothing of it") {
@@ -310,7 +311,8 @@ TEST_CASE(
     "a member of a later life votes for a bucket once it has been up for as long as registers are kept") {
   const Now start = at(Duration(0));
   Standing later(false, {}, ms(100), true, start);
-  const Recovery nothing_read(m.roster, 0, 1, later);
+  const Roster roster = roster_of(3);
+  const Recovery nothing_read(roster, 0, 1, later);
   Registers registers(10, later, nothing_read);
   Voter m;
   CHECK_FALSE(registers.accept(m.bucket(secs(1), 1), at(secs(10) - Duration(1))).has_value());

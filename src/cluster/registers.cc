@@ -158,6 +158,7 @@ Registered Registers::tell(const RegisterKey& key, Now now) const {
   const Entry& entry = found->second;
   told.length = entry.length;
   told.promised = entry.promised;
+  told.promised_life = entry.promised_life;
   told.mark_ballot = entry.mark_ballot;
   told.mark = key.window != 0 ? entry.mark : static_cast<uint64_t>(std::max<int64_t>(0, nanos(entry.until - now.mono)));
   return told;
@@ -169,7 +170,10 @@ bool Registers::restore(const Registered& told, Now now) {
   Entry* entry = open({told.key, told.window}, told.length);
   if (entry == nullptr) return false;
   entry->length = std::max(entry->length, told.length);
-  entry->promised = std::max(entry->promised, told.promised);
+  if (told.promised > entry->promised) {
+    entry->promised = told.promised;
+    entry->promised_life = told.promised_life;
+  }
   if (told.mark_ballot > entry->mark_ballot) entry->mark_ballot = told.mark_ballot;
   if (told.window != 0) {
     entry->mark = std::max(entry->mark, told.mark);

@@ -247,6 +247,7 @@ void fields(V& v, Of<V, Registered>& e, const Header& h) {
   ballot(v, e.promised, h.sender);
   ballot(v, e.mark_ballot, h.sender);
   number(v, e.mark);
+  number(v, e.promised_life);
 }
 
 template <typename V>

@@ -176,6 +176,7 @@ struct Registered {
   int64_t window = 0;
   Duration length{0};  // 0: over meanwhile, nothing to keep
   Ballot promised;
+  uint64_t promised_life = 0;
   Ballot mark_ballot;
   uint64_t mark = 0;
   friend bool operator==(const Registered&, const Registered&) = default;
