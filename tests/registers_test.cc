@@ -20,10 +20,12 @@ constexpr Duration kWindow = secs(10);
 struct Voter {
   Now now = at(Duration(0));
   Standing standing{true, {}, ms(100), false, now};
+  Roster roster = roster_of(3);
+  Recovery recovery{roster, 0, 1, standing};
   Registers registers;
   WireId key;
 
-  explicit Voter(size_t entries_max = 100) : registers(entries_max, standing) {}
+  explicit Voter(size_t entries_max = 100) : registers(entries_max, standing, recovery) {}
 
   int64_t running() const { return window_at(now.wall, kWindow); }
   void pass(Duration d) {
@@ -123,7 +125,8 @@ TEST_CASE("where a member has no vote it does not answer and keeps nothing") {
   }
   SUBCASE("a later life, in windows that began before its start plus the look-ahead") {
     Standing later(false, m.now.wall + secs(4), ms(100), true, m.now);
-    Registers registers(10, later);
+    const Recovery nothing_read(m.roster, 0, 1, later);
+    Registers registers(10, later, nothing_read);
     CHECK_FALSE(registers.accept(m.mark(w, 10), m.now).has_value());
     CHECK(registers.size() == 0);
     CHECK(registers.refused_no_vote() == 1);
@@ -134,7 +137,8 @@ TEST_CASE("where a member has no vote it does not answer and keeps nothing") {
   }
   SUBCASE("a first life that is still asking") {
     Standing asking(true, {}, ms(100), true, m.now);
-    Registers registers(10, asking);
+    const Recovery nothing_read(m.roster, 0, 1, asking);
+    Registers registers(10, asking, nothing_read);
     CHECK_FALSE(registers.accept(m.mark(w, 10), m.now).has_value());
     CHECK_FALSE(registers.accept(m.bucket(secs(1), 1), m.now).has_value());
     CHECK(registers.size() == 0);
@@ -183,16 +187,18 @@ TEST_CASE("of a window before in which it accepted nothing, a member with a vote
 TEST_CASE("a member without a vote in the window before tells nothing of it") {
   const Now start = at(-secs(9));
   Standing later(false, {}, ms(100), true, start);
-  Registers registers(10, later);
+  const Roster roster = roster_of(3);
+  const Recovery nothing_read(roster, 0, 1, later);
+  Registers registers(10, later, nothing_read);
   Voter m;
   later.tick(m.now, true);
-  CHECK_FALSE(registers.may_tell(m.running() - 1, kWindow));
+  CHECK_FALSE(registers.may_tell(m.key, m.running() - 1, kWindow));
   const auto answer = registers.accept(m.mark(m.running(), 3, {0, 5}, true), m.now);
   REQUIRE(answer.has_value());
   CHECK_FALSE(answer->previous_told);
   const Now next = at(secs(10));
   later.tick(next, true);
-  CHECK(registers.may_tell(m.running(), kWindow));
+  CHECK(registers.may_tell(m.key, m.running(), kWindow));
 }
 
 TEST_CASE("a fixed window's next one is told nothing of it") {
@@ -305,7 +311,9 @@ TEST_CASE(
     "a member of a later life votes for a bucket once it has been up for as long as registers are kept") {
   const Now start = at(Duration(0));
   Standing later(false, {}, ms(100), true, start);
-  Registers registers(10, later);
+  const Roster roster = roster_of(3);
+  const Recovery nothing_read(roster, 0, 1, later);
+  Registers registers(10, later, nothing_read);
   Voter m;
   CHECK_FALSE(registers.accept(m.bucket(secs(1), 1), at(secs(10) - Duration(1))).has_value());
   CHECK(registers.accept(m.bucket(secs(1), 1), at(secs(10))).has_value());

@@ -95,6 +95,15 @@ inline void fill(Random& random, Hello& e, const Header&) {
 }
 inline void fill(Random& random, Reset& e, const Header&) { fill_all(random, e.key, e.number); }
 inline void fill(Random& random, Clone& e, const Header&) { fill(random, e.incumbent); }
+inline void fill(Random& random, ReadRegisters& e, const Header&) { fill_all(random, e.life, e.from); }
+inline void fill(Random& random, Registered& e, const Header& h) {
+  fill_all(random, e.life, e.snapshot, e.index, e.key, e.window, e.length, e.mark, e.promised_life);
+  fill(random, e.promised, h);
+  fill(random, e.mark_ballot, h);
+}
+inline void fill(Random& random, RegistersEnd& e, const Header&) {
+  fill_all(random, e.life, e.snapshot, e.from, e.count, e.votes_from_ns, e.remembers);
+}
 
 template <size_t... I>
 inline Entry entry_of_kind(size_t kind, std::index_sequence<I...>) {

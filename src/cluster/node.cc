@@ -5,6 +5,7 @@
 #include "cluster/lessee.h"
 #include "cluster/owner.h"
 #include "cluster/peers.h"
+#include "cluster/recovery.h"
 #include "cluster/registers.h"
 #include "cluster/standing.h"
 #include "core/windows.h"
@@ -19,6 +20,7 @@ constexpr Duration kResetKept = std::chrono::minutes(10);
 constexpr size_t kResetsMax = 4096;        // resets remembered for gossip at once
 constexpr size_t kMembersPerGossip = 40;   // what is told of others in one datagram
 constexpr Duration kOldLifeHeard = std::chrono::seconds(5);  // longer than any datagram is under way
+constexpr Duration kReadyAtLast = std::chrono::seconds(10);  // though others have not told their registers yet
 constexpr Duration kAskRulesEvery = std::chrono::seconds(1);
 constexpr Duration kGossipEvery = std::chrono::milliseconds(50);  // at most so often, however short the sync interval
 
@@ -75,7 +77,8 @@ struct Node::Impl {
         roster(entries_of(config), config.roster_version, config.size, config.id_key),
         peers(make_peers(roster, config)),
         standing(life.first, life.reckoned_start, config.sync_interval, roster.count() > 1, now),
-        registers(config.registers_max, standing),
+        recovery(roster, peers.self(), incarnation, standing),
+        registers(config.registers_max, standing, recovery),
         mail(roster, peers.self(), incarnation, config.id_key),
         owner(around(), config.ledgers_max, now.mono),
         lessee(around(), limiter, config.accounts_max),
@@ -117,6 +120,7 @@ struct Node::Impl {
   const Roster roster;
   Peers peers;
   Standing standing;
+  Recovery recovery;
   Registers registers;
   Mail mail;
   Owner owner;
@@ -124,6 +128,7 @@ struct Node::Impl {
   const uint64_t rules_fingerprint;
   const Duration window_min;
   MonoTime next_sync, next_gossip, next_ask;
+  bool ready = false;
 
   struct KnownReset {
     uint64_t number = 0;
@@ -220,6 +225,9 @@ void Node::Impl::handle(const Entry& entry, const Origin& origin, Now now) {
   if (const auto* hello = std::get_if<Hello>(&entry)) return on_hello(*hello, from, now);
   if (const auto* reset = std::get_if<Reset>(&entry)) return on_reset(reset->key, reset->number, now);
   if (const auto* clone = std::get_if<Clone>(&entry)) return on_clone(*clone, now);
+  if (const auto* read = std::get_if<ReadRegisters>(&entry)) return recovery.on_read(*read, from, registers, mail, now);
+  if (const auto* registered = std::get_if<Registered>(&entry)) return recovery.on_registered(*registered, from, registers, now);
+  if (const auto* end = std::get_if<RegistersEnd>(&entry)) return recovery.on_end(*end, from, mail, now);
   const auto& member = std::get<Member>(entry);
   const auto rank = roster.rank_of(member.node);
   const auto ago = [&](uint64_t ms) { return now.mono - std::chrono::milliseconds(std::min<uint64_t>(ms, 3'600'000)); };
@@ -237,6 +245,7 @@ void Node::Impl::on_mark(const Mark& mark, uint16_t from, Now now) {
     return;
   }
   const auto answer = registers.accept(mark, now);
+  if (is_self(from) && (!answer || (answer->refused && !mark.claim))) registers.remember_own(mark, now);
   if (!answer) return;
   mail.send(from, *answer);
   if (!answer->refused) owner.on_promise(mark.key, mark.window, mark.ballot, now);
@@ -348,6 +357,8 @@ void Node::tick(Now now) {
       n.ask(now);
   }
   if (now.mono >= n.next_gossip) n.gossip(now);
+  n.recovery.tick(n.mail, now);
+  n.ready = n.ready || (n.standing.over() && (n.recovery.complete() || now.mono - n.started > kReadyAtLast));
   if (now.mono < n.next_sync) return;
   n.next_sync = std::max(n.next_sync + n.config.sync_interval, now.mono + n.config.sync_interval / 2);
   n.lessee.tick(now);
@@ -518,7 +529,7 @@ NodeStats Node::stats() const {
 
 bool Node::alone() const { return impl_->roster.count() < 2; }
 
-bool Node::ready() const { return impl_->standing.over(); }
+bool Node::ready() const { return alone() || impl_->ready; }
 
 const Roster& Node::roster() const { return impl_->roster; }
 

@@ -120,7 +120,7 @@ class Node {
   std::vector<PeerStatus> peers(Now now) const;
   NodeStats stats() const;
   bool alone() const;
-  bool ready() const;  // the start is over: floors and votes are as they will be
+  bool ready() const;  // the start is over, and votes were read anew (10 s at the latest)
   const Roster& roster() const;
   // Drains: returns what is not used and says the last word; flush afterwards.
   void leave(Now now);

@@ -119,7 +119,7 @@ WindowBook* Owner::open_book(Key& key, int64_t window, Now now) {
   if (key.group.rank[0] != around_.self || find_contest(key, window) != nullptr) return nullptr;
   if (!around_.standing.may_vote(begins) || around_.registers.look(key.id, window, now)) return nullptr;
   // Nor where that register takes nothing any more: without a trace in it, books that were lost would be begun twice.
-  if (key.terms.algorithm == Algorithm::sliding_window && around_.registers.may_tell(window, key.terms.window)) return nullptr;
+  if (key.terms.algorithm == Algorithm::sliding_window && around_.registers.may_tell(key.id, window, key.terms.window)) return nullptr;
   return &begin_book(key, window, {0, around_.roster.id(around_.self)}, 0);
 }
 

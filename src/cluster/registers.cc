@@ -20,14 +20,37 @@ constexpr Duration kLookAheadMax = std::chrono::minutes(10);
 
 }  // namespace
 
-Registers::Registers(size_t entries_max, const Standing& standing) : entries_max_(entries_max), standing_(standing) {}
+Registers::Registers(size_t entries_max, const Standing& standing, const Recovery& recovery)
+    : entries_max_(entries_max), standing_(standing), recovery_(recovery) {}
+
+bool Registers::may_vote(const WireId& key, WallTime window_begins) const {
+  if (standing_.may_vote(window_begins)) return true;
+  return standing_.has_forgotten() && standing_.in_sight(window_begins) && recovery_.has_read(key, window_begins);
+}
+
+bool Registers::may_vote_bucket(const WireId& key, Duration keep, Now now) const {
+  if (standing_.may_vote_bucket(keep, now)) return true;
+  return standing_.has_forgotten() && recovery_.has_read_bucket(key, keep);
+}
 
 std::optional<Accepted> Registers::accept(const Mark& mark, Now now) {
   if (mark.length <= Duration(0)) return std::nullopt;
   return mark.window == 0 ? accept_bucket(mark, now) : accept_window(mark);
 }
 
-Registers::Entry* Registers::open(const RegisterKey& key, const Mark& mark) {
+void Registers::remember_own(const Mark& mark, Now now) {
+  Registered own;
+  own.key = mark.key;
+  own.window = mark.window;
+  own.length = mark.length;
+  own.promised = mark.ballot;
+  if (mark.claim) own.promised_life = mark.number;
+  if (!mark.claim) own.mark_ballot = mark.ballot;
+  own.mark = mark.mark;
+  if (!restore(own, now)) holds_all_own_ = false;
+}
+
+Registers::Entry* Registers::open(const RegisterKey& key, Duration length) {
   auto found = entries_.find(key);
   if (found != entries_.end()) return &found->second;
   if (entries_.size() >= entries_max_) {
@@ -35,7 +58,7 @@ Registers::Entry* Registers::open(const RegisterKey& key, const Mark& mark) {
     return nullptr;
   }
   Entry& entry = entries_[key];
-  entry.length = mark.length;
+  entry.length = length;
   return &entry;
 }
 
@@ -44,13 +67,13 @@ std::optional<Accepted> Registers::accept_window(const Mark& mark) {
   if (length < kWindowMin || length > kWindowMax) return std::nullopt;
   const int64_t running = window_at(standing_.clock(), length);
   // A sliding window is closed for good once it was left (see may_tell); a fixed one may hear a late owner out.
-  const int64_t oldest = mark.sliding ? running : running - 1;
+  const int64_t oldest = mark.sliding ? window_at(standing_.lives_clock(), length) : running - 1;
   if (mark.window < oldest || mark.window > running + kLookAheadMax / length + 1 ||
-      !standing_.may_vote(window_start(mark.window, length))) {
+      !may_vote(mark.key, window_start(mark.window, length))) {
     ++refused_no_vote_;
     return std::nullopt;
   }
-  Entry* entry = open({mark.key, mark.window}, mark);
+  Entry* entry = open({mark.key, mark.window}, length);
   if (entry == nullptr) return std::nullopt;
 
   Accepted answer;
@@ -82,7 +105,7 @@ bool Registers::promise(Entry& entry, const Mark& mark, Accepted& answer) {
 }
 
 void Registers::tell_previous(const Mark& mark, Accepted& answer) const {
-  if (!may_tell(mark.window - 1, mark.length)) return;
+  if (!may_tell(mark.key, mark.window - 1, mark.length)) return;
   answer.previous_told = true;
   const auto before = entries_.find({mark.key, mark.window - 1});
   if (before == entries_.end()) return;
@@ -91,7 +114,7 @@ void Registers::tell_previous(const Mark& mark, Accepted& answer) const {
 }
 
 std::optional<Accepted> Registers::accept_bucket(const Mark& mark, Now now) {
-  if (!standing_.may_vote_bucket(mark.length, now) || mark.length > kRemainingMax ||
+  if (!may_vote_bucket(mark.key, mark.length, now) || mark.length > kRemainingMax ||
       mark.mark > static_cast<uint64_t>(nanos(kRemainingMax))) {
     ++refused_no_vote_;
     return std::nullopt;
@@ -99,7 +122,7 @@ std::optional<Accepted> Registers::accept_bucket(const Mark& mark, Now now) {
   const RegisterKey key{mark.key, 0};
   const auto found = entries_.find(key);
   if (found != entries_.end() && over(key, found->second, now)) entries_.erase(found);
-  Entry* entry = open(key, mark);
+  Entry* entry = open(key, mark.length);
   if (entry == nullptr) return std::nullopt;
 
   Accepted answer;
@@ -127,8 +150,50 @@ std::optional<Registers::Told> Registers::look(const WireId& key, int64_t window
   return Told{entry.mark_ballot, remaining, entry.promised};
 }
 
-bool Registers::may_tell(int64_t window, Duration length) const {
-  return window_at(standing_.clock(), length) > window && standing_.may_vote(window_start(window, length));
+bool Registers::may_tell(const WireId& key, int64_t window, Duration length) const {
+  return window_at(standing_.clock(), length) > window && may_vote(key, window_start(window, length));
+}
+
+std::vector<RegisterKey> Registers::keys(const std::function<bool(const WireId&)>& wanted) const {
+  std::vector<RegisterKey> found;
+  for (const auto& [key, entry] : entries_)
+    if (wanted(key.key)) found.push_back(key);
+  return found;
+}
+
+Registered Registers::tell(const RegisterKey& key, Now now) const {
+  Registered told;
+  told.key = key.key;
+  told.window = key.window;
+  const auto found = entries_.find(key);
+  if (found == entries_.end() || over(key, found->second, now)) return told;
+  const Entry& entry = found->second;
+  told.length = entry.length;
+  told.promised = entry.promised;
+  told.promised_life = entry.promised_life;
+  told.mark_ballot = entry.mark_ballot;
+  told.mark = key.window != 0 ? entry.mark : static_cast<uint64_t>(std::max<int64_t>(0, nanos(entry.until - now.mono)));
+  return told;
+}
+
+bool Registers::restore(const Registered& told, Now now) {
+  if (told.length <= Duration(0)) return true;  // it was over by then
+  if (told.length > kRemainingMax || (told.window == 0 && told.mark > static_cast<uint64_t>(nanos(kRemainingMax)))) return true;
+  Entry* entry = open({told.key, told.window}, told.length);
+  if (entry == nullptr) return false;
+  entry->length = std::max(entry->length, told.length);
+  if (told.promised > entry->promised) {
+    entry->promised = told.promised;
+    entry->promised_life = told.promised_life;
+  }
+  if (told.mark_ballot > entry->mark_ballot) entry->mark_ballot = told.mark_ballot;
+  if (told.window != 0) {
+    entry->mark = std::max(entry->mark, told.mark);
+  } else {
+    entry->until = std::max(entry->until, now.mono + with_margin(Duration(static_cast<int64_t>(told.mark))));
+    entry->touched = now.mono;
+  }
+  return true;
 }
 
 bool Registers::over(const RegisterKey& key, const Entry& entry, Now now) const {

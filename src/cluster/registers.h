@@ -12,10 +12,13 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <unordered_map>
+#include <vector>
 
 #include "base/time.h"
+#include "cluster/recovery.h"
 #include "cluster/standing.h"
 #include "cluster/wire.h"
 
@@ -39,7 +42,7 @@ struct RegisterKeyHash {
 class Registers {
  public:
   // `entries_max`: how many marks are kept at once.
-  Registers(size_t entries_max, const Standing& standing);
+  Registers(size_t entries_max, const Standing& standing, const Recovery& recovery);
 
   // Answers a mark: accepted, refused with the promised ballot, or nullopt where this node has no vote there (it must
   // not answer) or no room.
@@ -53,8 +56,19 @@ class Registers {
   };
   std::optional<Told> look(const WireId& key, int64_t window, Now now) const;
 
+  // A mark or claim of this node's own that `accept` did not take, as it has no vote there, or has promised a higher ballot: the
+  // others may take it all the same, and who reads this register must learn of it (see recovery.h).
+  void remember_own(const Mark& mark, Now now);
+  // False once there was no room for one: then what is absent here proves nothing.
+  bool holds_all_own() const { return holds_all_own_; }
+
   // Whether this node may tell (key, window) as the window before the running one: its clock has left it, and it had a vote.
-  bool may_tell(int64_t window, Duration length) const;
+  bool may_tell(const WireId& key, int64_t window, Duration length) const;
+
+  // For others that read theirs anew, and what they tell this node (see recovery.h). `restore` is false where there is no room.
+  std::vector<RegisterKey> keys(const std::function<bool(const WireId&)>& wanted) const;
+  Registered tell(const RegisterKey& key, Now now) const;  // an entry that is over meanwhile has no length
+  bool restore(const Registered& told, Now now);
 
   // Forgets what is over. Cheap when called often: looks at a part of the table at a time.
   void expire(Now now);
@@ -78,11 +92,15 @@ class Registers {
   std::optional<Accepted> accept_bucket(const Mark& mark, Now now);
   static bool promise(Entry& entry, const Mark& mark, Accepted& answer);
   void tell_previous(const Mark& mark, Accepted& answer) const;
-  Entry* open(const RegisterKey& key, const Mark& mark);
+  bool may_vote(const WireId& key, WallTime window_begins) const;
+  bool may_vote_bucket(const WireId& key, Duration keep, Now now) const;
+  Entry* open(const RegisterKey& key, Duration length);
 
   const size_t entries_max_;
   const Standing& standing_;
+  const Recovery& recovery_;
   std::unordered_map<RegisterKey, Entry, RegisterKeyHash> entries_;
+  bool holds_all_own_ = true;
   size_t sweep_bucket_ = 0;
   uint64_t refused_full_ = 0;
   uint64_t refused_no_vote_ = 0;

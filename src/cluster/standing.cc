@@ -52,12 +52,22 @@ bool Standing::in_sight(WallTime window_begins) const { return window_begins <= 
 
 bool Standing::may_vote(WallTime window_begins) const {
   if (state_ != State::settled || !in_sight(window_begins)) return false;
-  return first_life_ || window_begins >= reckoned_start_ + look_ahead_;
+  return window_begins >= votes_from();
+}
+
+WallTime Standing::votes_from() const {
+  if (state_ != State::settled) return WallTime::max();
+  return first_life_ ? WallTime::min() : reckoned_start_ + look_ahead_;
 }
 
 bool Standing::may_vote_bucket(Duration keep, Now now) const {
   if (state_ != State::settled) return false;
-  return first_life_ || now.mono - started_ >= keep;
+  return remembers(now) >= keep;
+}
+
+Duration Standing::remembers(Now now) const {
+  if (state_ != State::settled) return Duration(0);
+  return first_life_ ? Duration::max() : now.mono - started_;
 }
 
 WallTime Standing::floors_from() const {

@@ -14,6 +14,7 @@
 // would leave a window of a day without its majority for a step of a minute.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 
 #include "base/time.h"
@@ -46,6 +47,12 @@ class Standing {
   bool in_sight(WallTime window_begins) const;  // no further ahead than anybody may vote or grant
   bool may_vote(WallTime window_begins) const;  // also the rule for natural ownership
   bool may_vote_bucket(Duration keep, Now now) const;
+  // A later life, which may vote where may_vote says no once it has read anew what its last life knew (recovery.h).
+  bool has_forgotten() const { return state_ == State::settled && !first_life_; }
+  WallTime votes_from() const;        // windows that begin at that time or later; WallTime::max(): none
+  Duration remembers(Now now) const;  // for how long it has kept its registers; Duration::max(): always
+  // No earlier than any clock that a life of this node has gone by: what those told of windows that they had left, binds this one.
+  WallTime lives_clock() const { return first_life_ ? clock_ : std::max(clock_, reckoned_start_); }
   WallTime floors_from() const;      // WallTime::max() while there are none
   MonoTime buckets_empty_at() const;  // floor buckets fill from here; long past for a first life
 

@@ -34,10 +34,11 @@ constexpr size_t kHashBytes = 8;
 constexpr uint64_t kPpmUnit = 1'000;  // most overcounts are whole per mille
 
 // The types on the wire, by place in Entry. Never renumbered, never used again.
-constexpr uint8_t kTypes[kEntryKinds] = {1, 2, 3, 4, 5, 6, 7, 8};
-constexpr std::string_view kKindNames[kEntryKinds] = {"report", "grant", "mark",  "accepted",
-                                                      "member", "hello", "reset", "clone"};
-static_assert(std::same_as<Entry, std::variant<Report, Grant, Mark, Accepted, Member, Hello, Reset, Clone>>);
+constexpr uint8_t kTypes[kEntryKinds] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11};
+constexpr std::string_view kKindNames[kEntryKinds] = {"report", "grant", "mark",  "accepted",       "member",     "hello",
+                                                      "reset",  "clone", "read_registers", "registered", "registers_end"};
+static_assert(std::same_as<Entry, std::variant<Report, Grant, Mark, Accepted, Member, Hello, Reset, Clone, ReadRegisters,
+                                               Registered, RegistersEnd>>);
 
 template <typename V>
 void ppm(V& v, Of<V, uint32_t>& x) {
@@ -229,6 +230,36 @@ void fields(V& v, Of<V, Clone>& e, const Header&) {
   number(v, e.incumbent);
 }
 
+template <typename V>
+void fields(V& v, Of<V, ReadRegisters>& e, const Header&) {
+  number(v, e.life);
+  number(v, e.from);
+}
+
+template <typename V>
+void fields(V& v, Of<V, Registered>& e, const Header& h) {
+  key(v, e.key);
+  number(v, e.life);
+  number(v, e.snapshot);
+  number(v, e.index);
+  signed_number(v, e.window);
+  duration(v, e.length);
+  ballot(v, e.promised, h.sender);
+  ballot(v, e.mark_ballot, h.sender);
+  number(v, e.mark);
+  number(v, e.promised_life);
+}
+
+template <typename V>
+void fields(V& v, Of<V, RegistersEnd>& e, const Header&) {
+  number(v, e.life);
+  number(v, e.snapshot);
+  number(v, e.from);
+  number(v, e.count);
+  signed_number(v, e.votes_from_ns);
+  duration(v, e.remembers);
+}
+
 // --- datagrams ---
 
 template <typename T>
@@ -257,6 +288,12 @@ bool read_entry(Datagram& out, uint64_t type, Reader body) {
       return read_into<Reset>(out, body);
     case kTypes[7]:
       return read_into<Clone>(out, body);
+    case kTypes[8]:
+      return read_into<ReadRegisters>(out, body);
+    case kTypes[9]:
+      return read_into<Registered>(out, body);
+    case kTypes[10]:
+      return read_into<RegistersEnd>(out, body);
     default:
       return true;  // a newer node says something that we do not know
   }

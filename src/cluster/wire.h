@@ -160,7 +160,40 @@ struct Clone {
   friend bool operator==(const Clone&, const Clone&) = default;
 };
 
-using Entry = std::variant<Report, Grant, Mark, Accepted, Member, Hello, Reset, Clone>;
+// A later life asks a member for its registers of keys that both keep, from the `from`th of its list on.
+struct ReadRegisters {
+  uint64_t life = 0;  // the asker's incarnation; echoed
+  uint64_t from = 0;
+  friend bool operator==(const ReadRegisters&, const ReadRegisters&) = default;
+};
+
+// One of them: as in Mark and Accepted.
+struct Registered {
+  uint64_t life = 0;
+  uint64_t snapshot = 0;  // number of the list
+  uint64_t index = 0;     // place in it
+  WireId key;
+  int64_t window = 0;
+  Duration length{0};  // 0: over meanwhile, nothing to keep
+  Ballot promised;
+  uint64_t promised_life = 0;
+  Ballot mark_ballot;
+  uint64_t mark = 0;
+  friend bool operator==(const Registered&, const Registered&) = default;
+};
+
+// What goes with them: how many there are in all, and what the teller's "absent" is worth.
+struct RegistersEnd {
+  uint64_t life = 0;
+  uint64_t snapshot = 0;
+  uint64_t from = 0;  // of the question
+  uint64_t count = 0;
+  int64_t votes_from_ns = 0;  // it has kept all of windows that begin at this wall time or later
+  Duration remembers{0};      // buckets: all of this long
+  friend bool operator==(const RegistersEnd&, const RegistersEnd&) = default;
+};
+
+using Entry = std::variant<Report, Grant, Mark, Accepted, Member, Hello, Reset, Clone, ReadRegisters, Registered, RegistersEnd>;
 inline constexpr size_t kEntryKinds = std::variant_size_v<Entry>;
 std::string_view entry_kind_name(size_t index);  // "report", "grant", ... for metrics
 

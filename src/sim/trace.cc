@@ -117,6 +117,21 @@ std::string text(const Clone& c, const Roster& roster) {
   return Line("clone", roster).number("incumbent", c.incumbent).take();
 }
 
+std::string text(const ReadRegisters& r, const Roster& roster) {
+  return Line("read_registers", roster).always("from", r.from).take();
+}
+std::string text(const Registered& r, const Roster& roster) {
+  return Line("registered", roster)
+      .window(r.window)
+      .ballot("promised", r.promised)
+      .ballot("mark_ballot", r.mark_ballot)
+      .always("mark", r.mark)
+      .take();
+}
+std::string text(const RegistersEnd& e, const Roster& roster) {
+  return Line("registers_end", roster).always("count", e.count).take();
+}
+
 }  // namespace
 
 std::string describe(const Entry& entry, const Roster& roster) {

@@ -1,0 +1,143 @@
+#include "cluster/recovery.h"
+
+#include <algorithm>
+
+#include "cluster/registers.h"
+
+namespace tally {
+
+namespace {
+
+constexpr size_t kAtATime = 400;     // entries told in answer to one question: some 20 datagrams
+constexpr size_t kEntriesMax = 1u << 24;  // more are told by nobody
+constexpr Duration kAskAgain = std::chrono::milliseconds(100);
+constexpr Duration kSnapshotKept = std::chrono::seconds(30);
+
+}  // namespace
+
+Recovery::Recovery(const Roster& roster, uint16_t self, uint64_t incarnation, const Standing& standing)
+    : roster_(roster), self_(self), incarnation_(incarnation), standing_(standing), sources_(roster.count()), snapshots_(roster.count()) {}
+
+// ---- own registers ----------------------------------------------------------------------------------------------------------
+
+void Recovery::ask(uint16_t rank, Mail& mail, Now now) {
+  sources_[rank].asked = now.mono;
+  mail.send(rank, ReadRegisters{incarnation_, sources_[rank].first_missing});
+}
+
+void Recovery::tick(Mail& mail, Now now) {
+  for (Snapshot& snapshot : snapshots_)
+    if (snapshot.life != 0 && now.mono - snapshot.used > kSnapshotKept) snapshot = Snapshot{};
+  if (!standing_.has_forgotten()) return;
+  for (uint16_t rank = 0; rank < sources_.size(); ++rank)
+    if (rank != self_ && !sources_[rank].complete && now.mono - sources_[rank].asked >= kAskAgain) ask(rank, mail, now);
+}
+
+// A node that had to make its list anew tells it from the beginning.
+Recovery::Source* Recovery::source_of(uint64_t life, uint64_t snapshot, uint16_t from) {
+  Source& source = sources_[from];
+  if (life != incarnation_ || source.complete || snapshot < source.snapshot) return nullptr;
+  if (snapshot > source.snapshot) {
+    source = Source{};
+    source.snapshot = snapshot;
+  }
+  return &source;
+}
+
+void Recovery::on_registered(const Registered& entry, uint16_t from, Registers& registers, Now now) {
+  if (entry.index >= kEntriesMax || !roster_.group(entry.key).contains(self_)) return;
+  Source* source = source_of(entry.life, entry.snapshot, from);
+  if (source == nullptr) return;
+  if (entry.index >= source->seen.size()) source->seen.resize(entry.index + 1);
+  if (source->seen[entry.index] || !registers.restore(entry, now)) return;  // where there is no room it stays missing
+  source->seen[entry.index] = true;
+  while (source->first_missing < source->seen.size() && source->seen[source->first_missing]) ++source->first_missing;
+  source->complete = source->counted && source->first_missing == source->seen.size();
+}
+
+void Recovery::on_end(const RegistersEnd& end, uint16_t from, Mail& mail, Now now) {
+  if (end.count > kEntriesMax) return;
+  Source* source = source_of(end.life, end.snapshot, from);
+  if (source == nullptr || end.count < source->seen.size()) return;
+  source->counted = true;
+  source->seen.resize(end.count);
+  source->votes_from = WallTime(Duration(end.votes_from_ns));
+  source->remembers = end.remembers;
+  source->complete = source->first_missing == source->seen.size();
+  if (!source->complete && source->first_missing >= end.from + kAtATime) ask(from, mail, now);  // the next ones
+}
+
+bool Recovery::has_read(const WireId& key, WallTime window_begins) const {
+  const Group group = roster_.group(key);
+  if (group.size < 2) return false;
+  for (size_t i = 0; i < group.size; ++i) {
+    const Source& source = sources_[group.rank[i]];
+    if (group.rank[i] != self_ && !(source.complete && window_begins >= source.votes_from)) return false;
+  }
+  return true;
+}
+
+bool Recovery::has_read_bucket(const WireId& key, Duration keep) const {
+  const Group group = roster_.group(key);
+  if (group.size < 2) return false;
+  for (size_t i = 0; i < group.size; ++i) {
+    const Source& source = sources_[group.rank[i]];
+    if (group.rank[i] != self_ && !(source.complete && source.remembers >= keep)) return false;
+  }
+  return true;
+}
+
+bool Recovery::complete() const {
+  if (!standing_.has_forgotten()) return true;
+  for (uint16_t rank = 0; rank < sources_.size(); ++rank)
+    if (rank != self_ && !sources_[rank].complete) return false;
+  return true;
+}
+
+// ---- others' ----------------------------------------------------------------------------------------------------------------
+
+void Recovery::on_read(const ReadRegisters& read, uint16_t from, const Registers& registers, Mail& mail, Now now) {
+  if (standing_.is_clone() || !standing_.over()) return;  // it has nothing to say
+  Snapshot& snapshot = snapshots_[from];
+  if (snapshot.life != read.life) {
+    snapshot.life = read.life;
+    snapshot.number = static_cast<uint64_t>(nanos(now.mono));
+    snapshot.keys = registers.keys([&](const WireId& key) { return roster_.group(key).contains(from); });
+  }
+  snapshot.used = now.mono;
+  const size_t end = std::min<size_t>(snapshot.keys.size(), std::min<uint64_t>(read.from, kEntriesMax) + kAtATime);
+  for (size_t i = std::min<size_t>(read.from, end); i < end; ++i) {
+    Registered entry = registers.tell(snapshot.keys[i], now);
+    entry.life = read.life;
+    entry.snapshot = snapshot.number;
+    entry.index = i;
+    mail.send(from, entry);
+  }
+  RegistersEnd last;
+  last.life = read.life;
+  last.snapshot = snapshot.number;
+  last.from = read.from;
+  last.count = snapshot.keys.size();
+  last.votes_from_ns = nanos(registers.holds_all_own() ? votes_from() : WallTime::max());
+  last.remembers = registers.holds_all_own() ? remembers(now) : Duration(0);
+  mail.send(from, last);
+}
+
+// What this node remembers of itself, or has read anew from all the others.
+WallTime Recovery::votes_from() const {
+  if (!standing_.has_forgotten() || !complete()) return standing_.votes_from();
+  WallTime from = WallTime::min();
+  for (uint16_t rank = 0; rank < sources_.size(); ++rank)
+    if (rank != self_) from = std::max(from, sources_[rank].votes_from);
+  return std::min(from, standing_.votes_from());
+}
+
+Duration Recovery::remembers(Now now) const {
+  if (!standing_.has_forgotten() || !complete()) return standing_.remembers(now);
+  Duration least = Duration::max();
+  for (uint16_t rank = 0; rank < sources_.size(); ++rank)
+    if (rank != self_) least = std::min(least, sources_[rank].remembers);
+  return std::max(least, standing_.remembers(now));
+}
+
+}  // namespace tally

@@ -1,0 +1,74 @@
+// How a later life of a node gets its votes back: it reads anew, from all others of a group, what they promised and accepted.
+//
+// Thread rule: the cluster thread's.
+//
+// Why that is enough: a majority of the group has a member other than this node, and an owner's or claimant's own register is the
+// first to hold its mark or promise. So whatever a majority with this node's last life in it agreed on, another member that kept
+// its memory knows; and answers to a question of this life are later than anything that the last one said. Why nothing less is:
+// with one member's answer only, what this node's last life and the other one agreed on would be lost.
+//
+// Each other node is asked for all its entries of keys whose group this node is in, some hundred at a time, from the first that is
+// missing; what did not come by then is absent. A group counts once all its others are read. A group of one has nobody to ask.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "base/time.h"
+#include "cluster/mail.h"
+#include "cluster/roster.h"
+#include "cluster/standing.h"
+#include "cluster/wire.h"
+
+namespace tally {
+
+class Registers;
+struct RegisterKey;
+
+class Recovery {
+ public:
+  Recovery(const Roster& roster, uint16_t self, uint64_t incarnation, const Standing& standing);
+
+  // --- of this node's own registers ---
+  // Asks those that have not told all yet. Call at every sync interval; does nothing for a first life.
+  void tick(Mail& mail, Now now);
+  void on_registered(const Registered& entry, uint16_t from, Registers& registers, Now now);
+  void on_end(const RegistersEnd& end, uint16_t from, Mail& mail, Now now);
+  // Whether all others of the key's group were read, and had a vote themselves in what begins then.
+  bool has_read(const WireId& key, WallTime window_begins) const;
+  bool has_read_bucket(const WireId& key, Duration keep) const;
+  bool complete() const;  // everybody was read; also where nothing had to be
+
+  // --- of others' ---
+  void on_read(const ReadRegisters& read, uint16_t from, const Registers& registers, Mail& mail, Now now);
+
+ private:
+  struct Source {  // what one other node tells
+    uint64_t snapshot = 0;  // of which of its lists
+    std::vector<bool> seen;
+    size_t first_missing = 0;
+    bool counted = false;  // `seen` has as many places as there are entries
+    bool complete = false;
+    WallTime votes_from = WallTime::max();
+    Duration remembers{0};
+    MonoTime asked{};
+  };
+  struct Snapshot {  // for one asker
+    uint64_t life = 0, number = 0;
+    std::vector<RegisterKey> keys;
+    MonoTime used{};
+  };
+  void ask(uint16_t rank, Mail& mail, Now now);
+  Source* source_of(uint64_t life, uint64_t snapshot, uint16_t from);
+  WallTime votes_from() const;
+  Duration remembers(Now now) const;
+
+  const Roster& roster_;
+  const uint16_t self_;
+  const uint64_t incarnation_;
+  const Standing& standing_;
+  std::vector<Source> sources_;      // by rank
+  std::vector<Snapshot> snapshots_;  // by rank
+};
+
+}  // namespace tally
