@@ -102,7 +102,7 @@ inline void fill(Random& random, Registered& e, const Header& h) {
   fill(random, e.mark_ballot, h);
 }
 inline void fill(Random& random, RegistersEnd& e, const Header&) {
-  fill_all(random, e.life, e.snapshot, e.from, e.count, e.votes_from_ns, e.remembers);
+  fill_all(random, e.life, e.snapshot, e.from, e.count, e.votes_from_ns, e.clock_ns, e.remembers);
 }
 
 template <size_t... I>

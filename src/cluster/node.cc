@@ -245,7 +245,6 @@ void Node::Impl::on_mark(const Mark& mark, uint16_t from, Now now) {
     return;
   }
   const auto answer = registers.accept(mark, now);
-  if (is_self(from) && (!answer || (answer->refused && !mark.claim))) registers.remember_own(mark, now);
   if (!answer) return;
   mail.send(from, *answer);
   if (!answer->refused) owner.on_promise(mark.key, mark.window, mark.ballot, now);

@@ -281,9 +281,13 @@ void Owner::send_to_group(Key& key, const Mark& mark, Now now) {
     const uint16_t rank = key.group.rank[i];
     if (rank != around_.self) {
       around_.mail.send(rank, mark);
-    } else if (const auto own = around_.registers.accept(mark, now); own && (mark.claim || !own->refused)) {
-      take_acceptance(key, *own, i, now);  // its own refusal of a mark ends no books here: they are in use
+      continue;
     }
+    const auto own = around_.registers.accept(mark, now);
+    if (own && (mark.claim || !own->refused))
+      take_acceptance(key, *own, i, now);
+    else
+      around_.registers.remember_own(mark, now);  // its own refusal of a mark ends no books here: they are in use
   }
 }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "cluster/registers.h"
+#include "core/windows.h"
 
 namespace tally {
 
@@ -62,17 +63,20 @@ void Recovery::on_end(const RegistersEnd& end, uint16_t from, Mail& mail, Now no
   source->counted = true;
   source->seen.resize(end.count);
   source->votes_from = WallTime(Duration(end.votes_from_ns));
+  source->clock = WallTime(Duration(end.clock_ns));
   source->remembers = end.remembers;
   source->complete = source->first_missing == source->seen.size();
   if (!source->complete && source->first_missing >= end.from + kAtATime) ask(from, mail, now);  // the next ones
 }
 
-bool Recovery::has_read(const WireId& key, WallTime window_begins) const {
+bool Recovery::has_read(const WireId& key, int64_t window, Duration length) const {
   const Group group = roster_.group(key);
   if (group.size < 2) return false;
   for (size_t i = 0; i < group.size; ++i) {
     const Source& source = sources_[group.rank[i]];
-    if (group.rank[i] != self_ && !(source.complete && window_begins >= source.votes_from)) return false;
+    if (group.rank[i] == self_) continue;
+    if (!source.complete || window_start(window, length) < source.votes_from) return false;
+    if (window_at(source.clock, length) > window + kWindowsKept) return false;
   }
   return true;
 }
@@ -119,6 +123,7 @@ void Recovery::on_read(const ReadRegisters& read, uint16_t from, const Registers
   last.from = read.from;
   last.count = snapshot.keys.size();
   last.votes_from_ns = nanos(registers.holds_all_own() ? votes_from() : WallTime::max());
+  last.clock_ns = nanos(standing_.lives_clock());
   last.remembers = registers.holds_all_own() ? remembers(now) : Duration(0);
   mail.send(from, last);
 }

@@ -25,6 +25,9 @@ namespace tally {
 class Registers;
 struct RegisterKey;
 
+// How many windows an entry is kept after its own.
+inline constexpr int64_t kWindowsKept = 2;
+
 class Recovery {
  public:
   Recovery(const Roster& roster, uint16_t self, uint64_t incarnation, const Standing& standing);
@@ -34,8 +37,8 @@ class Recovery {
   void tick(Mail& mail, Now now);
   void on_registered(const Registered& entry, uint16_t from, Registers& registers, Now now);
   void on_end(const RegistersEnd& end, uint16_t from, Mail& mail, Now now);
-  // Whether all others of the key's group were read, and had a vote themselves in what begins then.
-  bool has_read(const WireId& key, WallTime window_begins) const;
+  // Whether all others of the key's group were read, and had kept all of that window themselves.
+  bool has_read(const WireId& key, int64_t window, Duration length) const;
   bool has_read_bucket(const WireId& key, Duration keep) const;
   bool complete() const;  // everybody was read; also where nothing had to be
 
@@ -50,6 +53,7 @@ class Recovery {
     bool counted = false;  // `seen` has as many places as there are entries
     bool complete = false;
     WallTime votes_from = WallTime::max();
+    WallTime clock{};  // it forgets what is over by it
     Duration remembers{0};
     MonoTime asked{};
   };

@@ -23,9 +23,10 @@ constexpr Duration kLookAheadMax = std::chrono::minutes(10);
 Registers::Registers(size_t entries_max, const Standing& standing, const Recovery& recovery)
     : entries_max_(entries_max), standing_(standing), recovery_(recovery) {}
 
-bool Registers::may_vote(const WireId& key, WallTime window_begins) const {
-  if (standing_.may_vote(window_begins)) return true;
-  return standing_.has_forgotten() && standing_.in_sight(window_begins) && recovery_.has_read(key, window_begins);
+bool Registers::may_vote(const WireId& key, int64_t window, Duration length) const {
+  const WallTime begins = window_start(window, length);
+  if (standing_.may_vote(begins)) return true;
+  return standing_.has_forgotten() && standing_.in_sight(begins) && recovery_.has_read(key, window, length);
 }
 
 bool Registers::may_vote_bucket(const WireId& key, Duration keep, Now now) const {
@@ -67,9 +68,11 @@ std::optional<Accepted> Registers::accept_window(const Mark& mark) {
   if (length < kWindowMin || length > kWindowMax) return std::nullopt;
   const int64_t running = window_at(standing_.clock(), length);
   // A sliding window is closed for good once it was left (see may_tell); a fixed one may hear a late owner out.
-  const int64_t oldest = mark.sliding ? window_at(standing_.lives_clock(), length) : running - 1;
+  // By a clock that earlier lives were not beyond: they may have told a window as over, and have forgotten it.
+  const int64_t left = window_at(standing_.lives_clock(), length);
+  const int64_t oldest = mark.sliding ? left : left - 1;
   if (mark.window < oldest || mark.window > running + kLookAheadMax / length + 1 ||
-      !may_vote(mark.key, window_start(mark.window, length))) {
+      !may_vote(mark.key, mark.window, length)) {
     ++refused_no_vote_;
     return std::nullopt;
   }
@@ -151,7 +154,7 @@ std::optional<Registers::Told> Registers::look(const WireId& key, int64_t window
 }
 
 bool Registers::may_tell(const WireId& key, int64_t window, Duration length) const {
-  return window_at(standing_.clock(), length) > window && may_vote(key, window_start(window, length));
+  return window_at(standing_.clock(), length) > window && may_vote(key, window, length);
 }
 
 std::vector<RegisterKey> Registers::keys(const std::function<bool(const WireId&)>& wanted) const {
@@ -198,7 +201,7 @@ bool Registers::restore(const Registered& told, Now now) {
 
 bool Registers::over(const RegisterKey& key, const Entry& entry, Now now) const {
   if (key.window == 0) return now.mono - entry.touched >= entry.length;
-  return window_at(standing_.clock(), entry.length) > key.window + 2;
+  return window_at(standing_.clock(), entry.length) > key.window + kWindowsKept;
 }
 
 void Registers::expire(Now now) {

@@ -92,7 +92,7 @@ class Registers {
   std::optional<Accepted> accept_bucket(const Mark& mark, Now now);
   static bool promise(Entry& entry, const Mark& mark, Accepted& answer);
   void tell_previous(const Mark& mark, Accepted& answer) const;
-  bool may_vote(const WireId& key, WallTime window_begins) const;
+  bool may_vote(const WireId& key, int64_t window, Duration length) const;
   bool may_vote_bucket(const WireId& key, Duration keep, Now now) const;
   Entry* open(const RegisterKey& key, Duration length);
 

@@ -257,6 +257,7 @@ void fields(V& v, Of<V, RegistersEnd>& e, const Header&) {
   number(v, e.from);
   number(v, e.count);
   signed_number(v, e.votes_from_ns);
+  signed_number(v, e.clock_ns);
   duration(v, e.remembers);
 }
 
