@@ -3,6 +3,7 @@
 
 #include "core/windows.h"
 #include "node_fixture.h"
+#include "seed.h"
 #include "sim/fleet.h"
 #include "sim/trace.h"
 
@@ -142,4 +143,131 @@ TEST_CASE("more entries than fit one answer are read in turns, over a network th
   REQUIRE(fleet.run_until_ready(5s));
   CHECK(fleet.node(1).stats().registers >= kept);
   for (const sim::Violation& v : fleet.violations()) FAIL_CHECK(v.rule << "/" << v.key << ": " << v.what);
+}
+
+namespace {
+
+// Three nodes that have admitted `spent` of a limit of 100; then those named start again with nothing but their state files.
+struct Restarted {
+  test::Fleet fleet;
+  std::string key;
+  uint32_t spent;
+
+  Restarted(const Rule& rule, const std::vector<uint16_t>& restarted) : fleet(3, rule), key((fleet.until_ready(), fleet.key_of(0))) {
+    spent = fleet.admitted_of(0, key, 60);
+    fleet.pass(test::ms(200));
+    fleet.must_settle = false;
+    for (const uint16_t rank : restarted) fleet.stop(rank);
+    for (const uint16_t rank : restarted) fleet.start(rank, later_life(fleet, 20 + rank));
+    fleet.pass(test::secs(2), test::ms(10));
+  }
+  uint32_t more() {
+    uint32_t n = 0;
+    for (int i = 0; i < 300; ++i) {
+      n += fleet.admits(static_cast<uint16_t>(i % 3), key) ? 1 : 0;
+      fleet.pass(test::ms(10));
+    }
+    return n;
+  }
+};
+
+Rule forgetting(Rule rule, OnAmnesia on_amnesia) {
+  rule.on_amnesia = on_amnesia;
+  return rule;
+}
+
+}  // namespace
+
+TEST_CASE("where nobody is left who remembers, the rule says whether the window begins anew") {
+  for (const Algorithm algorithm : {Algorithm::fixed_window, Algorithm::sliding_window}) {
+    Rule rule = day_rule(100);
+    rule.limit.algorithm = algorithm;
+    Restarted all(forgetting(rule, OnAmnesia::forget), {0, 1, 2});
+    REQUIRE(all.spent == 60);
+    const uint32_t more = all.more();
+    CHECK(more >= 95);
+    CHECK(more <= 100);
+    CHECK(all.fleet.node(0).stats().begun_anew + all.fleet.node(1).stats().begun_anew + all.fleet.node(2).stats().begun_anew == 1);
+    Restarted denied(forgetting(rule, OnAmnesia::deny), {0, 1, 2});
+    CHECK(denied.more() == 0);
+  }
+}
+
+TEST_CASE("one that remembers is enough for nothing to be begun anew, and too little to go on") {
+  const Rule rule = forgetting(day_rule(100), OnAmnesia::forget);
+  for (uint16_t keeper = 0; keeper < 3; ++keeper) {
+    std::vector<uint16_t> restarted{0, 1, 2};
+    std::erase(restarted, keeper);
+    Restarted two(rule, restarted);
+    CHECK(two.spent + two.more() <= 100);
+  }
+}
+
+TEST_CASE("a bucket that nobody remembers begins full at once, not when the members may have forgotten") {
+  Rule rule = test::bucket_rule(100, std::chrono::seconds(50), {.ppm = 0, .unbounded = false});
+  rule.on_isolation = OnIsolation::closed;
+  Restarted all(forgetting(rule, OnAmnesia::forget), {0, 1, 2});
+  const uint32_t more = all.more();
+  CHECK(more >= 95);
+  CHECK(more <= 100);
+  Restarted denied(forgetting(rule, OnAmnesia::deny), {0, 1, 2});
+  CHECK(denied.more() == 0);
+}
+
+TEST_CASE("what was begun anew is remembered: two more deaths after it begin nothing anew") {
+  Restarted all(forgetting(day_rule(100), OnAmnesia::forget), {0, 1, 2});
+  uint32_t more = 0;
+  for (int i = 0; i < 30; ++i) more += all.fleet.admits(0, all.key) ? 1 : 0;
+  all.fleet.pass(test::ms(300), test::ms(10));
+  CHECK(more >= 25);
+  for (const uint16_t rank : {uint16_t{0}, uint16_t{1}}) all.fleet.stop(rank);
+  for (const uint16_t rank : {uint16_t{0}, uint16_t{1}}) all.fleet.start(rank, later_life(all.fleet, 40 + rank));
+  all.fleet.pass(test::secs(2), test::ms(10));
+  CHECK(more + all.more() <= 100);
+}
+
+TEST_CASE("while one member lives on, members that crash again and again begin nothing anew") {
+  using namespace std::chrono_literals;
+  const uint64_t seed = test_seed(341);
+  uint64_t admitted = 0, bound = 0;
+  for (uint64_t round = 0; round < 40; ++round) {
+    Random random(seed + round);
+    sim::FleetConfig config;
+    config.nodes = 3;
+    config.seed = seed + round;
+    config.sync_interval = 20ms;
+    config.link.delay_max = 250us + Duration(random.between(0, nanos(Duration(3ms))));
+    config.link.loss = random.chance(0.5) ? 0.1 : 0;
+    config.link.duplicate = 0.1;
+    const Algorithm algorithm = random.chance(0.5) ? Algorithm::fixed_window : Algorithm::sliding_window;
+    Rule window = sim::window_rule("window", algorithm, 200, random.chance(0.5) ? kDay : Duration(15s), 0);
+    Rule bucket = sim::bucket_rule("bucket", 100, 100, 20s, 0);
+    for (Rule* rule : {&window, &bucket}) {
+      rule->on_isolation = OnIsolation::closed;
+      rule->on_amnesia = OnAmnesia::forget;
+      config.rules.push_back(*rule);
+    }
+    sim::Fleet fleet(config);
+    const auto keeper = static_cast<uint16_t>(random.below(3));
+    for (uint16_t rank = 0; rank < 3; ++rank)
+      for (const char* rule : {"window", "bucket"}) fleet.poisson(rank, rule, "k", 40, 1s, 12s);
+    for (uint16_t rank = 0; rank < 3; ++rank) {
+      if (rank == keeper) continue;
+      for (Duration t = 1s;;) {
+        t += Duration(random.between(nanos(Duration(100ms)), nanos(Duration(3s))));
+        if (t > 12s) break;
+        fleet.at(t, [&fleet, rank] { fleet.crash(rank); });
+        t += Duration(random.between(0, nanos(Duration(400ms))));
+        fleet.at(t, [&fleet, rank] { fleet.start(rank); });
+      }
+    }
+    fleet.run_until(13s);
+    for (const sim::Violation& v : fleet.violations())
+      FAIL_CHECK("seed " << config.seed << ": " << v.rule << "/" << v.key << ": " << v.what);
+    for (uint16_t rank = 0; rank < 3; ++rank) CHECK(fleet.node(rank).stats().begun_anew == 0);
+    admitted += fleet.tally("window", "k").admitted();
+    bound += 200;
+  }
+  MESSAGE("windows admitted " << admitted << " of " << bound);
+  CHECK(admitted * 2 > bound);
 }

@@ -247,7 +247,7 @@ void Node::Impl::on_mark(const Mark& mark, uint16_t from, Now now) {
   const auto answer = registers.accept(mark, now);
   if (!answer) return;
   mail.send(from, *answer);
-  if (!answer->refused) owner.on_promise(mark.key, mark.window, mark.ballot, now);
+  if (!answer->refused && answer->forgotten_by == 0) owner.on_promise(mark.key, mark.window, mark.ballot, now);
 }
 
 void Node::Impl::on_hello(const Hello& hello, uint16_t from, Now now) {
@@ -516,6 +516,7 @@ NodeStats Node::stats() const {
   s.marks_refused = i.owner.marks_refused();
   s.claims_started = i.owner.claims_started();
   s.claims_won = i.owner.claims_won();
+  s.begun_anew = i.owner.begun_anew();
   s.claims_lost = i.owner.claims_lost();
   s.accounts = i.lessee.accounts();
   s.ledgers = i.owner.keys();

@@ -74,7 +74,7 @@ struct NodeStats {
   uint64_t entries_in[kEntryKinds]{}, entries_out[kEntryKinds]{};  // between hosts; what stays inside is not counted
   std::map<std::string, uint64_t> dropped;  // by reason: decode errors, foreign, roster, self, replay, table full ...
   uint64_t marks_accepted = 0, marks_refused = 0;
-  uint64_t claims_started = 0, claims_won = 0, claims_lost = 0;
+  uint64_t claims_started = 0, claims_won = 0, claims_lost = 0, begun_anew = 0;
   uint64_t accounts = 0, ledgers = 0, registers = 0;
   uint64_t keys_without_majority = 0;
   uint64_t denied_under_limit = 0;  // owner's count: asked in vain although the fleet had not used the limit

@@ -55,6 +55,7 @@ Owner::Key* Owner::key_for(const Report& report, Now now) {
     return &found->second;
   }
   const Rule* rule = around_.rules.by_seed(report.rule);
+  const OnAmnesia on_amnesia = rule != nullptr ? rule->on_amnesia : OnAmnesia::deny;
   if (rule == &around_.rules.inline_rule()) rule = nullptr;
   if (rule != nullptr && (rule->limit.algorithm != report.terms.algorithm || rule->limit.window != report.terms.window)) {
     ++dropped_["rule_mismatch"];
@@ -75,6 +76,7 @@ Owner::Key* Owner::key_for(const Report& report, Now now) {
   key.terms = report.terms;
   key.group = group;
   key.rule = rule;
+  key.on_amnesia = on_amnesia;
   if (rule != nullptr) {
     key.terms.limit = rule->limit.limit;
     key.terms.max_overcount = rule->max_overcount;
@@ -284,10 +286,9 @@ void Owner::send_to_group(Key& key, const Mark& mark, Now now) {
       continue;
     }
     const auto own = around_.registers.accept(mark, now);
-    if (own && (mark.claim || !own->refused))
-      take_acceptance(key, *own, i, now);
-    else
-      around_.registers.remember_own(mark, now);  // its own refusal of a mark ends no books here: they are in use
+    const bool taken = own && own->forgotten_by == 0 && !own->refused;
+    if (!taken && !(own && own->refused && mark.claim)) around_.registers.remember_own(mark, now);
+    if (own && (mark.claim || taken)) take_acceptance(key, *own, i, now);  // its own refusal of a mark ends no books here: they are in use
   }
 }
 

@@ -78,6 +78,7 @@ class Owner {
   uint64_t claims_started() const { return claims_started_; }
   uint64_t claims_won() const { return claims_won_; }
   uint64_t claims_lost() const { return claims_lost_; }
+  uint64_t begun_anew() const { return begun_anew_; }  // of those won: where nobody had memory
   // By rule id: of the newest window that is over, the worst key's used / limit - 1, 0 or more.
   std::map<uint16_t, double> overcount_seen() const;
   const std::map<std::string, uint64_t>& dropped() const { return dropped_; }
@@ -86,6 +87,8 @@ class Owner {
   struct Claim {
     Ballot ballot;
     std::array<std::optional<Accepted>, kGroupMax> promises;  // by place in the group
+    std::array<uint64_t, kGroupMax> forgotten_by{};           // who has no memory of the window, and of nobody's
+    bool anew = false;                                        // nobody has: it is claimed from those lives, all of them
     MonoTime began{}, sent{};
   };
   // What is known of who owns (key, window), where it is not simply the natural owner.
@@ -99,6 +102,7 @@ class Owner {
     WireId id;
     Terms terms;  // limit and overcount: of the newest report, where this node has no such rule itself
     Group group;
+    OnAmnesia on_amnesia = OnAmnesia::deny;
     const Rule* rule = nullptr;  // nullptr: a rule that this node does not have, or whose limits come with each call
     uint64_t reset = 0;
     WallTime born{};  // resets from before are not of these books
@@ -139,6 +143,7 @@ class Owner {
   void send_claim(Key& key, int64_t window, Now now);
   void resend_claim(Key& key, int64_t window, Now now);
   void take_promise(Key& key, const Accepted& accepted, size_t index, Now now);
+  void take_forgotten(Key& key, const Accepted& accepted, size_t index, Now now);
   void drop_bucket(Key& key, Now now);
 
   void report_window(Key& key, const Report& report, const Origin& from, Now now);
@@ -182,7 +187,7 @@ class Owner {
   uint64_t without_majority_ = 0;
   uint64_t denied_under_limit_ = 0;
   uint64_t marks_accepted_ = 0, marks_refused_ = 0;
-  uint64_t claims_started_ = 0, claims_won_ = 0, claims_lost_ = 0;
+  uint64_t claims_started_ = 0, claims_won_ = 0, claims_lost_ = 0, begun_anew_ = 0;
   struct Seen {
     int64_t window = 0;
     double ratio = 0;

@@ -16,6 +16,7 @@ namespace {
 constexpr Duration kBackOffMin = std::chrono::milliseconds(20);
 constexpr uint64_t kBackOffSpreadMs = 130;
 constexpr Duration kClaimsApart = std::chrono::milliseconds(300);  // of one key by one node
+constexpr Duration kAnewWithin = std::chrono::seconds(1);  // else somebody has started again meanwhile: asked once more
 
 }  // namespace
 
@@ -113,7 +114,9 @@ void Owner::start_claim(Key& key, int64_t window, Now now) {
   const uint32_t counter = std::max(highest_ballot(key, window, now).counter, c.highest.counter);
   if (counter == UINT32_MAX) return;
   c.highest = {counter + 1, around_.roster.id(around_.self)};
-  c.claim = Claim{c.highest, {}, now.mono, now.mono};
+  c.claim = Claim{};
+  c.claim->ballot = c.highest;
+  c.claim->began = c.claim->sent = now.mono;
   c.not_before = now.mono + kClaimsApart;
   ++claims_started_;
   activate(key);
@@ -125,6 +128,10 @@ void Owner::resend_claim(Key& key, int64_t window, Now now) {
   if (find_contest(key, window) == nullptr) return;
   Contest& c = contest(key, window);
   if (!c.claim || now.mono - c.claim->sent < overdue(key)) return;
+  if (c.claim->anew && now.mono - c.claim->began > kAnewWithin) {
+    c.claim.reset();
+    return;
+  }
   c.claim->sent = now.mono;
   send_claim(key, window, now);
 }
@@ -135,6 +142,7 @@ void Owner::send_claim(Key& key, int64_t window, Now now) {
   mark.window = window;
   mark.ballot = contest(key, window).highest;
   mark.claim = true;
+  if (const Claim& claim = *contest(key, window).claim; claim.anew) mark.lives = claim.forgotten_by;
   mark.number = around_.incarnation;
   mark.sliding = key.terms.algorithm == Algorithm::sliding_window;
   mark.length = window != 0 ? key.terms.window : bucket_keep(span_of(key.terms), lease_of(key.terms));
@@ -145,6 +153,7 @@ void Owner::take_promise(Key& key, const Accepted& accepted, size_t index, Now n
   if (find_contest(key, accepted.window) == nullptr) return;
   Contest& c = contest(key, accepted.window);
   if (!c.claim || accepted.ballot != c.claim->ballot || accepted.number != around_.incarnation) return;
+  if (accepted.forgotten_by != 0) return take_forgotten(key, accepted, index, now);
   c.claim->promises[index] = accepted;
   size_t made = 0;
   uint64_t base = 0;
@@ -153,11 +162,12 @@ void Owner::take_promise(Key& key, const Accepted& accepted, size_t index, Now n
     ++made;
     base = std::max(base, promise->mark);  // what no mark can be, no sum must overflow by
   }
-  if (made < key.group.majority()) return;
+  if (made < (c.claim->anew ? key.group.size : key.group.majority())) return;
   base = std::min(base, accepted.window != 0 ? uint64_t{kLimitMax} : static_cast<uint64_t>(nanos(kBurstSpanMax)) * 4);
   const Claim claim = *c.claim;
   c.claim.reset();
   ++claims_won_;
+  if (claim.anew) ++begun_anew_;
   if (accepted.window == 0) {
     drop_bucket(key, now);
     const MonoTime tat = now.mono + Duration(static_cast<int64_t>(base));
@@ -171,6 +181,21 @@ void Owner::take_promise(Key& key, const Accepted& accepted, size_t index, Now n
     if (promise && promise->previous_told) book.tell_previous(i, promise->previous_ballot, promise->previous_mark);
   }
   count_previous(key, book);
+}
+
+// Once every member of the group, this one too, has said that it has no memory and has read that nobody has, the rule may have
+// it forgotten. All of them must agree, and none may have started again since: two that vote anew without the third could miss
+// what the third has voted for with its last life's partner.
+void Owner::take_forgotten(Key& key, const Accepted& accepted, size_t index, Now now) {
+  Claim& claim = *contest(key, accepted.window).claim;
+  if (claim.anew || key.on_amnesia != OnAmnesia::forget) return;
+  claim.forgotten_by[index] = accepted.forgotten_by;
+  for (size_t i = 0; i < key.group.size; ++i)
+    if (claim.forgotten_by[i] == 0) return;
+  claim.anew = true;
+  claim.promises = {};
+  claim.began = claim.sent = now.mono;
+  send_claim(key, accepted.window, now);
 }
 
 void Owner::drop_bucket(Key& key, Now now) {

@@ -91,6 +91,13 @@ bool Recovery::has_read_bucket(const WireId& key, Duration keep) const {
   return true;
 }
 
+bool Recovery::has_heard_all(const WireId& key) const {
+  const Group group = roster_.group(key);
+  for (size_t i = 0; i < group.size; ++i)
+    if (group.rank[i] != self_ && !sources_[group.rank[i]].complete) return false;
+  return group.size > 1;
+}
+
 bool Recovery::complete() const {
   if (!standing_.has_forgotten()) return true;
   for (uint16_t rank = 0; rank < sources_.size(); ++rank)

@@ -40,6 +40,9 @@ class Recovery {
   // Whether all others of the key's group were read, and had kept all of that window themselves.
   bool has_read(const WireId& key, int64_t window, Duration length) const;
   bool has_read_bucket(const WireId& key, Duration keep) const;
+  bool has_heard_all(const WireId& key) const;  // all others of the group were read, whatever they remember
+  uint64_t incarnation() const { return incarnation_; }
+  size_t place_in_group(const WireId& key) const { return roster_.group(key).place_of(self_); }
   bool complete() const;  // everybody was read; also where nothing had to be
 
   // --- of others' ---

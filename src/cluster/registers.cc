@@ -36,7 +36,52 @@ bool Registers::may_vote_bucket(const WireId& key, Duration keep, Now now) const
 
 std::optional<Accepted> Registers::accept(const Mark& mark, Now now) {
   if (mark.length <= Duration(0)) return std::nullopt;
-  return mark.window == 0 ? accept_bucket(mark, now) : accept_window(mark);
+  if (mark.anew() && !begin_anew(mark, now)) return std::nullopt;
+  auto answer = mark.window == 0 ? accept_bucket(mark, now) : accept_window(mark);
+  if (!answer && mark.claim && forgot(mark, now)) {
+    answer = Accepted{};
+    answer->key = mark.key;
+    answer->window = mark.window;
+    answer->ballot = mark.ballot;
+    answer->number = mark.number;
+    answer->claim = true;
+    answer->forgotten_by = recovery_.incarnation();
+  }
+  return answer;
+}
+
+bool Registers::forgot(const Mark& mark, Now now) const {
+  if (!standing_.has_forgotten() || !recovery_.has_heard_all(mark.key)) return false;
+  if (mark.window != 0) {
+    if (mark.length < kWindowMin || mark.length > kWindowMax || may_vote(mark.key, mark.window, mark.length)) return false;
+    if (mark.window != window_at(standing_.lives_clock(), mark.length)) return false;  // the running one only
+  } else if (may_vote_bucket(mark.key, mark.length, now)) {
+    return false;
+  }
+  const auto found = entries_.find({mark.key, mark.window});
+  if (found == entries_.end()) return true;
+  const Entry& entry = found->second;
+  return entry.anew == 0 && entry.mark == 0 && entry.until <= now.mono;  // a promise alone was followed by nothing yet
+}
+
+bool Registers::begin_anew(const Mark& mark, Now now) {
+  const size_t place = recovery_.place_in_group(mark.key);
+  if (place >= mark.lives.size() || mark.lives[place] != recovery_.incarnation()) return false;
+  uint64_t fingerprint = 1;
+  for (const uint64_t life : mark.lives) fingerprint = mix(fingerprint ^ life);
+  const auto found = entries_.find({mark.key, mark.window});
+  if (found != entries_.end() && found->second.anew == fingerprint) return true;
+  if (!forgot(mark, now)) return false;
+  Entry* entry = open({mark.key, mark.window}, mark.length);
+  if (entry == nullptr) return false;
+  entry->anew = fingerprint;
+  entry->touched = now.mono;
+  return true;
+}
+
+bool Registers::begun_anew(const WireId& key, int64_t window) const {
+  const auto found = entries_.find({key, window});
+  return found != entries_.end() && found->second.anew != 0;
 }
 
 void Registers::remember_own(const Mark& mark, Now now) {
@@ -72,7 +117,7 @@ std::optional<Accepted> Registers::accept_window(const Mark& mark) {
   const int64_t left = window_at(standing_.lives_clock(), length);
   const int64_t oldest = mark.sliding ? left : left - 1;
   if (mark.window < oldest || mark.window > running + kLookAheadMax / length + 1 ||
-      !may_vote(mark.key, mark.window, length)) {
+      !(may_vote(mark.key, mark.window, length) || begun_anew(mark.key, mark.window))) {
     ++refused_no_vote_;
     return std::nullopt;
   }
@@ -108,7 +153,9 @@ bool Registers::promise(Entry& entry, const Mark& mark, Accepted& answer) {
 }
 
 void Registers::tell_previous(const Mark& mark, Accepted& answer) const {
-  if (!may_tell(mark.key, mark.window - 1, mark.length)) return;
+  // Who begins a window anew counts the one before as empty, but for what was begun anew in it too.
+  const bool left = window_at(standing_.clock(), mark.length) >= mark.window;
+  if (!may_tell(mark.key, mark.window - 1, mark.length) && !(left && begun_anew(mark.key, mark.window))) return;
   answer.previous_told = true;
   const auto before = entries_.find({mark.key, mark.window - 1});
   if (before == entries_.end()) return;
@@ -117,7 +164,7 @@ void Registers::tell_previous(const Mark& mark, Accepted& answer) const {
 }
 
 std::optional<Accepted> Registers::accept_bucket(const Mark& mark, Now now) {
-  if (!may_vote_bucket(mark.key, mark.length, now) || mark.length > kRemainingMax ||
+  if (!(may_vote_bucket(mark.key, mark.length, now) || begun_anew(mark.key, 0)) || mark.length > kRemainingMax ||
       mark.mark > static_cast<uint64_t>(nanos(kRemainingMax))) {
     ++refused_no_vote_;
     return std::nullopt;
@@ -193,7 +240,9 @@ bool Registers::restore(const Registered& told, Now now) {
   if (told.window != 0) {
     entry->mark = std::max(entry->mark, told.mark);
   } else {
-    entry->until = std::max(entry->until, now.mono + with_margin(Duration(static_cast<int64_t>(told.mark))));
+    // The margins of several who tell each other must not add up to more than any mark can be ahead.
+    const Duration remaining = std::min(with_margin(Duration(static_cast<int64_t>(told.mark))), told.length);
+    entry->until = std::max(entry->until, now.mono + remaining);
     entry->touched = now.mono;
   }
   return true;

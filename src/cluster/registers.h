@@ -45,7 +45,7 @@ class Registers {
   Registers(size_t entries_max, const Standing& standing, const Recovery& recovery);
 
   // Answers a mark: accepted, refused with the promised ballot, or nullopt where this node has no vote there (it must
-  // not answer) or no room.
+  // not answer) or no room. A claim where it has no vote, and nobody can give it back: `forgotten_by`.
   std::optional<Accepted> accept(const Mark& mark, Now now);
 
   // What there is of (key, window): nullopt where there is no entry. For a bucket the mark is time remaining.
@@ -86,8 +86,14 @@ class Registers {
     MonoTime until{};      // buckets: the mark on this node's own clock
     MonoTime touched{};    // buckets: last accepted
     Duration length{0};    // windows: W; buckets: keep
+    uint64_t anew = 0;     // fingerprint of the lives with which it was begun anew; 0: it was not
   };
   bool over(const RegisterKey& key, const Entry& entry, Now now) const;
+  // Whether this life has no vote there, has read all others, and found nothing: whatever was accepted there is lost to it.
+  bool forgot(const Mark& mark, Now now) const;
+  // Votes from here on, with an empty entry, if all those named have forgotten and this life is one of them.
+  bool begin_anew(const Mark& mark, Now now);
+  bool begun_anew(const WireId& key, int64_t window) const;
   std::optional<Accepted> accept_window(const Mark& mark);
   std::optional<Accepted> accept_bucket(const Mark& mark, Now now);
   static bool promise(Entry& entry, const Mark& mark, Accepted& answer);

@@ -15,7 +15,6 @@
 
 namespace tally {
 
-inline constexpr size_t kGroupMax = 3;
 inline constexpr size_t kRosterMax = 1000;
 
 // Ranks of the members of a key's group in rendezvous order; the first is the natural owner.

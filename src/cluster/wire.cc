@@ -188,6 +188,7 @@ void fields(V& v, Of<V, Mark>& e, const Header& h) {
   ballot(v, e.ballot, h.sender);
   number(v, e.number);
   flag(v, e.claim);
+  for (auto& life : e.lives) number(v, life);
 }
 
 template <typename V>
@@ -202,6 +203,7 @@ void fields(V& v, Of<V, Accepted>& e, const Header& h) {
   number(v, e.previous_mark);
   ballot(v, e.previous_ballot, h.receiver);
   flag(v, e.claim);
+  number(v, e.forgotten_by);
 }
 
 template <typename V>

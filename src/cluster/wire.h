@@ -7,6 +7,7 @@
 // Every number in an entry is cumulative or absolute, so that loss, duplication and reordering change nothing.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <span>
 #include <string>
@@ -22,6 +23,8 @@ namespace tally {
 
 inline constexpr size_t kDatagramMax = 1400;
 inline constexpr uint8_t kWireVersion = 1;
+
+inline constexpr size_t kGroupMax = 3;  // members of a key's group
 
 using NodeId = uint64_t;  // keyed_hash of the node's entry ("host:port") as written in the roster
 using Bytes = std::vector<uint8_t>;
@@ -112,6 +115,10 @@ struct Mark {
   bool sliding = false;   // tell what you have of window - 1
   uint64_t number = 0;    // buckets: the owner's own number for this mark; claims: the claimant's incarnation; echoed
   bool claim = false;     // `mark` is 0
+  // A claim where nobody has memory: the incarnation of every member of the group, by place in it, 0 behind the last. All 0: an
+  // ordinary claim.
+  std::array<uint64_t, kGroupMax> lives{};
+  bool anew() const { return lives[0] != 0; }
   friend bool operator==(const Mark&, const Mark&) = default;
 };
 
@@ -127,6 +134,7 @@ struct Accepted {
   Ballot previous_ballot;
   uint64_t previous_mark = 0;
   bool claim = false;  // a promise
+  uint64_t forgotten_by = 0;  // no promise: this incarnation has no memory of the window and has read that nobody can give it back
   friend bool operator==(const Accepted&, const Accepted&) = default;
 };
 

@@ -90,11 +90,12 @@ std::string text(const Mark& m, const Roster& roster) {
       .ballot("ballot", m.ballot)
       .always("mark", m.mark)
       .number("number", m.number)
+      .flag("anew", m.anew())
       .take();
 }
 
 std::string text(const Accepted& a, const Roster& roster) {
-  Line line(a.refused ? "refused" : a.claim ? "promised" : "accepted", roster);
+  Line line(a.refused ? "refused" : a.forgotten_by != 0 ? "forgotten" : a.claim ? "promised" : "accepted", roster);
   line.window(a.window).ballot("ballot", a.ballot).always("mark", a.mark).number("number", a.number);
   if (a.previous_told) line.ballot("previous_ballot", a.previous_ballot).always("previous", a.previous_mark);
   return line.take();
