@@ -16,10 +16,16 @@ from processes import DAY, WAIT_S, Case, Daemon, Plain, free_ports  # noqa: E402
 
 RULES = [{"name": "login", "limit": 5, "window": DAY, "algorithm": "fixed_window", "max_overcount": 0, "wait": "10s",
           "on_isolation": "closed"},
+         {"name": "remembered", "limit": 20, "window": DAY, "algorithm": "fixed_window", "max_overcount": 0, "wait": "200ms",
+          "on_isolation": "closed", "on_amnesia": "deny"},
          {"name": "soon", "limit": 5, "window": DAY, "algorithm": "fixed_window", "max_overcount": 0, "wait": "50ms",
           "on_isolation": "closed"},
          {"name": "api", "limit": 3000, "window": DAY, "algorithm": "fixed_window", "max_overcount": "10%"},
          {"name": "feed", "algorithm": "token_bucket", "rate": "1/h", "burst": 100}]
+
+
+def metrics_of(node):
+    return urllib.request.urlopen(f"http://{node.http()}/metrics", timeout=WAIT_S).read().decode()
 
 
 class Fleets(Case):
@@ -125,6 +131,31 @@ class Fleets(Case):
         self.assertIn("first_life=no", second.text())
         self.assertEqual(second.end(), 0)
 
+    def test_nodes_killed_one_after_the_other_lose_no_vote_and_forget_no_count(self):
+        nodes = self.whole()
+        taken = sum(Plain(nodes[0]).ask("TALLY.TAKE", "remembered", "bob")[0] == 0 for _ in range(5))
+        self.assertEqual(taken, 5)
+        for i in range(3):
+            nodes[i].end(signal.SIGKILL)
+            nodes[i] = self.node(i).ready()
+        taken += sum(Plain(node).ask("TALLY.TAKE", "remembered", "bob")[0] == 0 for node in nodes for _ in range(10))
+        self.assertLessEqual(taken, 20)
+        self.assertGreaterEqual(taken, 12)  # each owner's death costs what it had room for and did not grant
+        self.assertEqual([node.end() for node in nodes], [0, 0, 0])
+
+    def test_after_the_death_of_all_a_rule_begins_anew_or_denies_as_it_says(self):
+        nodes = self.whole()
+        for rule in ("login", "remembered"):
+            self.assertEqual(Plain(nodes[0]).ask("TALLY.TAKE", rule, "bob", "5")[0], 0)
+        for node in nodes:
+            node.end(signal.SIGKILL)
+        nodes = self.whole()
+        replies = [Plain(node).ask("TALLY.TAKE", "login", "bob") for node in nodes * 2]
+        self.assertEqual(sum(reply[0] == 0 for reply in replies), 5, replies)
+        self.assertEqual(Plain(nodes[1]).ask("TALLY.TAKE", "remembered", "bob")[0], 1)
+        self.assertEqual(sum('tallyd_claims_total{outcome="anew"} 1\n' in metrics_of(node) for node in nodes), 1)
+        self.assertEqual([node.end() for node in nodes], [0, 0, 0])
+
     def test_a_second_daemon_with_the_same_name_is_refused(self):
         first = self.node(0).ready()
         # Another socket and another port: the state file alone tells.
@@ -151,7 +182,7 @@ class Fleets(Case):
         client.ask("TALLY.TAKE", "nonsense", "k")
         for _ in range(300):
             client.ask("TALLY.TAKE", "api", "busy")
-        text = urllib.request.urlopen(f"http://{nodes[0].http()}/metrics", timeout=WAIT_S).read().decode()
+        text = metrics_of(nodes[0])
         checked = subprocess.run(["promtool", "check", "metrics"], input=text, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                                  text=True, timeout=WAIT_S)
         self.assertEqual((checked.returncode, checked.stdout), (0, ""))

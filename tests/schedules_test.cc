@@ -47,8 +47,8 @@ TEST_CASE("a member that lost its state file does not vote in the window that it
   fleet.evenly(owner, "api", "k", 160, 1600ms,
                1990ms);  // so that the window at 2 s is granted ahead, by two votes
   fleet.at(1930ms, [&] { fleet.crash(voter, false); });
+  fleet.at(1930ms, [&] { fleet.network().cut_off(owner); });  // who could tell it
   fleet.at(1931ms, [&] { fleet.start(voter); });
-  fleet.at(1990ms, [&] { fleet.network().cut_off(owner); });
   burst(fleet, 2010ms, owner, 100);
   burst(fleet, 2020ms, other, 200);
   burst(fleet, 2300ms, other, 200);

@@ -163,6 +163,7 @@ void add_node(Families& all, const NodeStats& node, const Overview& overview, ui
   Family(all, "tallyd_claims_total", "Claims of keys whose owner was lost, or had lost its books.", MetricKind::counter)
       .add({{"outcome", "started"}}, node.claims_started)
       .add({{"outcome", "won"}}, node.claims_won)
+      .add({{"outcome", "anew"}}, node.begun_anew)
       .add({{"outcome", "lost"}}, node.claims_lost);
   Family(all, "tallyd_registers", "Marks that this node keeps.", MetricKind::gauge).add({}, node.registers);
   Family(all, "tallyd_registers_capacity", "Marks that this node has room for.", MetricKind::gauge)
