@@ -161,6 +161,18 @@ TEST_CASE("what a node gives back of a bucket after it was silent for long count
   }
 }
 
+TEST_CASE("a node that has only just started does not take itself for cut off") {
+  Fleet fleet(3, rule_of(30));
+  fleet.until_ready();
+  const std::string key = fleet.key_of(1);
+  fleet.must_settle = false;
+  fleet.stop(0);
+  fleet.start(0, {.incarnation = 20, .first = false, .previous = 10, .reckoned_start = fleet.now().wall});
+  fleet.take(0, key);  // before it has heard of anybody
+  fleet.settle();
+  CHECK_FALSE(fleet.explain(0, key).isolated);
+}
+
 TEST_CASE("what is given back counts up to what was used when it was heard, not against what is used later") {
   Fleet fleet(3, rule_of(30));
   fleet.until_ready();

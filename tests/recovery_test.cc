@@ -93,6 +93,34 @@ TEST_CASE("what was promised and accepted is told: an older owner is refused aft
   CHECK(20 + more + rest >= 85);
 }
 
+TEST_CASE("who claims without a vote of its own tells of the claim all the same") {
+  using namespace test;
+  Fleet fleet(3, day_rule(100));
+  fleet.until_ready();
+  const std::string key = fleet.key_of(0);
+  const uint16_t claimant = fleet.group(key).rank[1], reader = fleet.group(key).rank[2];
+  CHECK(fleet.admitted_of(reader, key, 20) == 20);
+  fleet.must_settle = false;
+  fleet.stop(0);  // so that nobody who restarts has a vote
+  fleet.stop(claimant);
+  fleet.start(claimant, later_life(fleet, 20));
+  for (int i = 0; i < 100; ++i) {  // asks its own node at last, which claims
+    fleet.admits(claimant, key);
+    fleet.pass(ms(10));
+  }
+  REQUIRE(fleet.node(claimant).stats().claims_started > 0);
+  fleet.stop(reader);
+  Ballot told;
+  fleet.watch = [&](const Entry& entry, uint16_t from, uint16_t to) {
+    const auto* registered = std::get_if<Registered>(&entry);
+    if (registered != nullptr && from == claimant && to == reader) told = std::max(told, registered->promised);
+  };
+  fleet.start(reader, later_life(fleet, 30));
+  fleet.pass(ms(300));
+  CHECK(told.counter >= 1);
+  CHECK(told.node == fleet.roster.id(claimant));
+}
+
 TEST_CASE("nodes restarted one after the other, each when the one before is ready, keep a window of a day and its votes") {
   using namespace std::chrono_literals;
   sim::FleetConfig config;

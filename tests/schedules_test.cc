@@ -57,6 +57,43 @@ TEST_CASE("a member that lost its state file does not vote in the window that it
   CHECK(fleet.windows("api", "k").at(900'000'001).admitted >= 20);
 }
 
+TEST_CASE("what a member has forgotten, as its clock left the window long ago, is not told as absent") {
+  Fleet fleet(config_of(3, window_rule("api", Algorithm::fixed_window, 100, 60s, 0), 500ms));
+  const Group group = fleet.group("api", "k");
+  const uint16_t owner = group.rank[0], voter = group.rank[1], other = group.rank[2];
+  fleet.at(300ms, [&] {
+    fleet.network().cut(owner, other);
+    fleet.network().cut(other, owner);
+  });
+  burst(fleet, 400ms, owner, 150);  // under marks that the voter alone has accepted
+  fleet.at(700ms, [&] { fleet.step_wall_clock(owner, 300s); });
+  fleet.at(900ms, [&] { fleet.crash(voter); });
+  fleet.at(901ms, [&] { fleet.start(voter); });
+  fleet.at(1200ms, [&] { fleet.network().cut_off(owner); });
+  fleet.evenly(other, "api", "k", 300, 1210ms, 4900ms);  // it claims, and needs the voter
+  fleet.run_until(6s);
+  check_bounds(fleet);
+  CHECK(fleet.windows("api", "k").at(30'000'000).admitted == 100);
+}
+
+TEST_CASE("a promise of the last life is read anew with the mark: who was deposed by it stays so") {
+  Fleet fleet(config_of(3, window_rule("api", Algorithm::fixed_window, 100, 60s, 0), 500ms));
+  const Group group = fleet.group("api", "k");
+  const uint16_t owner = group.rank[0], claimant = group.rank[1], voter = group.rank[2];
+  fleet.at(300ms, [&] {
+    fleet.network().cut(owner, claimant);
+    fleet.network().cut(claimant, owner);
+  });
+  burst(fleet, 400ms, owner, 50);
+  fleet.evenly(claimant, "api", "k", 100, 500ms, 800ms);  // it claims
+  fleet.at(900ms, [&] { fleet.crash(voter); });
+  fleet.at(901ms, [&] { fleet.start(voter); });
+  burst(fleet, 1300ms, owner, 100);
+  fleet.run_until(3s);
+  check_bounds(fleet);
+  CHECK(fleet.tally("api", "k", claimant).admitted() >= 40);
+}
+
 TEST_CASE("a lease that is spent at its very end is charged as of that end, on clocks that run apart") {
   for (Duration spent = 340ms; spent <= 430ms; spent += 1ms) {
     FleetConfig config = config_of(3, bucket_rule("api", 2000, 2000, 1s, 0), 0ms);

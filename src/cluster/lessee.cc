@@ -32,8 +32,8 @@ uint64_t amount_of(const Limit& limit, uint64_t cost) {
 
 }  // namespace
 
-Lessee::Lessee(Surroundings around, Limiter& limiter, size_t accounts_max)
-    : around_(around), limiter_(limiter), accounts_max_(accounts_max), urgent_sent_(around.roster.count()) {}
+Lessee::Lessee(Surroundings around, Limiter& limiter, size_t accounts_max, MonoTime started)
+    : around_(around), limiter_(limiter), accounts_max_(accounts_max), started_(started), urgent_sent_(around.roster.count()) {}
 
 // ---- accounts -------------------------------------------------------------------------------------------------------
 
@@ -395,7 +395,6 @@ void Lessee::set_ask_mark(Account& account, Now now) {
 // ---- time --------------------------------------------------------------------------------------------------------------
 
 void Lessee::tick(Now now) {
-  if (started_ == MonoTime{}) started_ = now.mono;
   std::vector<WireId> still;
   still.reserve(active_.size());
   for (const WireId& id : std::exchange(active_, {})) {

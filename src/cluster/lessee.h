@@ -30,7 +30,7 @@ struct Wake {
 
 class Lessee {
  public:
-  Lessee(Surroundings around, Limiter& limiter, size_t accounts_max);
+  Lessee(Surroundings around, Limiter& limiter, size_t accounts_max, MonoTime started);
 
   void note(const Note& note, Now now);
   void on_grant(const Grant& grant, const Origin& origin, Now now);
@@ -216,13 +216,13 @@ class Lessee {
   Surroundings around_;
   Limiter& limiter_;
   const size_t accounts_max_;
+  const MonoTime started_;
   std::unordered_map<WireId, Account> accounts_;
   std::vector<WireId> active_;   // looked at every sync interval
   std::deque<WireId> idle_;      // waiting for their windows to end; some are looked at every interval
   std::vector<WireId> urgent_;
   std::vector<MonoTime> urgent_sent_;  // by owner's rank
   MonoTime next_urgent_ = MonoTime::max();
-  MonoTime started_{};
   uint32_t lines_ = 0;
   bool leaving_ = false;  // asks for nothing any more
   std::vector<Wake> wakes_;

@@ -81,7 +81,7 @@ struct Node::Impl {
         registers(config.registers_max, standing, recovery),
         mail(roster, peers.self(), incarnation, config.id_key),
         owner(around(), config.ledgers_max, now.mono),
-        lessee(around(), limiter, config.accounts_max),
+        lessee(around(), limiter, config.accounts_max, now.mono),
         rules_fingerprint(fingerprint(*rules)),
         window_min(shortest_window(*rules)),
         next_sync(now.mono + config.sync_interval),
