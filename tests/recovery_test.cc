@@ -231,6 +231,29 @@ TEST_CASE("one that remembers is enough for nothing to be begun anew, and too li
   }
 }
 
+TEST_CASE("one that remembers nothing of the key, but all of its own time, is enough for it not to be begun anew") {
+  using namespace std::chrono_literals;
+  sim::FleetConfig config;
+  config.nodes = 3;
+  config.rules = {forgetting(sim::window_rule("api", Algorithm::fixed_window, 100, 60s, 0), OnAmnesia::forget)};
+  config.rules[0].on_isolation = OnIsolation::closed;
+  sim::Fleet fleet(config);
+  const Group group = fleet.group("api", "k");
+  fleet.at(300ms, [&] { fleet.network().cut_off(group.rank[2]); });
+  fleet.evenly(group.rank[0], "api", "k", 60, 400ms, 500ms);
+  fleet.at(900ms, [&] {
+    fleet.network().mend_all();
+    for (const size_t place : {size_t{0}, size_t{1}}) fleet.crash(group.rank[place]);
+  });
+  fleet.at(950ms, [&] {
+    for (const size_t place : {size_t{0}, size_t{1}}) fleet.start(group.rank[place]);
+  });
+  for (uint16_t rank = 0; rank < 3; ++rank) fleet.evenly(rank, "api", "k", 300, 1s, 8s);
+  fleet.run_until(9s);
+  for (const sim::Violation& v : fleet.violations()) FAIL_CHECK(v.rule << "/" << v.key << ": " << v.what);
+  CHECK(fleet.tally("api", "k").admitted() == 60);
+}
+
 TEST_CASE("a bucket that nobody remembers begins full at once, not when the members may have forgotten") {
   Rule rule = test::bucket_rule(100, std::chrono::seconds(50), {.ppm = 0, .unbounded = false});
   rule.on_isolation = OnIsolation::closed;

@@ -19,13 +19,25 @@ constexpr Duration kWindow = secs(10);
 // A member with a vote everywhere, whose clock is at the beginning of a window.
 struct Voter {
   Now now = at(Duration(0));
-  Standing standing{true, {}, ms(100), false, now};
+  Standing standing;
   Roster roster = roster_of(3);
   Recovery recovery{roster, 0, 1, standing};
   Registers registers;
   WireId key;
 
-  explicit Voter(size_t entries_max = 100) : registers(entries_max, standing, recovery) {}
+  explicit Voter(size_t entries_max = 100) : standing(true, {}, ms(100), false, now), registers(entries_max, standing, recovery) {}
+  // A later life, which both others have told that they remember everything, and nothing of the key.
+  explicit Voter(WallTime reckoned_start) : standing(false, reckoned_start, ms(100), true, now), registers(100, standing, recovery) {
+    Mail mail(roster, 0, 1, kPublicIdKey);
+    for (const uint16_t other : {uint16_t{1}, uint16_t{2}}) {
+      RegistersEnd end;
+      end.life = end.snapshot = 1;
+      end.votes_from_ns = nanos(WallTime::min());
+      end.clock_ns = nanos(now.wall);
+      end.remembers = Duration::max();
+      recovery.on_end(end, other, mail, now);
+    }
+  }
 
   int64_t running() const { return window_at(now.wall, kWindow); }
   void pass(Duration d) {
@@ -173,6 +185,18 @@ TEST_CASE("a sliding window is closed the moment it was left, and only then told
   CHECK(next->previous_told);
   CHECK(next->previous_ballot == b);
   CHECK(next->previous_mark == 12);
+}
+
+TEST_CASE("a later life that has read the others votes in what runs, but not where its last life may have told a window as over") {
+  const WallTime now = at(Duration(0)).wall;
+  for (const bool sliding : {true, false}) {
+    Voter early(now);  // its last life's clock cannot have been further
+    CHECK(early.registers.accept(early.mark(early.running(), 10, {0, 5}, sliding), early.now).has_value());
+    Voter late(now + kWindow);
+    CHECK(late.registers.accept(late.mark(late.running(), 10, {0, 5}, sliding), late.now).has_value() == !sliding);
+    Voter later(now + kWindow * 2);
+    CHECK_FALSE(later.registers.accept(later.mark(later.running(), 10, {0, 5}, sliding), later.now).has_value());
+  }
 }
 
 TEST_CASE("of a window before in which it accepted nothing, a member with a vote there tells that") {
