@@ -1,7 +1,6 @@
 #include "cluster/lessee.h"
 
 #include <algorithm>
-#include <cmath>
 
 #include "core/windows.h"
 
@@ -9,25 +8,11 @@ namespace tally {
 
 namespace {
 
-constexpr uint8_t kRefusalsMax = 2;               // after so many, one that is named and silent is taken for lost
-constexpr uint8_t kFinalsMax = 3;                 // a final report is repeated until it is heard, this often at most
 constexpr size_t kIdleAtATime = 4096;             // idle accounts looked at in one sync interval
 constexpr Duration kAskAgainMin = std::chrono::milliseconds(3);
-constexpr uint64_t kNever = ~uint64_t{0};         // of an ask mark
-// Steady demand is averaged over about this time, in sync intervals: enough of them that a single request stays far below one.
-constexpr Duration kSteadyTime = std::chrono::milliseconds(800);
-constexpr double kDemandMax = 1e15;  // as told, a second: so that its thousandths are whole numbers of 64 bits
-constexpr double kSteadyIntervalsMin = 3, kSteadyIntervalsMax = 64;
-
-uint32_t tag_of(int64_t window) { return static_cast<uint32_t>(window); }
 
 Terms terms_of(const Rule& rule, const Limit& limit) {
   return {limit.algorithm, limit.limit, rule.max_overcount, limit.window, limit.emission};
-}
-
-// What one request of cost `cost` is in the units of the account: costs, or nanoseconds of emission.
-uint64_t amount_of(const Limit& limit, uint64_t cost) {
-  return limit.algorithm == Algorithm::token_bucket ? cost * static_cast<uint64_t>(nanos(limit.emission)) : cost;
 }
 
 }  // namespace
@@ -142,254 +127,12 @@ uint64_t Lessee::ceiling_of(const Account& account, const WindowAccount& w) cons
 }
 
 uint64_t Lessee::count_of(const Account& account, const WindowAccount& w) const {
-  return limiter_.slots().count(account.slot, tag_of(w.window)).value_or(0);
+  return limiter_.slots().count(account.slot, static_cast<uint32_t>(w.window)).value_or(0);
 }
 
 void Lessee::raise(Account& account, const WindowAccount& w) {
   const uint64_t ceiling = std::min<uint64_t>(ceiling_of(account, w), UINT32_MAX);
-  limiter_.slots().raise_ceiling(account.slot, tag_of(w.window), static_cast<uint32_t>(ceiling));
-}
-
-// ---- what is asked for ----------------------------------------------------------------------------------------------
-
-bool Lessee::lease_runs(const Account& account, Now now) const {
-  return account.lease.open() && now.mono < account.lease.end;
-}
-
-Lessee::Quota Lessee::quota(Account& account, Now now) {
-  if (!account.bucket()) {
-    const WindowAccount& w = window_account(account, window_now(account, now));
-    return {count_of(account, w), ceiling_of(account, w)};
-  }
-  const auto lease = limiter_.slots().lease(account.slot);
-  if (!lease || !account.lease.open() || lease->tag != account.lease.tag) return {};
-  const auto count = static_cast<uint64_t>(lease->count);
-  return {count, lease_runs(account, now) ? static_cast<uint64_t>(lease->ceiling) : count};
-}
-
-// The window or the lease that the counts of now belong to.
-int64_t Lessee::running_in(const Account& account, Now now) const {
-  return account.bucket() ? account.lease.tag : window_now(account, now);
-}
-
-// The demand of a burst: what was asked since the last tick, less one request. Counting the first request of an interval
-// would strand tokens of small limits at nodes that want no more (strict 3 under nine single logins at nine nodes admitted 2).
-double Lessee::demand_now(const Account& account, uint64_t count, Now now) const {
-  const uint64_t seen = account.seen_in == running_in(account, now) ? account.count_seen : 0;
-  const uint64_t offered = minus(count, seen) + account.denied;
-  const Duration since = std::max(now.mono - account.measured_at, around_.sync_interval);
-  return static_cast<double>(minus(offered, account.cost_seen)) * 1e9 / static_cast<double>(nanos(since));
-}
-
-void Lessee::measure(Account& account, Now now) {
-  const uint64_t count = quota(account, now).count;
-  const uint64_t seen = account.seen_in == running_in(account, now) ? account.count_seen : 0;
-  const uint64_t offered = minus(count, seen) + account.denied;
-  if (offered != 0) account.busy_at = now.mono;
-  account.offered += offered;
-  const double sample = demand_now(account, count, now);
-  account.burst = sample >= account.burst ? sample : (account.burst + sample) / 2;
-  if (account.burst * 8 < static_cast<double>(amount_of(account.limit, 1))) account.burst = 0;
-  // Steady demand comes from many intervals, so that a node with less than one request an interval has a look-ahead too.
-  const double intervals = std::clamp(static_cast<double>(nanos(kSteadyTime)) / static_cast<double>(nanos(around_.sync_interval)),
-                                      kSteadyIntervalsMin, kSteadyIntervalsMax);
-  const auto since = static_cast<double>(nanos(std::max(now.mono - account.measured_at, around_.sync_interval)));
-  account.steady += (static_cast<double>(offered) * 1e9 / since - account.steady) / intervals;
-  account.demand = std::max(account.burst, account.steady);
-  account.count_seen = count;
-  account.seen_in = running_in(account, now);
-  account.denied = 0;
-  account.measured_at = now.mono;
-}
-
-// What is expected to come in `within` that time, in whole requests, rounded down: a part of a request asks for nothing.
-uint64_t Lessee::expected(const Account& account, uint64_t count, Duration within, Now now) const {
-  const double demand = std::max(account.demand, demand_now(account, count, now));
-  const auto one = static_cast<double>(amount_of(account.limit, 1));
-  const double most = static_cast<double>(amount_of(account.limit, account.limit.limit));
-  return static_cast<uint64_t>(std::floor(std::min(demand * static_cast<double>(nanos(within)) / 1e9, most) / one) * one);
-}
-
-// What those who were woken have not taken yet. It is theirs: to be neither asked for again, nor promised twice, nor returned.
-uint64_t Lessee::promised_left(const Account& account, const Quota& quota, Now now) const {
-  if (now.mono >= account.promised_until) return 0;
-  return minus(account.promised, minus(quota.count, account.promised_at));
-}
-
-// What is left of the fleet's limit, as the owner last told; L before it told anything.
-uint64_t Lessee::left_known(const Account& account) const {
-  return amount_of(account.limit, account.limit.limit) * account.pool / 255;
-}
-
-// One request's worth, held while there is one left for each node: a key with less than a request in each look-ahead would
-// otherwise be refused every other time where nobody waits. Two where the owner is far, while there is plenty: one cannot
-// cover a round trip. It costs no message, as the key's use is reported anyway. (docs/design.md has the figures.)
-uint64_t Lessee::spare(const Account& account, Now now) const {
-  if (account.offered < 2 * account.cost_seen) return 0;
-  const uint64_t left_each = left_known(account) / (around_.roster.size() * amount_of(account.limit, 1));
-  if (left_each >= 2 && around_.far(around_.peers.round_trip(owner_of(account, now)))) return 2 * account.cost_seen;
-  return left_each >= 1 ? account.cost_seen : 0;
-}
-
-uint64_t Lessee::wanted(Account& account, const Quota& quota, Now now) const {
-  if (leaving_) return quota.count;
-  const Duration look = around_.sync_interval * 2 + around_.peers.round_trip(owner_of(account, now));
-  const uint64_t ahead = std::max(expected(account, quota.count, look, now), spare(account, now));
-  return quota.count + ahead + account.waiting + promised_left(account, quota, now);
-}
-
-bool Lessee::wants_report(Account& account, Now now) {
-  if (!around_.can_lease(account.terms, around_.peers.round_trip(owner_of(account, now)))) return false;
-  if (account.isolated) return true;  // workers refuse without a note: only an answered report ends an isolation
-  const Quota q = quota(account, now);
-  if (account.bucket()) {
-    if (account.changed()) return true;
-    if (lease_runs(account, now) && (q.count != account.count_seen || account.demand > 0)) return true;
-    return now.mono >= account.ask_not_before && wanted(account, q, now) > q.ceiling;
-  }
-  const WindowAccount& w = window_account(account, window_now(account, now));
-  const uint64_t used = minus(q.count, w.taken);
-  // Unbounded: from half of an equal share on, so that the owner knows of all when all together near the limit.
-  if (account.terms.max_overcount.unbounded && w.returned == 0)
-    return used > account.limit.limit / (2 * around_.roster.size()) && used != w.used_reported;
-  if (w.contacted && (account.changed() || used != w.used_reported || w.returned != w.returned_reported)) return true;
-  if (now.mono < account.ask_not_before) return false;
-  const uint64_t want = wanted(account, q, now);
-  return want > floor_of_window(account, w) && want > q.ceiling;
-}
-
-void Lessee::send_report(Account& account, Now now) {
-  if (!limiter_.slots().living(account.slot)) return;  // evicted: the owner goes on counting what this line had
-  const Quota q = quota(account, now);
-  Report r;
-  r.key = account.id;
-  r.rule = static_cast<uint32_t>(account.rule->seed);
-  r.terms = account.terms;
-  r.line = account.line;
-  r.ceiling = q.ceiling;
-  r.wanted = now.mono < account.exhausted_until ? q.count : wanted(account, q, now);
-  r.waiting = account.waiting;
-  r.waiting_min = account.waiting_min;
-  r.demand_milli = static_cast<uint64_t>(std::min(std::max(account.demand, demand_now(account, q.count, now)), kDemandMax) * 1000);
-  r.reset = account.reset;
-  r.stamp = static_cast<uint64_t>(nanos(now.mono));
-  if (account.bucket()) {
-    LeaseAccount& lease = account.lease;
-    r.ballot = lease.ballot;
-    r.has_ballot = lease.has_ballot;
-    r.given = lease.given;
-    if (!lease.alone) {  // what it leased to itself while isolated is no owner's business
-      r.lease = lease.lease;
-      r.used = minus(q.count, lease.returned);
-      r.returned = lease.returned;
-      r.granted_heard = lease.granted;
-    }
-  } else {
-    WindowAccount& w = window_account(account, window_now(account, now));
-    r.window = w.window;
-    r.ballot = w.ballot;
-    r.has_ballot = w.has_ballot;
-    r.floor = w.floor_lost ? 0 : static_cast<uint32_t>(floor_of_window(account, w));
-    r.used = minus(q.count, w.taken);
-    r.returned = w.returned;
-    r.refunded = w.refunded;
-    r.given = w.given;
-    r.granted_heard = w.granted;
-    w.used_reported = r.used;
-    w.returned_reported = r.returned;
-    w.contacted = true;
-  }
-  if (account.told.stamp == 0 || account.told.window != r.window || account.told.ballot != r.ballot)
-    account.told = {r.stamp, r.window, r.ballot, r.refunded, r.given, account.changes};
-  const uint16_t owner = owner_of(account, now);
-  if (r.wanted > r.ceiling) {
-    account.answered = false;
-    account.asked_at = now.mono;
-    if (account.unanswered_since == MonoTime{}) account.unanswered_since = now.mono;
-    if (account.chosen_at == MonoTime{}) account.chosen_at = now.mono;
-    around_.peers.asked(owner, now.mono);
-  }
-  r.second_choice = owner != account.group.rank[0];
-  if (account.refused_in != r.window) account.highest = Ballot{};
-  r.highest = account.highest;
-  const auto named = around_.roster.rank_of(account.highest.node);
-  r.insists = account.refusals >= kRefusalsMax && named && *named != owner && around_.peers.silent(*named, now.mono);
-  around_.mail.send(owner, r);
-}
-
-// Whom the highest ballot makes the owner, or another member names; the natural owner where nobody knows. Who is silent is
-// passed over.
-uint16_t Lessee::owner_of(const Account& account, Now now) const {
-  bool has_ballot = false;
-  NodeId named = 0;
-  if (account.bucket()) {
-    has_ballot = account.lease.has_ballot;
-    named = account.lease.ask != 0 ? account.lease.ask : has_ballot ? account.lease.ballot.node : 0;
-  } else {
-    const int64_t running = window_now(account, now);
-    const WindowAccount& w = account.windows[static_cast<size_t>(running & 1)];
-    has_ballot = w.window == running && w.has_ballot;
-    if (w.window == running) named = w.ask != 0 ? w.ask : has_ballot ? w.ballot.node : 0;
-  }
-  const auto usable = [&](uint16_t rank) { return !around_.peers.silent(rank, now.mono); };
-  if (named != 0 && account.choice == 0)
-    for (size_t i = 0; i < account.group.size; ++i)
-      if (around_.roster.id(account.group.rank[i]) == named && usable(account.group.rank[i])) return account.group.rank[i];
-  for (size_t i = 0; i < account.group.size; ++i) {
-    const uint16_t rank = account.group.rank[(account.choice + i) % account.group.size];
-    if (usable(rank)) return rank;
-  }
-  return account.group.rank[0];
-}
-
-// No grant backed by a majority came from whom was asked, though it may be heard otherwise: the next of the group.
-void Lessee::ask_next(Account& account, Now now) {
-  if (account.chosen_at == MonoTime{}) return;
-  if (now.mono - account.chosen_at < around_.peers.patience(owner_of(account, now))) return;
-  account.choice = static_cast<uint8_t>((account.choice + 1) % account.group.size);
-  account.chosen_at = now.mono;
-}
-
-// The last word on a window that is over: what was used there will not grow any more.
-void Lessee::send_final(Account& account, Now now) {
-  if (account.bucket()) return;
-  const int64_t running = window_now(account, now);
-  for (WindowAccount& w : account.windows) {
-    if (w.window < 0 || w.window >= running || !w.contacted || w.final_heard || w.finals >= kFinalsMax) continue;
-    // A worker that read its clock before the end may still be spending: what is left is taken first.
-    take_back(account, w, 0);
-    const auto count = limiter_.slots().count(account.slot, tag_of(w.window));
-    if (!count) continue;  // evicted: the owner goes on counting all that it granted
-    ++w.finals;
-    Report r;
-    r.key = account.id;
-    r.rule = static_cast<uint32_t>(account.rule->seed);
-    r.terms = account.terms;
-    r.window = w.window;
-    r.ballot = w.ballot;
-    r.has_ballot = w.has_ballot;
-    r.line = account.line;
-    r.used = minus(*count, w.taken);
-    r.returned = w.returned;
-    r.refunded = w.refunded;
-    r.given = w.given;
-    r.ceiling = ceiling_of(account, w);
-    r.wanted = *count;
-    r.granted_heard = w.granted;
-    r.stamp = static_cast<uint64_t>(nanos(now.mono));
-    r.final = true;
-    around_.mail.send(owner_of(account, now), r);
-  }
-}
-
-// A worker notes the key when what is left falls under what comes in during a round trip: so a key with a look-ahead asks
-// again at the latest when it has spent its last token.
-void Lessee::set_ask_mark(Account& account, Now now) {
-  const Duration trip = around_.peers.round_trip(owner_of(account, now)) + std::chrono::milliseconds(1);
-  const Quota q = quota(account, now);
-  const bool never = wanted(account, q, now) == q.count || now.mono < account.exhausted_until;
-  const uint64_t headroom = expected(account, q.count, trip, now) + 1;
-  limiter_.slots().set_ask_at(account.slot, never ? kNever : minus(q.ceiling, headroom));
+  limiter_.slots().raise_ceiling(account.slot, static_cast<uint32_t>(w.window), static_cast<uint32_t>(ceiling));
 }
 
 // ---- time --------------------------------------------------------------------------------------------------------------

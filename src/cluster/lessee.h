@@ -28,6 +28,11 @@ struct Wake {
   KeyHash hash;
 };
 
+// What requests of cost `cost` are in the units of an account: costs, or nanoseconds of emission.
+constexpr uint64_t amount_of(const Limit& limit, uint64_t cost) {
+  return limit.algorithm == Algorithm::token_bucket ? cost * static_cast<uint64_t>(nanos(limit.emission)) : cost;
+}
+
 class Lessee {
  public:
   Lessee(Surroundings around, Limiter& limiter, size_t accounts_max, MonoTime started);

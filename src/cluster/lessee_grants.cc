@@ -1,4 +1,4 @@
-// The other half of the lessee: what comes in (grants, resets), what goes back (returns, refunds), and what happens when
+// Of the lessee: what comes in (grants, resets), what goes back (returns, refunds), and what happens when
 // nothing comes (isolation).
 #include <algorithm>
 #include <cmath>
@@ -18,10 +18,6 @@ constexpr uint16_t kShareWhole = 65535;
 constexpr uint8_t kRefusalsAtOnce = 2;  // nodes that name each other are not asked in circles
 
 constexpr Duration kTakingTime = std::chrono::milliseconds(2);  // from waking to having taken, generously
-
-uint64_t one_request(const Limit& limit) {
-  return limit.algorithm == Algorithm::token_bucket ? static_cast<uint64_t>(nanos(limit.emission)) : 1;
-}
 
 }  // namespace
 
@@ -294,7 +290,7 @@ uint64_t Lessee::give(const WireId& key, uint64_t amount, Now now) {
     LeaseAccount& lease = account->lease;
     if (!lease.has_ballot) return 0;
     // What the bucket owes, as the owner told: less what is leased to this node and unspent, and what is on its way back.
-    const uint64_t unit = one_request(account->limit);
+    const uint64_t unit = amount_of(account->limit, 1);
     const uint64_t ahead = static_cast<uint64_t>(std::max<int64_t>(0, nanos(lease.tat_ahead - (now.mono - account->heard_at))));
     const uint64_t owed = minus(ahead, quota(*account, now).unspent() + (lease.given - lease.given_known));
     const uint64_t back = std::min(amount, owed / unit);
@@ -405,7 +401,7 @@ void Lessee::serve_alone(Account& account, Now now) {
   const auto scaled = [&](uint64_t amount) { return Duration(static_cast<int64_t>(static_cast<double>(amount) / share)); };
   lease.alone_tat = std::max(lease.alone_tat, now.mono + scaled(held));
   const Duration room = account.limit.burst_span() - (lease.alone_tat - now.mono);
-  const uint64_t unit = one_request(account.limit);
+  const uint64_t unit = amount_of(account.limit, 1);
   auto amount = static_cast<uint64_t>(std::max(0.0, static_cast<double>(nanos(room)) * share));
   amount = std::min(amount, minus(wanted(account, q, now), q.ceiling));
   amount -= amount % unit;
@@ -449,7 +445,7 @@ std::optional<Lessee::View> Lessee::view(const WireId& key, Now now) const {
   view.isolated = account.isolated;
   if (account.heard_at != MonoTime{}) view.knowledge_age = now.mono - account.heard_at;
   if (account.bucket()) {
-    const uint64_t unit = one_request(account.limit);
+    const uint64_t unit = amount_of(account.limit, 1);
     view.ballot = account.lease.ballot;
     if (const auto lease = limiter_.slots().lease(account.slot)) {
       view.used = static_cast<uint64_t>(lease->count) / unit;

@@ -1,14 +1,6 @@
-#include "cluster/node.h"
-
 #include <algorithm>
 
-#include "cluster/lessee.h"
-#include "cluster/owner.h"
-#include "cluster/peers.h"
-#include "cluster/recovery.h"
-#include "cluster/registers.h"
-#include "cluster/standing.h"
-#include "core/windows.h"
+#include "cluster/node_impl.h"
 
 namespace tally {
 
@@ -65,82 +57,29 @@ Peers make_peers(const Roster& roster, const NodeConfig& config) {
 
 }  // namespace
 
-struct Node::Impl {
-  Impl(NodeConfig c, Life which, Limiter& l, std::shared_ptr<const RuleSet> r, uint64_t seed, Now now)
-      : config(std::move(c)),
-        rules(std::move(r)),
-        limiter(l),
-        life(which),
-        started(now.mono),
-        incarnation(life.incarnation),
-        random(seed),
-        roster(entries_of(config), config.roster_version, config.size, config.id_key),
-        peers(make_peers(roster, config)),
-        standing(life.first, life.reckoned_start, config.sync_interval, roster.count() > 1, now),
-        recovery(roster, peers.self(), incarnation, standing),
-        registers(config.registers_max, standing, recovery),
-        mail(roster, peers.self(), incarnation, config.id_key),
-        owner(around(), config.ledgers_max, now.mono),
-        lessee(around(), limiter, config.accounts_max, now.mono),
-        rules_fingerprint(fingerprint(*rules)),
-        window_min(shortest_window(*rules)),
-        next_sync(now.mono + config.sync_interval),
-        next_gossip(now.mono),
-        next_ask(now.mono) {
-    open_floors();
-  }
-
-  Surroundings around() {
-    return {roster,  *rules, peers, standing, registers, mail, config.sync_interval, config.isolation_after, config.lease,
-            peers.self(), incarnation};
-  }
-
-  void open_floors() { limiter.open_floors(standing.floors_from(), standing.buckets_empty_at()); }
-  bool is_self(uint16_t rank) const { return rank == peers.self(); }
-
-  void handle(const Entry& entry, const Origin& origin, Now now);
-  void on_mark(const Mark& mark, uint16_t from, Now now);
-  void on_hello(const Hello& hello, uint16_t from, Now now);
-  void on_clone(const Clone& clone, Now now);
-  void on_reset(const WireId& key, uint64_t number, Now now);
-  void receive_from(std::optional<uint16_t> from, const Datagram& datagram, size_t bytes, Now now);
-  void deliver_local(Now now);
-  bool all_answered() const;
-  void ask(Now now);
-  void gossip(Now now);
-  std::vector<uint16_t> pick_others(size_t n);
-
-  const NodeConfig config;
-  const std::shared_ptr<const RuleSet> rules;
-  Limiter& limiter;
-  const Life life;
-  const MonoTime started;
-  const uint64_t incarnation;
-  Random random;
-  const Roster roster;
-  Peers peers;
-  Standing standing;
-  Recovery recovery;
-  Registers registers;
-  Mail mail;
-  Owner owner;
-  Lessee lessee;
-  const uint64_t rules_fingerprint;
-  const Duration window_min;
-  MonoTime next_sync, next_gossip, next_ask;
-  bool ready = false;
-
-  struct KnownReset {
-    uint64_t number = 0;
-    uint8_t rounds = 0;  // still to be told in
-    MonoTime heard{};
-  };
-  std::map<WireId, KnownReset> resets;
-
-  uint64_t datagrams_in = 0;
-  uint64_t entries_in[kEntryKinds]{};
-  std::map<std::string, uint64_t> dropped;
-};
+Node::Impl::Impl(NodeConfig c, Life which, Limiter& l, std::shared_ptr<const RuleSet> r, uint64_t seed, Now now)
+    : config(std::move(c)),
+      rules(std::move(r)),
+      limiter(l),
+      life(which),
+      started(now.mono),
+      incarnation(life.incarnation),
+      random(seed),
+      roster(entries_of(config), config.roster_version, config.size, config.id_key),
+      peers(make_peers(roster, config)),
+      standing(life.first, life.reckoned_start, config.sync_interval, roster.count() > 1, now),
+      recovery(roster, peers.self(), incarnation, standing),
+      registers(config.registers_max, standing, recovery),
+      mail(roster, peers.self(), incarnation, config.id_key),
+      owner(around(), config.ledgers_max, now.mono),
+      lessee(around(), limiter, config.accounts_max, now.mono),
+      rules_fingerprint(fingerprint(*rules)),
+      window_min(shortest_window(*rules)),
+      next_sync(now.mono + config.sync_interval),
+      next_gossip(now.mono),
+      next_ask(now.mono) {
+  open_floors();
+}
 
 Node::Node(NodeConfig config, Life life, Limiter& limiter, std::shared_ptr<const RuleSet> rules, uint64_t seed, Now now)
     : impl_(std::make_unique<Impl>(std::move(config), life, limiter, std::move(rules), seed, now)) {}
@@ -392,140 +331,6 @@ void Node::leave(Now now) {
 std::vector<Outgoing> Node::take_outbox() { return impl_->mail.take(); }
 
 std::vector<Wake> Node::take_wakes() { return impl_->lessee.take_wakes(); }
-
-// ---- questions ---------------------------------------------------------------------------------------------------------
-
-namespace {
-
-// The account that a question is about may not exist yet where the key was only used under its floor.
-void ensure_account(Lessee& lessee, Limiter& limiter, const Rule& rule, const Limit& limit, KeyHash hash, const WireId& id,
-                    Now now) {
-  const auto slot = limiter.slots().ref_of(hash);
-  // DEL names a key without its limit: that must not become the limit of an account that has one.
-  if (!slot || (limit.algorithm == Algorithm::token_bucket && limit.emission <= Duration(0))) return;
-  Note note;
-  note.rule = rule.id;
-  note.slot = *slot;
-  note.hash = hash;
-  note.id = id;
-  note.limit = limit;
-  lessee.note(note, now);
-}
-
-}  // namespace
-
-uint32_t Node::give(const Rule& rule, const Limit& limit, KeyHash hash, const WireId& id, uint32_t n, Now now) {
-  ensure_account(impl_->lessee, impl_->limiter, rule, limit, hash, id, now);
-  return static_cast<uint32_t>(std::min<uint64_t>(n, impl_->lessee.give(id, n, now)));
-}
-
-bool Node::reset(const Rule& rule, const Limit& limit, KeyHash hash, const WireId& id, Now now) {
-  Impl& i = *impl_;
-  ensure_account(i.lessee, i.limiter, rule, limit, hash, id, now);
-  const bool known = i.lessee.view(id, now).has_value() || i.owner.view(id, now).has_value();
-  const auto found = i.resets.find(id);
-  const uint64_t last = std::max({found == i.resets.end() ? 0 : found->second.number, i.lessee.reset_of(id), i.owner.reset_of(id)});
-  // Numbers from the wall clock: every node's next one is above all that any node gave, but for skew, and then the larger wins.
-  const uint64_t number = std::max(last + 1, static_cast<uint64_t>(std::max<int64_t>(1, nanos(now.wall))));
-  i.on_reset(id, number, now);
-  for (uint16_t rank = 0; rank < i.roster.count(); ++rank)
-    if (!i.is_self(rank)) i.mail.send(rank, Reset{id, number});
-  return known;
-}
-
-bool Node::claim(const WireId& id, int64_t window, Now now) { return impl_->owner.claim(id, window, now); }
-
-Node::KnownResets Node::known_resets(const WireId& id) const {
-  return {impl_->lessee.reset_of(id), impl_->owner.reset_of(id)};
-}
-
-Explanation Node::explain(const Rule&, const Limit& limit, KeyHash hash, const WireId& id, Now now) const {
-  const Impl& i = *impl_;
-  Explanation e;
-  if (alone()) {
-    e.owner = i.config.self;
-    e.role = "alone";
-    e.group = {i.config.self};
-    return e;
-  }
-  const Group group = i.roster.group(id);
-  for (size_t m = 0; m < group.size; ++m) e.group.push_back(i.roster.entry(group.rank[m]));
-  e.owner = e.group.front();
-  e.role = i.is_self(group.rank[0]) ? "owner" : "lessee";
-  e.floor = limit.algorithm == Algorithm::token_bucket ? limit.floor
-                                                       : i.limiter.floor_in(limit, window_at(now.wall, limit.window));
-  e.ceiling = e.floor;
-  Ballot ballot;
-  if (const auto view = i.lessee.view(id, now)) {
-    e.used_here = view->used;
-    e.used_fleet = view->used_fleet;
-    e.ceiling = std::max(e.ceiling, view->ceiling);
-    e.knowledge_age = view->knowledge_age;
-    e.isolated = view->isolated;
-    ballot = view->ballot;
-  } else if (limit.algorithm != Algorithm::token_bucket) {
-    if (const auto slot = i.limiter.slots().ref_of(hash))
-      e.used_here = i.limiter.slots().count(*slot, static_cast<uint32_t>(window_at(now.wall, limit.window))).value_or(0);
-  }
-  if (const auto books = i.owner.view(id, now)) {
-    e.used_fleet = std::max(e.used_fleet, books->used);
-    e.mark = books->mark;
-    ballot = std::max(ballot, books->ballot);
-  }
-  e.used_fleet = std::max(e.used_fleet, e.used_here);
-  e.ballot_counter = ballot.counter;
-  if (const auto rank = i.roster.rank_of(ballot.node)) e.ballot_node = i.roster.entry(*rank);
-  return e;
-}
-
-std::vector<PeerStatus> Node::peers(Now now) const {
-  const Impl& i = *impl_;
-  std::vector<PeerStatus> all;
-  for (uint16_t rank = 0; rank < i.roster.count(); ++rank) {
-    const Peer& peer = i.peers[rank];
-    PeerStatus status;
-    status.name = i.roster.entry(rank);
-    status.self = i.is_self(rank);
-    status.up = i.peers.up(rank, now.mono);
-    status.incarnation = status.self ? i.incarnation : peer.remembered;
-    status.last_heard = status.self ? Duration(0) : peer.incarnation == 0 ? Duration(-1) : now.mono - peer.heard;
-    status.round_trip = peer.round_trip;
-    status.clock_skew = peer.clock_skew;
-    status.rules_mismatch = peer.rules != 0 && peer.rules != i.rules_fingerprint;
-    status.roster_mismatch = peer.roster_mismatch;
-    status.bytes_in = peer.bytes_in;
-    status.bytes_out = peer.bytes_out;
-    all.push_back(std::move(status));
-  }
-  return all;
-}
-
-NodeStats Node::stats() const {
-  const Impl& i = *impl_;
-  NodeStats s;
-  s.datagrams_in = i.datagrams_in;
-  s.datagrams_out = i.mail.datagrams();
-  std::copy_n(i.entries_in, kEntryKinds, s.entries_in);
-  std::copy_n(i.mail.entries(), kEntryKinds, s.entries_out);
-  s.dropped = i.dropped;
-  for (const auto& [reason, n] : i.owner.dropped()) s.dropped[reason] += n;
-  for (const auto& [reason, n] : i.lessee.dropped()) s.dropped[reason] += n;
-  if (i.registers.refused_full() > 0) s.dropped["registers_full"] += i.registers.refused_full();
-  if (i.registers.refused_no_vote() > 0) s.dropped["no_vote"] += i.registers.refused_no_vote();
-  s.marks_accepted = i.owner.marks_accepted();
-  s.marks_refused = i.owner.marks_refused();
-  s.claims_started = i.owner.claims_started();
-  s.claims_won = i.owner.claims_won();
-  s.begun_anew = i.owner.begun_anew();
-  s.claims_lost = i.owner.claims_lost();
-  s.accounts = i.lessee.accounts();
-  s.ledgers = i.owner.keys();
-  s.registers = i.registers.size();
-  s.keys_without_majority = i.owner.keys_without_majority();
-  s.denied_under_limit = i.owner.denied_under_limit();
-  s.overcount_seen = i.owner.overcount_seen();
-  return s;
-}
 
 bool Node::alone() const { return impl_->roster.count() < 2; }
 

@@ -1,0 +1,78 @@
+// What a node is made of; for node.cc, where things come in and time passes, and node_questions.cc.
+//
+// Thread rule: the cluster thread's.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "cluster/lessee.h"
+#include "cluster/mail.h"
+#include "cluster/node.h"
+#include "cluster/owner.h"
+#include "cluster/peers.h"
+#include "cluster/recovery.h"
+#include "cluster/registers.h"
+#include "cluster/standing.h"
+
+namespace tally {
+
+struct Node::Impl {
+  Impl(NodeConfig c, Life which, Limiter& l, std::shared_ptr<const RuleSet> r, uint64_t seed, Now now);
+
+  Surroundings around() {
+    return {roster,  *rules, peers, standing, registers, mail, config.sync_interval, config.isolation_after, config.lease,
+            peers.self(), incarnation};
+  }
+
+  void open_floors() { limiter.open_floors(standing.floors_from(), standing.buckets_empty_at()); }
+  bool is_self(uint16_t rank) const { return rank == peers.self(); }
+
+  void handle(const Entry& entry, const Origin& origin, Now now);
+  void on_mark(const Mark& mark, uint16_t from, Now now);
+  void on_hello(const Hello& hello, uint16_t from, Now now);
+  void on_clone(const Clone& clone, Now now);
+  void on_reset(const WireId& key, uint64_t number, Now now);
+  void receive_from(std::optional<uint16_t> from, const Datagram& datagram, size_t bytes, Now now);
+  void deliver_local(Now now);
+  bool all_answered() const;
+  void ask(Now now);
+  void gossip(Now now);
+  std::vector<uint16_t> pick_others(size_t n);
+
+  const NodeConfig config;
+  const std::shared_ptr<const RuleSet> rules;
+  Limiter& limiter;
+  const Life life;
+  const MonoTime started;
+  const uint64_t incarnation;
+  Random random;
+  const Roster roster;
+  Peers peers;
+  Standing standing;
+  Recovery recovery;
+  Registers registers;
+  Mail mail;
+  Owner owner;
+  Lessee lessee;
+  const uint64_t rules_fingerprint;
+  const Duration window_min;
+  MonoTime next_sync, next_gossip, next_ask;
+  bool ready = false;
+
+  struct KnownReset {
+    uint64_t number = 0;
+    uint8_t rounds = 0;  // still to be told in
+    MonoTime heard{};
+  };
+  std::map<WireId, KnownReset> resets;
+
+  uint64_t datagrams_in = 0;
+  uint64_t entries_in[kEntryKinds]{};
+  std::map<std::string, uint64_t> dropped;
+};
+
+}  // namespace tally

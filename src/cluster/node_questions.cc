@@ -1,0 +1,141 @@
+// What a node is asked by those who run it, or by an application that is not about a decision.
+#include <algorithm>
+
+#include "cluster/node_impl.h"
+#include "core/windows.h"
+
+namespace tally {
+
+namespace {
+
+// The account that a question is about may not exist yet where the key was only used under its floor.
+void ensure_account(Lessee& lessee, Limiter& limiter, const Rule& rule, const Limit& limit, KeyHash hash, const WireId& id,
+                    Now now) {
+  const auto slot = limiter.slots().ref_of(hash);
+  // DEL names a key without its limit: that must not become the limit of an account that has one.
+  if (!slot || (limit.algorithm == Algorithm::token_bucket && limit.emission <= Duration(0))) return;
+  Note note;
+  note.rule = rule.id;
+  note.slot = *slot;
+  note.hash = hash;
+  note.id = id;
+  note.limit = limit;
+  lessee.note(note, now);
+}
+
+}  // namespace
+
+uint32_t Node::give(const Rule& rule, const Limit& limit, KeyHash hash, const WireId& id, uint32_t n, Now now) {
+  ensure_account(impl_->lessee, impl_->limiter, rule, limit, hash, id, now);
+  return static_cast<uint32_t>(std::min<uint64_t>(n, impl_->lessee.give(id, n, now)));
+}
+
+bool Node::reset(const Rule& rule, const Limit& limit, KeyHash hash, const WireId& id, Now now) {
+  Impl& i = *impl_;
+  ensure_account(i.lessee, i.limiter, rule, limit, hash, id, now);
+  const bool known = i.lessee.view(id, now).has_value() || i.owner.view(id, now).has_value();
+  const auto found = i.resets.find(id);
+  const uint64_t last = std::max({found == i.resets.end() ? 0 : found->second.number, i.lessee.reset_of(id), i.owner.reset_of(id)});
+  // Numbers from the wall clock: every node's next one is above all that any node gave, but for skew, and then the larger wins.
+  const uint64_t number = std::max(last + 1, static_cast<uint64_t>(std::max<int64_t>(1, nanos(now.wall))));
+  i.on_reset(id, number, now);
+  for (uint16_t rank = 0; rank < i.roster.count(); ++rank)
+    if (!i.is_self(rank)) i.mail.send(rank, Reset{id, number});
+  return known;
+}
+
+bool Node::claim(const WireId& id, int64_t window, Now now) { return impl_->owner.claim(id, window, now); }
+
+Node::KnownResets Node::known_resets(const WireId& id) const {
+  return {impl_->lessee.reset_of(id), impl_->owner.reset_of(id)};
+}
+
+Explanation Node::explain(const Rule&, const Limit& limit, KeyHash hash, const WireId& id, Now now) const {
+  const Impl& i = *impl_;
+  Explanation e;
+  if (alone()) {
+    e.owner = i.config.self;
+    e.role = "alone";
+    e.group = {i.config.self};
+    return e;
+  }
+  const Group group = i.roster.group(id);
+  for (size_t m = 0; m < group.size; ++m) e.group.push_back(i.roster.entry(group.rank[m]));
+  e.owner = e.group.front();
+  e.role = i.is_self(group.rank[0]) ? "owner" : "lessee";
+  e.floor = limit.algorithm == Algorithm::token_bucket ? limit.floor
+                                                       : i.limiter.floor_in(limit, window_at(now.wall, limit.window));
+  e.ceiling = e.floor;
+  Ballot ballot;
+  if (const auto view = i.lessee.view(id, now)) {
+    e.used_here = view->used;
+    e.used_fleet = view->used_fleet;
+    e.ceiling = std::max(e.ceiling, view->ceiling);
+    e.knowledge_age = view->knowledge_age;
+    e.isolated = view->isolated;
+    ballot = view->ballot;
+  } else if (limit.algorithm != Algorithm::token_bucket) {
+    if (const auto slot = i.limiter.slots().ref_of(hash))
+      e.used_here = i.limiter.slots().count(*slot, static_cast<uint32_t>(window_at(now.wall, limit.window))).value_or(0);
+  }
+  if (const auto books = i.owner.view(id, now)) {
+    e.used_fleet = std::max(e.used_fleet, books->used);
+    e.mark = books->mark;
+    ballot = std::max(ballot, books->ballot);
+  }
+  e.used_fleet = std::max(e.used_fleet, e.used_here);
+  e.ballot_counter = ballot.counter;
+  if (const auto rank = i.roster.rank_of(ballot.node)) e.ballot_node = i.roster.entry(*rank);
+  return e;
+}
+
+std::vector<PeerStatus> Node::peers(Now now) const {
+  const Impl& i = *impl_;
+  std::vector<PeerStatus> all;
+  for (uint16_t rank = 0; rank < i.roster.count(); ++rank) {
+    const Peer& peer = i.peers[rank];
+    PeerStatus status;
+    status.name = i.roster.entry(rank);
+    status.self = i.is_self(rank);
+    status.up = i.peers.up(rank, now.mono);
+    status.incarnation = status.self ? i.incarnation : peer.remembered;
+    status.last_heard = status.self ? Duration(0) : peer.incarnation == 0 ? Duration(-1) : now.mono - peer.heard;
+    status.round_trip = peer.round_trip;
+    status.clock_skew = peer.clock_skew;
+    status.rules_mismatch = peer.rules != 0 && peer.rules != i.rules_fingerprint;
+    status.roster_mismatch = peer.roster_mismatch;
+    status.bytes_in = peer.bytes_in;
+    status.bytes_out = peer.bytes_out;
+    all.push_back(std::move(status));
+  }
+  return all;
+}
+
+NodeStats Node::stats() const {
+  const Impl& i = *impl_;
+  NodeStats s;
+  s.datagrams_in = i.datagrams_in;
+  s.datagrams_out = i.mail.datagrams();
+  std::copy_n(i.entries_in, kEntryKinds, s.entries_in);
+  std::copy_n(i.mail.entries(), kEntryKinds, s.entries_out);
+  s.dropped = i.dropped;
+  for (const auto& [reason, n] : i.owner.dropped()) s.dropped[reason] += n;
+  for (const auto& [reason, n] : i.lessee.dropped()) s.dropped[reason] += n;
+  if (i.registers.refused_full() > 0) s.dropped["registers_full"] += i.registers.refused_full();
+  if (i.registers.refused_no_vote() > 0) s.dropped["no_vote"] += i.registers.refused_no_vote();
+  s.marks_accepted = i.owner.marks_accepted();
+  s.marks_refused = i.owner.marks_refused();
+  s.claims_started = i.owner.claims_started();
+  s.claims_won = i.owner.claims_won();
+  s.begun_anew = i.owner.begun_anew();
+  s.claims_lost = i.owner.claims_lost();
+  s.accounts = i.lessee.accounts();
+  s.ledgers = i.owner.keys();
+  s.registers = i.registers.size();
+  s.keys_without_majority = i.owner.keys_without_majority();
+  s.denied_under_limit = i.owner.denied_under_limit();
+  s.overcount_seen = i.owner.overcount_seen();
+  return s;
+}
+
+}  // namespace tally
