@@ -1,0 +1,102 @@
+// Requests that wait for a grant: parked, tried again, woken, and ended by their deadline.
+#include <utility>
+
+#include "daemon/service.h"
+
+namespace tally {
+namespace {
+
+Ask ask_of(const Parked& parked) {
+  return Ask{parked.rule, &parked.limit, parked.key, parked.hash, parked.cost};
+}
+
+}  // namespace
+
+// A starved request waits where it may; otherwise it is denied now. Its reply gets its place in answer_batch.
+// In shadow nobody waits: the request will be let through whatever comes.
+void Service::try_park(Session& session, Item& item) {
+  const resp::Request& request = item.request;
+  if (request.rule->wait <= Duration(0) || request.rule->shadow || port_ == nullptr) return;
+  if (overview_.waiting.fetch_add(1, std::memory_order_relaxed) >= limits_.waiting) {
+    overview_.waiting.fetch_sub(1, std::memory_order_relaxed);
+    return counters_.failed(Trouble::waiting_full);
+  }
+  counters_.waiting.add();
+  auto parked = std::make_unique<Parked>();
+  parked->rule = request.rule;
+  parked->limit = request.limit;
+  parked->key = request.key;
+  parked->hash = item.hash;
+  parked->cost = request.cost;
+  parked->session = &session;
+  parked->version = request.version;
+  parked->throttle = request.throttle;
+  parked->since = now_.mono;
+  parked->noted = item.noted;
+  item.parked = &parking_.park(std::move(parked));
+  item.fate = Fate::park;
+}
+
+// Tries those that wait under a key, in order. Each was noted when it first found too little, so a retry says
+// nothing new to the cluster thread, which goes on asking for what is still missing.
+void Service::retry(KeyHash hash) {
+  while (Parked* parked = parking_.first(hash))
+    if (!retry_one(*parked)) return;
+}
+
+bool Service::retry_one(Parked& parked) {
+  const Answer answer = limiter_.take(ask_of(parked), now_, parked.noted ? nullptr : &port_->notes);
+  urgent_ = urgent_ || answer.urgent;
+  if (answer.verdict == Verdict::starved) {
+    parked.noted = true;
+    return false;
+  }
+  const bool granted = answer.verdict == Verdict::admitted;
+  end_wait(parked, answer, granted ? counters_.waited_granted : counters_.waited_denied);
+  return true;
+}
+
+void Service::wake(KeyHash hash) {
+  if (!parking_.waits(hash)) return;
+  now_ = clock_.now();
+  retry(hash);
+}
+
+void Service::wake_all() {
+  now_ = clock_.now();
+  for (const KeyHash hash : parking_.keys()) retry(hash);
+}
+
+// With its time over a request no longer stands before those behind it, which may ask for less.
+void Service::expire() {
+  if (parking_.empty()) return;
+  now_ = clock_.now();
+  while (Parked* parked = parking_.due(now_.mono)) {
+    const KeyHash hash = parked->hash;
+    // The state for the numbers of the reply; the verdict stands.
+    Answer answer = limiter_.peek(ask_of(*parked), now_);
+    answer.verdict = Verdict::starved;
+    end_wait(*parked, answer, counters_.waited_denied);
+    retry(hash);
+  }
+}
+
+void Service::end_wait(Parked& which, const Answer& found, TimeHistogram& histogram) {
+  const std::unique_ptr<Parked> parked = parking_.leave(which);
+  overview_.waiting.fetch_sub(1, std::memory_order_relaxed);
+  counters_.waiting.subtract();
+  const MonoTime now = clock_.mono();
+  histogram.observe(now - parked->since);
+  const Answer answer = as_sent(found, now);
+  count(*parked->rule, answer);
+  std::string bytes;
+  resp::Writer writer(bytes, parked->version);
+  if (parked->throttle)
+    resp::write_throttle(writer, answer);
+  else
+    resp::write_six(writer, answer, resp::reason_of(answer, *parked->rule));
+  parked->session->replies.fill(*parked->held, std::move(bytes));
+  touch(*parked->session);
+}
+
+}  // namespace tally
