@@ -35,7 +35,7 @@ struct Voter {
       end.votes_from_ns = nanos(WallTime::min());
       end.clock_ns = nanos(now.wall);
       end.remembers = Duration::max();
-      recovery.on_end(end, other, mail, now);
+      recovery.on_end(end, other, 1, mail, now);
     }
   }
 

@@ -15,7 +15,7 @@ inline constexpr IdKey kKey = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15
 // --- random structs ---
 
 // A field that is added to a struct belongs into its fill below, too.
-static_assert(sizeof(Report) == 216 && sizeof(Grant) == 144 && sizeof(Mark) == 104 && sizeof(Accepted) == 112);
+static_assert(sizeof(Report) == 216 && sizeof(Grant) == 144 && sizeof(Mark) == 104 && sizeof(Accepted) == 136);
 static_assert(sizeof(Header) == 80 && sizeof(Member) == 32 && sizeof(Hello) == 24 && sizeof(Reset) == 24);
 
 // Numbers of every width alike, often 0, sometimes the largest.
@@ -87,7 +87,7 @@ inline void fill(Random& random, Mark& e, const Header& h) {
   fill(random, e.ballot, h);
 }
 inline void fill(Random& random, Accepted& e, const Header& h) {
-  fill_all(random, e.key, e.window, e.refused, e.mark, e.number, e.previous_told, e.previous_mark, e.claim, e.forgotten_by);
+  fill_all(random, e.key, e.window, e.refused, e.mark, e.number, e.previous_told, e.previous_mark, e.claim, e.forgotten_by, e.lives);
   fill(random, e.ballot, h);
   fill(random, e.previous_ballot, h);
 }

@@ -164,9 +164,12 @@ void Node::Impl::handle(const Entry& entry, const Origin& origin, Now now) {
   if (const auto* hello = std::get_if<Hello>(&entry)) return on_hello(*hello, from, now);
   if (const auto* reset = std::get_if<Reset>(&entry)) return on_reset(reset->key, reset->number, now);
   if (const auto* clone = std::get_if<Clone>(&entry)) return on_clone(*clone, now);
-  if (const auto* read = std::get_if<ReadRegisters>(&entry)) return recovery.on_read(*read, from, registers, mail, now);
-  if (const auto* registered = std::get_if<Registered>(&entry)) return recovery.on_registered(*registered, from, registers, now);
-  if (const auto* end = std::get_if<RegistersEnd>(&entry)) return recovery.on_end(*end, from, mail, now);
+  if (const auto* read = std::get_if<ReadRegisters>(&entry)) {
+    if (read->life == origin.incarnation) recovery.on_read(*read, from, registers, mail, now);
+    return;
+  }
+  if (const auto* registered = std::get_if<Registered>(&entry)) return recovery.on_registered(*registered, from, origin.incarnation, registers, now);
+  if (const auto* end = std::get_if<RegistersEnd>(&entry)) return recovery.on_end(*end, from, origin.incarnation, mail, now);
   const auto& member = std::get<Member>(entry);
   const auto rank = roster.rank_of(member.node);
   const auto ago = [&](uint64_t ms) { return now.mono - std::chrono::milliseconds(std::min<uint64_t>(ms, 3'600'000)); };
@@ -186,7 +189,7 @@ void Node::Impl::on_mark(const Mark& mark, uint16_t from, Now now) {
   const auto answer = registers.accept(mark, now);
   if (!answer) return;
   mail.send(from, *answer);
-  if (!answer->refused && answer->forgotten_by == 0) owner.on_promise(mark.key, mark.window, mark.ballot, now);
+  if (!answer->refused && (answer->forgotten_by == 0 || answer->fresh())) owner.on_promise(mark.key, mark.window, mark.ballot, now);
 }
 
 void Node::Impl::on_hello(const Hello& hello, uint16_t from, Now now) {
@@ -206,7 +209,7 @@ void Node::Impl::on_clone(const Clone& clone, Now now) {
   if (clone.incumbent == incarnation || standing.is_clone()) return;
   // What its own last life still had under way, sent by a clock that was set back since, looks like a life of today. A later
   // life has no floor at its start anyway, so it can wait and see whether that goes on.
-  if (clone.incumbent == life.previous && now.mono - started < kOldLifeHeard) return;
+  if (clone.incumbent <= life.previous && now.mono - started < kOldLifeHeard) return;  // of that life or one before
   standing.cloned();
   open_floors();
   ++dropped["this_node_is_a_clone"];

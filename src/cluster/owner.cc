@@ -154,6 +154,11 @@ void Owner::report_window(Key& key, const Report& report, const Origin& from, No
       ++dropped_["lines_full"];
       return;
     }
+    // It has heard this ballot from other books, of a life before a window was begun anew: what it gave back went there.
+    if (report.has_ballot && report.ballot == book->ballot()) {
+      ++dropped_["other_books"];
+      return;
+    }
     // A line that has heard a ballot had its floor charged under it. Charge each node's floor once, whatever is left.
     const uint32_t floor = report.has_ballot ? 0 : report.floor;
     line = &book->open(line_key, from.rank, floor);
@@ -286,7 +291,7 @@ void Owner::send_to_group(Key& key, const Mark& mark, Now now) {
       continue;
     }
     const auto own = around_.registers.accept(mark, now);
-    const bool taken = own && own->forgotten_by == 0 && !own->refused;
+    const bool taken = own && (own->forgotten_by == 0 || own->fresh()) && !own->refused;
     if (!taken && !(own && own->refused && mark.claim)) around_.registers.remember_own(mark, now);
     if (own && (mark.claim || taken)) take_acceptance(key, *own, i, now);  // its own refusal of a mark ends no books here: they are in use
   }

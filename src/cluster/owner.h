@@ -87,8 +87,8 @@ class Owner {
   struct Claim {
     Ballot ballot;
     std::array<std::optional<Accepted>, kGroupMax> promises;  // by place in the group
-    std::array<uint64_t, kGroupMax> forgotten_by{};           // who has no memory of the window, and of nobody's
-    bool anew = false;                                        // nobody has: it is claimed from those lives, all of them
+    Lives forgotten_by{};  // who has no memory of the window
+    bool anew = false;     // nobody has: it is claimed from those lives, all of them
     MonoTime began{}, sent{};
   };
   // What is known of who owns (key, window), where it is not simply the natural owner.

@@ -16,6 +16,7 @@ namespace {
 constexpr Duration kBackOffMin = std::chrono::milliseconds(20);
 constexpr uint64_t kBackOffSpreadMs = 130;
 constexpr Duration kClaimsApart = std::chrono::milliseconds(300);  // of one key by one node
+constexpr uint32_t kAnewStep = kCounterStep / 16;  // a claim to begin anew raises the counter by up to this
 constexpr Duration kAnewWithin = std::chrono::seconds(1);  // else somebody has started again meanwhile: asked once more
 
 }  // namespace
@@ -153,16 +154,21 @@ void Owner::take_promise(Key& key, const Accepted& accepted, size_t index, Now n
   if (find_contest(key, accepted.window) == nullptr) return;
   Contest& c = contest(key, accepted.window);
   if (!c.claim || accepted.ballot != c.claim->ballot || accepted.number != around_.incarnation) return;
-  if (accepted.forgotten_by != 0) return take_forgotten(key, accepted, index, now);
+  if (accepted.forgotten_by != 0 && !accepted.fresh()) return take_forgotten(key, accepted, index, now);
   c.claim->promises[index] = accepted;
   size_t made = 0;
+  bool proven = false;  // those who have begun anew and know of no owner since prove something together only
   uint64_t base = 0;
   for (const auto& promise : c.claim->promises) {
     if (!promise) continue;
     ++made;
+    proven = proven || !promise->fresh();
     base = std::max(base, promise->mark);  // what no mark can be, no sum must overflow by
   }
-  if (made < (c.claim->anew ? key.group.size : key.group.majority())) return;
+  if (made < (c.claim->anew || !proven ? key.group.size : key.group.majority())) {
+    if (accepted.fresh()) take_forgotten(key, accepted, index, now);
+    return;
+  }
   base = std::min(base, accepted.window != 0 ? uint64_t{kLimitMax} : static_cast<uint64_t>(nanos(kBurstSpanMax)) * 4);
   const Claim claim = *c.claim;
   c.claim.reset();
@@ -185,15 +191,28 @@ void Owner::take_promise(Key& key, const Accepted& accepted, size_t index, Now n
 
 // Once every member of the group, this one too, has said that it has no memory and has read that nobody has, the rule may have
 // it forgotten. All of them must agree, and none may have started again since: two that vote anew without the third could miss
-// what the third has voted for with its last life's partner.
+// what the third has voted for with its last life's partner. Where one has begun anew before, with others, those lives may have
+// voted for an owner: not if so many of them are still here, and have accepted nothing, that the rest is no majority.
 void Owner::take_forgotten(Key& key, const Accepted& accepted, size_t index, Now now) {
   Claim& claim = *contest(key, accepted.window).claim;
   if (claim.anew || key.on_amnesia != OnAmnesia::forget) return;
   claim.forgotten_by[index] = accepted.forgotten_by;
   for (size_t i = 0; i < key.group.size; ++i)
     if (claim.forgotten_by[i] == 0) return;
+  for (const auto& promise : claim.promises) {
+    if (!promise || !promise->fresh()) continue;
+    size_t quiet = 0;
+    for (size_t i = 0; i < key.group.size; ++i) quiet += promise->lives[i] == claim.forgotten_by[i] ? 1 : 0;
+    if (key.group.size - quiet >= key.group.majority()) return;
+  }
   claim.anew = true;
   claim.promises = {};
+  // Lessees that lived on may know ballots of before, and be owed nothing under those (report_window): none should come again.
+  Contest& c = contest(key, accepted.window);
+  uint64_t lives = 1;
+  for (const uint64_t life : claim.forgotten_by) lives = mix(lives ^ life);
+  c.highest.counter += 1 + static_cast<uint32_t>(lives % kAnewStep);
+  claim.ballot = c.highest;
   claim.began = claim.sent = now.mono;
   send_claim(key, accepted.window, now);
 }

@@ -12,6 +12,7 @@ namespace {
 constexpr size_t kAtATime = 400;     // entries told in answer to one question: some 20 datagrams
 constexpr size_t kEntriesMax = 1u << 24;  // more are told by nobody
 constexpr Duration kAskAgain = std::chrono::milliseconds(100);
+constexpr Duration kAskAgainMost = std::chrono::seconds(2);
 constexpr Duration kSnapshotKept = std::chrono::seconds(30);
 
 }  // namespace
@@ -22,8 +23,13 @@ Recovery::Recovery(const Roster& roster, uint16_t self, uint64_t incarnation, co
 // ---- own registers ----------------------------------------------------------------------------------------------------------
 
 void Recovery::ask(uint16_t rank, Mail& mail, Now now) {
-  sources_[rank].asked = now.mono;
-  mail.send(rank, ReadRegisters{incarnation_, sources_[rank].first_missing});
+  Source& source = sources_[rank];
+  // Who does not answer, or tells what there is no room for, is asked more and more seldom.
+  const bool again = source.asked != MonoTime{} && source.asked_from == source.first_missing;
+  source.patience = again ? std::min(source.patience * 2, kAskAgainMost) : kAskAgain;
+  source.asked = now.mono;
+  source.asked_from = source.first_missing;
+  mail.send(rank, ReadRegisters{incarnation_, source.first_missing});
 }
 
 void Recovery::tick(Mail& mail, Now now) {
@@ -31,42 +37,50 @@ void Recovery::tick(Mail& mail, Now now) {
     if (snapshot.life != 0 && now.mono - snapshot.used > kSnapshotKept) snapshot = Snapshot{};
   if (!standing_.has_forgotten()) return;
   for (uint16_t rank = 0; rank < sources_.size(); ++rank)
-    if (rank != self_ && !sources_[rank].complete && now.mono - sources_[rank].asked >= kAskAgain) ask(rank, mail, now);
+    if (rank != self_ && !sources_[rank].complete && now.mono - sources_[rank].asked >= sources_[rank].patience) ask(rank, mail, now);
 }
 
-// A node that had to make its list anew tells it from the beginning.
-Recovery::Source* Recovery::source_of(uint64_t life, uint64_t snapshot, uint16_t from) {
+// A node that had to make its list anew tells it from the beginning. Numbers of lists are of one life of the teller: a host that was
+// booted anew begins with lower ones.
+Recovery::Source* Recovery::source_of(uint64_t life, uint64_t snapshot, uint16_t from, uint64_t teller) {
   Source& source = sources_[from];
-  if (life != incarnation_ || source.complete || snapshot < source.snapshot) return nullptr;
-  if (snapshot > source.snapshot) {
+  const auto told = std::pair(teller, snapshot), known = std::pair(source.teller, source.snapshot);
+  if (life != incarnation_ || source.complete || told < known) return nullptr;
+  if (told > known) {
     source = Source{};
+    source.teller = teller;
     source.snapshot = snapshot;
   }
   return &source;
 }
 
-void Recovery::on_registered(const Registered& entry, uint16_t from, Registers& registers, Now now) {
-  if (entry.index >= kEntriesMax || !roster_.group(entry.key).contains(self_)) return;
-  Source* source = source_of(entry.life, entry.snapshot, from);
+void Recovery::on_registered(const Registered& entry, uint16_t from, uint64_t teller, Registers& registers, Now now) {
+  const Group group = roster_.group(entry.key);
+  if (entry.index >= kEntriesMax || !group.contains(self_) || !group.contains(from)) return;
+  Source* source = source_of(entry.life, entry.snapshot, from, teller);
   if (source == nullptr) return;
   if (entry.index >= source->seen.size()) source->seen.resize(entry.index + 1);
   if (source->seen[entry.index] || !registers.restore(entry, now)) return;  // where there is no room it stays missing
   source->seen[entry.index] = true;
+  // What was over counts as absent by the clock by which it was, whichever end of the list arrives.
+  if (entry.length <= Duration(0))
+    source->clock = std::max(source->clock, WallTime(Duration(static_cast<int64_t>(std::min<uint64_t>(entry.mark, INT64_MAX)))));
   while (source->first_missing < source->seen.size() && source->seen[source->first_missing]) ++source->first_missing;
   source->complete = source->counted && source->first_missing == source->seen.size();
 }
 
-void Recovery::on_end(const RegistersEnd& end, uint16_t from, Mail& mail, Now now) {
+void Recovery::on_end(const RegistersEnd& end, uint16_t from, uint64_t teller, Mail& mail, Now now) {
   if (end.count > kEntriesMax) return;
-  Source* source = source_of(end.life, end.snapshot, from);
+  Source* source = source_of(end.life, end.snapshot, from, teller);
   if (source == nullptr || end.count < source->seen.size()) return;
   source->counted = true;
   source->seen.resize(end.count);
   source->votes_from = WallTime(Duration(end.votes_from_ns));
-  source->clock = WallTime(Duration(end.clock_ns));
+  source->clock = std::max(source->clock, WallTime(Duration(end.clock_ns)));
   source->remembers = end.remembers;
   source->complete = source->first_missing == source->seen.size();
-  if (!source->complete && source->first_missing >= end.from + kAtATime) ask(from, mail, now);  // the next ones
+  // The next ones, and one question for each part: else a network that duplicates makes questions of questions.
+  if (!source->complete && source->first_missing >= source->asked_from + kAtATime) ask(from, mail, now);
 }
 
 bool Recovery::has_read(const WireId& key, int64_t window, Duration length) const {
@@ -130,9 +144,16 @@ void Recovery::on_read(const ReadRegisters& read, uint16_t from, const Registers
   last.from = read.from;
   last.count = snapshot.keys.size();
   last.votes_from_ns = nanos(registers.holds_all_own() ? votes_from() : WallTime::max());
-  last.clock_ns = nanos(standing_.lives_clock());
+  last.clock_ns = nanos(forgotten_by());
   last.remembers = registers.holds_all_own() ? remembers(now) : Duration(0);
   mail.send(from, last);
+}
+
+// What is over by it may be missing here: by this node's own clock, or as those from whom it was read anew had forgotten it.
+WallTime Recovery::forgotten_by() const {
+  WallTime clock = standing_.lives_clock();
+  for (const Source& source : sources_) clock = std::max(clock, source.clock);
+  return clock;
 }
 
 // What this node remembers of itself, or has read anew from all the others.

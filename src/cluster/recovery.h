@@ -35,8 +35,9 @@ class Recovery {
   // --- of this node's own registers ---
   // Asks those that have not told all yet. Call at every sync interval; does nothing for a first life.
   void tick(Mail& mail, Now now);
-  void on_registered(const Registered& entry, uint16_t from, Registers& registers, Now now);
-  void on_end(const RegistersEnd& end, uint16_t from, Mail& mail, Now now);
+  // `teller`: the incarnation of the life that tells.
+  void on_registered(const Registered& entry, uint16_t from, uint64_t teller, Registers& registers, Now now);
+  void on_end(const RegistersEnd& end, uint16_t from, uint64_t teller, Mail& mail, Now now);
   // Whether all others of the key's group were read, and had kept all of that window themselves.
   bool has_read(const WireId& key, int64_t window, Duration length) const;
   bool has_read_bucket(const WireId& key, Duration keep) const;
@@ -50,7 +51,9 @@ class Recovery {
 
  private:
   struct Source {  // what one other node tells
-    uint64_t snapshot = 0;  // of which of its lists
+    uint64_t teller = 0, snapshot = 0;  // of which of its lives and lists
+    size_t asked_from = 0;              // of the newest question
+    Duration patience{0};               // until the next
     std::vector<bool> seen;
     size_t first_missing = 0;
     bool counted = false;  // `seen` has as many places as there are entries
@@ -66,7 +69,8 @@ class Recovery {
     MonoTime used{};
   };
   void ask(uint16_t rank, Mail& mail, Now now);
-  Source* source_of(uint64_t life, uint64_t snapshot, uint16_t from);
+  Source* source_of(uint64_t life, uint64_t snapshot, uint16_t from, uint64_t teller);
+  WallTime forgotten_by() const;
   WallTime votes_from() const;
   Duration remembers(Now now) const;
 

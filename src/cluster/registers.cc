@@ -38,6 +38,14 @@ std::optional<Accepted> Registers::accept(const Mark& mark, Now now) {
   if (mark.length <= Duration(0)) return std::nullopt;
   if (mark.anew() && !begin_anew(mark, now)) return std::nullopt;
   auto answer = mark.window == 0 ? accept_bucket(mark, now) : accept_window(mark);
+  const bool votes = mark.window != 0 ? may_vote(mark.key, mark.window, mark.length) : may_vote_bucket(mark.key, mark.length, now);
+  if (answer && mark.claim && !answer->refused && !votes) {
+    const Entry& entry = entries_.find({mark.key, mark.window})->second;
+    if (entry.fresh) {
+      answer->lives = entry.anew;
+      answer->forgotten_by = recovery_.incarnation();
+    }
+  }
   if (!answer && mark.claim && forgot(mark, now)) {
     answer = Accepted{};
     answer->key = mark.key;
@@ -58,30 +66,28 @@ bool Registers::forgot(const Mark& mark, Now now) const {
   } else if (may_vote_bucket(mark.key, mark.length, now)) {
     return false;
   }
-  const auto found = entries_.find({mark.key, mark.window});
-  if (found == entries_.end()) return true;
-  const Entry& entry = found->second;
-  return entry.anew == 0 && entry.mark == 0 && entry.until <= now.mono;  // a promise alone was followed by nothing yet
+  // What it has read of it, without a vote there, is charged; nothing more is known of it by anybody.
+  return !begun_anew(mark.key, mark.window) && holds_all_own_;
 }
 
 bool Registers::begin_anew(const Mark& mark, Now now) {
   const size_t place = recovery_.place_in_group(mark.key);
   if (place >= mark.lives.size() || mark.lives[place] != recovery_.incarnation()) return false;
-  uint64_t fingerprint = 1;
-  for (const uint64_t life : mark.lives) fingerprint = mix(fingerprint ^ life);
   const auto found = entries_.find({mark.key, mark.window});
-  if (found != entries_.end() && found->second.anew == fingerprint) return true;
-  if (!forgot(mark, now)) return false;
+  if (found != entries_.end() && found->second.anew == mark.lives) return true;
+  const bool fresh = found != entries_.end() && found->second.fresh;
+  if (!fresh && !forgot(mark, now)) return false;
   Entry* entry = open({mark.key, mark.window}, mark.length);
   if (entry == nullptr) return false;
-  entry->anew = fingerprint;
+  entry->anew = mark.lives;
+  entry->fresh = true;
   entry->touched = now.mono;
   return true;
 }
 
 bool Registers::begun_anew(const WireId& key, int64_t window) const {
   const auto found = entries_.find({key, window});
-  return found != entries_.end() && found->second.anew != 0;
+  return found != entries_.end() && found->second.anew[0] != 0;
 }
 
 void Registers::remember_own(const Mark& mark, Now now) {
@@ -130,6 +136,7 @@ std::optional<Accepted> Registers::accept_window(const Mark& mark) {
   answer.mark = entry->mark;
   if (!promise(*entry, mark, answer)) return answer;
   if (!mark.claim) {
+    entry->fresh = false;
     entry->mark_ballot = mark.ballot;
     answer.mark = entry->mark = std::max(entry->mark, std::min<uint64_t>(mark.mark, kLimitMax));
   }
@@ -144,7 +151,7 @@ bool Registers::promise(Entry& entry, const Mark& mark, Accepted& answer) {
   answer.ballot = entry.promised;
   const bool again = mark.ballot == entry.promised && mark.ballot.counter != 0;
   const bool another_life = again && mark.claim && entry.promised_life != mark.number;
-  const bool far = mark.claim && mark.ballot.counter > entry.promised.counter + kCounterStep;
+  const bool far = mark.claim && !mark.anew() && mark.ballot.counter > entry.promised.counter + kCounterStep;
   answer.refused = mark.ballot < entry.promised || another_life || far;
   if (answer.refused) return false;
   entry.promised = answer.ballot = mark.ballot;
@@ -184,6 +191,7 @@ std::optional<Accepted> Registers::accept_bucket(const Mark& mark, Now now) {
     answer.mark = static_cast<uint64_t>(std::max<int64_t>(0, nanos(entry->until - now.mono)));
     return answer;
   }
+  entry->fresh = false;
   entry->mark_ballot = mark.ballot;
   entry->until = std::max(entry->until, now.mono + with_margin(Duration(static_cast<int64_t>(mark.mark))));
   answer.mark = mark.mark;
@@ -201,7 +209,7 @@ std::optional<Registers::Told> Registers::look(const WireId& key, int64_t window
 }
 
 bool Registers::may_tell(const WireId& key, int64_t window, Duration length) const {
-  return window_at(standing_.clock(), length) > window && may_vote(key, window, length);
+  return window_at(standing_.clock(), length) > window && (may_vote(key, window, length) || begun_anew(key, window));
 }
 
 std::vector<RegisterKey> Registers::keys(const std::function<bool(const WireId&)>& wanted) const {
@@ -216,7 +224,10 @@ Registered Registers::tell(const RegisterKey& key, Now now) const {
   told.key = key.key;
   told.window = key.window;
   const auto found = entries_.find(key);
-  if (found == entries_.end() || over(key, found->second, now)) return told;
+  if (found == entries_.end() || over(key, found->second, now)) {
+    told.mark = static_cast<uint64_t>(std::max<int64_t>(0, nanos(standing_.clock())));
+    return told;
+  }
   const Entry& entry = found->second;
   told.length = entry.length;
   told.promised = entry.promised;
@@ -229,6 +240,10 @@ Registered Registers::tell(const RegisterKey& key, Now now) const {
 bool Registers::restore(const Registered& told, Now now) {
   if (told.length <= Duration(0)) return true;  // it was over by then
   if (told.length > kRemainingMax || (told.window == 0 && told.mark > static_cast<uint64_t>(nanos(kRemainingMax)))) return true;
+  // Further ahead than any life of this node has voted, it needs nothing told; an honest entry ends some time.
+  if (told.window != 0 && (told.length < kWindowMin || told.length > kWindowMax ||
+                           told.window > window_at(standing_.lives_clock() + kLookAheadMax, told.length)))
+    return true;
   Entry* entry = open({told.key, told.window}, told.length);
   if (entry == nullptr) return false;
   entry->length = std::max(entry->length, told.length);
@@ -238,7 +253,7 @@ bool Registers::restore(const Registered& told, Now now) {
   }
   if (told.mark_ballot > entry->mark_ballot) entry->mark_ballot = told.mark_ballot;
   if (told.window != 0) {
-    entry->mark = std::max(entry->mark, told.mark);
+    entry->mark = std::max(entry->mark, std::min<uint64_t>(told.mark, kLimitMax));
   } else {
     // The margins of several who tell each other must not add up to more than any mark can be ahead.
     const Duration remaining = std::min(with_margin(Duration(static_cast<int64_t>(told.mark))), told.length);

@@ -86,7 +86,8 @@ class Registers {
     MonoTime until{};      // buckets: the mark on this node's own clock
     MonoTime touched{};    // buckets: last accepted
     Duration length{0};    // windows: W; buckets: keep
-    uint64_t anew = 0;     // fingerprint of the lives with which it was begun anew; 0: it was not
+    Lives anew{};          // with whom it was begun anew; all 0: it was not
+    bool fresh = false;    // begun anew, and no mark accepted since
   };
   bool over(const RegisterKey& key, const Entry& entry, Now now) const;
   // Whether this life has no vote there, has read all others, and found nothing: whatever was accepted there is lost to it.

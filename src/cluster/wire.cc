@@ -204,6 +204,7 @@ void fields(V& v, Of<V, Accepted>& e, const Header& h) {
   ballot(v, e.previous_ballot, h.receiver);
   flag(v, e.claim);
   number(v, e.forgotten_by);
+  for (auto& life : e.lives) number(v, life);
 }
 
 template <typename V>

@@ -25,6 +25,7 @@ inline constexpr size_t kDatagramMax = 1400;
 inline constexpr uint8_t kWireVersion = 1;
 
 inline constexpr size_t kGroupMax = 3;  // members of a key's group
+using Lives = std::array<uint64_t, kGroupMax>;  // an incarnation of each member, by place in the group; 0 behind the last
 
 using NodeId = uint64_t;  // keyed_hash of the node's entry ("host:port") as written in the roster
 using Bytes = std::vector<uint8_t>;
@@ -115,9 +116,8 @@ struct Mark {
   bool sliding = false;   // tell what you have of window - 1
   uint64_t number = 0;    // buckets: the owner's own number for this mark; claims: the claimant's incarnation; echoed
   bool claim = false;     // `mark` is 0
-  // A claim where nobody has memory: the incarnation of every member of the group, by place in it, 0 behind the last. All 0: an
-  // ordinary claim.
-  std::array<uint64_t, kGroupMax> lives{};
+  // A claim where nobody has memory: of whom it is made. All 0: an ordinary claim.
+  Lives lives{};
   bool anew() const { return lives[0] != 0; }
   friend bool operator==(const Mark&, const Mark&) = default;
 };
@@ -134,7 +134,11 @@ struct Accepted {
   Ballot previous_ballot;
   uint64_t previous_mark = 0;
   bool claim = false;  // a promise
-  uint64_t forgotten_by = 0;  // no promise: this incarnation has no memory of the window and has read that nobody can give it back
+  // The incarnation of a member that has no memory of the window, and has read that nobody can give it back. No promise; but with
+  // `lives`, those with which it has begun anew, it is one, of a member that has accepted no mark since.
+  uint64_t forgotten_by = 0;
+  Lives lives{};
+  bool fresh() const { return lives[0] != 0; }
   friend bool operator==(const Accepted&, const Accepted&) = default;
 };
 
@@ -182,7 +186,7 @@ struct Registered {
   uint64_t index = 0;     // place in it
   WireId key;
   int64_t window = 0;
-  Duration length{0};  // 0: over meanwhile, nothing to keep
+  Duration length{0};  // 0: over meanwhile, nothing to keep; `mark` is the teller's wall clock then
   Ballot promised;
   uint64_t promised_life = 0;
   Ballot mark_ballot;
