@@ -15,15 +15,6 @@ constexpr Duration kTickMin =
     std::chrono::microseconds(50);  // a node that wants to be ticked at once is, so much later
 constexpr int kSettleRounds = 100;
 
-std::vector<std::string> entries_of(uint16_t nodes) {
-  std::vector<std::string> entries;
-  for (uint16_t rank = 0; rank < nodes; ++rank) {  // in sorted order, so that a place is a rank
-    const std::string number = std::to_string(rank);
-    entries.push_back("host-" + std::string(3 - std::min<size_t>(3, number.size()), '0') + number + ":8381");
-  }
-  return entries;
-}
-
 FleetConfig completed(FleetConfig config) {
   if (config.size == 0) config.size = config.nodes;
   config.clocks.resize(config.nodes);
@@ -45,6 +36,15 @@ std::shared_ptr<const RuleSet> rule_set(const FleetConfig& config, Share share) 
 }
 
 }  // namespace
+
+std::vector<std::string> host_entries(uint16_t nodes) {
+  std::vector<std::string> entries;
+  for (uint16_t rank = 0; rank < nodes; ++rank) {  // in sorted order, so that a place is a rank
+    const std::string number = std::to_string(rank);
+    entries.push_back("host-" + std::string(3 - std::min<size_t>(3, number.size()), '0') + number + ":8381");
+  }
+  return entries;
+}
 
 Rule window_rule(std::string name, Algorithm algorithm, uint32_t limit, Duration window,
                  uint32_t overcount_ppm) {
@@ -74,7 +74,7 @@ Fleet::Fleet(FleetConfig config)
       random_(config_.seed),
       network_(config_.nodes, random_.next()),
       checkers_(fastest(config_.clocks)),
-      peers_(entries_of(config_.nodes)),
+      peers_(host_entries(config_.nodes)),
       roster_(peers_, 1, config_.size, kPublicIdKey),
       reference_(rule_set(config_, Share{0, config_.size})),
       hosts_(config_.nodes) {

@@ -58,6 +58,9 @@ struct FleetConfig {
   uint64_t seed = 1;
 };
 
+// The roster of a fleet; a place in it is a rank.
+std::vector<std::string> host_entries(uint16_t nodes);
+
 // Rules as tests write them. A bucket's rate is `count` per `period`.
 Rule window_rule(std::string name, Algorithm algorithm, uint32_t limit, Duration window,
                  uint32_t overcount_ppm);

@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "sim/cluster_plan.h"
 #include "sim/fleet.h"
 
 namespace tally::sim {
@@ -36,6 +37,9 @@ struct ClusterResult {
   Fleet::Traffic traffic;
 };
 
+ClusterPlan random_cluster(uint64_t seed, const ClusterOptions& options = {});
+// The same plan and options give the same run.
+ClusterResult run_cluster(const ClusterPlan& plan, const ClusterOptions& options = {});
 ClusterResult run_random_cluster(uint64_t seed, const ClusterOptions& options = {});
 
 }  // namespace tally::sim
