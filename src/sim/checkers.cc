@@ -101,6 +101,7 @@ void Checkers::sent(const Datagram& datagram, Duration at) {
     if (const auto* grant = std::get_if<Grant>(&entry)) check(datagram.header, *grant, at);
     if (const auto* mark = std::get_if<Mark>(&entry)) check_mark(mark->key, mark->mark, at);
     if (const auto* accepted = std::get_if<Accepted>(&entry)) check_mark(accepted->key, accepted->mark, at);
+    if (std::holds_alternative<Clone>(entry)) told_clone_.insert(datagram.header.receiver);
   }
 }
 
@@ -121,6 +122,7 @@ void Checkers::check(const Header& header, const Report& r, Duration at) {
               "refunded " + std::to_string(r.refunded) + " of " + std::to_string(r.used) +
                   " used in window " + std::to_string(r.window));
   if (bucket) return;  // its ceiling is that of the running lease, or nothing
+  if (told_clone_.contains(sender)) return;
   grows({sender, header.incarnation, 0, 0, r.key, r.window, of_line, r.line, 0, 3}, r.ceiling, "ceiling", at);
 }
 

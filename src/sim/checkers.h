@@ -18,6 +18,7 @@
 #include <compare>
 #include <cstdint>
 #include <map>
+#include <set>
 #include <string>
 #include <string_view>
 #include <tuple>
@@ -146,6 +147,8 @@ class Checkers {
   std::vector<State> keys_;
   std::unordered_map<WireId, size_t> by_id_;
   std::map<Counter, uint64_t> counters_;
+  std::set<NodeId> told_clone_;  // that another life of theirs is there: they may lose their floor, and so
+                                 // their ceiling fall
   std::map<std::tuple<WireId, NodeId, uint64_t>, uint64_t>
       leases_;  // key, owner, number: by which life of it
   std::vector<Violation> violations_;

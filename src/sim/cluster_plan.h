@@ -71,5 +71,6 @@ ClusterPlan draw_cluster(Random& random, bool faults);  // the fleet; no steps y
 void draw_links(Random& random, ClusterPlan& plan);
 void draw_traffic(Random& random, ClusterPlan& plan);
 void draw_faults(Random& random, ClusterPlan& plan);
+void draw_attacks(Random& random, ClusterPlan& plan);
 
 }  // namespace tally::sim

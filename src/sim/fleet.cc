@@ -157,7 +157,8 @@ void Fleet::handle_for(Host& host, uint16_t rank, Event& event) {
       return event.call();
     case Kind::arrival:
       if (host.node == nullptr) return;
-      host.node->receive(event.bytes, event.from, clock(rank));
+      host.node->receive(event.bytes, event.from == kNobody ? std::nullopt : std::optional(event.from),
+                         clock(rank));
       return settle(host, rank, event.from);
     case Kind::tick:
       if (host.node == nullptr || event.life != host.life || event.at != host.tick_due) return;
@@ -242,10 +243,12 @@ void Fleet::schedule_tick(Host& host, uint16_t rank) {
 void Fleet::send(uint16_t rank, const std::vector<Outgoing>& outbox, uint16_t source) {
   for (const Outgoing& out : outbox) {
     const uint16_t to = out.to_source ? source : out.to;
+    if (to == kNobody) continue;  // an answer to an address where nobody listens
     CHECK_THAT(to < config_.nodes && to != rank);
     ++traffic_.datagrams;
     traffic_.bytes += out.bytes.size();
     watch(out.bytes, rank, to);
+    if (config_.keep_datagrams) kept_.push_back({now_, rank, to, out.bytes});
     const Network::Fate fate = network_.send(rank, to);
     for (int copy = 0; copy < fate.copies; ++copy) {
       Event event;
@@ -259,15 +262,32 @@ void Fleet::send(uint16_t rank, const std::vector<Outgoing>& outbox, uint16_t so
   }
 }
 
+void Fleet::inject(std::optional<uint16_t> from, uint16_t to, Bytes bytes) {
+  CHECK_THAT(from != to && to < config_.nodes);
+  if (traced_ != nullptr && decode(bytes, kPublicIdKey, seen_) == DecodeError::none)
+    trace_seen(to, "<- injected, from " + (from ? std::to_string(*from) : "nobody") + " ");
+  Event event;
+  event.at = now_;
+  event.kind = Kind::arrival;
+  event.host = to;
+  event.from = from.value_or(kNobody);
+  event.bytes = std::move(bytes);
+  push(std::move(event));
+}
+
 void Fleet::watch(const Bytes& bytes, uint16_t from, uint16_t to) {
   if (!config_.check_wire && traced_ == nullptr) return;
   CHECK_THAT(decode(bytes, kPublicIdKey, seen_) == DecodeError::none);
   traffic_.entries += seen_.entries.size();
   if (config_.check_wire) checkers_.sent(seen_, now_);
-  if (traced_ == nullptr) return;
+  if (traced_ != nullptr) trace_seen(from, "-> " + std::to_string(to) + " ");
+}
+
+// What was said of the traced key, and of which life is whose.
+void Fleet::trace_seen(uint16_t rank, const std::string& way) {
   for (const Entry& entry : seen_.entries)
-    if (key_of(entry) == traced_->id)
-      trace_line(from, *traced_, "-> " + std::to_string(to) + " " + describe(entry, roster_));
+    if (key_of(entry) == traced_->id || std::holds_alternative<Clone>(entry))
+      trace_line(rank, *traced_, way + describe(entry, roster_));
 }
 
 // --- lives ---
@@ -301,6 +321,7 @@ void Fleet::begin_life(uint16_t rank, const Life& life) {
   Host& host = hosts_[rank];
   const bool fleet = config_.nodes > 1;
   if (++host.life > 1) checkers_.another_life();
+  host.born = now_;
   host.rules = rule_set(config_, Share{rank, config_.size});
   host.slots = std::make_unique<SlotTable>(config_.keys, random_.next(), fleet);
   host.limiter = std::make_unique<Limiter>(*host.slots, fleet);

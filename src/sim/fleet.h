@@ -16,6 +16,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -55,6 +56,7 @@ struct FleetConfig {
   bool isolation_possible = false;           // check against the bound of the isolation policies
   bool check_wire = true;
   bool sliding_late = false;  // see CheckedKey
+  bool keep_datagrams = false;  // all that are sent, for who would send them again: see datagrams()
   uint64_t seed = 1;
 };
 
@@ -133,6 +135,17 @@ class Fleet {
   void pause(uint16_t rank, Duration d);  // a process stopped: everything for it happens afterwards
   void step_wall_clock(uint16_t rank, Duration by);
   bool is_up(uint16_t rank) const { return hosts_[rank].node != nullptr; }
+  Duration born(uint16_t rank) const { return hosts_[rank].born; }  // when its newest life began
+  // A datagram that no host has sent reaches `to` now. `from`: the host whose address it comes from; nullopt:
+  // an address that is no host's.
+  void inject(std::optional<uint16_t> from, uint16_t to, Bytes bytes);
+  struct Sent {
+    Duration at{0};
+    uint16_t from = 0, to = 0;
+    Bytes bytes;
+  };
+  // What hosts have sent so far, the oldest first, lost or not; with config.keep_datagrams.
+  const std::vector<Sent>& datagrams() const { return kept_; }
 
   // --- what came of it ---
   uint16_t nodes() const { return config_.nodes; }
@@ -198,6 +211,7 @@ class Fleet {
     Duration furthest{0};  // the largest offset that its wall clock ever had
     Duration paused_until{0};
     uint64_t life = 0;  // events of an earlier one are void
+    Duration born{0};
 
     // One life. Nodes use the limiter, which uses the table: destroyed in this order's reverse.
     std::shared_ptr<const RuleSet> rules;
@@ -245,6 +259,7 @@ class Fleet {
   void settle(Host& host, uint16_t rank, uint16_t source);
   void send(uint16_t rank, const std::vector<Outgoing>& outbox, uint16_t source);
   void watch(const Bytes& bytes, uint16_t from, uint16_t to);
+  void trace_seen(uint16_t rank, const std::string& way);
   void woken_in_vain(const Host& host, KeyHash hash);
   void schedule_tick(Host& host, uint16_t rank);
   Spent& spent_of(KeyState& state, uint16_t rank);
@@ -281,6 +296,7 @@ class Fleet {
   uint64_t log_hash_ = 0;
   Traffic traffic_;
   Datagram seen_;  // scratch
+  std::vector<Sent> kept_;
 
   const KeyState* traced_ = nullptr;
   std::function<void(const std::string&)> trace_;

@@ -3,6 +3,8 @@
 namespace tally::sim {
 namespace {
 
+constexpr double kAttacked = 0.3;  // of the clusters: strangers and old datagrams come in
+
 void count_windows(const Fleet& fleet, const ClusterPlan& plan, ClusterResult& result) {
   for (const auto& [rule, key] : plan.keys) {
     const Tally tally = fleet.tally(rule, key);
@@ -24,6 +26,9 @@ ClusterPlan random_cluster(uint64_t seed, const ClusterOptions& options) {
   draw_links(random, plan);
   draw_traffic(random, plan);
   if (options.faults) draw_faults(random, plan);
+  // From dice of their own: what a seed drew before there was any of these it still draws.
+  Random more(mix(seed));
+  if (options.faults && plan.config.nodes > 1 && more.chance(kAttacked)) draw_attacks(more, plan);
   return plan;
 }
 
