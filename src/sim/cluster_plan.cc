@@ -79,6 +79,9 @@ std::string about(const ClusterPlan& plan) {
             " e=" + std::to_string(r.max_overcount.ppm / 10'000) + "% " + policy_name(r.on_isolation) +
             " wait " + describe(r.wait) + "]";
   }
+  if (c.keep_datagrams) text += ", attacked";
+  if (!c.clones.empty()) text += ", clones " + std::to_string(c.clones.size());
+  if (!c.own_rules.empty()) text += ", rules at odds";
   return text;
 }
 

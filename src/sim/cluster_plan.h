@@ -72,5 +72,7 @@ void draw_links(Random& random, ClusterPlan& plan);
 void draw_traffic(Random& random, ClusterPlan& plan);
 void draw_faults(Random& random, ClusterPlan& plan);
 void draw_attacks(Random& random, ClusterPlan& plan);
+void draw_clones(Random& random, ClusterPlan& plan);
+void draw_own_rules(Random& random, ClusterPlan& plan);
 
 }  // namespace tally::sim

@@ -39,12 +39,22 @@ struct HostClock {
   int32_t drift_ppm = 0;
 };
 
+// A host whose configuration has another rule of that name than the others.
+struct OwnRule {
+  uint16_t host = 0;
+  Rule rule;
+};
+
 struct FleetConfig {
   uint16_t nodes = 3;
   uint32_t size = 0;  // cluster.size; 0: as many as there are nodes
   std::vector<Rule> rules;
+  std::vector<OwnRule> own_rules;  // of names that are in `rules`
+  // Further hosts, each with the name (a rank) of one that is there already. The first has the number
+  // `nodes`; none is up before start(). What they send comes from an address that is in no roster.
+  std::vector<uint16_t> clones;
   LinkTerms link;
-  std::vector<HostClock> clocks;  // by rank; those that are missing are true
+  std::vector<HostClock> clocks;  // by host; those that are missing are true
   Duration sync_interval = std::chrono::milliseconds(100);
   Duration isolation_after = std::chrono::seconds(2);
   Duration lease = std::chrono::seconds(1);
@@ -55,7 +65,7 @@ struct FleetConfig {
   size_t keys = 1000;                        // each host's slot table
   bool isolation_possible = false;           // check against the bound of the isolation policies
   bool check_wire = true;
-  bool sliding_late = false;  // see CheckedKey
+  bool sliding_late = false;    // see CheckedKey
   bool keep_datagrams = false;  // all that are sent, for who would send them again: see datagrams()
   uint64_t seed = 1;
 };
@@ -67,6 +77,8 @@ std::vector<std::string> host_entries(uint16_t nodes);
 Rule window_rule(std::string name, Algorithm algorithm, uint32_t limit, Duration window,
                  uint32_t overcount_ppm);
 Rule bucket_rule(std::string name, uint32_t burst, uint32_t count, Duration period, uint32_t overcount_ppm);
+
+std::shared_ptr<const RuleSet> rule_set(std::vector<Rule> rules, Share share);
 
 enum class Outcome : uint8_t { admitted, over_limit, no_grant, isolated, lost };
 inline constexpr size_t kOutcomes = 5;
@@ -148,7 +160,8 @@ class Fleet {
   const std::vector<Sent>& datagrams() const { return kept_; }
 
   // --- what came of it ---
-  uint16_t nodes() const { return config_.nodes; }
+  uint16_t nodes() const { return config_.nodes; }  // of the roster; hosts from there on are clones
+  uint16_t hosts() const { return static_cast<uint16_t>(hosts_.size()); }
   Node& node(uint16_t rank) { return *hosts_[rank].node; }
   const Rule& rule(std::string_view name) const;
   Now clock(uint16_t rank) const;
@@ -157,7 +170,7 @@ class Fleet {
   // Windows by number (0 for a bucket), over the fleet.
   const std::map<int64_t, Checkers::WindowCount>& windows(std::string_view rule, std::string_view key) const;
   double fullest(std::string_view rule, std::string_view key) const;
-  uint64_t bound(std::string_view rule) const;                        // as checked
+  uint64_t bound(std::string_view rule) const;  // as checked; of the hosts with the form in config.rules
   uint16_t owner(std::string_view rule, std::string_view key) const;  // the natural one
   Group group(std::string_view rule, std::string_view key) const;
   Explanation explain(uint16_t rank, std::string_view rule, std::string_view key);  // of a host that is up
@@ -185,10 +198,10 @@ class Fleet {
     std::map<int64_t, uint64_t> by_window;
   };
   struct KeyState {
-    const Rule* rule;  // of reference_
+    const Rule* rule;  // the first of its forms
     std::string key;
     WireId id;
-    size_t checked;                               // its place in checkers_
+    std::vector<size_t> checked;                  // by form: its place in checkers_
     std::unordered_map<uint16_t, Tally> by_rank;  // of those that were asked
     std::unordered_map<uint16_t, Spent> spent;
     bool was_reset = false;
@@ -204,7 +217,14 @@ class Fleet {
   struct KeyHashHash {
     size_t operator()(const KeyHash& h) const { return static_cast<size_t>(h.lo); }
   };
+  // A rule as hosts have it. Hosts whose algorithm or window differ do not share a limit, and each form has
+  // its own bound; where only the numbers differ, the bound is that of the larger.
+  struct Forms {
+    std::vector<Rule> rules;       // the first: as in config.rules
+    std::vector<uint8_t> of_host;  // by host: its place in `rules`
+  };
   struct Host {
+    uint16_t name = 0;         // its rank
     uint64_t incarnation = 0;  // as in the state file; 0: there is none
     WallTime horizon{};
     HostClock clock;
@@ -213,8 +233,8 @@ class Fleet {
     uint64_t life = 0;  // events of an earlier one are void
     Duration born{0};
 
-    // One life. Nodes use the limiter, which uses the table: destroyed in this order's reverse.
     std::shared_ptr<const RuleSet> rules;
+    // One life. Nodes use the limiter, which uses the table: destroyed in this order's reverse.
     std::unique_ptr<SlotTable> slots;
     std::unique_ptr<Limiter> limiter;
     std::unique_ptr<NoteRing> notes;
@@ -270,7 +290,13 @@ class Fleet {
 
   KeyState& key_state(std::string_view rule, std::string_view key);
   const KeyState* known(std::string_view rule, std::string_view key) const;  // nullptr: never asked about
-  uint32_t bucket_overcount(const Rule& r) const;
+  void find_forms();
+  const Rule& rule_on(uint16_t rank, const KeyState& state) const;
+  size_t checked_on(uint16_t rank, const KeyState& state) const;
+  CheckedKey checked_key(const Rule& form, std::string_view key) const;
+  uint64_t bound_in(Rule form) const;
+  uint32_t bucket_overcount(const Rule& form) const;
+  std::vector<Rule> rules_of(uint16_t rank) const;
   KeyHash hash_on(const Host& host, const KeyState& state) const;
   int64_t window_on(uint16_t rank, const Rule& rule) const;
   Ask ask_of(const Host& host, const KeyState& state, uint32_t cost) const;
@@ -283,7 +309,8 @@ class Fleet {
   Checkers checkers_;
   std::vector<std::string> peers_;
   Roster roster_;
-  std::shared_ptr<const RuleSet> reference_;  // the rules, without floors
+  std::shared_ptr<const RuleSet> reference_;  // the rules as in config.rules
+  std::vector<Forms> forms_;                  // by the rule's id
   std::vector<Host> hosts_;
   std::map<std::pair<std::string, std::string>, KeyState> keys_;
 

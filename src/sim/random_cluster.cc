@@ -3,7 +3,10 @@
 namespace tally::sim {
 namespace {
 
-constexpr double kAttacked = 0.3;  // of the clusters: strangers and old datagrams come in
+// Of the clusters with faults.
+constexpr double kAttacked = 0.3;  // strangers and old datagrams come in
+constexpr double kCloned = 0.1;    // a name lives twice
+constexpr double kAtOdds = 0.1;    // hosts have different rules of one name
 
 void count_windows(const Fleet& fleet, const ClusterPlan& plan, ClusterResult& result) {
   for (const auto& [rule, key] : plan.keys) {
@@ -28,7 +31,10 @@ ClusterPlan random_cluster(uint64_t seed, const ClusterOptions& options) {
   if (options.faults) draw_faults(random, plan);
   // From dice of their own: what a seed drew before there was any of these it still draws.
   Random more(mix(seed));
-  if (options.faults && plan.config.nodes > 1 && more.chance(kAttacked)) draw_attacks(more, plan);
+  if (!options.faults || plan.config.nodes == 1) return plan;
+  if (more.chance(kAttacked)) draw_attacks(more, plan);
+  if (more.chance(kCloned)) draw_clones(more, plan);
+  if (more.chance(kAtOdds)) draw_own_rules(more, plan);
   return plan;
 }
 
