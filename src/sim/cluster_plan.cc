@@ -66,9 +66,9 @@ void ClusterPlan::add_ahead(Duration at, uint16_t highest, std::string what,
 
 std::string about(const ClusterPlan& plan) {
   const FleetConfig& c = plan.config;
-  std::string text = std::string(kind_name(plan.kind)) + ", " + std::to_string(c.nodes) +
-                     " nodes of " + std::to_string(c.size) + ", sync " + describe(c.sync_interval) +
-                     ", delay " + describe(c.link.delay_min) + ".." + describe(c.link.delay_max) + ", loss " +
+  std::string text = std::string(kind_name(plan.kind)) + ", " + std::to_string(c.nodes) + " nodes of " +
+                     std::to_string(c.size) + ", sync " + describe(c.sync_interval) + ", delay " +
+                     describe(c.link.delay_min) + ".." + describe(c.link.delay_max) + ", loss " +
                      std::to_string(c.link.loss).substr(0, 4) + ", rules";
   for (const Rule& r : c.rules) {
     const bool bucket = r.limit.algorithm == Algorithm::token_bucket;
@@ -106,6 +106,19 @@ LinkTerms draw_link(Random& random) {
   return terms;
 }
 
+namespace {
+
+HostClock draw_clock(Random& random, Kind kind) {
+  HostClock clock;
+  const Duration most = kind == Kind::boundary ? pick<Duration>(random, {5ms, 200ms})
+                                               : pick<Duration>(random, {5ms, 200ms, 3s});
+  if (random.chance(0.5)) clock.offset = up_to(random, most);
+  if (random.chance(0.3)) clock.drift_ppm = static_cast<int32_t>(random.between(-4'500, 4'500));
+  return clock;
+}
+
+}  // namespace
+
 ClusterPlan draw_cluster(Random& random, bool faults) {
   ClusterPlan plan;
   FleetConfig& config = plan.config;
@@ -140,18 +153,21 @@ ClusterPlan draw_cluster(Random& random, bool faults) {
     config.link.loss = std::min(config.link.loss, 0.05);
   }
   if (plan.kind == Kind::quiet) config.lease = 200ms;
-  for (uint16_t rank = 0; rank < config.nodes; ++rank) {
-    HostClock clock;
-    const Duration most = plan.kind == Kind::boundary ? pick<Duration>(random, {5ms, 200ms})
-                                                      : pick<Duration>(random, {5ms, 200ms, 3s});
-    if (random.chance(0.5)) clock.offset = up_to(random, most);
-    if (random.chance(0.3)) clock.drift_ppm = static_cast<int32_t>(random.between(-4'500, 4'500));
-    config.clocks.push_back(clock);
-  }
+  for (uint16_t rank = 0; rank < config.nodes; ++rank) config.clocks.push_back(draw_clock(random, plan.kind));
   plan.length = faults ? 8s : 5s;
   plan.unheard_claims = faults && config.nodes > 2 && plan.kind != Kind::forgetful && random.chance(0.5);
   if (plan.kind == Kind::quiet) plan.length = 12s;
   return plan;
+}
+
+void grow(Random& random, ClusterPlan& plan) {
+  FleetConfig& config = plan.config;
+  const auto nodes = static_cast<uint16_t>(random.between(20, kNodesMost));
+  config.size += nodes - std::min(nodes, config.nodes);
+  config.nodes = nodes;
+  while (config.clocks.size() < nodes) config.clocks.push_back(draw_clock(random, plan.kind));
+  plan.length = plan.kind == Kind::quiet ? 5s : 3s;
+  if (plan.keys.size() > 3) plan.keys.resize(3);
 }
 
 }  // namespace tally::sim

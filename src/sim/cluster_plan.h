@@ -15,6 +15,8 @@
 
 namespace tally::sim {
 
+inline constexpr uint16_t kNodesMost = 60;
+
 // What a cluster is to try most.
 enum class Kind : uint8_t {
   mixed,
@@ -68,6 +70,8 @@ T pick(Random& random, std::initializer_list<T> from) {
 
 // The parts of a plan, drawn in this order.
 ClusterPlan draw_cluster(Random& random, bool faults);  // the fleet; no steps yet
+// Many nodes instead, up to kNodesMost, for a shorter time and with fewer keys: it costs no more than others.
+void grow(Random& random, ClusterPlan& plan);
 void draw_links(Random& random, ClusterPlan& plan);
 void draw_traffic(Random& random, ClusterPlan& plan);
 void draw_faults(Random& random, ClusterPlan& plan);

@@ -11,6 +11,8 @@ using namespace std::chrono_literals;
 
 constexpr int kFillers = 48;  // more keys than the smallest slot table has room for
 
+constexpr double kStreamsMost = 4'000;  // asks a second for one key, at all nodes together
+
 std::string at_host(uint16_t rank) { return " at " + std::to_string(rank); }
 
 void burst_at(ClusterPlan& plan, Duration at, uint16_t rank, const std::string& rule, const std::string& key,
@@ -63,7 +65,8 @@ void draw_streams(Random& random, ClusterPlan& plan, const std::string& rule, co
   const Duration from = up_to(random, 1s);
   for (uint64_t s = 0; s < streams; ++s) {
     const double part = plan.pressed() ? 1.0 : pick(random, {0.1, 0.5, 2.0});
-    const double rate = std::max(3.0, std::min(400.0, limit * part));
+    const double most = std::min(400.0, kStreamsMost / plan.config.nodes);
+    const double rate = std::max(3.0, std::min(most, limit * part));
     const auto rank = plan.pressed() ? static_cast<uint16_t>(s) : plan.any_node(random);
     plan.add_ahead(
         from, rank,

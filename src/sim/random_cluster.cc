@@ -3,7 +3,8 @@
 namespace tally::sim {
 namespace {
 
-// Of the clusters with faults.
+constexpr double kLarge = 0.03;  // of the clusters: many nodes
+// Of those with faults.
 constexpr double kAttacked = 0.3;  // strangers and old datagrams come in
 constexpr double kCloned = 0.1;    // a name lives twice
 constexpr double kAtOdds = 0.1;    // hosts have different rules of one name
@@ -26,11 +27,12 @@ ClusterPlan random_cluster(uint64_t seed, const ClusterOptions& options) {
   Random random(seed);
   ClusterPlan plan = draw_cluster(random, options.faults);
   plan.seed = seed;
+  // From dice of their own: what a seed drew before there was any of these it still draws.
+  Random more(mix(seed));
+  if (plan.config.nodes > 1 && more.chance(kLarge)) grow(more, plan);
   draw_links(random, plan);
   draw_traffic(random, plan);
   if (options.faults) draw_faults(random, plan);
-  // From dice of their own: what a seed drew before there was any of these it still draws.
-  Random more(mix(seed));
   if (!options.faults || plan.config.nodes == 1) return plan;
   if (more.chance(kAttacked)) draw_attacks(more, plan);
   if (more.chance(kCloned)) draw_clones(more, plan);
