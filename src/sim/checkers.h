@@ -61,7 +61,8 @@ class ReferenceBucket {
 };
 
 struct Violation {
-  std::string what;  // a sentence with the numbers
+  std::string_view checker;  // which found it
+  std::string what;          // a sentence with the numbers
   std::string rule;
   std::string key;
   Duration at{0};
@@ -113,7 +114,7 @@ class Checkers {
   double fullest(size_t key) const;  // buckets: see ReferenceBucket
 
   const std::vector<Violation>& violations() const { return violations_; }
-  void violate(size_t key, Duration at, std::string what);
+  void violate(size_t key, Duration at, std::string_view checker, std::string what);
   static constexpr size_t kViolationsMax = 20;
 
  private:

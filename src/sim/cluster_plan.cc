@@ -64,21 +64,23 @@ void ClusterPlan::add_ahead(Duration at, uint16_t highest, std::string what,
   steps.push_back({at, std::move(what), highest, std::move(arrange)});
 }
 
+std::string describe(const Rule& r) {
+  const bool bucket = r.limit.algorithm == Algorithm::token_bucket;
+  return std::to_string(r.limit.limit) +
+         (bucket ? " a token every " + describe(r.limit.emission)
+                 : (r.limit.algorithm == Algorithm::fixed_window ? " fixed " : " sliding ") +
+                       describe(r.limit.window)) +
+         " e=" + std::to_string(r.max_overcount.ppm / 10'000) + "% " + policy_name(r.on_isolation) +
+         " wait " + describe(r.wait);
+}
+
 std::string about(const ClusterPlan& plan) {
   const FleetConfig& c = plan.config;
   std::string text = std::string(kind_name(plan.kind)) + ", " + std::to_string(c.nodes) + " nodes of " +
                      std::to_string(c.size) + ", sync " + describe(c.sync_interval) + ", delay " +
                      describe(c.link.delay_min) + ".." + describe(c.link.delay_max) + ", loss " +
                      std::to_string(c.link.loss).substr(0, 4) + ", rules";
-  for (const Rule& r : c.rules) {
-    const bool bucket = r.limit.algorithm == Algorithm::token_bucket;
-    text += " [" + std::to_string(r.limit.limit) +
-            (bucket ? " a token every " + describe(r.limit.emission)
-                    : (r.limit.algorithm == Algorithm::fixed_window ? " fixed " : " sliding ") +
-                          describe(r.limit.window)) +
-            " e=" + std::to_string(r.max_overcount.ppm / 10'000) + "% " + policy_name(r.on_isolation) +
-            " wait " + describe(r.wait) + "]";
-  }
+  for (const Rule& r : c.rules) text += " [" + describe(r) + "]";
   if (c.keep_datagrams) text += ", attacked";
   if (!c.clones.empty()) text += ", clones " + std::to_string(c.clones.size());
   if (!c.own_rules.empty()) text += ", rules at odds";

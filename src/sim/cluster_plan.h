@@ -56,6 +56,7 @@ struct ClusterPlan {
   void add_ahead(Duration at, uint16_t highest, std::string what, std::function<void(Fleet&)> arrange);
 };
 
+std::string describe(const Rule& rule);
 std::string about(const ClusterPlan& plan);  // in a line
 
 // A time in the run, about a boundary of the windows of `limit`; a bucket: any.

@@ -193,7 +193,7 @@ void Fleet::woken_in_vain(const Host& host, KeyHash hash) {
   const auto it = host.parked.find(hash);
   if (it == host.parked.end() || it->second.empty()) return;
   const Parked& first = it->second.front();
-  checkers_.violate(first.state->checked.front(), now_,
+  checkers_.violate(first.state->checked.front(), now_, "wakes",
                     "woken for ever in one instant, and nothing to be had");
 }
 
