@@ -95,10 +95,10 @@ int shrink_cluster(const ClusterPlan& plan, const ClusterOptions& options) {
               static_cast<unsigned long long>(runs), schedule(plan, *cut).c_str());
   print_violations(last);
   const Violation& v = last.violations.front();
-  std::printf("again: tally-sim --seed %llu %s%s%s --trace %s/%s\n",
+  std::printf("again: tally-sim --seed %llu %s%s%s%s --trace %s/%s\n",
               static_cast<unsigned long long>(plan.seed), options_of(*cut).c_str(),
               options.faults ? "" : " --no-faults", options.sliding_late ? " --sliding-late" : "",
-              v.rule.c_str(), v.key.c_str());
+              options.liveness ? " --liveness" : "", v.rule.c_str(), v.key.c_str());
   return 1;
 }
 
@@ -133,6 +133,7 @@ int run(const cxxopts::ParseResult& args) {
   ClusterOptions options;
   options.faults = !args["no-faults"].as<bool>();
   options.sliding_late = args["sliding-late"].as<bool>();
+  options.liveness = args["liveness"].as<bool>();
   const bool shown = args["plan"].as<bool>(), shrunk = args["shrink"].as<bool>(),
              traced = args.count("trace") != 0;
   if (!shown && !shrunk && !traced) return run_clusters(args, seed, options);
@@ -165,6 +166,7 @@ int main(int argc, char** argv) {
   add("k,keep-going", "after a violation with the next cluster", flag());
   add("sliding-late", "count what a late clock admitted in a sliding window when another had left it",
       flag());
+  add("liveness", "end the faults then, wait, and check that every node serves again", flag());
   add("v,verbose", "a line for each cluster", flag());
   add("plan", "show what happens in the cluster of --seed, without running it", flag());
   add("shrink", "leave out of the cluster of --seed all that its failure does not need", flag());

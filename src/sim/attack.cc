@@ -70,6 +70,8 @@ void harm(Entry& entry) {
 
 void stranger(Fleet& fleet, Random& random) {
   const Fleet::Sent& sent = fleet.datagrams()[random.below(fleet.datagrams().size())];
+  // A clone's would be a life of its name from the right address: no stranger's.
+  if (sent.from >= fleet.nodes()) return;
   Datagram datagram;
   if (decode(sent.bytes, kPublicIdKey, datagram) != DecodeError::none) return;
   std::optional<uint16_t> from = sent.from;

@@ -88,6 +88,11 @@ void Fleet::push(Event event) {
   std::push_heap(queue_.begin(), queue_.end(), later);
 }
 
+void Fleet::call_off() {
+  std::erase_if(queue_, [](const Event& event) { return event.kind == Kind::call && event.host == kNobody; });
+  std::ranges::make_heap(queue_, later);
+}
+
 void Fleet::run_until(Duration when) {
   while (!queue_.empty() && queue_.front().at <= when) {
     std::pop_heap(queue_.begin(), queue_.end(), later);

@@ -107,6 +107,7 @@ class Fleet {
   // --- time ---
   Duration now() const { return now_; }
   void at(Duration when, std::function<void()> call);  // `when` is not before now
+  void call_off();  // all calls that are still to come: traffic, faults
   void run_until(Duration when);
   void run_for(Duration d) { run_until(now_ + d); }
   // Until every living node is ready; false where that takes longer than `at_most`.
@@ -147,6 +148,7 @@ class Fleet {
   void pause(uint16_t rank, Duration d);  // a process stopped: everything for it happens afterwards
   void step_wall_clock(uint16_t rank, Duration by);
   bool is_up(uint16_t rank) const { return hosts_[rank].node != nullptr; }
+  Duration paused_until(uint16_t rank) const { return hosts_[rank].paused_until; }  // may be past
   Duration born(uint16_t rank) const { return hosts_[rank].born; }  // when its newest life began
   // A datagram that no host has sent reaches `to` now. `from`: the host whose address it comes from; nullopt:
   // an address that is no host's.
@@ -165,6 +167,7 @@ class Fleet {
   Node& node(uint16_t rank) { return *hosts_[rank].node; }
   const Rule& rule(std::string_view name) const;
   Now clock(uint16_t rank) const;
+  WallTime latest_wall() const;  // that any clock shows, or would if it had not been set back
   Tally tally(std::string_view rule, std::string_view key) const;
   Tally tally(std::string_view rule, std::string_view key, uint16_t rank) const;
   // Windows by number (0 for a bucket), over the fleet.
@@ -175,6 +178,9 @@ class Fleet {
   Group group(std::string_view rule, std::string_view key) const;
   Explanation explain(uint16_t rank, std::string_view rule, std::string_view key);  // of a host that is up
   const std::vector<Violation>& violations() const { return checkers_.violations(); }
+
+  // Found by somebody else than the checkers.
+  void violate(std::string_view rule, std::string_view key, std::string_view checker, std::string what);
 
   struct Traffic {
     uint64_t datagrams = 0, bytes = 0, entries = 0;
@@ -286,7 +292,6 @@ class Fleet {
   void take_back_all(KeyState& state, uint16_t rank);
   void look_at_resets(Host& host, uint16_t rank);
   void look_at_reset(KeyState& state, Host& host, uint16_t rank);
-  WallTime latest_wall() const;
 
   KeyState& key_state(std::string_view rule, std::string_view key);
   const KeyState* known(std::string_view rule, std::string_view key) const;  // nullptr: never asked about

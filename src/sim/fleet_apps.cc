@@ -304,6 +304,10 @@ Explanation Fleet::explain(uint16_t rank, std::string_view rule_name, std::strin
   return host.node->explain(on_host, on_host.limit, hash_on(host, state), state.id, clock(rank));
 }
 
+void Fleet::violate(std::string_view rule, std::string_view key, std::string_view checker, std::string what) {
+  checkers_.violate(key_state(rule, key).checked.front(), now_, checker, std::move(what));
+}
+
 WallTime Fleet::latest_wall() const {
   Duration furthest = Duration::min();
   for (const Host& host : hosts_)

@@ -1,5 +1,7 @@
 #include "sim/random_cluster.h"
 
+#include "sim/liveness.h"
+
 namespace tally::sim {
 namespace {
 
@@ -51,11 +53,12 @@ ClusterResult run_cluster(const ClusterPlan& plan, const ClusterOptions& options
   ClusterResult result;
   result.seed = plan.seed;
   result.about = about(plan);
-  result.violations = fleet.violations();
   result.log_hash = fleet.log_hash();
   result.events = fleet.events();
   result.traffic = fleet.traffic();
   count_windows(fleet, plan, result);
+  if (options.liveness) check_liveness(fleet, plan);
+  result.violations = fleet.violations();
   return result;
 }
 

@@ -20,6 +20,7 @@ namespace tally::sim {
 struct ClusterOptions {
   bool faults = true;         // crashes, pauses, partitions; without: the network alone
   bool sliding_late = false;  // see CheckedKey
+  bool liveness = false;      // and that the fleet serves again after its faults: sim/liveness.h
   // Trace this key, where `trace` is set.
   std::string trace_rule, trace_key;
   std::function<void(const std::string&)> trace;

@@ -75,7 +75,9 @@ class Shrinker {
   bool end_sooner() {
     Cut cut = cut_;
     cut.until = whole_ms(cut_.until / 2);
-    return cut.until < cut_.until && try_cut(cut);
+    if (cut.until >= cut_.until || !try_cut(cut)) return false;
+    drop_late_steps();
+    return true;
   }
 
   const Cut& cut() const { return cut_; }
