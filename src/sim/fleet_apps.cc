@@ -158,6 +158,19 @@ void Fleet::expire(Host& host, uint16_t rank, KeyHash hash, uint64_t number) {
   retry(host, rank, hash);  // what stood behind it may want less
 }
 
+namespace {
+
+// `n` tokens of `own` in those of `form`: hosts tell each other of a bucket's tokens in time, and where one
+// has a longer emission than the others, what it gives back is more of theirs.
+uint64_t in_tokens_of(const Limit& form, const Limit& own, uint32_t n) {
+  if (form.algorithm != Algorithm::token_bucket || form.emission == own.emission) return n;
+  return (uint64_t{n} * static_cast<uint64_t>(nanos(own.emission)) +
+          static_cast<uint64_t>(nanos(form.emission)) - 1) /
+         static_cast<uint64_t>(nanos(form.emission));
+}
+
+}  // namespace
+
 uint32_t Fleet::give(uint16_t rank, std::string_view rule, std::string_view key, uint32_t n) {
   Host& host = hosts_[rank];
   KeyState& state = key_state(rule, key);
@@ -166,7 +179,8 @@ uint32_t Fleet::give(uint16_t rank, std::string_view rule, std::string_view key,
   const uint32_t given = host.node->alone()
                              ? host.limiter->give(ask, n, clock(rank))
                              : host.node->give(*ask.rule, *ask.limit, ask.hash, state.id, n, clock(rank));
-  checkers_.refunded(checked_on(rank, state), window_on(rank, rule_on(rank, state)), given);
+  checkers_.refunded(checked_on(rank, state), window_on(rank, rule_on(rank, state)),
+                     in_tokens_of(rule_on(rank, state).limit, *ask.limit, given));
   log(300, rank, given);
   if (traced_ == &state)
     trace_line(rank, state, "give " + std::to_string(n) + " gave " + std::to_string(given));
