@@ -34,9 +34,9 @@ size_t Checkers::add(const CheckedKey& key, const WireId& id) {
   return keys_.size() - 1;
 }
 
-void Checkers::violate(size_t key, Duration at, std::string what) {
+void Checkers::violate(size_t key, Duration at, std::string_view checker, std::string what) {
   if (violations_.size() >= kViolationsMax) return;
-  violations_.push_back({std::move(what), keys_[key].what.rule->name, keys_[key].what.key, at});
+  violations_.push_back({checker, std::move(what), keys_[key].what.rule->name, keys_[key].what.key, at});
 }
 
 void Checkers::admitted(size_t key, int64_t window, uint64_t cost, Duration at, WallTime latest) {
@@ -46,14 +46,14 @@ void Checkers::admitted(size_t key, int64_t window, uint64_t cost, Duration at, 
   if (!state.bucket.empty()) {
     if (!state.what.rule->max_overcount.unbounded && (lives_ == 0 || state.what.per_life == 0) &&
         !state.bucket.front().admit(cost, at))
-      violate(key, at,
+      violate(key, at, "bucket",
               "a bucket admitted more in an interval than (1 + e)(burst + rate * T), fullest " +
                   std::to_string(state.bucket.front().fullest()));
     return;
   }
   const uint64_t bound = state.what.bound + lives_ * state.what.per_life;
   if (count.net() > bound)
-    violate(key, at,
+    violate(key, at, "window",
             "window " + std::to_string(window) + " admitted " + std::to_string(count.admitted) +
                 ", refunded " + std::to_string(count.refunded) + ", bound " + std::to_string(bound));
   if (!state.what.check_sliding) return;
@@ -75,7 +75,7 @@ void Checkers::check_sliding(size_t key, int64_t window, Duration at, WallTime l
   const uint64_t carried = carried_over(static_cast<uint32_t>(counted), elapsed, limit.window);
   const uint64_t net = state.windows.at(window).net();
   if (net > state.what.bound - carried)
-    violate(key, at,
+    violate(key, at, "sliding",
             "sliding window " + std::to_string(window) + " admitted " + std::to_string(net) + " net after " +
                 std::to_string(used) + " before, of which " + std::to_string(carried) + " still counted");
 }
@@ -101,6 +101,7 @@ void Checkers::sent(const Datagram& datagram, Duration at) {
     if (const auto* grant = std::get_if<Grant>(&entry)) check(datagram.header, *grant, at);
     if (const auto* mark = std::get_if<Mark>(&entry)) check_mark(mark->key, mark->mark, at);
     if (const auto* accepted = std::get_if<Accepted>(&entry)) check_mark(accepted->key, accepted->mark, at);
+    if (std::holds_alternative<Clone>(entry)) told_clone_.insert(datagram.header.receiver);
   }
 }
 
@@ -117,10 +118,11 @@ void Checkers::check(const Header& header, const Report& r, Duration at) {
         "returned", at);
   if (!bucket && r.refunded > r.used)
     if (const auto key = by_id_.find(r.key); key != by_id_.end())
-      violate(key->second, at,
+      violate(key->second, at, "refunds",
               "refunded " + std::to_string(r.refunded) + " of " + std::to_string(r.used) +
                   " used in window " + std::to_string(r.window));
   if (bucket) return;  // its ceiling is that of the running lease, or nothing
+  if (told_clone_.contains(sender)) return;
   grows({sender, header.incarnation, 0, 0, r.key, r.window, of_line, r.line, 0, 3}, r.ceiling, "ceiling", at);
 }
 
@@ -130,7 +132,7 @@ void Checkers::check(const Header& header, const Grant& g, Duration at) {
     const uint64_t life =
         leases_.try_emplace({g.key, header.sender, g.lease}, header.incarnation).first->second;
     if (life != header.incarnation)
-      violate(key->second, at,
+      violate(key->second, at, "lease numbers",
               "lease number " + std::to_string(g.lease) + " was given out by an earlier life already");
   }
   grows({header.sender, header.incarnation, header.receiver, g.incarnation, g.key, g.window, g.ballot, g.line,
@@ -143,7 +145,7 @@ void Checkers::grows(const Counter& counter, uint64_t value, std::string_view na
   if (key == by_id_.end()) return;  // not one of those that are checked
   uint64_t& largest = counters_[counter];
   if (value < largest)
-    violate(key->second, at,
+    violate(key->second, at, "monotone numbers",
             std::string(name) + " fell from " + std::to_string(largest) + " to " + std::to_string(value) +
                 " in window " + std::to_string(counter.window));
   largest = std::max(largest, value);
@@ -154,7 +156,7 @@ void Checkers::check_mark(const WireId& id, uint64_t mark, Duration at) {
   if (key == by_id_.end()) return;
   const CheckedKey& what = keys_[key->second].what;
   if (what.check_marks && mark > what.mark_max)
-    violate(key->second, at,
+    violate(key->second, at, "marks",
             "a mark of " + std::to_string(mark) + " passes " + std::to_string(what.mark_max));
 }
 

@@ -18,6 +18,7 @@
 #include <compare>
 #include <cstdint>
 #include <map>
+#include <set>
 #include <string>
 #include <string_view>
 #include <tuple>
@@ -60,7 +61,8 @@ class ReferenceBucket {
 };
 
 struct Violation {
-  std::string what;  // a sentence with the numbers
+  std::string_view checker;  // which found it
+  std::string what;          // a sentence with the numbers
   std::string rule;
   std::string key;
   Duration at{0};
@@ -112,7 +114,7 @@ class Checkers {
   double fullest(size_t key) const;  // buckets: see ReferenceBucket
 
   const std::vector<Violation>& violations() const { return violations_; }
-  void violate(size_t key, Duration at, std::string what);
+  void violate(size_t key, Duration at, std::string_view checker, std::string what);
   static constexpr size_t kViolationsMax = 20;
 
  private:
@@ -146,6 +148,8 @@ class Checkers {
   std::vector<State> keys_;
   std::unordered_map<WireId, size_t> by_id_;
   std::map<Counter, uint64_t> counters_;
+  std::set<NodeId> told_clone_;  // that another life of theirs is there: they may lose their floor, and so
+                                 // their ceiling fall
   std::map<std::tuple<WireId, NodeId, uint64_t>, uint64_t>
       leases_;  // key, owner, number: by which life of it
   std::vector<Violation> violations_;

@@ -1,5 +1,5 @@
 // The virtual clock, the hosts' lives and what goes over the network. What applications do is in
-// fleet_apps.cc.
+// fleet_apps.cc, which rules hosts have and what bounds they give in fleet_rules.cc.
 #include "sim/fleet.h"
 
 #include <algorithm>
@@ -15,18 +15,9 @@ constexpr Duration kTickMin =
     std::chrono::microseconds(50);  // a node that wants to be ticked at once is, so much later
 constexpr int kSettleRounds = 100;
 
-std::vector<std::string> entries_of(uint16_t nodes) {
-  std::vector<std::string> entries;
-  for (uint16_t rank = 0; rank < nodes; ++rank) {  // in sorted order, so that a place is a rank
-    const std::string number = std::to_string(rank);
-    entries.push_back("host-" + std::string(3 - std::min<size_t>(3, number.size()), '0') + number + ":8381");
-  }
-  return entries;
-}
-
 FleetConfig completed(FleetConfig config) {
   if (config.size == 0) config.size = config.nodes;
-  config.clocks.resize(config.nodes);
+  config.clocks.resize(size_t{config.nodes} + config.clones.size());
   return config;
 }
 
@@ -38,53 +29,35 @@ uint32_t fastest(const std::vector<HostClock>& clocks) {
 
 MonoTime mono_origin(uint16_t rank) { return MonoTime(std::chrono::hours(100) * (rank + 1)); }
 
-std::shared_ptr<const RuleSet> rule_set(const FleetConfig& config, Share share) {
-  Rule inline_rule;
-  inline_rule.name = kInlineRule;
-  return std::make_shared<RuleSet>(config.rules, inline_rule, share, kPublicIdKey);
-}
-
 }  // namespace
 
-Rule window_rule(std::string name, Algorithm algorithm, uint32_t limit, Duration window,
-                 uint32_t overcount_ppm) {
-  Rule rule;
-  rule.name = std::move(name);
-  rule.limit.algorithm = algorithm;
-  rule.limit.limit = limit;
-  rule.limit.window = window;
-  rule.max_overcount.ppm = overcount_ppm;
-  return rule;
-}
-
-Rule bucket_rule(std::string name, uint32_t burst, uint32_t count, Duration period, uint32_t overcount_ppm) {
-  Rule rule;
-  rule.name = std::move(name);
-  rule.limit.algorithm = Algorithm::token_bucket;
-  rule.limit.limit = burst;
-  rule.limit.emission = Duration((nanos(period) + count - 1) / count);
-  rule.rate_count = count;
-  rule.rate_period = period;
-  rule.max_overcount.ppm = overcount_ppm;
-  return rule;
+std::vector<std::string> host_entries(uint16_t nodes) {
+  std::vector<std::string> entries;
+  for (uint16_t rank = 0; rank < nodes; ++rank) {  // in sorted order, so that a place is a rank
+    const std::string number = std::to_string(rank);
+    entries.push_back("host-" + std::string(3 - std::min<size_t>(3, number.size()), '0') + number + ":8381");
+  }
+  return entries;
 }
 
 Fleet::Fleet(FleetConfig config)
     : config_(completed(std::move(config))),
       random_(config_.seed),
-      network_(config_.nodes, random_.next()),
+      network_(static_cast<uint16_t>(config_.nodes + config_.clones.size()), random_.next()),
       checkers_(fastest(config_.clocks)),
-      peers_(entries_of(config_.nodes)),
+      peers_(host_entries(config_.nodes)),
       roster_(peers_, 1, config_.size, kPublicIdKey),
-      reference_(rule_set(config_, Share{0, config_.size})),
-      hosts_(config_.nodes) {
+      hosts_(config_.nodes + config_.clones.size()) {
   CHECK_THAT(config_.nodes >= 1 && config_.nodes <= kRosterMax);
   network_.set_all(config_.link);
-  for (uint16_t rank = 0; rank < config_.nodes; ++rank) {
+  find_forms();
+  for (uint16_t rank = 0; rank < hosts(); ++rank) {
+    hosts_[rank].name = rank < config_.nodes ? rank : config_.clones[rank - config_.nodes];
+    hosts_[rank].rules = rule_set(rules_of(rank), Share{hosts_[rank].name, config_.size});
     hosts_[rank].clock = config_.clocks[rank];
     hosts_[rank].furthest = config_.clocks[rank].offset;
-    start(rank);
   }
+  for (uint16_t rank = 0; rank < config_.nodes; ++rank) start(rank);
 }
 
 Fleet::~Fleet() = default;
@@ -113,6 +86,11 @@ void Fleet::push(Event event) {
   event.order = order_++;
   queue_.push_back(std::move(event));
   std::push_heap(queue_.begin(), queue_.end(), later);
+}
+
+void Fleet::call_off() {
+  std::erase_if(queue_, [](const Event& event) { return event.kind == Kind::call && event.host == kNobody; });
+  std::ranges::make_heap(queue_, later);
 }
 
 void Fleet::run_until(Duration when) {
@@ -157,7 +135,8 @@ void Fleet::handle_for(Host& host, uint16_t rank, Event& event) {
       return event.call();
     case Kind::arrival:
       if (host.node == nullptr) return;
-      host.node->receive(event.bytes, event.from, clock(rank));
+      host.node->receive(event.bytes, event.from < config_.nodes ? std::optional(event.from) : std::nullopt,
+                         clock(rank));
       return settle(host, rank, event.from);
     case Kind::tick:
       if (host.node == nullptr || event.life != host.life || event.at != host.tick_due) return;
@@ -218,7 +197,8 @@ void Fleet::settle(Host& host, uint16_t rank, uint16_t source) {
 void Fleet::woken_in_vain(const Host& host, KeyHash hash) {
   const auto it = host.parked.find(hash);
   if (it == host.parked.end() || it->second.empty()) return;
-  checkers_.violate(it->second.front().state->checked, now_,
+  const Parked& first = it->second.front();
+  checkers_.violate(first.state->checked.front(), now_, "wakes",
                     "woken for ever in one instant, and nothing to be had");
 }
 
@@ -242,10 +222,12 @@ void Fleet::schedule_tick(Host& host, uint16_t rank) {
 void Fleet::send(uint16_t rank, const std::vector<Outgoing>& outbox, uint16_t source) {
   for (const Outgoing& out : outbox) {
     const uint16_t to = out.to_source ? source : out.to;
-    CHECK_THAT(to < config_.nodes && to != rank);
+    if (to == kNobody) continue;  // an answer to an address where nobody listens
+    CHECK_THAT(to < hosts() && to != rank);
     ++traffic_.datagrams;
     traffic_.bytes += out.bytes.size();
     watch(out.bytes, rank, to);
+    if (config_.keep_datagrams) kept_.push_back({now_, rank, to, out.bytes});
     const Network::Fate fate = network_.send(rank, to);
     for (int copy = 0; copy < fate.copies; ++copy) {
       Event event;
@@ -259,15 +241,32 @@ void Fleet::send(uint16_t rank, const std::vector<Outgoing>& outbox, uint16_t so
   }
 }
 
+void Fleet::inject(std::optional<uint16_t> from, uint16_t to, Bytes bytes) {
+  CHECK_THAT(from != to && to < hosts());
+  if (traced_ != nullptr && decode(bytes, kPublicIdKey, seen_) == DecodeError::none)
+    trace_seen(to, "<- injected, from " + (from ? std::to_string(*from) : "nobody") + " ");
+  Event event;
+  event.at = now_;
+  event.kind = Kind::arrival;
+  event.host = to;
+  event.from = from.value_or(kNobody);
+  event.bytes = std::move(bytes);
+  push(std::move(event));
+}
+
 void Fleet::watch(const Bytes& bytes, uint16_t from, uint16_t to) {
   if (!config_.check_wire && traced_ == nullptr) return;
   CHECK_THAT(decode(bytes, kPublicIdKey, seen_) == DecodeError::none);
   traffic_.entries += seen_.entries.size();
   if (config_.check_wire) checkers_.sent(seen_, now_);
-  if (traced_ == nullptr) return;
+  if (traced_ != nullptr) trace_seen(from, "-> " + std::to_string(to) + " ");
+}
+
+// What was said of the traced key, and of which life is whose.
+void Fleet::trace_seen(uint16_t rank, const std::string& way) {
   for (const Entry& entry : seen_.entries)
-    if (key_of(entry) == traced_->id)
-      trace_line(from, *traced_, "-> " + std::to_string(to) + " " + describe(entry, roster_));
+    if (key_of(entry) == traced_->id || std::holds_alternative<Clone>(entry))
+      trace_line(rank, *traced_, way + describe(entry, roster_));
 }
 
 // --- lives ---
@@ -301,14 +300,14 @@ void Fleet::begin_life(uint16_t rank, const Life& life) {
   Host& host = hosts_[rank];
   const bool fleet = config_.nodes > 1;
   if (++host.life > 1) checkers_.another_life();
-  host.rules = rule_set(config_, Share{rank, config_.size});
+  host.born = now_;
   host.slots = std::make_unique<SlotTable>(config_.keys, random_.next(), fleet);
   host.limiter = std::make_unique<Limiter>(*host.slots, fleet);
   host.notes = std::make_unique<NoteRing>(65'536);
 
   NodeConfig node;
   node.peers = peers_;
-  node.self = peers_[rank];
+  node.self = peers_[host.name];
   node.size = config_.size;
   node.sync_interval = config_.sync_interval;
   node.isolation_after = config_.isolation_after;

@@ -16,6 +16,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -38,12 +39,22 @@ struct HostClock {
   int32_t drift_ppm = 0;
 };
 
+// A host whose configuration has another rule of that name than the others.
+struct OwnRule {
+  uint16_t host = 0;
+  Rule rule;
+};
+
 struct FleetConfig {
   uint16_t nodes = 3;
   uint32_t size = 0;  // cluster.size; 0: as many as there are nodes
   std::vector<Rule> rules;
+  std::vector<OwnRule> own_rules;  // of names that are in `rules`
+  // Further hosts, each with the name (a rank) of one that is there already. The first has the number
+  // `nodes`; none is up before start(). What they send comes from an address that is in no roster.
+  std::vector<uint16_t> clones;
   LinkTerms link;
-  std::vector<HostClock> clocks;  // by rank; those that are missing are true
+  std::vector<HostClock> clocks;  // by host; those that are missing are true
   Duration sync_interval = std::chrono::milliseconds(100);
   Duration isolation_after = std::chrono::seconds(2);
   Duration lease = std::chrono::seconds(1);
@@ -54,14 +65,20 @@ struct FleetConfig {
   size_t keys = 1000;                        // each host's slot table
   bool isolation_possible = false;           // check against the bound of the isolation policies
   bool check_wire = true;
-  bool sliding_late = false;  // see CheckedKey
+  bool sliding_late = false;    // see CheckedKey
+  bool keep_datagrams = false;  // all that are sent, for who would send them again: see datagrams()
   uint64_t seed = 1;
 };
+
+// The roster of a fleet; a place in it is a rank.
+std::vector<std::string> host_entries(uint16_t nodes);
 
 // Rules as tests write them. A bucket's rate is `count` per `period`.
 Rule window_rule(std::string name, Algorithm algorithm, uint32_t limit, Duration window,
                  uint32_t overcount_ppm);
 Rule bucket_rule(std::string name, uint32_t burst, uint32_t count, Duration period, uint32_t overcount_ppm);
+
+std::shared_ptr<const RuleSet> rule_set(std::vector<Rule> rules, Share share);
 
 enum class Outcome : uint8_t { admitted, over_limit, no_grant, isolated, lost };
 inline constexpr size_t kOutcomes = 5;
@@ -90,6 +107,7 @@ class Fleet {
   // --- time ---
   Duration now() const { return now_; }
   void at(Duration when, std::function<void()> call);  // `when` is not before now
+  void call_off();  // all calls that are still to come: traffic, faults
   void run_until(Duration when);
   void run_for(Duration d) { run_until(now_ + d); }
   // Until every living node is ready; false where that takes longer than `at_most`.
@@ -130,22 +148,39 @@ class Fleet {
   void pause(uint16_t rank, Duration d);  // a process stopped: everything for it happens afterwards
   void step_wall_clock(uint16_t rank, Duration by);
   bool is_up(uint16_t rank) const { return hosts_[rank].node != nullptr; }
+  Duration paused_until(uint16_t rank) const { return hosts_[rank].paused_until; }  // may be past
+  Duration born(uint16_t rank) const { return hosts_[rank].born; }  // when its newest life began
+  // A datagram that no host has sent reaches `to` now. `from`: the host whose address it comes from; nullopt:
+  // an address that is no host's.
+  void inject(std::optional<uint16_t> from, uint16_t to, Bytes bytes);
+  struct Sent {
+    Duration at{0};
+    uint16_t from = 0, to = 0;
+    Bytes bytes;
+  };
+  // What hosts have sent so far, the oldest first, lost or not; with config.keep_datagrams.
+  const std::vector<Sent>& datagrams() const { return kept_; }
 
   // --- what came of it ---
-  uint16_t nodes() const { return config_.nodes; }
+  uint16_t nodes() const { return config_.nodes; }  // of the roster; hosts from there on are clones
+  uint16_t hosts() const { return static_cast<uint16_t>(hosts_.size()); }
   Node& node(uint16_t rank) { return *hosts_[rank].node; }
   const Rule& rule(std::string_view name) const;
   Now clock(uint16_t rank) const;
+  WallTime latest_wall() const;  // that any clock shows, or would if it had not been set back
   Tally tally(std::string_view rule, std::string_view key) const;
   Tally tally(std::string_view rule, std::string_view key, uint16_t rank) const;
   // Windows by number (0 for a bucket), over the fleet.
   const std::map<int64_t, Checkers::WindowCount>& windows(std::string_view rule, std::string_view key) const;
   double fullest(std::string_view rule, std::string_view key) const;
-  uint64_t bound(std::string_view rule) const;                        // as checked
+  uint64_t bound(std::string_view rule) const;  // as checked; of the hosts with the form in config.rules
   uint16_t owner(std::string_view rule, std::string_view key) const;  // the natural one
   Group group(std::string_view rule, std::string_view key) const;
   Explanation explain(uint16_t rank, std::string_view rule, std::string_view key);  // of a host that is up
   const std::vector<Violation>& violations() const { return checkers_.violations(); }
+
+  // Found by somebody else than the checkers.
+  void violate(std::string_view rule, std::string_view key, std::string_view checker, std::string what);
 
   struct Traffic {
     uint64_t datagrams = 0, bytes = 0, entries = 0;
@@ -169,10 +204,10 @@ class Fleet {
     std::map<int64_t, uint64_t> by_window;
   };
   struct KeyState {
-    const Rule* rule;  // of reference_
+    const Rule* rule;  // the first of its forms
     std::string key;
     WireId id;
-    size_t checked;                               // its place in checkers_
+    std::vector<size_t> checked;                  // by form: its place in checkers_
     std::unordered_map<uint16_t, Tally> by_rank;  // of those that were asked
     std::unordered_map<uint16_t, Spent> spent;
     bool was_reset = false;
@@ -188,16 +223,24 @@ class Fleet {
   struct KeyHashHash {
     size_t operator()(const KeyHash& h) const { return static_cast<size_t>(h.lo); }
   };
+  // A rule as hosts have it. Hosts whose algorithm or window differ do not share a limit, and each form has
+  // its own bound; where only the numbers differ, the bound is that of the larger.
+  struct Forms {
+    std::vector<Rule> rules;       // the first: as in config.rules
+    std::vector<uint8_t> of_host;  // by host: its place in `rules`
+  };
   struct Host {
+    uint16_t name = 0;         // its rank
     uint64_t incarnation = 0;  // as in the state file; 0: there is none
     WallTime horizon{};
     HostClock clock;
     Duration furthest{0};  // the largest offset that its wall clock ever had
     Duration paused_until{0};
     uint64_t life = 0;  // events of an earlier one are void
+    Duration born{0};
 
-    // One life. Nodes use the limiter, which uses the table: destroyed in this order's reverse.
     std::shared_ptr<const RuleSet> rules;
+    // One life. Nodes use the limiter, which uses the table: destroyed in this order's reverse.
     std::unique_ptr<SlotTable> slots;
     std::unique_ptr<Limiter> limiter;
     std::unique_ptr<NoteRing> notes;
@@ -242,17 +285,23 @@ class Fleet {
   void settle(Host& host, uint16_t rank, uint16_t source);
   void send(uint16_t rank, const std::vector<Outgoing>& outbox, uint16_t source);
   void watch(const Bytes& bytes, uint16_t from, uint16_t to);
+  void trace_seen(uint16_t rank, const std::string& way);
   void woken_in_vain(const Host& host, KeyHash hash);
   void schedule_tick(Host& host, uint16_t rank);
   Spent& spent_of(KeyState& state, uint16_t rank);
   void take_back_all(KeyState& state, uint16_t rank);
   void look_at_resets(Host& host, uint16_t rank);
   void look_at_reset(KeyState& state, Host& host, uint16_t rank);
-  WallTime latest_wall() const;
 
   KeyState& key_state(std::string_view rule, std::string_view key);
   const KeyState* known(std::string_view rule, std::string_view key) const;  // nullptr: never asked about
-  uint32_t bucket_overcount(const Rule& r) const;
+  void find_forms();
+  const Rule& rule_on(uint16_t rank, const KeyState& state) const;
+  size_t checked_on(uint16_t rank, const KeyState& state) const;
+  CheckedKey checked_key(const Rule& form, std::string_view key) const;
+  uint64_t bound_in(Rule form) const;
+  uint32_t bucket_overcount(const Rule& form) const;
+  std::vector<Rule> rules_of(uint16_t rank) const;
   KeyHash hash_on(const Host& host, const KeyState& state) const;
   int64_t window_on(uint16_t rank, const Rule& rule) const;
   Ask ask_of(const Host& host, const KeyState& state, uint32_t cost) const;
@@ -265,7 +314,8 @@ class Fleet {
   Checkers checkers_;
   std::vector<std::string> peers_;
   Roster roster_;
-  std::shared_ptr<const RuleSet> reference_;  // the rules, without floors
+  std::shared_ptr<const RuleSet> reference_;  // the rules as in config.rules
+  std::vector<Forms> forms_;                  // by the rule's id
   std::vector<Host> hosts_;
   std::map<std::pair<std::string, std::string>, KeyState> keys_;
 
@@ -278,6 +328,7 @@ class Fleet {
   uint64_t log_hash_ = 0;
   Traffic traffic_;
   Datagram seen_;  // scratch
+  std::vector<Sent> kept_;
 
   const KeyState* traced_ = nullptr;
   std::function<void(const std::string&)> trace_;

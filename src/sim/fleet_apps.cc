@@ -110,14 +110,14 @@ Verdict Fleet::decide(Host& host, uint16_t rank, const KeyState& state, uint32_t
 
 void Fleet::finish(uint16_t rank, KeyState& state, uint32_t cost, Outcome outcome, Duration waited,
                    const Done& done) {
-  log(200 + static_cast<uint64_t>(outcome), rank, state.checked << 32 | cost);
+  log(200 + static_cast<uint64_t>(outcome), rank, state.checked.front() << 32 | cost);
   Tally& tally = state.by_rank[rank];
   tally.by_outcome[static_cast<size_t>(outcome)] += cost;
   tally.waited_most = std::max(tally.waited_most, waited);
   if (outcome == Outcome::admitted) {
-    const int64_t window = window_on(rank, *state.rule);
+    const int64_t window = window_on(rank, rule_on(rank, state));
     if (window != 0) spent_of(state, rank).by_window[window] += cost;
-    checkers_.admitted(state.checked, window, cost, now_, latest_wall());
+    checkers_.admitted(checked_on(rank, state), window, cost, now_, latest_wall());
   }
   if (traced_ == &state)
     trace_line(rank, state,
@@ -158,6 +158,19 @@ void Fleet::expire(Host& host, uint16_t rank, KeyHash hash, uint64_t number) {
   retry(host, rank, hash);  // what stood behind it may want less
 }
 
+namespace {
+
+// `n` tokens of `own` in those of `form`: hosts tell each other of a bucket's tokens in time, and where one
+// has a longer emission than the others, what it gives back is more of theirs.
+uint64_t in_tokens_of(const Limit& form, const Limit& own, uint32_t n) {
+  if (form.algorithm != Algorithm::token_bucket || form.emission == own.emission) return n;
+  return (uint64_t{n} * static_cast<uint64_t>(nanos(own.emission)) +
+          static_cast<uint64_t>(nanos(form.emission)) - 1) /
+         static_cast<uint64_t>(nanos(form.emission));
+}
+
+}  // namespace
+
 uint32_t Fleet::give(uint16_t rank, std::string_view rule, std::string_view key, uint32_t n) {
   Host& host = hosts_[rank];
   KeyState& state = key_state(rule, key);
@@ -166,7 +179,8 @@ uint32_t Fleet::give(uint16_t rank, std::string_view rule, std::string_view key,
   const uint32_t given = host.node->alone()
                              ? host.limiter->give(ask, n, clock(rank))
                              : host.node->give(*ask.rule, *ask.limit, ask.hash, state.id, n, clock(rank));
-  checkers_.refunded(state.checked, window_on(rank, *state.rule), given);
+  checkers_.refunded(checked_on(rank, state), window_on(rank, rule_on(rank, state)),
+                     in_tokens_of(rule_on(rank, state).limit, *ask.limit, given));
   log(300, rank, given);
   if (traced_ == &state)
     trace_line(rank, state, "give " + std::to_string(n) + " gave " + std::to_string(given));
@@ -178,9 +192,9 @@ bool Fleet::claim(uint16_t rank, std::string_view rule, std::string_view key, in
   Host& host = hosts_[rank];
   const KeyState& state = key_state(rule, key);
   if (host.node == nullptr || host.paused_until > now_) return false;
-  const bool bucket = state.rule->limit.algorithm == Algorithm::token_bucket;
-  const bool claimed =
-      host.node->claim(state.id, window_on(rank, *state.rule) + (bucket ? 0 : ahead), clock(rank));
+  const Rule& own = rule_on(rank, state);
+  const bool bucket = own.limit.algorithm == Algorithm::token_bucket;
+  const bool claimed = host.node->claim(state.id, window_on(rank, own) + (bucket ? 0 : ahead), clock(rank));
   log(302, rank, claimed);
   settle(host, rank, rank);
   return claimed;
@@ -204,10 +218,12 @@ bool Fleet::reset(uint16_t rank, std::string_view rule, std::string_view key) {
 
 // What a host takes back when it hears of a reset: all that it used of the running window and the one before.
 void Fleet::take_back_all(KeyState& state, uint16_t rank) {
-  if (state.rule->limit.algorithm == Algorithm::token_bucket) return checkers_.emptied(state.checked);
-  const int64_t running = window_on(rank, *state.rule);
+  const Rule& own = rule_on(rank, state);
+  const size_t checked = checked_on(rank, state);
+  if (own.limit.algorithm == Algorithm::token_bucket) return checkers_.emptied(checked);
+  const int64_t running = window_on(rank, own);
   for (auto& [window, used] : spent_of(state, rank).by_window)
-    if (window >= running - 1) checkers_.refunded(state.checked, window, std::exchange(used, 0));
+    if (window >= running - 1) checkers_.refunded(checked, window, std::exchange(used, 0));
 }
 
 Fleet::Spent& Fleet::spent_of(KeyState& state, uint16_t rank) {
@@ -226,7 +242,7 @@ void Fleet::look_at_resets(Host& host, uint16_t rank) {
 void Fleet::look_at_reset(KeyState& state, Host& host, uint16_t rank) {
   Spent& spent = spent_of(state, rank);
   const Node::KnownResets known = host.node->known_resets(state.id);
-  const bool bucket = state.rule->limit.algorithm == Algorithm::token_bucket;
+  const bool bucket = rule_on(rank, state).limit.algorithm == Algorithm::token_bucket;
   const bool heard = bucket ? known.books > spent.reset_books : known.account > spent.reset_account;
   spent.reset_account = std::max(spent.reset_account, known.account);
   spent.reset_books = std::max(spent.reset_books, known.books);
@@ -256,43 +272,9 @@ void Fleet::evenly(uint16_t rank, std::string rule, std::string key, uint32_t n,
 
 // --- looking ---
 
-Fleet::KeyState& Fleet::key_state(std::string_view rule, std::string_view key) {
-  const auto it = keys_.find({std::string(rule), std::string(key)});
-  if (it != keys_.end()) return it->second;
-  const Rule* found = reference_->find(rule);
-  CHECK_THAT(found != nullptr);
-  CheckedKey checked;
-  checked.rule = found;
-  checked.key = key;
-  checked.bound = bound(rule);
-  checked.check_marks = !found->max_overcount.unbounded;
-  checked.bucket_overcount_ppm = bucket_overcount(*found);
-  checked.mark_max = found->limit.limit;
-  checked.check_sliding =
-      found->limit.algorithm == Algorithm::sliding_window && !found->max_overcount.unbounded;
-  if (config_.isolation_possible && found->on_isolation != OnIsolation::closed)
-    checked.per_life = found->limit.limit;
-  if (found->limit.algorithm == Algorithm::token_bucket) {
-    // As far as a mark may be ahead, and what a member adds for the drift of clocks.
-    const auto ahead = found->limit.burst_span() + config_.lease * 103 / 100;
-    checked.mark_max = static_cast<uint64_t>(nanos(ahead) * 107 / 100);
-  }
-  const WireId id = wire_id(key, found->id_key);
-  checked.sliding_late = config_.sliding_late;
-  if (checked.per_life != 0) checked.check_sliding = false;
-  KeyState state{found, std::string(key), id, checkers_.add(checked, id), {}, {}, false};
-  return keys_.emplace(std::pair(std::string(rule), std::string(key)), std::move(state)).first->second;
-}
-
 const Fleet::KeyState* Fleet::known(std::string_view rule, std::string_view key) const {
   const auto it = keys_.find({std::string(rule), std::string(key)});
   return it == keys_.end() ? nullptr : &it->second;
-}
-
-const Rule& Fleet::rule(std::string_view name) const {
-  const Rule* found = reference_->find(name);
-  CHECK_THAT(found != nullptr);
-  return *found;
 }
 
 Tally Fleet::tally(std::string_view rule, std::string_view key) const {
@@ -313,28 +295,12 @@ const std::map<int64_t, Checkers::WindowCount>& Fleet::windows(std::string_view 
                                                                std::string_view key) const {
   static const std::map<int64_t, Checkers::WindowCount> kNone;
   const KeyState* state = known(rule, key);
-  return state == nullptr ? kNone : checkers_.windows(state->checked);
+  return state == nullptr ? kNone : checkers_.windows(state->checked.front());
 }
 
 double Fleet::fullest(std::string_view rule, std::string_view key) const {
   const KeyState* state = known(rule, key);
-  return state == nullptr ? 0 : checkers_.fullest(state->checked);
-}
-
-// `share` adds one more limit in all only while the shares are true, which nobody can know in the middle of a
-// partition; what it never passes is what `open` adds: a limit for each node that can be isolated.
-uint64_t Fleet::bound(std::string_view name) const {
-  Rule r = rule(name);
-  if (config_.nodes == 1) return r.limit.limit;
-  if (!config_.isolation_possible) return bound_of(r, config_.size);
-  if (r.on_isolation == OnIsolation::share) r.on_isolation = OnIsolation::open;
-  return bound_isolated_of(r, config_.size);
-}
-
-// As above, for a bucket: in millionths of the limit.
-uint32_t Fleet::bucket_overcount(const Rule& r) const {
-  const bool isolated = config_.isolation_possible && r.on_isolation != OnIsolation::closed;
-  return r.max_overcount.ppm + (isolated ? config_.nodes * kPartsPerMillion : 0);
+  return state == nullptr ? 0 : checkers_.fullest(state->checked.front());
 }
 
 Group Fleet::group(std::string_view rule_name, std::string_view key) const {
@@ -352,6 +318,10 @@ Explanation Fleet::explain(uint16_t rank, std::string_view rule_name, std::strin
   return host.node->explain(on_host, on_host.limit, hash_on(host, state), state.id, clock(rank));
 }
 
+void Fleet::violate(std::string_view rule, std::string_view key, std::string_view checker, std::string what) {
+  checkers_.violate(key_state(rule, key).checked.front(), now_, checker, std::move(what));
+}
+
 WallTime Fleet::latest_wall() const {
   Duration furthest = Duration::min();
   for (const Host& host : hosts_)
@@ -366,7 +336,8 @@ void Fleet::trace(std::string_view rule, std::string_view key, std::function<voi
 
 void Fleet::trace_line(uint16_t rank, const KeyState& state, const std::string& text) {
   std::string line = describe(now_) + "  node " + std::to_string(rank);
-  if (state.rule->limit.window > Duration(0)) line += " in w=" + std::to_string(window_on(rank, *state.rule));
+  const Rule& own = rule_on(rank, state);
+  if (own.limit.window > Duration(0)) line += " in w=" + std::to_string(window_on(rank, own));
   trace_(line + "  " + text);
 }
 

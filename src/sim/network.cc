@@ -18,8 +18,9 @@ void Network::cut_off(uint16_t host) {
 }
 
 void Network::split(const std::vector<bool>& side) {
-  for (uint16_t a = 0; a < hosts_; ++a)
-    for (uint16_t b = 0; b < hosts_; ++b)
+  const auto named = static_cast<uint16_t>(std::min<size_t>(side.size(), hosts_));
+  for (uint16_t a = 0; a < named; ++a)
+    for (uint16_t b = 0; b < named; ++b)
       if (side[a] != side[b]) cut(a, b);
 }
 

@@ -35,8 +35,9 @@ class Network {
   // Cuts one direction, until it is mended. Datagrams on their way arrive.
   void cut(uint16_t from, uint16_t to) { cut_[index(from, to)] = true; }
   void mend(uint16_t from, uint16_t to) { cut_[index(from, to)] = false; }
-  void cut_off(uint16_t host);                // both directions, to and from everybody
-  void split(const std::vector<bool>& side);  // by host: both directions between hosts of different sides
+  void cut_off(uint16_t host);  // both directions, to and from everybody
+  void split(const std::vector<bool>&
+                 side);  // by host: both directions between hosts of different sides; of those that it names
   void mend_all();
   bool is_cut(uint16_t from, uint16_t to) const { return cut_[index(from, to)]; }
 

@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "sim/cluster_plan.h"
 #include "sim/fleet.h"
 
 namespace tally::sim {
@@ -19,6 +20,7 @@ namespace tally::sim {
 struct ClusterOptions {
   bool faults = true;         // crashes, pauses, partitions; without: the network alone
   bool sliding_late = false;  // see CheckedKey
+  bool liveness = false;      // and that the fleet serves again after its faults: sim/liveness.h
   // Trace this key, where `trace` is set.
   std::string trace_rule, trace_key;
   std::function<void(const std::string&)> trace;
@@ -36,6 +38,9 @@ struct ClusterResult {
   Fleet::Traffic traffic;
 };
 
+ClusterPlan random_cluster(uint64_t seed, const ClusterOptions& options = {});
+// The same plan and options give the same run.
+ClusterResult run_cluster(const ClusterPlan& plan, const ClusterOptions& options = {});
 ClusterResult run_random_cluster(uint64_t seed, const ClusterOptions& options = {});
 
 }  // namespace tally::sim

@@ -1,0 +1,86 @@
+// After the last fault a fleet serves again, within the stated time; and a fleet that does not is found.
+#include "sim/liveness.h"
+
+#include <doctest/doctest.h>
+
+#include "sim/random_cluster.h"
+#include "sim/trace.h"
+
+using namespace tally;
+using namespace tally::sim;
+using namespace std::chrono_literals;
+
+namespace {
+
+ClusterPlan plan_of(std::vector<Rule> rules) {
+  ClusterPlan plan;
+  plan.config.nodes = 5;
+  for (Rule& rule : rules) {
+    rule.on_isolation = OnIsolation::closed;
+    rule.on_amnesia = OnAmnesia::deny;
+    plan.keys.emplace_back(rule.name, "k");
+  }
+  plan.config.rules = std::move(rules);
+  plan.length = 6s;
+  return plan;
+}
+
+ClusterPlan three_kinds() {
+  return plan_of({window_rule("fixed", Algorithm::fixed_window, 50, 2s, 0),
+                  window_rule("sliding", Algorithm::sliding_window, 1, 1s, 0),
+                  bucket_rule("bucket", 20, 20, 1s, 0)});
+}
+
+std::vector<Violation> violations_of(const ClusterPlan& plan) {
+  ClusterOptions options;
+  options.liveness = true;
+  return run_cluster(plan, options).violations;
+}
+
+}  // namespace
+
+TEST_CASE("a whole fleet that was killed, cut in pieces or standing still serves again in the stated time") {
+  ClusterPlan plan = three_kinds();
+  for (uint16_t host = 0; host < 5; ++host)
+    for (const auto& [rule, key] : plan.keys)
+      plan.add_ahead(1s, host, "asks", [host, rule = rule, key = key](Fleet& fleet) {
+        fleet.poisson(host, rule, key, 30, 1s, 6s);
+      });
+  std::function<void(Fleet&, uint16_t)> fault;
+  SUBCASE("killed") {
+    fault = [](Fleet& fleet, uint16_t host) { fleet.crash(host); };
+  }
+  SUBCASE("cut in pieces") {
+    fault = [](Fleet& fleet, uint16_t host) { fleet.network().cut_off(host); };
+  }
+  SUBCASE("standing still") {
+    fault = [](Fleet& fleet, uint16_t host) { fleet.pause(host, host * 2s); };
+  }
+  for (uint16_t host = 0; host < 5; ++host)
+    plan.add(4s, host, "fault", [fault, host](Fleet& fleet) { fault(fleet, host); });
+  for (const Violation& v : violations_of(plan))
+    FAIL_CHECK(v.checker << " " << v.rule << " at " << describe(v.at) << ": " << v.what);
+}
+
+TEST_CASE("hosts that serve nothing are found, each for each of its keys") {
+  const ClusterPlan plan = plan_of({window_rule("fixed", Algorithm::fixed_window, 50, 2s, 0)});
+  Fleet fleet(plan.config);
+  fleet.run_until(2s);
+  check_service(fleet, plan);
+  CHECK(fleet.violations().empty());
+  for (uint16_t host = 0; host < 5; ++host) fleet.network().cut_off(host);
+  fleet.run_for(3s);
+  check_service(fleet, plan);
+  REQUIRE(fleet.violations().size() == 5);
+  CHECK(fleet.violations()[0].checker == "liveness");
+}
+
+TEST_CASE("the stated times follow from the windows, the horizon, the look-ahead and a bucket's keeping") {
+  FleetConfig config = plan_of({window_rule("w", Algorithm::fixed_window, 50, 5s, 0)}).config;
+  config.horizon_step = 10s;
+  CHECK(recovery_time(config) == 24s);  // 10 + 2 * 1 + 2 * 5 + 2
+  CHECK(answer_time(config.rules[0].limit) == 11s);
+  config.rules = {bucket_rule("b", 20, 20, 1s, 0)};
+  CHECK(recovery_time(config) > 6s);
+  CHECK(recovery_time(config) < 7s);
+}
