@@ -223,7 +223,10 @@ void Lessee::send_urgent(Now now) {
     }
     ask_next(*account, now);
     check_isolation(*account, now);
-    if (account->isolated) serve_alone(*account, now);
+    if (account->isolated) {
+      serve_alone(*account, now);
+      activate(*account);  // workers refuse without a note from now on: only a report that is answered ends it
+    }
     const Quota q = quota(*account, now);
     const bool done = now.mono < account->exhausted_until || wanted(*account, q, now) <= q.ceiling;
     if (done && !account->tell_used) {

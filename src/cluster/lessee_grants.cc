@@ -48,7 +48,10 @@ void Lessee::on_grant(const Grant& grant, const Origin& origin, Now now) {
   if (grant.backed) {
     account->unanswered_since = MonoTime{};
     account->choose_first();
-    if (account->isolated) end_isolation(*account, now);
+    if (account->isolated) {
+      end_isolation(*account, now);
+      tell_workers(*account, now);  // whatever else becomes of the grant
+    }
   }
   if (account->bucket())
     grant_lease(*account, grant, origin.rank, newest, now);

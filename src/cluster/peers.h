@@ -84,7 +84,7 @@ class Peers {
   // Before anything is taken from a node it is asked from here, several times; any sign of life ends it.
   bool heard_just_now(uint16_t rank, MonoTime now) const;
   bool probe_due(uint16_t rank, MonoTime now);  // the caller sends one if so
-  bool probing(uint16_t rank) const { return peers_[rank].probes > 0; }
+  bool probing(uint16_t rank) const { return peers_[rank].probes > 1; }  // the first may not have been answered yet
   bool probes_failed(uint16_t rank, MonoTime now) const;
   // Round trip to `rank`: 0 to oneself, the measured one, else `kRoundTripAssumed`.
   Duration round_trip(uint16_t rank) const;
