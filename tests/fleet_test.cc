@@ -457,7 +457,7 @@ TEST_CASE("a table with fewer places than keys may only deny more") {
 
 TEST_CASE("random clusters under every fault stay within their bounds") {
   const char* set = std::getenv("TALLY_CLUSTERS");
-  const uint64_t clusters = set != nullptr ? std::strtoull(set, nullptr, 0) : 300;
+  const uint64_t clusters = set != nullptr ? std::strtoull(set, nullptr, 0) : 2'000;
   const uint64_t seed = test_seed(1'000);
   ClusterResult all;
   for (uint64_t i = 0; i < clusters; ++i) {

@@ -48,7 +48,7 @@ for stage in "${stages[@]}"; do
     continue
   fi
   built=$SECONDS
-  clusters=300
+  clusters=2000
   [[ $stage == asan || $stage == tsan ]] && clusters=60
   log=$dir/last-test.log
   say "$stage: built in $((built - started)) s; testing"
