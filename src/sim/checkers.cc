@@ -95,26 +95,26 @@ double Checkers::fullest(size_t key) const {
   return keys_[key].bucket.empty() ? 0 : keys_[key].bucket.front().fullest();
 }
 
-void Checkers::sent(const Datagram& datagram, Duration at) {
+void Checkers::sent(const Datagram& datagram, Duration at, uint16_t host) {
   for (const Entry& entry : datagram.entries) {
-    if (const auto* report = std::get_if<Report>(&entry)) check(datagram.header, *report, at);
-    if (const auto* grant = std::get_if<Grant>(&entry)) check(datagram.header, *grant, at);
+    if (const auto* report = std::get_if<Report>(&entry)) check(datagram.header, *report, at, host);
+    if (const auto* grant = std::get_if<Grant>(&entry)) check(datagram.header, *grant, at, host);
     if (const auto* mark = std::get_if<Mark>(&entry)) check_mark(mark->key, mark->mark, at);
     if (const auto* accepted = std::get_if<Accepted>(&entry)) check_mark(accepted->key, accepted->mark, at);
     if (std::holds_alternative<Clone>(entry)) told_clone_.insert(datagram.header.receiver);
   }
 }
 
-void Checkers::check(const Header& header, const Report& r, Duration at) {
+void Checkers::check(const Header& header, const Report& r, Duration at, uint16_t host) {
   // Used and refunded are of the line (a bucket: of the lease); returned and given are of the ballot too.
   const bool bucket = r.terms.algorithm == Algorithm::token_bucket;
   const Ballot of_line = bucket ? r.ballot : Ballot{};
   const uint64_t lease = bucket ? r.lease : 0;
   const NodeId sender = header.sender;
-  grows({sender, header.incarnation, 0, 0, r.key, r.window, of_line, r.line, lease, 0}, r.used, "used", at);
-  grows({sender, header.incarnation, 0, 0, r.key, r.window, of_line, r.line, lease, 1}, r.refunded,
+  grows({host, sender, header.incarnation, 0, 0, r.key, r.window, of_line, r.line, lease, 0}, r.used, "used", at);
+  grows({host, sender, header.incarnation, 0, 0, r.key, r.window, of_line, r.line, lease, 1}, r.refunded,
         "refunded", at);
-  grows({sender, header.incarnation, 0, 0, r.key, r.window, r.ballot, r.line, lease, 2}, r.returned,
+  grows({host, sender, header.incarnation, 0, 0, r.key, r.window, r.ballot, r.line, lease, 2}, r.returned,
         "returned", at);
   if (!bucket && r.refunded > r.used)
     if (const auto key = by_id_.find(r.key); key != by_id_.end())
@@ -123,10 +123,10 @@ void Checkers::check(const Header& header, const Report& r, Duration at) {
                   " used in window " + std::to_string(r.window));
   if (bucket) return;  // its ceiling is that of the running lease, or nothing
   if (told_clone_.contains(sender)) return;
-  grows({sender, header.incarnation, 0, 0, r.key, r.window, of_line, r.line, 0, 3}, r.ceiling, "ceiling", at);
+  grows({host, sender, header.incarnation, 0, 0, r.key, r.window, of_line, r.line, 0, 3}, r.ceiling, "ceiling", at);
 }
 
-void Checkers::check(const Header& header, const Grant& g, Duration at) {
+void Checkers::check(const Header& header, const Grant& g, Duration at, uint16_t host) {
   if (g.refused) return;  // no number of any books
   if (const auto key = by_id_.find(g.key); g.lease != 0 && key != by_id_.end()) {
     const uint64_t life =
@@ -135,7 +135,7 @@ void Checkers::check(const Header& header, const Grant& g, Duration at) {
       violate(key->second, at, "lease numbers",
               "lease number " + std::to_string(g.lease) + " was given out by an earlier life already");
   }
-  grows({header.sender, header.incarnation, header.receiver, g.incarnation, g.key, g.window, g.ballot, g.line,
+  grows({host, header.sender, header.incarnation, header.receiver, g.incarnation, g.key, g.window, g.ballot, g.line,
          g.lease, 4},
         g.granted, "granted", at);
 }

@@ -102,8 +102,8 @@ class Checkers {
 
   void another_life() { ++lives_; }  // a host was started again
 
-  // What a host sent.
-  void sent(const Datagram& datagram, Duration at);
+  // What a host sent. Two hosts may bear one name, and one incarnation by chance: numbers are compared host by host.
+  void sent(const Datagram& datagram, Duration at, uint16_t host = 0);
 
   struct WindowCount {
     uint64_t admitted = 0, refunded = 0;
@@ -125,6 +125,7 @@ class Checkers {
   };
   // A cumulative number on the wire: who says it, of what.
   struct Counter {
+    uint16_t host;
     NodeId sender;
     uint64_t incarnation;
     NodeId receiver;  // grants: whose line, and of which life of it
@@ -138,8 +139,8 @@ class Checkers {
     auto operator<=>(const Counter&) const = default;
   };
   void grows(const Counter& counter, uint64_t value, std::string_view name, Duration at);
-  void check(const Header& header, const Report& report, Duration at);
-  void check(const Header& header, const Grant& grant, Duration at);
+  void check(const Header& header, const Report& report, Duration at, uint16_t host);
+  void check(const Header& header, const Grant& grant, Duration at, uint16_t host);
   void check_sliding(size_t key, int64_t window, Duration at, WallTime latest);
   void check_mark(const WireId& id, uint64_t mark, Duration at);
 

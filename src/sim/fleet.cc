@@ -258,7 +258,7 @@ void Fleet::watch(const Bytes& bytes, uint16_t from, uint16_t to) {
   if (!config_.check_wire && traced_ == nullptr) return;
   CHECK_THAT(decode(bytes, kPublicIdKey, seen_) == DecodeError::none);
   traffic_.entries += seen_.entries.size();
-  if (config_.check_wire) checkers_.sent(seen_, now_);
+  if (config_.check_wire) checkers_.sent(seen_, now_, from);
   if (traced_ != nullptr) trace_seen(from, "-> " + std::to_string(to) + " ");
 }
 
