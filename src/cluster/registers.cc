@@ -38,10 +38,10 @@ std::optional<Accepted> Registers::accept(const Mark& mark, Now now) {
   if (mark.length <= Duration(0)) return std::nullopt;
   if (mark.anew() && !begin_anew(mark, now)) return std::nullopt;
   auto answer = mark.window == 0 ? accept_bucket(mark, now) : accept_window(mark);
-  const bool votes = mark.window != 0 ? may_vote(mark.key, mark.window, mark.length) : may_vote_bucket(mark.key, mark.length, now);
-  if (answer && mark.claim && !answer->refused && !votes) {
+  if (answer && mark.claim && !answer->refused) {
     const Entry& entry = entries_.find({mark.key, mark.window})->second;
-    if (entry.fresh) {
+    const bool votes = mark.window != 0 ? may_vote(mark.key, mark.window, mark.length) : may_vote_bucket(mark.key, mark.length, now);
+    if (entry.fresh && !votes) {
       answer->lives = entry.anew;
       answer->forgotten_by = recovery_.incarnation();
     }
@@ -61,9 +61,10 @@ std::optional<Accepted> Registers::accept(const Mark& mark, Now now) {
 bool Registers::forgot(const Mark& mark, Now now) const {
   if (!standing_.has_forgotten() || !recovery_.has_heard_all(mark.key)) return false;
   if (mark.window != 0) {
-    if (mark.length < kWindowMin || mark.length > kWindowMax || may_vote(mark.key, mark.window, mark.length)) return false;
+    if (mark.length < kWindowMin || mark.length > kWindowMax) return false;
     if (mark.window != window_at(standing_.lives_clock(), mark.length)) return false;  // the running one only
-  } else if (may_vote_bucket(mark.key, mark.length, now)) {
+    if (may_vote(mark.key, mark.window, mark.length)) return false;
+  } else if (mark.length > kRemainingMax || may_vote_bucket(mark.key, mark.length, now)) {
     return false;
   }
   // What it has read of it, without a vote there, is charged; nothing more is known of it by anybody.

@@ -90,9 +90,9 @@ class Registers {
     bool fresh = false;    // begun anew, and no mark accepted since
   };
   bool over(const RegisterKey& key, const Entry& entry, Now now) const;
-  // Whether this life has no vote there, has read all others, and found nothing: whatever was accepted there is lost to it.
+  // Whether this life has no vote there, and has read from all others that none can give it back.
   bool forgot(const Mark& mark, Now now) const;
-  // Votes from here on, with an empty entry, if all those named have forgotten and this life is one of them.
+  // Votes there from here on, if this life is one of those named, and has forgotten or accepted nothing since it began anew before.
   bool begin_anew(const Mark& mark, Now now);
   bool begun_anew(const WireId& key, int64_t window) const;
   std::optional<Accepted> accept_window(const Mark& mark);
