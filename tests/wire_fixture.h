@@ -101,7 +101,7 @@ inline void fill(Random& random, Reset& e, const Header&) { fill_all(random, e.k
 inline void fill(Random& random, Clone& e, const Header&) { fill(random, e.incumbent); }
 inline void fill(Random& random, ReadRegisters& e, const Header&) { fill_all(random, e.life, e.from); }
 inline void fill(Random& random, Registered& e, const Header& h) {
-  fill_all(random, e.life, e.snapshot, e.index, e.key, e.window, e.length, e.mark, e.promised_life);
+  fill_all(random, e.life, e.snapshot, e.index, e.key, e.window, e.length, e.mark, e.promised_life, e.clock_ns);
   fill(random, e.promised, h);
   fill(random, e.mark_ballot, h);
 }

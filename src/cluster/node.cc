@@ -189,7 +189,7 @@ void Node::Impl::on_mark(const Mark& mark, uint16_t from, Now now) {
   const auto answer = registers.accept(mark, now);
   if (!answer) return;
   mail.send(from, *answer);
-  if (!answer->refused && (answer->forgotten_by == 0 || answer->fresh())) owner.on_promise(mark.key, mark.window, mark.ballot, now);
+  if (answer->taken()) owner.on_promise(mark.key, mark.window, mark.ballot, now);
 }
 
 void Node::Impl::on_hello(const Hello& hello, uint16_t from, Now now) {

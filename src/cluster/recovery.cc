@@ -63,8 +63,7 @@ void Recovery::on_registered(const Registered& entry, uint16_t from, uint64_t te
   if (source->seen[entry.index] || !registers.restore(entry, now)) return;  // where there is no room it stays missing
   source->seen[entry.index] = true;
   // What was over counts as absent by the clock by which it was, whichever end of the list arrives.
-  if (entry.length <= Duration(0))
-    source->clock = std::max(source->clock, WallTime(Duration(static_cast<int64_t>(std::min<uint64_t>(entry.mark, INT64_MAX)))));
+  if (entry.length <= Duration(0)) source->clock = std::max(source->clock, WallTime(Duration(entry.clock_ns)));
   while (source->first_missing < source->seen.size() && source->seen[source->first_missing]) ++source->first_missing;
   source->complete = source->counted && source->first_missing == source->seen.size();
 }

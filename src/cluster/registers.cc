@@ -226,7 +226,7 @@ Registered Registers::tell(const RegisterKey& key, Now now) const {
   told.window = key.window;
   const auto found = entries_.find(key);
   if (found == entries_.end() || over(key, found->second, now)) {
-    told.mark = static_cast<uint64_t>(std::max<int64_t>(0, nanos(standing_.clock())));
+    told.clock_ns = nanos(standing_.clock());
     return told;
   }
   const Entry& entry = found->second;

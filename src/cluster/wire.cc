@@ -251,6 +251,7 @@ void fields(V& v, Of<V, Registered>& e, const Header& h) {
   ballot(v, e.mark_ballot, h.sender);
   number(v, e.mark);
   number(v, e.promised_life);
+  signed_number(v, e.clock_ns);
 }
 
 template <typename V>

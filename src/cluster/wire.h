@@ -139,6 +139,7 @@ struct Accepted {
   uint64_t forgotten_by = 0;
   Lives lives{};
   bool fresh() const { return lives[0] != 0; }
+  bool taken() const { return !refused && (forgotten_by == 0 || fresh()); }  // the mark was accepted, or the claim promised
   friend bool operator==(const Accepted&, const Accepted&) = default;
 };
 
@@ -186,7 +187,8 @@ struct Registered {
   uint64_t index = 0;     // place in it
   WireId key;
   int64_t window = 0;
-  Duration length{0};  // 0: over meanwhile, nothing to keep; `mark` is the teller's wall clock then
+  Duration length{0};    // 0: over meanwhile, nothing to keep
+  int64_t clock_ns = 0;  // by that wall clock of the teller's
   Ballot promised;
   uint64_t promised_life = 0;
   Ballot mark_ballot;

@@ -1,0 +1,90 @@
+// The owner's part for marks: raises them ahead of need, sends them to the group, takes what the group answers.
+#include "cluster/owner.h"
+
+namespace tally {
+
+bool Owner::group_lives(const Key& key, Now now) const {
+  return around_.peers.majority_heard(key.group, now.mono, around_.isolation_after / 2);
+}
+
+void Owner::raise_mark(Key& key, WindowBook& book, Now now, uint64_t ahead) {
+  const Duration trip = around_.peers.group_round_trip(key.group);
+  const double ratio = static_cast<double>(nanos(trip)) / static_cast<double>(nanos(around_.sync_interval));
+  const auto mark = book.next_mark(now, ratio, ahead);
+  if (!mark) return;
+  book.propose(*mark, now.mono);
+  send_mark(key, book, now);
+}
+
+// What waits for a mark whose acceptance is overdue does not wait for the next tick.
+void Owner::resend_mark(Key& key, WindowBook& book, Now now) {
+  if (!book.mark_pending() || now.mono - book.proposed_at() < overdue(key)) return;
+  book.propose(book.proposed_mark(), now.mono);
+  send_mark(key, book, now);
+}
+
+void Owner::send_mark(Key& key, WindowBook& book, Now now) {
+  Mark mark;
+  mark.key = key.id;
+  mark.window = book.window();
+  mark.ballot = book.ballot();
+  mark.mark = book.proposed_mark();
+  mark.length = key.terms.window;
+  mark.sliding = key.terms.algorithm == Algorithm::sliding_window;
+  send_to_group(key, mark, now);
+}
+
+// The owner is a member too: its own acceptance is taken at once.
+void Owner::send_to_group(Key& key, const Mark& mark, Now now) {
+  for (size_t i = 0; i < key.group.size; ++i) {
+    const uint16_t rank = key.group.rank[i];
+    if (rank != around_.self) {
+      around_.mail.send(rank, mark);
+      continue;
+    }
+    const auto own = around_.registers.accept(mark, now);
+    const bool taken = own && own->taken();
+    if (!taken && !(own && own->refused && mark.claim)) around_.registers.remember_own(mark, now);
+    // Its own refusal of a mark ends no books here: they are in use.
+    if (taken || (own && mark.claim)) take_acceptance(key, *own, i, now);
+  }
+}
+
+void Owner::on_accepted(const Accepted& accepted, uint16_t from, Now now) {
+  const auto found = keys_.find(accepted.key);
+  if (found == keys_.end()) return;
+  Key& key = found->second;
+  const size_t index = key.group.place_of(from);
+  if (index == kGroupMax) {
+    ++dropped_["not_member"];
+    return;
+  }
+  take_acceptance(key, accepted, index, now);
+  if (key.bucket)
+    serve_turned_away_bucket(key, now);
+  else if (WindowBook* book = key.book(accepted.window))
+    serve_turned_away(key, *book, now);
+}
+
+void Owner::take_acceptance(Key& key, const Accepted& accepted, size_t index, Now now) {
+  if (accepted.refused) {
+    ++marks_refused_;
+    return heard_ballot(key, accepted.window, accepted.ballot, now, accepted.claim);
+  }
+  if (accepted.claim) return take_promise(key, accepted, index, now);
+  ++marks_accepted_;
+  if (accepted.window == 0) {
+    if (key.bucket && accepted.ballot == key.bucket->ballot()) key.bucket->accept(index, accepted.number);
+    return;
+  }
+  WindowBook* book = key.book(accepted.window);
+  if (book == nullptr || accepted.ballot != book->ballot()) return;
+  book->accept(index, accepted.mark);
+  if (!accepted.previous_told) return;
+  book->tell_previous(index, accepted.previous_ballot, accepted.previous_mark);
+  count_previous(key, *book);
+}
+
+void Owner::count_previous(Key& key, WindowBook& book) { book.count_previous(key.book(book.window() - 1)); }
+
+}  // namespace tally
