@@ -111,3 +111,28 @@ TEST_CASE(
     check_bounds(fleet);
   }
 }
+
+TEST_CASE("once a key is reset, a request that waits is admitted: at the host that was told, and at the others") {
+  for (uint64_t seed = 1; seed <= 60; ++seed) {
+    Rule rule = fixed(5, 0, 24h);
+    rule.wait = 5s;
+    FleetConfig config = config_of(rule);
+    config.seed = seed;
+    config.sync_interval = 20ms;
+    config.link.delay_min = 100us;
+    config.link.delay_max = 20ms;
+    Fleet fleet(config);
+    const auto spender = static_cast<uint16_t>(seed % 5);
+    const auto resetter = static_cast<uint16_t>(seed / 5 % 5);
+    for (int i = 0; i < 6; ++i) fleet.at(1s, [&] { fleet.take(spender, "api", "k"); });
+    fleet.at(2s, [&] { fleet.reset(resetter, "api", "k"); });
+    for (uint16_t host = 0; host < 5; ++host)  // all have heard of it by 30 ms later
+      fleet.at(2s + 30ms * (host != resetter) + 1ms * (seed / 25), [&fleet, host] { fleet.take(host, "api", "k"); });
+    fleet.run_until(10s);
+    CAPTURE(seed);
+    CAPTURE(spender);
+    CAPTURE(resetter);
+    CHECK(fleet.tally("api", "k").admitted() == 10);
+    check_bounds(fleet);
+  }
+}

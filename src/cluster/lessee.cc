@@ -44,6 +44,7 @@ Lessee::Account* Lessee::account_for(const Note& note, Now now) {
     account->hash = note.hash;
     account->measured_at = now.mono;
     account->born = now.wall;
+    account->reset = around_.resets.number_of(note.id);
   } else if (account->slot != note.slot) {
     adopt_slot(*account, note.slot);
   }

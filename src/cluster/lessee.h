@@ -43,7 +43,8 @@ class Lessee {
   // the wall clock of the node that was asked (ns); an account that began later has nothing to refund for it.
   // Returns whether there was an account.
   bool on_reset(const WireId& key, uint64_t number, Now now);
-  uint64_t reset_of(const WireId& key) const;  // the highest number heard; 0: none
+  uint64_t reset_of(const WireId& key) const;     // the highest number heard; 0: none
+  uint64_t reset_taken(const WireId& key) const;  // of those that the account refunded for; 0: none
   void tick(Now now);              // every sync interval
   void send_urgent(Now now);       // what cannot wait for it; call before mail goes out
   MonoTime next_urgent() const;    // MonoTime::max(): nothing is due
@@ -154,7 +155,7 @@ class Lessee {
     uint16_t share = 0;           // last demand share, in 1/65535; 0: none known
     bool isolated = false;
     uint64_t reset = 0;           // the highest number heard
-    WallTime born{};              // resets from before are not its own
+    WallTime born{};
     MonoTime busy_at{};           // last change
     bool active = false, urgent = false, idle = false;  // which of the lists it stands in
     bool tell_used = false;  // the pool is low: what is used is told at once, so that the owner can say `exhausted`
@@ -162,6 +163,9 @@ class Lessee {
     bool pool_low() const { return pool < 64; }  // a quarter, in 1/255
     void choose_first() { choice = 0, chosen_at = MonoTime{}; }
     bool changed() const { return changes != changes_known; }
+    bool resets_it(uint64_t number) const {  // else it is from before this account, which has nothing to refund for it
+      return number >= static_cast<uint64_t>(std::max<int64_t>(0, nanos(born)));
+    }
     bool bucket() const { return limit.algorithm == Algorithm::token_bucket; }
   };
 

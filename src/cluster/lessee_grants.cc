@@ -336,7 +336,7 @@ bool Lessee::on_reset(const WireId& key, uint64_t number, Now now) {
   if (account == nullptr) return false;
   if (account->reset >= number || !around_.plausible_reset(number, now)) return true;
   account->reset = number;
-  if (number < static_cast<uint64_t>(std::max<int64_t>(0, nanos(account->born)))) return true;
+  if (!account->resets_it(number)) return true;
   account->busy_at = now.mono;
   ++account->changes;
   account->exhausted_until = account->ask_not_before = MonoTime{};
@@ -351,6 +351,11 @@ bool Lessee::on_reset(const WireId& key, uint64_t number, Now now) {
 uint64_t Lessee::reset_of(const WireId& key) const {
   const auto found = accounts_.find(key);
   return found == accounts_.end() ? 0 : found->second.reset;
+}
+
+uint64_t Lessee::reset_taken(const WireId& key) const {
+  const auto found = accounts_.find(key);
+  return found == accounts_.end() || !found->second.resets_it(found->second.reset) ? 0 : found->second.reset;
 }
 
 // ---- isolation ----------------------------------------------------------------------------------------------------------

@@ -7,9 +7,6 @@ namespace tally {
 namespace {
 
 constexpr size_t kGossipFanout = 3;        // others told in each interval
-constexpr uint8_t kResetRounds = 10;       // a reset is gossiped in so many intervals
-constexpr Duration kResetKept = std::chrono::minutes(10);
-constexpr size_t kResetsMax = 4096;        // resets remembered for gossip at once
 constexpr size_t kMembersPerGossip = 40;   // what is told of others in one datagram
 constexpr Duration kOldLifeHeard = std::chrono::seconds(5);  // longer than any datagram is under way
 constexpr Duration kReadyAtLast = std::chrono::seconds(10);  // though others have not told their registers yet
@@ -220,10 +217,7 @@ void Node::Impl::on_reset(const WireId& key, uint64_t number, Now now) {
     ++dropped["reset_ahead"];
     return;
   }
-  auto found = resets.find(key);
-  if (found != resets.end() && found->second.number >= number) return;
-  if (found == resets.end() && resets.size() < kResetsMax) found = resets.emplace(key, KnownReset{}).first;
-  if (found != resets.end()) found->second = {number, kResetRounds, now.mono};
+  if (!resets.hear(key, number, now.mono)) return;
   lessee.on_reset(key, number, now);
   owner.on_reset(key, number, now);
 }
@@ -269,15 +263,11 @@ void Node::Impl::gossip(Now now) {
       mail.send(to, Member{roster.id(rank), peer.remembered, ago(peer.heard_of), asked > peer.heard_of ? ago(asked) : 0});
       said = true;
     }
-    for (const auto& [key, reset] : resets)
-      if (reset.rounds > 0) mail.send(to, Reset{key, reset.number});
+    resets.tell([&](const Reset& reset) { mail.send(to, reset); });
     // Where nothing is known to tell, the node itself: a datagram shows that its sender lives.
     if (!said) mail.send(to, Member{roster.id(peers.self()), incarnation, 0});
   }
-  for (auto& [key, reset] : resets)
-    if (reset.rounds > 0) --reset.rounds;
-  // Kept when told: a peer that still tells it must not make it new again.
-  std::erase_if(resets, [&](const auto& known) { return now.mono - known.second.heard > kResetKept; });
+  resets.round_over(now.mono);
 }
 
 bool Node::look_at_clock(Now now) {

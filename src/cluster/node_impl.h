@@ -24,7 +24,7 @@ struct Node::Impl {
   Impl(NodeConfig c, Life which, Limiter& l, std::shared_ptr<const RuleSet> r, uint64_t seed, Now now);
 
   Surroundings around() {
-    return {roster,  *rules, peers, standing, registers, mail, config.sync_interval, config.isolation_after, config.lease,
+    return {roster,  *rules, peers, standing, registers, resets, mail, config.sync_interval, config.isolation_after, config.lease,
             peers.self(), incarnation};
   }
 
@@ -55,6 +55,7 @@ struct Node::Impl {
   Standing standing;
   Recovery recovery;
   Registers registers;
+  Resets resets;
   Mail mail;
   Owner owner;
   Lessee lessee;
@@ -62,13 +63,6 @@ struct Node::Impl {
   const Duration window_min;
   MonoTime next_sync, next_gossip, next_ask;
   bool ready = false;
-
-  struct KnownReset {
-    uint64_t number = 0;
-    uint8_t rounds = 0;  // still to be told in
-    MonoTime heard{};
-  };
-  std::map<WireId, KnownReset> resets;
 
   uint64_t datagrams_in = 0;
   uint64_t entries_in[kEntryKinds]{};

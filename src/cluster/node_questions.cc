@@ -34,8 +34,7 @@ bool Node::reset(const Rule& rule, const Limit& limit, KeyHash hash, const WireI
   Impl& i = *impl_;
   ensure_account(i.lessee, i.limiter, rule, limit, hash, id, now);
   const bool known = i.lessee.view(id, now).has_value() || i.owner.view(id, now).has_value();
-  const auto found = i.resets.find(id);
-  const uint64_t last = std::max({found == i.resets.end() ? 0 : found->second.number, i.lessee.reset_of(id), i.owner.reset_of(id)});
+  const uint64_t last = std::max({i.resets.number_of(id), i.lessee.reset_of(id), i.owner.reset_of(id)});
   // Numbers from the wall clock: every node's next one is above all that any node gave, but for skew, and then the larger wins.
   const uint64_t number = std::max(last + 1, static_cast<uint64_t>(std::max<int64_t>(1, nanos(now.wall))));
   i.on_reset(id, number, now);
@@ -47,7 +46,7 @@ bool Node::reset(const Rule& rule, const Limit& limit, KeyHash hash, const WireI
 bool Node::claim(const WireId& id, int64_t window, Now now) { return impl_->owner.claim(id, window, now); }
 
 Node::KnownResets Node::known_resets(const WireId& id) const {
-  return {impl_->lessee.reset_of(id), impl_->owner.reset_of(id)};
+  return {impl_->lessee.reset_taken(id), impl_->owner.reset_taken(id)};
 }
 
 Explanation Node::explain(const Rule&, const Limit& limit, KeyHash hash, const WireId& id, Now now) const {

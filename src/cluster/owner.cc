@@ -82,6 +82,7 @@ Owner::Key* Owner::key_for(const Report& report, Now now) {
     key.terms.max_overcount = rule->max_overcount;
   }
   key.born = now.wall;
+  key.reset = around_.resets.number_of(key.id);
   return &key;
 }
 
@@ -187,6 +188,12 @@ uint64_t Owner::issue(Key& key, WindowBook& book, Line& line, Now now) {
   return amount;
 }
 
+// Just after a reset the books do not tell: what lessees give back for it is on its way, and nobody is turned away for what
+// they used before.
+bool Owner::says_exhausted(const Key& key, const WindowBook& book, Now now) const {
+  return book.exhausted(now.wall) && (key.reset_at == MonoTime{} || now.mono - key.reset_at > around_.recent());
+}
+
 void Owner::send_grant(Key& key, WindowBook& book, Line& line, uint64_t stamp, Now now) {
   const uint64_t allowance = book.allowance(now.wall);
   Grant grant;
@@ -202,7 +209,7 @@ void Owner::send_grant(Key& key, WindowBook& book, Line& line, uint64_t stamp, N
   grant.backed = backed(key, book, now);
   grant.reset = key.reset;
   grant.stamp = stamp;
-  grant.exhausted = book.exhausted(now.wall);
+  grant.exhausted = says_exhausted(key, book, now);
   grant.stop = grant.exhausted && key.terms.max_overcount.unbounded;
   line.told_exhausted = grant.exhausted;
   const bool granted_out = book.previous_known() && allowance <= book.outstanding();
@@ -228,7 +235,7 @@ void Owner::nudge_holders(Key& key, WindowBook& book, Now now) {
 }
 
 void Owner::serve_turned_away(Key& key, WindowBook& book, Now now) {
-  const bool exhausted = book.exhausted(now.wall);
+  const bool exhausted = says_exhausted(key, book, now);
   const bool room = book.remaining(now.wall) > 0;
   const auto waits = [&](const Line& line) {
     return (line.told_exhausted || line.turned_away) && book.is_recent(line, now.mono);
@@ -365,10 +372,11 @@ void Owner::on_reset(const WireId& id, uint64_t number, Now now) {
   if (found == keys_.end() || found->second.reset >= number || !around_.plausible_reset(number, now)) return;
   Key& key = found->second;
   key.reset = number;  // lessees hear of it by their grants, and each knows whether it began before
+  key.reset_at = now.mono;
   activate(key);
   key.touched = now.mono;
   if (key.bucket) {
-    if (number >= static_cast<uint64_t>(std::max<int64_t>(0, nanos(key.born)))) key.bucket->reset(now.mono);
+    if (key.resets_it(number)) key.bucket->reset(now.mono);
     for (auto& leased : key.bucket->lines()) send_bucket_grant(key, leased, 0, now);
     return;
   }
@@ -386,6 +394,11 @@ std::map<uint16_t, double> Owner::overcount_seen() const {
 uint64_t Owner::reset_of(const WireId& id) const {
   const auto found = keys_.find(id);
   return found == keys_.end() ? 0 : found->second.reset;
+}
+
+uint64_t Owner::reset_taken(const WireId& id) const {
+  const auto found = keys_.find(id);
+  return found == keys_.end() || !found->second.resets_it(found->second.reset) ? 0 : found->second.reset;
 }
 
 std::optional<Owner::View> Owner::view(const WireId& id, Now now) const {

@@ -3,6 +3,7 @@
 // Thread rule: the cluster thread's.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <map>
@@ -15,6 +16,7 @@
 #include "cluster/mail.h"
 #include "cluster/peers.h"
 #include "cluster/registers.h"
+#include "cluster/resets.h"
 #include "cluster/roster.h"
 #include "cluster/standing.h"
 #include "cluster/window_book.h"
@@ -29,6 +31,7 @@ struct Surroundings {
   Peers& peers;
   Standing& standing;
   Registers& registers;
+  const Resets& resets;
   Mail& mail;
   Duration sync_interval;
   Duration isolation_after;
@@ -61,7 +64,8 @@ class Owner {
   // Claims (key, window), whoever holds it; harmless at any time. False where the key is not known here.
   bool claim(const WireId& key, int64_t window, Now now);
   void on_reset(const WireId& key, uint64_t number, Now now);
-  uint64_t reset_of(const WireId& key) const;  // the highest number heard; 0: none
+  uint64_t reset_of(const WireId& key) const;     // the highest number heard; 0: none
+  uint64_t reset_taken(const WireId& key) const;  // of those that the books of a bucket were emptied for; 0: none
   void tick(Now now);  // every sync interval
 
   struct View {  // for EXPLAIN; amounts in tokens or costs
@@ -104,8 +108,12 @@ class Owner {
     Group group;
     OnAmnesia on_amnesia = OnAmnesia::deny;
     const Rule* rule = nullptr;  // nullptr: a rule that this node does not have, or whose limits come with each call
-    uint64_t reset = 0;
-    WallTime born{};  // resets from before are not of these books
+    uint64_t reset = 0;   // the highest number heard
+    MonoTime reset_at{};  // when; none: before these books were
+    WallTime born{};
+    bool resets_it(uint64_t number) const {  // else it is from before these books
+      return number >= static_cast<uint64_t>(std::max<int64_t>(0, nanos(born)));
+    }
     MonoTime touched{};
     bool active = false;
     std::array<std::optional<WindowBook>, 4> books;  // by window number mod 4
@@ -149,6 +157,7 @@ class Owner {
   void report_window(Key& key, const Report& report, const Origin& from, Now now);
   void report_bucket(Key& key, const Report& report, const Origin& from, Now now);
   uint64_t issue(Key& key, WindowBook& book, Line& line, Now now);
+  bool says_exhausted(const Key& key, const WindowBook& book, Now now) const;
   void send_grant(Key& key, WindowBook& book, Line& line, uint64_t stamp, Now now);
   void issue_bucket(Key& key, BucketBook::Leased& leased, Now now);
   void send_bucket_grant(Key& key, BucketBook::Leased& leased, uint64_t stamp, Now now);
