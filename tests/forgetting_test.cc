@@ -174,7 +174,7 @@ struct Reader {
   Roster roster = test::roster_of(3);
   Standing standing{false, now.wall, test::ms(100), true, now};
   Recovery recovery{roster, 0, 7, standing};
-  Registers registers{1000, standing, recovery};
+  Registers registers{1000, 0, standing, recovery};
   Mail mail{roster, 0, 7, kPublicIdKey};
   WireId key;
 
@@ -389,7 +389,7 @@ TEST_CASE("a ballot that comes again after a second forgetting counts nothing th
 
 TEST_CASE("who has no room for what it reads asks for it more and more seldom") {
   Reader r;
-  Registers small(2, r.standing, r.recovery);
+  Registers small(2, 0, r.standing, r.recovery);
   r.recovery.tick(r.mail, r.now);
   r.recovery.on_end(r.end(1, 0, r.now.wall), 2, 1, r.mail, r.now);
   r.recovery.on_end(r.end(1, 3, r.now.wall), 1, 1, r.mail, r.now);

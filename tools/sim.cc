@@ -38,11 +38,12 @@ void print_violations(const ClusterResult& r) {
 void print_result(const ClusterResult& r) {
   std::printf("seed %llu: %s\n", static_cast<unsigned long long>(r.seed), r.about.c_str());
   std::printf(
-      "  admitted %llu of %llu, %llu windows (%llu at the limit), %llu events, %llu datagrams, log %016llx\n",
+      "  admitted %llu of %llu, %llu windows (%llu at the limit), %llu events, %llu datagrams, "
+      "%llu marks overflowed, log %016llx\n",
       static_cast<unsigned long long>(r.admitted), static_cast<unsigned long long>(r.offered),
       static_cast<unsigned long long>(r.windows), static_cast<unsigned long long>(r.windows_full),
       static_cast<unsigned long long>(r.events), static_cast<unsigned long long>(r.traffic.datagrams),
-      static_cast<unsigned long long>(r.log_hash));
+      static_cast<unsigned long long>(r.marks_overflowed), static_cast<unsigned long long>(r.log_hash));
   print_violations(r);
 }
 
@@ -105,10 +106,13 @@ int shrink_cluster(const ClusterPlan& plan, const ClusterOptions& options) {
 int run_clusters(const cxxopts::ParseResult& args, uint64_t seed, const ClusterOptions& options) {
   const auto clusters = args["clusters"].as<uint64_t>();
   bool found = false;
+  uint64_t full = 0, overflowed = 0;
   for (uint64_t i = 0; i < clusters; ++i) {
     const ClusterPlan plan = random_cluster(seed + i, options);
     const ClusterPlan less = reduced(plan, cut_of(args, plan));
     const ClusterResult result = run_cluster(less, options);
+    full += result.marks_overflowed > 0 ? 1 : 0;
+    overflowed += result.marks_overflowed;
     if (args["verbose"].as<bool>()) print_result(result);
     if (result.violations.empty()) continue;
     found = true;
@@ -123,8 +127,9 @@ int run_clusters(const cxxopts::ParseResult& args, uint64_t seed, const ClusterO
     return 1;
   }
   if (found) return 1;
-  std::printf("%llu clusters from seed %llu: no violation\n", static_cast<unsigned long long>(clusters),
-              static_cast<unsigned long long>(seed));
+  std::printf("%llu clusters from seed %llu: no violation; %llu with full registers, %llu marks in their sketches\n",
+              static_cast<unsigned long long>(clusters), static_cast<unsigned long long>(seed),
+              static_cast<unsigned long long>(full), static_cast<unsigned long long>(overflowed));
   return 0;
 }
 

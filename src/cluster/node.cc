@@ -66,7 +66,7 @@ Node::Impl::Impl(NodeConfig c, Life which, Limiter& l, std::shared_ptr<const Rul
       peers(make_peers(roster, config)),
       standing(life.first, life.reckoned_start, config.sync_interval, roster.count() > 1, now),
       recovery(roster, peers.self(), incarnation, standing),
-      registers(config.registers_max, standing, recovery),
+      registers(config.registers_max, config.overflow_cells_max, standing, recovery),
       mail(roster, peers.self(), incarnation, config.id_key),
       owner(around(), config.ledgers_max, now.mono),
       lessee(around(), limiter, config.accounts_max, now.mono),

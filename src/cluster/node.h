@@ -34,7 +34,8 @@ struct NodeConfig {
   IdKey id_key = kPublicIdKey;
   size_t accounts_max = 1'048'576;   // keys that this node may hold an account for as a lessee
   size_t ledgers_max = 1'048'576;    // keys that this node may own at once
-  size_t registers_max = 1'048'576;  // marks that this node may keep at once
+  size_t registers_max = 1'048'576;  // marks that this node may keep at once, each by itself
+  size_t overflow_cells_max = 262'144;  // in so many cells of 64 bytes it keeps marks that find no room (cluster/mark_sketch.h)
 };
 
 // Which life of the node this is, from its state file.
@@ -76,6 +77,8 @@ struct NodeStats {
   uint64_t marks_accepted = 0, marks_refused = 0;
   uint64_t claims_started = 0, claims_won = 0, claims_lost = 0, begun_anew = 0;
   uint64_t accounts = 0, ledgers = 0, registers = 0;
+  uint64_t overflow_cells = 0, overflow_cells_max = 0;  // in use, and of how many
+  uint64_t marks_overflowed = 0;  // marks and claims that were kept there
   uint64_t keys_without_majority = 0;
   uint64_t denied_under_limit = 0;  // owner's count: asked in vain although the fleet had not used the limit
   std::map<uint16_t, double> overcount_seen;  // by rule id: worst key of the last full window, used / limit - 1, 0 or more

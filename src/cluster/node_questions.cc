@@ -131,6 +131,9 @@ NodeStats Node::stats() const {
   s.accounts = i.lessee.accounts();
   s.ledgers = i.owner.keys();
   s.registers = i.registers.size();
+  s.overflow_cells = i.registers.overflow_cells();
+  s.overflow_cells_max = i.config.overflow_cells_max;
+  s.marks_overflowed = i.registers.overflowed();
   s.keys_without_majority = i.owner.keys_without_majority();
   s.denied_under_limit = i.owner.denied_under_limit();
   s.overcount_seen = i.owner.overcount_seen();

@@ -120,7 +120,7 @@ WindowBook* Owner::open_book(Key& key, int64_t window, Now now) {
   const WallTime begins = window_start(window, key.terms.window);
   // The natural owner begins at ballot 0, without a claim, only where its own register has nothing yet.
   if (key.group.rank[0] != around_.self || find_contest(key, window) != nullptr) return nullptr;
-  if (!around_.standing.may_vote(begins) || around_.registers.look(key.id, window, now)) return nullptr;
+  if (!around_.standing.may_vote(begins) || !around_.registers.may_begin(key.id, window, now)) return nullptr;
   // Nor where that register takes nothing any more: without a trace in it, books that were lost would be begun twice.
   if (key.terms.algorithm == Algorithm::sliding_window && around_.registers.may_tell(key.id, window, key.terms.window)) return nullptr;
   return &begin_book(key, window, {0, around_.roster.id(around_.self)}, 0);
@@ -356,9 +356,9 @@ void Owner::expire(Now now) {
       bool empty = !key.active;
       for (const auto& book : key.books) empty = empty && !book;
       // A contest is kept while what it is about lasts: a bucket's, while the own register remembers it.
-      empty = empty && (key.contests.empty() || (key.terms.algorithm == Algorithm::token_bucket && !around_.registers.look(id, 0, now)));
+      empty = empty && (key.contests.empty() || (key.terms.algorithm == Algorithm::token_bucket && around_.registers.may_begin(id, 0, now)));
       // A bucket's books stay as long as the own register does: without them ballot 0 could not be begun anew.
-      if (key.bucket) empty = empty && key.bucket->idle(now.mono) && !around_.registers.look(id, 0, now);
+      if (key.bucket) empty = empty && key.bucket->idle(now.mono) && around_.registers.may_begin(id, 0, now);
       if (empty && key.terms.algorithm == Algorithm::token_bucket) empty = now.mono - key.touched > line_kept();
       if (empty) drop_bucket(key, now);
       if (empty) keys_.erase(id);

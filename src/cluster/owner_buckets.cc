@@ -10,9 +10,13 @@ void Owner::report_bucket(Key& key, const Report& report, const Origin& from, No
   key.terms = report.terms;
   if (key.bucket && now.mono >= key.bucket->owned_until()) drop_bucket(key, now);  // the members may have forgotten it
   if (!key.bucket && key.group.rank[0] == around_.self && find_contest(key, 0) == nullptr &&
-      around_.standing.may_vote_bucket(bucket_keep(span_of(report.terms), lease), now) && !around_.registers.look(key.id, 0, now))
+      around_.standing.may_vote_bucket(bucket_keep(span_of(report.terms), lease), now) && around_.registers.may_begin(key.id, 0, now)) {
+    // Where only the sketch may know of earlier books, this begins with all that they may have issued.
+    const auto told = around_.registers.look(key.id, 0, now);
+    const MonoTime tat = now.mono + Duration(told ? static_cast<int64_t>(told->mark) : 0);
     key.bucket.emplace(report.terms, key.group, Ballot{0, around_.roster.id(around_.self)}, lease, around_.recent(), numbers_,
-                       BucketBook::Start{now.mono, now.mono});
+                       BucketBook::Start{tat, now.mono});
+  }
   if (!key.bucket) {
     heard_ballot(key, 0, std::max(report.ballot, report.highest), now);
     claim_if_lost(key, 0, report.insists, now);

@@ -127,6 +127,9 @@ void Recovery::on_read(const ReadRegisters& read, uint16_t from, const Registers
     snapshot.life = read.life;
     snapshot.number = static_cast<uint64_t>(nanos(now.mono));
     snapshot.keys = registers.keys([&](const WireId& key) { return roster_.group(key).contains(from); });
+    // Of the moment of the list: what leaves the sketch for the table later is not in it.
+    snapshot.tells_from = registers.tells_from();
+    snapshot.tells_buckets = registers.tells_buckets(now);
   }
   snapshot.used = now.mono;
   const size_t end = std::min<size_t>(snapshot.keys.size(), std::min<uint64_t>(read.from, kEntriesMax) + kAtATime);
@@ -142,9 +145,9 @@ void Recovery::on_read(const ReadRegisters& read, uint16_t from, const Registers
   last.snapshot = snapshot.number;
   last.from = read.from;
   last.count = snapshot.keys.size();
-  last.votes_from_ns = nanos(registers.holds_all_own() ? votes_from() : WallTime::max());
+  last.votes_from_ns = nanos(std::max(votes_from(), snapshot.tells_from));
   last.clock_ns = nanos(forgotten_by());
-  last.remembers = registers.holds_all_own() ? remembers(now) : Duration(0);
+  last.remembers = snapshot.tells_buckets ? remembers(now) : Duration(0);
   mail.send(from, last);
 }
 

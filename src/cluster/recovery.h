@@ -9,6 +9,9 @@
 //
 // Each other node is asked for all its entries of keys whose group this node is in, some hundred at a time, from the first that is
 // missing; what did not come by then is absent. A group counts once all its others are read. A group of one has nobody to ask.
+//
+// What a full register keeps in its sketch has no keys, so it cannot be listed. The teller then vouches for no window that began
+// before the last of which it has a sketch, and with buckets in one for none of them: there the reader's vote does not come back.
 #pragma once
 
 #include <cstdint>
@@ -16,6 +19,7 @@
 
 #include "base/time.h"
 #include "cluster/mail.h"
+#include "cluster/register_key.h"
 #include "cluster/roster.h"
 #include "cluster/standing.h"
 #include "cluster/wire.h"
@@ -23,10 +27,6 @@
 namespace tally {
 
 class Registers;
-struct RegisterKey;
-
-// How many windows an entry is kept after its own.
-inline constexpr int64_t kWindowsKept = 2;
 
 class Recovery {
  public:
@@ -44,6 +44,7 @@ class Recovery {
   bool has_heard_all(const WireId& key) const;  // all others of the group were read, whatever they remember
   uint64_t incarnation() const { return incarnation_; }
   size_t place_in_group(const WireId& key) const { return roster_.group(key).place_of(self_); }
+  const Roster& roster() const { return roster_; }
   bool complete() const;  // everybody was read; also where nothing had to be
 
   // --- of others' ---
@@ -66,6 +67,8 @@ class Recovery {
   struct Snapshot {  // for one asker
     uint64_t life = 0, number = 0;
     std::vector<RegisterKey> keys;
+    WallTime tells_from = WallTime::min();  // of windows that began before, and of buckets if not so, there is more than these
+    bool tells_buckets = true;
     MonoTime used{};
   };
   void ask(uint16_t rank, Mail& mail, Now now);

@@ -20,8 +20,8 @@ constexpr Duration kLookAheadMax = std::chrono::minutes(10);
 
 }  // namespace
 
-Registers::Registers(size_t entries_max, const Standing& standing, const Recovery& recovery)
-    : entries_max_(entries_max), standing_(standing), recovery_(recovery) {}
+Registers::Registers(size_t entries_max, size_t overflow_max, const Standing& standing, const Recovery& recovery)
+    : entries_max_(entries_max), standing_(standing), recovery_(recovery), sketch_(overflow_max) {}
 
 bool Registers::may_vote(const WireId& key, int64_t window, Duration length) const {
   const WallTime begins = window_start(window, length);
@@ -37,12 +37,11 @@ bool Registers::may_vote_bucket(const WireId& key, Duration keep, Now now) const
 std::optional<Accepted> Registers::accept(const Mark& mark, Now now) {
   if (mark.length <= Duration(0)) return std::nullopt;
   if (mark.anew() && !begin_anew(mark, now)) return std::nullopt;
-  auto answer = mark.window == 0 ? accept_bucket(mark, now) : accept_window(mark);
-  if (answer && mark.claim && !answer->refused) {
-    const Entry& entry = entries_.find({mark.key, mark.window})->second;
+  auto answer = mark.window == 0 ? accept_bucket(mark, now) : accept_window(mark, now);
+  if (const Entry* entry = find({mark.key, mark.window}); answer && mark.claim && !answer->refused && entry != nullptr) {
     const bool votes = mark.window != 0 ? may_vote(mark.key, mark.window, mark.length) : may_vote_bucket(mark.key, mark.length, now);
-    if (entry.fresh && !votes) {
-      answer->lives = entry.anew;
+    if (entry->fresh && !votes) {
+      answer->lives = entry->anew;
       answer->forgotten_by = recovery_.incarnation();
     }
   }
@@ -64,11 +63,12 @@ bool Registers::forgot(const Mark& mark, Now now) const {
     if (mark.length < kWindowMin || mark.length > kWindowMax) return false;
     if (mark.window != window_at(standing_.lives_clock(), mark.length)) return false;  // the running one only
     if (may_vote(mark.key, mark.window, mark.length)) return false;
-  } else if (mark.length > kRemainingMax || may_vote_bucket(mark.key, mark.length, now)) {
+    if (window_start(mark.window, mark.length) < lost_before_) return false;
+  } else if (mark.length > kRemainingMax || may_vote_bucket(mark.key, mark.length, now) || now.mono < lost_buckets_until_) {
     return false;
   }
   // What it has read of it, without a vote there, is charged; nothing more is known of it by anybody.
-  return !begun_anew(mark.key, mark.window) && holds_all_own_;
+  return !begun_anew(mark.key, mark.window);
 }
 
 bool Registers::begin_anew(const Mark& mark, Now now) {
@@ -78,8 +78,11 @@ bool Registers::begin_anew(const Mark& mark, Now now) {
   if (found != entries_.end() && found->second.anew == mark.lives) return true;
   const bool fresh = found != entries_.end() && found->second.fresh;
   if (!fresh && !forgot(mark, now)) return false;
-  Entry* entry = open({mark.key, mark.window}, mark.length);
-  if (entry == nullptr) return false;
+  Entry* entry = open({mark.key, mark.window}, mark.length, now);
+  if (entry == nullptr) {  // the sketch does not know whom a key was begun anew with
+    ++refused_full_;
+    return false;
+  }
   entry->anew = mark.lives;
   entry->fresh = true;
   entry->touched = now.mono;
@@ -87,8 +90,8 @@ bool Registers::begin_anew(const Mark& mark, Now now) {
 }
 
 bool Registers::begun_anew(const WireId& key, int64_t window) const {
-  const auto found = entries_.find({key, window});
-  return found != entries_.end() && found->second.anew[0] != 0;
+  const Entry* entry = find({key, window});
+  return entry != nullptr && entry->anew[0] != 0;
 }
 
 void Registers::remember_own(const Mark& mark, Now now) {
@@ -100,22 +103,65 @@ void Registers::remember_own(const Mark& mark, Now now) {
   if (mark.claim) own.promised_life = mark.number;
   if (!mark.claim) own.mark_ballot = mark.ballot;
   own.mark = mark.mark;
-  if (!restore(own, now)) holds_all_own_ = false;
+  if (restore(own, now)) return;
+  if (mark.window != 0)
+    lost_before_ = std::max(lost_before_, window_start(mark.window, mark.length) + Duration(1));
+  else
+    lost_buckets_until_ = std::max(lost_buckets_until_, now.mono + mark.length);
 }
 
-Registers::Entry* Registers::open(const RegisterKey& key, Duration length) {
-  auto found = entries_.find(key);
+const Registers::Entry* Registers::find(const RegisterKey& key) const {
+  const auto found = entries_.find(key);
+  return found != entries_.end() ? &found->second : nullptr;
+}
+
+// nullptr: the table is full.
+Registers::Entry* Registers::open(const RegisterKey& key, Duration length, Now now) {
+  const auto found = entries_.find(key);
   if (found != entries_.end()) return &found->second;
-  if (entries_.size() >= entries_max_) {
-    ++refused_full_;
-    return nullptr;
-  }
-  Entry& entry = entries_[key];
-  entry.length = length;
+  if (entries_.size() >= entries_max_) return nullptr;
+  Entry& entry = entries_[key] = from_sketch(key, now).value_or(Entry{});
+  entry.length = std::max(entry.length, length);
   return &entry;
 }
 
-std::optional<Accepted> Registers::accept_window(const Mark& mark) {
+std::optional<Registers::Entry> Registers::from_sketch(const RegisterKey& key, Now now) const {
+  const auto held = sketch_.read(key, now);
+  if (!held) return std::nullopt;
+  Entry entry;
+  entry.promised = among_group(held->promised, key.key);
+  if (entry.promised == held->promised) entry.promised_life = held->promised_life;
+  if (held->mark > 0) entry.mark_ballot = kNobodysBallot;
+  entry.mark = held->mark;
+  entry.until = held->until;
+  entry.touched = held->touched;
+  entry.length = held->length;
+  return entry;
+}
+
+// The highest ballot up to this one that a member of the key's group can have: what is read from a shared cell may be of another
+// group, and no lessee should be sent there. Of counter 0, nothing needs a promise.
+Ballot Registers::among_group(Ballot ballot, const WireId& key) const {
+  const Roster& roster = recovery_.roster();
+  const Group group = roster.group(key);
+  NodeId largest = 0, below = 0;
+  for (size_t i = 0; i < group.size; ++i) {
+    const NodeId id = roster.id(group.rank[i]);
+    largest = std::max(largest, id);
+    if (id <= ballot.node) below = std::max(below, id);
+  }
+  if (below != 0) ballot.node = below;
+  else if (ballot.counter > 0) ballot = {ballot.counter - 1, largest};
+  return ballot.counter > 0 ? ballot : Ballot{};
+}
+
+bool Registers::overflow(const RegisterKey& key, const MarkSketch::Held& held, Now now) {
+  const bool kept = sketch_.raise(key, held, now);
+  ++(kept ? overflowed_ : refused_full_);
+  return kept;
+}
+
+std::optional<Accepted> Registers::accept_window(const Mark& mark, Now now) {
   const Duration length = mark.length;
   if (length < kWindowMin || length > kWindowMax) return std::nullopt;
   const int64_t running = window_at(standing_.clock(), length);
@@ -128,20 +174,33 @@ std::optional<Accepted> Registers::accept_window(const Mark& mark) {
     ++refused_no_vote_;
     return std::nullopt;
   }
-  Entry* entry = open({mark.key, mark.window}, length);
-  if (entry == nullptr) return std::nullopt;
+  const RegisterKey key{mark.key, mark.window};
+  Entry* const kept = open(key, length, now);
+  Entry shared;  // where the table is full
+  if (kept == nullptr) shared = from_sketch(key, now).value_or(Entry{});
+  Entry& entry = kept != nullptr ? *kept : shared;
 
   Accepted answer;
   answer.key = mark.key;
   answer.window = mark.window;
-  answer.mark = entry->mark;
-  if (!promise(*entry, mark, answer)) return answer;
+  answer.mark = entry.mark;
+  if (!promise(entry, mark, answer)) return answer;
+  const uint64_t asked = mark.claim ? 0 : std::min<uint64_t>(mark.mark, kLimitMax);
   if (!mark.claim) {
-    entry->fresh = false;
-    entry->mark_ballot = mark.ballot;
-    answer.mark = entry->mark = std::max(entry->mark, std::min<uint64_t>(mark.mark, kLimitMax));
+    entry.fresh = false;
+    entry.mark_ballot = mark.ballot;
+    answer.mark = entry.mark = std::max(entry.mark, asked);
   }
-  if (mark.sliding) tell_previous(mark, answer);
+  if (kept == nullptr) {
+    MarkSketch::Held held;
+    held.promised = mark.ballot;
+    if (mark.claim) held.promised_life = mark.number;
+    held.mark = asked;
+    held.length = length;
+    if (!overflow(key, held, now)) return std::nullopt;
+    if (!mark.claim) answer.mark = asked;  // the owner shall not take another key's mark for an acceptance of its own
+  }
+  if (mark.sliding) tell_previous(mark, answer, now);
   return answer;
 }
 
@@ -160,15 +219,19 @@ bool Registers::promise(Entry& entry, const Mark& mark, Accepted& answer) {
   return true;
 }
 
-void Registers::tell_previous(const Mark& mark, Accepted& answer) const {
+void Registers::tell_previous(const Mark& mark, Accepted& answer, Now now) const {
   // Who begins a window anew counts the one before as empty, but for what was begun anew in it too.
   const bool left = window_at(standing_.clock(), mark.length) >= mark.window;
   if (!may_tell(mark.key, mark.window - 1, mark.length) && !(left && begun_anew(mark.key, mark.window))) return;
   answer.previous_told = true;
-  const auto before = entries_.find({mark.key, mark.window - 1});
-  if (before == entries_.end()) return;
-  answer.previous_ballot = before->second.mark_ballot;
-  answer.previous_mark = before->second.mark;
+  const RegisterKey before{mark.key, mark.window - 1};
+  if (const Entry* entry = find(before); entry != nullptr) {
+    answer.previous_ballot = entry->mark_ballot;
+    answer.previous_mark = entry->mark;
+  } else if (const auto shared = from_sketch(before, now)) {
+    answer.previous_ballot = shared->mark_ballot;
+    answer.previous_mark = shared->mark;
+  }
 }
 
 std::optional<Accepted> Registers::accept_bucket(const Mark& mark, Now now) {
@@ -180,33 +243,50 @@ std::optional<Accepted> Registers::accept_bucket(const Mark& mark, Now now) {
   const RegisterKey key{mark.key, 0};
   const auto found = entries_.find(key);
   if (found != entries_.end() && over(key, found->second, now)) entries_.erase(found);
-  Entry* entry = open(key, mark.length);
-  if (entry == nullptr) return std::nullopt;
+  Entry* const kept = open(key, mark.length, now);
+  Entry shared;  // where the table is full
+  if (kept == nullptr) shared = from_sketch(key, now).value_or(Entry{});
+  Entry& entry = kept != nullptr ? *kept : shared;
 
   Accepted answer;
   answer.key = mark.key;
-  if (!promise(*entry, mark, answer)) return answer;
-  entry->length = std::max(entry->length, mark.length);
-  entry->touched = now.mono;
-  if (mark.claim) {
-    answer.mark = static_cast<uint64_t>(std::max<int64_t>(0, nanos(entry->until - now.mono)));
-    return answer;
+  if (!promise(entry, mark, answer)) return answer;
+  const MonoTime asked = mark.claim ? MonoTime{} : now.mono + with_margin(Duration(static_cast<int64_t>(mark.mark)));
+  entry.length = std::max(entry.length, mark.length);
+  entry.touched = now.mono;
+  entry.until = std::max(entry.until, asked);
+  answer.mark = mark.claim ? static_cast<uint64_t>(std::max<int64_t>(0, nanos(entry.until - now.mono))) : mark.mark;
+  if (!mark.claim) {
+    entry.fresh = false;
+    entry.mark_ballot = mark.ballot;
   }
-  entry->fresh = false;
-  entry->mark_ballot = mark.ballot;
-  entry->until = std::max(entry->until, now.mono + with_margin(Duration(static_cast<int64_t>(mark.mark))));
-  answer.mark = mark.mark;
+  if (kept == nullptr) {
+    MarkSketch::Held held;
+    held.promised = mark.ballot;
+    if (mark.claim) held.promised_life = mark.number;
+    held.until = asked;
+    held.touched = now.mono;
+    held.length = mark.length;
+    if (!overflow(key, held, now)) return std::nullopt;
+  }
   return answer;
 }
 
 std::optional<Registers::Told> Registers::look(const WireId& key, int64_t window, Now now) const {
   const RegisterKey k{key, window};
-  const auto found = entries_.find(k);
-  if (found == entries_.end() || over(k, found->second, now)) return std::nullopt;
-  const Entry& entry = found->second;
-  if (window != 0) return Told{entry.mark_ballot, entry.mark, entry.promised};
-  const auto remaining = static_cast<uint64_t>(std::max<int64_t>(0, nanos(entry.until - now.mono)));
-  return Told{entry.mark_ballot, remaining, entry.promised};
+  const Entry* entry = find(k);
+  const bool in_table = entry != nullptr && !over(k, *entry, now);
+  const auto shared = in_table ? std::nullopt : from_sketch(k, now);
+  if (!in_table && !shared) return std::nullopt;
+  if (!in_table) entry = &*shared;
+  Told told{entry->mark_ballot, entry->mark, entry->promised, !in_table};
+  if (window == 0) told.mark = static_cast<uint64_t>(std::max<int64_t>(0, nanos(entry->until - now.mono)));
+  return told;
+}
+
+bool Registers::may_begin(const WireId& key, int64_t window, Now now) const {
+  const auto told = look(key, window, now);
+  return !told || (told->shared && told->promised.counter == 0);
 }
 
 bool Registers::may_tell(const WireId& key, int64_t window, Duration length) const {
@@ -245,8 +325,21 @@ bool Registers::restore(const Registered& told, Now now) {
   if (told.window != 0 && (told.length < kWindowMin || told.length > kWindowMax ||
                            told.window > window_at(standing_.lives_clock() + kLookAheadMax, told.length)))
     return true;
-  Entry* entry = open({told.key, told.window}, told.length);
-  if (entry == nullptr) return false;
+  const RegisterKey key{told.key, told.window};
+  // The margins of several who tell each other must not add up to more than any mark can be ahead.
+  const MonoTime until = told.window != 0 ? MonoTime{} : now.mono + std::min(with_margin(Duration(static_cast<int64_t>(told.mark))), told.length);
+  Entry* entry = open(key, told.length, now);
+  if (entry == nullptr) {
+    if (told.window != 0 && window_at(standing_.clock(), told.length) > told.window + kWindowsKept) return true;
+    MarkSketch::Held held;
+    held.promised = told.promised;
+    held.promised_life = told.promised_life;
+    held.mark = std::min<uint64_t>(told.mark, kLimitMax);
+    held.until = until;
+    held.touched = now.mono;
+    held.length = told.length;
+    return overflow(key, held, now);
+  }
   entry->length = std::max(entry->length, told.length);
   if (told.promised > entry->promised) {
     entry->promised = told.promised;
@@ -256,9 +349,7 @@ bool Registers::restore(const Registered& told, Now now) {
   if (told.window != 0) {
     entry->mark = std::max(entry->mark, std::min<uint64_t>(told.mark, kLimitMax));
   } else {
-    // The margins of several who tell each other must not add up to more than any mark can be ahead.
-    const Duration remaining = std::min(with_margin(Duration(static_cast<int64_t>(told.mark))), told.length);
-    entry->until = std::max(entry->until, now.mono + remaining);
+    entry->until = std::max(entry->until, until);
     entry->touched = now.mono;
   }
   return true;
@@ -271,6 +362,7 @@ bool Registers::over(const RegisterKey& key, const Entry& entry, Now now) const 
 
 void Registers::expire(Now now) {
   constexpr size_t kBucketsAtATime = 64, kRounds = 16;  // the whole table in so many rounds
+  sketch_.expire(standing_.clock(), now);
   if (entries_.empty()) return;
   for (size_t i = 0, n = std::max(kBucketsAtATime, entries_.bucket_count() / kRounds); i < n; ++i) {
     if (sweep_bucket_ >= entries_.bucket_count()) sweep_bucket_ = 0;

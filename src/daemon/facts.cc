@@ -33,6 +33,8 @@ void add_node_stats(Fields& fields, const NodeStats& node) {
   fields.add("accounts", node.accounts);
   fields.add("keys_owned", node.ledgers);
   fields.add("registers", node.registers);
+  fields.add("overflow_cells", node.overflow_cells);
+  fields.add("marks_overflowed", node.marks_overflowed);
   fields.add("keys_without_majority", node.keys_without_majority);
   fields.add("denied_under_limit", node.denied_under_limit);
 }

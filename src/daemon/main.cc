@@ -93,6 +93,7 @@ NodeConfig node_config(const Config& config) {
   node.isolation_after = config.cluster.isolation();
   node.lease = config.cluster.lease_length();
   node.registers_max = config.limits.registers;
+  node.overflow_cells_max = std::min<size_t>(node.overflow_cells_max, config.limits.registers / 4);
   return node;
 }
 

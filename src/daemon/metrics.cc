@@ -168,6 +168,14 @@ void add_node(Families& all, const NodeStats& node, const Overview& overview, ui
   Family(all, "tallyd_registers", "Marks that this node keeps.", MetricKind::gauge).add({}, node.registers);
   Family(all, "tallyd_registers_capacity", "Marks that this node has room for.", MetricKind::gauge)
       .add({}, registers_max);
+  Family(all, "tallyd_registers_overflow_cells", "Cells in use for marks that found no room among the registers.",
+         MetricKind::gauge)
+      .add({}, node.overflow_cells);
+  Family(all, "tallyd_registers_overflow_cells_capacity", "Cells that there are for them.", MetricKind::gauge)
+      .add({}, node.overflow_cells_max);
+  Family(all, "tallyd_marks_overflowed_total", "Marks and claims that found no room and were kept in such cells.",
+         MetricKind::counter)
+      .add({}, node.marks_overflowed);
   Family(all, "tallyd_keys_owned", "Keys whose books this node keeps.", MetricKind::gauge)
       .add({}, node.ledgers);
   Family(all, "tallyd_keys_leased", "Keys that this node has an account for at their owners.",

@@ -84,6 +84,7 @@ std::string about(const ClusterPlan& plan) {
   if (c.keep_datagrams) text += ", attacked";
   if (!c.clones.empty()) text += ", clones " + std::to_string(c.clones.size());
   if (!c.own_rules.empty()) text += ", rules at odds";
+  if (c.registers < 1000) text += ", registers " + std::to_string(c.registers) + " and " + std::to_string(c.overflow_cells) + " cells";
   return text;
 }
 
@@ -160,6 +161,11 @@ ClusterPlan draw_cluster(Random& random, bool faults) {
   plan.unheard_claims = faults && config.nodes > 2 && plan.kind != Kind::forgetful && random.chance(0.5);
   if (plan.kind == Kind::quiet) plan.length = 12s;
   return plan;
+}
+
+void draw_full_registers(Random& random, ClusterPlan& plan) {
+  plan.config.registers = pick<size_t>(random, {1, 1, 2, 4, 8, 16});
+  plan.config.overflow_cells = pick<size_t>(random, {2, 8, 16, 64, 256, 4096});
 }
 
 void grow(Random& random, ClusterPlan& plan) {

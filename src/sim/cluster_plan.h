@@ -73,6 +73,8 @@ T pick(Random& random, std::initializer_list<T> from) {
 ClusterPlan draw_cluster(Random& random, bool faults);  // the fleet; no steps yet
 // Many nodes instead, up to kNodesMost, for a shorter time and with fewer keys: it costs no more than others.
 void grow(Random& random, ClusterPlan& plan);
+// Registers too small for the keys, with few cells for what finds no room in them.
+void draw_full_registers(Random& random, ClusterPlan& plan);
 void draw_links(Random& random, ClusterPlan& plan);
 void draw_traffic(Random& random, ClusterPlan& plan);
 void draw_faults(Random& random, ClusterPlan& plan);

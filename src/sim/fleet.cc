@@ -312,6 +312,8 @@ void Fleet::begin_life(uint16_t rank, const Life& life) {
   node.sync_interval = config_.sync_interval;
   node.isolation_after = config_.isolation_after;
   node.lease = config_.lease;
+  node.registers_max = config_.registers;
+  node.overflow_cells_max = config_.overflow_cells;
   host.node = std::make_unique<Node>(node, life, *host.limiter, host.rules, random_.next(), clock(rank));
   host.settle_due = false;
   host.tick_due = Duration(0);
@@ -323,6 +325,7 @@ void Fleet::end_life(uint16_t rank, bool keep_state) {
   auto parked = std::exchange(host.parked, {});
   for (auto& [hash, queue] : parked)
     for (Parked& p : queue) finish(rank, *p.state, p.cost, Outcome::lost, now_ - p.since, {});
+  if (host.node != nullptr) marks_overflowed_ += host.node->stats().marks_overflowed;
   host.node.reset();
   host.notes.reset();
   host.limiter.reset();
@@ -332,6 +335,13 @@ void Fleet::end_life(uint16_t rank, bool keep_state) {
     host.incarnation = 0;
     host.horizon = {};
   }
+}
+
+uint64_t Fleet::marks_overflowed() const {
+  uint64_t sum = marks_overflowed_;
+  for (const Host& host : hosts_)
+    if (host.node != nullptr) sum += host.node->stats().marks_overflowed;
+  return sum;
 }
 
 void Fleet::crash(uint16_t rank, bool keep_state) {

@@ -63,6 +63,8 @@ struct FleetConfig {
   WallTime epoch{
       std::chrono::seconds(1'800'000'000)};  // true wall time at the beginning: on a whole quarter of an hour
   size_t keys = 1000;                        // each host's slot table
+  size_t registers = 1'048'576;              // marks that each host keeps
+  size_t overflow_cells = 262'144;           // and for those that find no room: NodeConfig::overflow_cells_max
   bool isolation_possible = false;           // check against the bound of the isolation policies
   bool check_wire = true;
   bool sliding_late = false;    // see CheckedKey
@@ -189,6 +191,7 @@ class Fleet {
     }
   };
   Traffic traffic() const { return traffic_; }     // sent between hosts
+  uint64_t marks_overflowed() const;               // by all lives of all hosts: NodeStats::marks_overflowed
   uint64_t log_hash() const { return log_hash_; }  // of every event so far
   uint64_t events() const { return events_; }
 
@@ -327,6 +330,7 @@ class Fleet {
   uint64_t events_ = 0;
   uint64_t log_hash_ = 0;
   Traffic traffic_;
+  uint64_t marks_overflowed_ = 0;  // by lives that are over
   Datagram seen_;  // scratch
   std::vector<Sent> kept_;
 

@@ -6,6 +6,7 @@ namespace tally::sim {
 namespace {
 
 constexpr double kLarge = 0.03;  // of the clusters: many nodes
+constexpr double kFull = 0.25;   // registers too small for the keys
 // Of those with faults.
 constexpr double kAttacked = 0.3;  // strangers and old datagrams come in
 constexpr double kCloned = 0.1;    // a name lives twice
@@ -32,6 +33,8 @@ ClusterPlan random_cluster(uint64_t seed, const ClusterOptions& options) {
   // From dice of their own: what a seed drew before there was any of these it still draws.
   Random more(mix(seed));
   if (plan.config.nodes > 1 && more.chance(kLarge)) grow(more, plan);
+  Random room(mix(~seed));
+  if (room.chance(kFull)) draw_full_registers(room, plan);
   draw_links(random, plan);
   draw_traffic(random, plan);
   if (options.faults) draw_faults(random, plan);
@@ -56,6 +59,7 @@ ClusterResult run_cluster(const ClusterPlan& plan, const ClusterOptions& options
   result.log_hash = fleet.log_hash();
   result.events = fleet.events();
   result.traffic = fleet.traffic();
+  result.marks_overflowed = fleet.marks_overflowed();
   count_windows(fleet, plan, result);
   if (options.liveness) check_liveness(fleet, plan);
   result.violations = fleet.violations();
