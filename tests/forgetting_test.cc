@@ -395,7 +395,7 @@ TEST_CASE("who has no room for what it reads asks for it more and more seldom") 
   r.recovery.on_end(r.end(1, 3, r.now.wall), 1, 1, r.mail, r.now);
   for (uint64_t i = 0; i < 3; ++i) {
     Registered entry = r.entry(1, i, kDay);
-    entry.window = static_cast<int64_t>(i) + 1;
+    entry.window = window_at(r.now.wall, kDay) - static_cast<int64_t>(i);
     r.recovery.on_registered(entry, 1, 1, small, r.now);
   }
   CHECK_FALSE(r.recovery.complete());

@@ -99,8 +99,8 @@ void Checkers::sent(const Datagram& datagram, Duration at, uint16_t host) {
   for (const Entry& entry : datagram.entries) {
     if (const auto* report = std::get_if<Report>(&entry)) check(datagram.header, *report, at, host);
     if (const auto* grant = std::get_if<Grant>(&entry)) check(datagram.header, *grant, at, host);
-    if (const auto* mark = std::get_if<Mark>(&entry)) check_mark(mark->key, mark->mark, at);
-    if (const auto* accepted = std::get_if<Accepted>(&entry)) check_mark(accepted->key, accepted->mark, at);
+    if (const auto* mark = std::get_if<Mark>(&entry)) check_mark(mark->key, mark->mark, false, at);
+    if (const auto* accepted = std::get_if<Accepted>(&entry)) check_mark(accepted->key, accepted->mark, true, at);
     if (std::holds_alternative<Clone>(entry)) told_clone_.insert(datagram.header.receiver);
   }
 }
@@ -151,11 +151,11 @@ void Checkers::grows(const Counter& counter, uint64_t value, std::string_view na
   largest = std::max(largest, value);
 }
 
-void Checkers::check_mark(const WireId& id, uint64_t mark, Duration at) {
+void Checkers::check_mark(const WireId& id, uint64_t mark, bool told, Duration at) {
   const auto key = by_id_.find(id);
   if (key == by_id_.end()) return;
   const CheckedKey& what = keys_[key->second].what;
-  if (what.check_marks && mark > what.mark_max)
+  if (what.check_marks && (what.check_told || !told) && mark > what.mark_max)
     violate(key->second, at, "marks",
             "a mark of " + std::to_string(mark) + " passes " + std::to_string(what.mark_max));
 }

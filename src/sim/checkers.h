@@ -5,7 +5,7 @@
 //
 //   windows   for each (rule, key, window number): admitted less refunded over the fleet <= bound
 //   buckets   in every interval of true time of length T: admitted <= (1 + e)(burst + rate * T)
-//   marks     no mark on the wire passes L (a bucket: burst / rate and a lease)
+//   marks     no mark on the wire passes L (a bucket: burst / rate and a lease), but what a full register tells
 //   sliding   a sliding window's own promise, which is less than its bound: admitted less refunded <=
 //   floor(eL) + L -
 //             (what the window before admitted, less floor(eL)) * (1 - elapsed), by the clock that is
@@ -75,6 +75,7 @@ struct CheckedKey {
   uint64_t bound = 0;     // windows: per window number
   uint64_t mark_max = 0;  // what no mark may pass
   bool check_marks = true;
+  bool check_told = true;  // also what members tell: a full register may tell another key's mark
   uint32_t bucket_overcount_ppm = 0;  // buckets: e, and what isolation adds to it
   uint64_t per_life =
       0;  // what a node that was started again may add once more: what it spent while isolated it forgot
@@ -142,7 +143,7 @@ class Checkers {
   void check(const Header& header, const Report& report, Duration at, uint16_t host);
   void check(const Header& header, const Grant& grant, Duration at, uint16_t host);
   void check_sliding(size_t key, int64_t window, Duration at, WallTime latest);
-  void check_mark(const WireId& id, uint64_t mark, Duration at);
+  void check_mark(const WireId& id, uint64_t mark, bool told, Duration at);
 
   const uint32_t rate_slack_ppm_;
   uint64_t lives_ = 0;

@@ -125,6 +125,7 @@ CheckedKey Fleet::checked_key(const Rule& form, std::string_view key) const {
   checked.key = key;
   checked.bound = bound_in(form);
   checked.check_marks = !form.max_overcount.unbounded;
+  checked.check_told = config_.registers == FleetConfig{}.registers;
   checked.bucket_overcount_ppm = bucket_overcount(form);
   checked.mark_max = form.limit.limit;
   if (config_.isolation_possible && form.on_isolation != OnIsolation::closed)
