@@ -8,7 +8,7 @@ namespace tally {
 
 namespace {
 
-constexpr size_t kPartOfFree = 4;     // a new part takes one in so many of the cells that are free
+constexpr size_t kPartOfFree = 8;     // a new part takes one in so many of the cells that are free
 constexpr size_t kPartsMax = 256;     // and no fewer than one in so many of all
 constexpr size_t kCellsLeast = 2;     // one for each hash
 constexpr size_t kSweeps = 16;        // the cells of buckets are looked at once in so many calls

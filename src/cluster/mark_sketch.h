@@ -12,7 +12,7 @@
 //
 // Buckets (window 0) have one part for all; a cell there is forgotten when every key in it has been idle for its keep.
 //
-// Memory: `cells_max` cells of sizeof(Cell) = 64 bytes at most, allocated a part at a time. A new part takes a quarter of the cells
+// Memory: `cells_max` cells of sizeof(Cell) = 64 bytes at most, allocated a part at a time. A new part takes an eighth of the cells
 // that are free, so few windows have large parts and many smaller ones.
 #pragma once
 
