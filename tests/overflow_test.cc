@@ -339,3 +339,90 @@ TEST_CASE("a natural owner may begin where only other keys are in its cells, and
   m.registers.accept(Full::claim(third, w, m.ballot(2, 2), 9), m.now);
   CHECK_FALSE(m.registers.may_begin(key, w, m.now));
 }
+
+namespace {
+
+// Three nodes with one place each in their registers, which is taken for the whole test, under a rule without floors.
+sim::FleetConfig full_fleet(const Rule& rule, size_t cells) {
+  sim::FleetConfig config;
+  config.nodes = 3;
+  config.registers = 1;
+  config.overflow_cells = cells;
+  config.rules = {sim::window_rule("first", Algorithm::fixed_window, 10, 1h, 0), rule};
+  for (Rule& r : config.rules) r.on_isolation = OnIsolation::closed;
+  return config;
+}
+
+Rule strict(Algorithm algorithm, uint32_t limit) {
+  return algorithm == Algorithm::token_bucket ? sim::bucket_rule("api", limit, 1, 1min, 0) : sim::window_rule("api", algorithm, limit, 10min, 0);
+}
+
+constexpr Algorithm kAlgorithms[] = {Algorithm::fixed_window, Algorithm::sliding_window, Algorithm::token_bucket};
+constexpr uint32_t kLimit = 20;
+constexpr int kKeys = 30;
+
+struct Served {
+  uint64_t admitted = 0, before = 0, overflowed = 0, full = 0, claims = 0;
+};
+
+// 30 keys, each asked for twice its limit over all nodes; with `kill`, the owner of the first is killed half-way.
+Served run(Algorithm algorithm, size_t cells, bool kill, bool room = false) {
+  sim::FleetConfig config = full_fleet(strict(algorithm, kLimit), cells);
+  if (room) config.registers = 1000;
+  sim::Fleet fleet(config);
+  fleet.at(1s, [&] { fleet.take(0, "first", "k"); });
+  const auto key = [](int n) { return "k" + std::to_string(n); };
+  for (int n = 0; n < kKeys; ++n)
+    for (uint16_t rank = 0; rank < 3; ++rank) fleet.evenly(rank, "api", key(n), kLimit, 2s, 8s);
+  Served result;
+  fleet.run_until(2600ms);
+  for (int n = 0; n < kKeys; ++n) result.before += fleet.tally("api", key(n)).admitted();
+  if (kill) fleet.crash(fleet.owner("api", key(0)));
+  fleet.run_until(9s);
+  for (const sim::Violation& v : fleet.violations()) FAIL_CHECK(v.key << ": " << v.what);
+  for (int n = 0; n < kKeys; ++n) result.admitted += fleet.tally("api", key(n)).admitted();
+  result.overflowed = fleet.marks_overflowed();
+  for (uint16_t rank = 0; rank < 3; ++rank) {
+    if (!fleet.is_up(rank)) continue;
+    const NodeStats stats = fleet.node(rank).stats();
+    CHECK((room || stats.registers <= 1));
+    CHECK(stats.overflow_cells <= cells);
+    const auto full = stats.dropped.find("registers_full");
+    result.full += full != stats.dropped.end() ? full->second : 0;
+    result.claims += stats.claims_won;
+  }
+  return result;
+}
+
+}  // namespace
+
+TEST_CASE("keys that find no room in any register are served up to their limit, and no further") {
+  for (const Algorithm algorithm : kAlgorithms) {
+    const Served none = run(algorithm, 0, false);
+    const Served many = run(algorithm, 4096, false);
+    const Served few = run(algorithm, 64, false);
+    MESSAGE("algorithm " << static_cast<int>(algorithm) << ", of " << kKeys * kLimit << ": without cells " << none.admitted << ", with many "
+            << many.admitted << ", with few " << few.admitted << "; marks overflowed " << many.overflowed << ", " << few.overflowed);
+    CHECK(none.admitted <= kLimit);  // of the key that came first, where it did
+    CHECK(none.full > 0);
+    CHECK(many.admitted >= kKeys * kLimit * 9 / 10);
+    CHECK(many.admitted <= kKeys * (kLimit + 1));
+    CHECK(many.full == 0);
+    CHECK(many.overflowed > 100);
+    CHECK(few.admitted >= kKeys * kLimit / 4);
+  }
+}
+
+TEST_CASE("an owner of keys that found no room is taken over from, and all that it may have issued is charged") {
+  for (const Algorithm algorithm : kAlgorithms) {
+    const Served room = run(algorithm, 0, true, true);
+    const Served many = run(algorithm, 4096, true);
+    const Served few = run(algorithm, 64, true);
+    MESSAGE("algorithm " << static_cast<int>(algorithm) << ": " << many.before << " before, then " << many.admitted - many.before << " of "
+            << kKeys * kLimit - many.before << " more (with room for all " << room.admitted - room.before << "), " << many.claims << " claims; with few cells " << few.admitted - few.before << " of "
+            << kKeys * kLimit - few.before << ", " << few.claims << " claims");
+    CHECK(many.claims > 0);
+    CHECK(many.admitted >= room.admitted * 95 / 100);
+    CHECK(few.admitted > few.before);
+  }
+}
