@@ -426,3 +426,16 @@ TEST_CASE("an owner of keys that found no room is taken over from, and all that 
     CHECK(few.admitted > few.before);
   }
 }
+
+TEST_CASE("a bucket that begins where the sketch may know of earlier books of it begins with what those may have issued") {
+  for (const bool shared : {false, true}) {
+    sim::Fleet fleet(full_fleet(strict(Algorithm::token_bucket, kLimit), shared ? 16 : 4096));  // two cells for all buckets, or 512
+    fleet.at(1s, [&] { fleet.take(0, "first", "k"); });
+    fleet.evenly(0, "api", "spent", kLimit, 2s, 3s);
+    fleet.evenly(0, "api", "new", kLimit, 4s, 5s);
+    fleet.run_until(6s);
+    REQUIRE(fleet.tally("api", "spent").admitted() == kLimit);
+    MESSAGE(std::string(shared ? "in the same cells " : "in cells of its own ") << fleet.tally("api", "new").admitted());
+    CHECK((fleet.tally("api", "new").admitted() == 0) == shared);
+  }
+}
