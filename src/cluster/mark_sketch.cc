@@ -98,9 +98,9 @@ MarkSketch::Held MarkSketch::read_cell(const Part& part, const Cell& cell, uint6
   return held;
 }
 
+// Of one ballot either life will do: where the key itself was promised it, each cell has that life or 0.
 MarkSketch::Held MarkSketch::smaller(const Held& a, const Held& b) {
   Held held = a.promised < b.promised ? a : b;
-  if (a.promised == b.promised && a.promised_life != b.promised_life) held.promised_life = 0;
   held.mark = std::min(a.mark, b.mark);
   held.until = std::min(a.until, b.until);
   held.touched = std::min(a.touched, b.touched);

@@ -1,5 +1,7 @@
 #include "sim/random_cluster.h"
 
+#include <algorithm>
+
 #include "sim/liveness.h"
 
 namespace tally::sim {
@@ -7,6 +9,7 @@ namespace {
 
 constexpr double kLarge = 0.03;  // of the clusters: many nodes
 constexpr double kFull = 0.25;   // registers too small for the keys
+constexpr size_t kCellsToServe = 4096;
 // Of those with faults.
 constexpr double kAttacked = 0.3;  // strangers and old datagrams come in
 constexpr double kCloned = 0.1;    // a name lives twice
@@ -35,6 +38,8 @@ ClusterPlan random_cluster(uint64_t seed, const ClusterOptions& options) {
   if (plan.config.nodes > 1 && more.chance(kLarge)) grow(more, plan);
   Random room(mix(~seed));
   if (room.chance(kFull)) draw_full_registers(room, plan);
+  // Where a window finds no cells either, nobody is served: that is no fault of the fleet.
+  if (options.liveness) plan.config.overflow_cells = std::max(plan.config.overflow_cells, kCellsToServe);
   draw_links(random, plan);
   draw_traffic(random, plan);
   if (options.faults) draw_faults(random, plan);
