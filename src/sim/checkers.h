@@ -75,13 +75,13 @@ struct CheckedKey {
   uint64_t bound = 0;     // windows: per window number
   uint64_t mark_max = 0;  // what no mark may pass
   bool check_marks = true;
-  bool check_told = true;  // also what members tell: a full register may tell another key's mark
   uint32_t bucket_overcount_ppm = 0;  // buckets: e, and what isolation adds to it
   uint64_t per_life =
       0;  // what a node that was started again may add once more: what it spent while isolated it forgot
   bool check_sliding = false;
   bool sliding_late =
       false;  // count, of the window before, what was admitted there when a clock had left it already, too
+  bool check_told = true;  // also what members tell: a full register may tell another key's mark
 };
 
 class Checkers {
