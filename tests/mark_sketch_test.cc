@@ -1,4 +1,5 @@
-// The sketch of a full register by itself: nothing that a key put in is read smaller, nothing is dropped before it is over.
+// The sketch of a full register by itself: nothing that a key put in is read smaller, nothing is dropped
+// before it is over.
 #include "cluster/mark_sketch.h"
 
 #include <doctest/doctest.h>
@@ -22,7 +23,8 @@ WireId key_number(uint64_t n) {
   return random_key(random);
 }
 
-MarkSketch::Held window_mark(uint64_t mark, Ballot promised = {}, uint64_t life = 0, Duration length = kWindow) {
+MarkSketch::Held window_mark(uint64_t mark, Ballot promised = {}, uint64_t life = 0,
+                             Duration length = kWindow) {
   MarkSketch::Held held;
   held.mark = mark;
   held.promised = promised;
@@ -88,20 +90,25 @@ TEST_CASE("the part of a window is dropped when what is known of it may be forgo
   CHECK(sketch.windows_before() == WallTime::min());
 }
 
-TEST_CASE("windows have parts of their own, within the cells that there are, and what finds none is not kept") {
+TEST_CASE(
+    "windows have parts of their own, within the cells that there are, and what finds none is not kept") {
   for (const size_t cells : {size_t{0}, size_t{1}, size_t{2}, size_t{7}, size_t{64}, size_t{5000}}) {
     MarkSketch sketch(cells);
     const Now now = at(Duration(0));
     int64_t kept = 0;
-    while (kept < 10'000 && sketch.raise({key_number(1), kept + 1}, window_mark(static_cast<uint64_t>(kept) + 1), now)) ++kept;
+    while (kept < 10'000 &&
+           sketch.raise({key_number(1), kept + 1}, window_mark(static_cast<uint64_t>(kept) + 1), now))
+      ++kept;
     MESSAGE(kept << " windows in " << cells << " cells");
     CHECK(kept * 2 <= static_cast<int64_t>(cells));
     CHECK(kept <= 256);
     CHECK((cells < 2 || kept >= 1));
     CHECK((cells < 5000 || kept >= 20));
     CHECK(sketch.cells() == static_cast<size_t>(kept) * 2);
-    for (int64_t w = 1; w <= kept; ++w) CHECK(sketch.read({key_number(1), w}, now)->mark == static_cast<uint64_t>(w));
-    sketch.expire(window_start(kept + 3, kWindow), now);  // all but the last two are over, as three more than the first are
+    for (int64_t w = 1; w <= kept; ++w)
+      CHECK(sketch.read({key_number(1), w}, now)->mark == static_cast<uint64_t>(w));
+    sketch.expire(window_start(kept + 3, kWindow),
+                  now);  // all but the last two are over, as three more than the first are
     CHECK((kept == 0 || sketch.raise({key_number(1), kept + 1}, window_mark(1), now)));
   }
 }
@@ -115,7 +122,8 @@ TEST_CASE("a promise to one key's claim deposes no other key's owner") {
   CHECK(sketch.read(other, now)->promised.counter == 0);
   CHECK(sketch.read(claimed, now)->promised == kHigh);
   CHECK(sketch.read(claimed, now)->promised_life == 5);
-  sketch.raise(other, window_mark(0, kLow, 5), now);  // claimed too: from now on the cells tell both the higher one
+  sketch.raise(other, window_mark(0, kLow, 5),
+               now);  // claimed too: from now on the cells tell both the higher one
   for (const RegisterKey& key : {claimed, other}) CHECK(sketch.read(key, now)->promised == kHigh);
 }
 
@@ -187,8 +195,9 @@ TEST_CASE("in any order, no key reads less than it put in while that is not over
       const uint64_t n = random.below(30);
       const bool bucket = random.chance(0.4);
       const int64_t window = bucket ? 0 : window_at(now.wall, kWindow) + random.between(-1, 1);
-      MarkSketch::Held held = bucket ? bucket_mark(now.mono + ms(random.between(0, 5000)), now.mono, ms(random.between(1, 9000)))
-                                     : window_mark(random.below(100));
+      MarkSketch::Held held =
+          bucket ? bucket_mark(now.mono + ms(random.between(0, 5000)), now.mono, ms(random.between(1, 9000)))
+                 : window_mark(random.below(100));
       if (random.chance(0.3)) {
         held.promised = {static_cast<uint32_t>(1 + random.below(4)), 1 + random.below(3)};
         if (random.chance(0.7)) held.promised_life = 1 + random.below(3);
@@ -201,8 +210,11 @@ TEST_CASE("in any order, no key reads less than it put in while that is not over
         known = held;
         continue;
       }
-      if (held.promised == known.promised && held.promised_life != known.promised_life && held.promised_life != 0) known.promised_life = 0;
-      if (held.promised > known.promised) known.promised = held.promised, known.promised_life = held.promised_life;
+      if (held.promised == known.promised && held.promised_life != known.promised_life &&
+          held.promised_life != 0)
+        known.promised_life = 0;
+      if (held.promised > known.promised)
+        known.promised = held.promised, known.promised_life = held.promised_life;
       known.mark = std::max(known.mark, held.mark);
       known.until = std::max(known.until, held.until);
       known.touched = std::max(known.touched, held.touched);
@@ -218,7 +230,8 @@ TEST_CASE("in any order, no key reads less than it put in while that is not over
       if (held->promised == known.promised && known.promised.counter != 0)
         REQUIRE((held->promised_life == known.promised_life || held->promised_life == 0));
       REQUIRE(held->mark >= known.mark);
-      REQUIRE((name.second != 0 || (held->until >= known.until && held->touched + held->length >= known.touched + known.length)));
+      REQUIRE((name.second != 0 ||
+               (held->until >= known.until && held->touched + held->length >= known.touched + known.length)));
     }
   }
 }

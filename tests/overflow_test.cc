@@ -15,8 +15,8 @@ namespace {
 
 constexpr Duration kWindow = secs(10);
 
-// A member with a vote everywhere, whose table is full with one key for as long as its bucket is not idle, and which keeps all others
-// in the two cells of a window, or in many.
+// A member with a vote everywhere, whose table is full with one key for as long as its bucket is not idle,
+// and which keeps all others in the two cells of a window, or in many.
 struct Full {
   static constexpr Duration kTableFor = secs(5);
   Now now = at(Duration(0));
@@ -106,7 +106,8 @@ constexpr size_t kTwo = 16;  // two for each window
 
 }  // namespace
 
-TEST_CASE("a full register accepts marks, refuses what is below a promise and tells a claimant what it accepted") {
+TEST_CASE(
+    "a full register accepts marks, refuses what is below a promise and tells a claimant what it accepted") {
   Full m(kMany);
   const WireId key = random_key(m.random);
   const int64_t w = m.running();
@@ -148,9 +149,13 @@ TEST_CASE("an entry that is opened when there is room again begins with what the
     const WireId key = random_key(m.random);
     const int64_t w = bucket ? 0 : m.running();
     const auto mark = [&](uint64_t n, Ballot ballot) {
-      return bucket ? Full::bucket(key, secs(static_cast<int64_t>(n)), ballot, secs(60)) : Full::mark(key, w, n, ballot);
+      return bucket ? Full::bucket(key, secs(static_cast<int64_t>(n)), ballot, secs(60))
+                    : Full::mark(key, w, n, ballot);
     };
-    const auto told = [&] { return bucket ? m.registers.look(key, w, m.now)->mark / 1'000'000'000 : m.registers.look(key, w, m.now)->mark; };
+    const auto told = [&] {
+      return bucket ? m.registers.look(key, w, m.now)->mark / 1'000'000'000
+                    : m.registers.look(key, w, m.now)->mark;
+    };
     m.registers.accept(mark(40, m.ballot(3, 2)), m.now);
     m.pass(Full::kTableFor);
     REQUIRE(m.registers.size() == 0);
@@ -222,7 +227,8 @@ TEST_CASE("a bucket's mark in the sketch is kept with its margin, and its promis
 TEST_CASE("a promise that is another group's is told as one that a member of the key's group could have") {
   Full m(kTwo, 7);
   const int64_t w = m.running();
-  for (int i = 0; i < 200; ++i) {  // keys of all groups, claimed by their members in turn; all share two cells
+  for (int i = 0; i < 200;
+       ++i) {  // keys of all groups, claimed by their members in turn; all share two cells
     const WireId key = random_key(m.random);
     const Group group = m.roster.group(key);
     const auto answer = m.registers.accept(Full::mark(key, w, 1, {0, m.roster.id(group.rank[0])}), m.now);
@@ -233,9 +239,11 @@ TEST_CASE("a promise that is another group's is told as one that a member of the
       REQUIRE(group.contains(*rank));
       REQUIRE(answer->ballot.counter >= 1);
     }
-    const Ballot promised = m.registers.look(key, w, m.now) ? m.registers.look(key, w, m.now)->promised : Ballot{};
+    const Ballot promised =
+        m.registers.look(key, w, m.now) ? m.registers.look(key, w, m.now)->promised : Ballot{};
     const uint16_t claimant = group.rank[static_cast<size_t>(i) % group.size];
-    const auto promise = m.registers.accept(Full::claim(key, w, {promised.counter + 1, m.roster.id(claimant)}, 9), m.now);
+    const auto promise =
+        m.registers.accept(Full::claim(key, w, {promised.counter + 1, m.roster.id(claimant)}, 9), m.now);
     REQUIRE(promise.has_value());
     CHECK(promise->taken());  // above all that was told
     const auto lower = m.registers.accept(Full::mark(key, w, 1, {0, m.roster.id(group.rank[0])}), m.now);
@@ -243,14 +251,17 @@ TEST_CASE("a promise that is another group's is told as one that a member of the
   }
 }
 
-TEST_CASE("without cells a full register does not answer, and vouches for no window of which it lost a mark of its own") {
+TEST_CASE(
+    "without cells a full register does not answer, and vouches for no window of which it lost a mark of its "
+    "own") {
   Full m(0);
   const WireId key = random_key(m.random);
   const int64_t w = m.running();
   CHECK_FALSE(m.registers.accept(Full::mark(key, w, 40, m.ballot(0)), m.now).has_value());
   CHECK(m.registers.refused_full() == 1);
   CHECK(m.registers.overflowed() == 0);
-  CHECK(m.told(100).votes_from_ns < nanos(window_start(w, kWindow)));  // it answered nobody, so nobody relies on it
+  CHECK(m.told(100).votes_from_ns <
+        nanos(window_start(w, kWindow)));  // it answered nobody, so nobody relies on it
   m.registers.remember_own(Full::mark(key, w, 40, m.ballot(0)), m.now);
   CHECK(m.told(101).votes_from_ns > nanos(window_start(w, kWindow)));
   CHECK(m.told(102).votes_from_ns <= nanos(window_start(w + 1, kWindow)));
@@ -327,7 +338,8 @@ TEST_CASE("a mark of this node's own that it may not vote for is kept in the ske
   CHECK(m.told(100).votes_from_ns > nanos(window_start(m.running(), kWindow)));
 }
 
-TEST_CASE("a natural owner may begin where only other keys are in its cells, and not where its own claim may be") {
+TEST_CASE(
+    "a natural owner may begin where only other keys are in its cells, and not where its own claim may be") {
   Full m(kTwo);
   const WireId key = random_key(m.random), other = random_key(m.random), third = random_key(m.random);
   const int64_t w = m.running();
@@ -342,7 +354,8 @@ TEST_CASE("a natural owner may begin where only other keys are in its cells, and
 
 namespace {
 
-// Three nodes with one place each in their registers, which is taken for the whole test, under a rule without floors.
+// Three nodes with one place each in their registers, which is taken for the whole test, under a rule without
+// floors.
 sim::FleetConfig full_fleet(const Rule& rule, size_t cells) {
   sim::FleetConfig config;
   config.nodes = 3;
@@ -354,10 +367,12 @@ sim::FleetConfig full_fleet(const Rule& rule, size_t cells) {
 }
 
 Rule strict(Algorithm algorithm, uint32_t limit) {
-  return algorithm == Algorithm::token_bucket ? sim::bucket_rule("api", limit, 1, 1min, 0) : sim::window_rule("api", algorithm, limit, 10min, 0);
+  return algorithm == Algorithm::token_bucket ? sim::bucket_rule("api", limit, 1, 1min, 0)
+                                              : sim::window_rule("api", algorithm, limit, 10min, 0);
 }
 
-constexpr Algorithm kAlgorithms[] = {Algorithm::fixed_window, Algorithm::sliding_window, Algorithm::token_bucket};
+constexpr Algorithm kAlgorithms[] = {Algorithm::fixed_window, Algorithm::sliding_window,
+                                     Algorithm::token_bucket};
 constexpr uint32_t kLimit = 20;
 constexpr int kKeys = 30;
 
@@ -365,7 +380,8 @@ struct Served {
   uint64_t admitted = 0, before = 0, overflowed = 0, full = 0, claims = 0;
 };
 
-// 30 keys, each asked for twice its limit over all nodes; with `kill`, the owner of the first is killed half-way.
+// 30 keys, each asked for twice its limit over all nodes; with `kill`, the owner of the first is killed
+// half-way.
 Served run(Algorithm algorithm, size_t cells, bool kill, bool room = false) {
   sim::FleetConfig config = full_fleet(strict(algorithm, kLimit), cells);
   if (room) config.registers = 1000;
@@ -401,8 +417,9 @@ TEST_CASE("keys that find no room in any register are served up to their limit, 
     const Served none = run(algorithm, 0, false);
     const Served many = run(algorithm, 4096, false);
     const Served few = run(algorithm, 64, false);
-    MESSAGE("algorithm " << static_cast<int>(algorithm) << ", of " << kKeys * kLimit << ": without cells " << none.admitted << ", with many "
-            << many.admitted << ", with few " << few.admitted << "; marks overflowed " << many.overflowed << ", " << few.overflowed);
+    MESSAGE("algorithm " << static_cast<int>(algorithm) << ", of " << kKeys * kLimit << ": without cells "
+                         << none.admitted << ", with many " << many.admitted << ", with few " << few.admitted
+                         << "; marks overflowed " << many.overflowed << ", " << few.overflowed);
     CHECK(none.admitted <= kLimit);  // of the key that came first, where it did
     CHECK(none.full > 0);
     CHECK(many.admitted >= kKeys * kLimit * 9 / 10);
@@ -413,29 +430,36 @@ TEST_CASE("keys that find no room in any register are served up to their limit, 
   }
 }
 
-TEST_CASE("an owner of keys that found no room is taken over from, and all that it may have issued is charged") {
+TEST_CASE(
+    "an owner of keys that found no room is taken over from, and all that it may have issued is charged") {
   for (const Algorithm algorithm : kAlgorithms) {
     const Served room = run(algorithm, 0, true, true);
     const Served many = run(algorithm, 4096, true);
     const Served few = run(algorithm, 64, true);
-    MESSAGE("algorithm " << static_cast<int>(algorithm) << ": " << many.before << " before, then " << many.admitted - many.before << " of "
-            << kKeys * kLimit - many.before << " more (with room for all " << room.admitted - room.before << "), " << many.claims << " claims; with few cells " << few.admitted - few.before << " of "
-            << kKeys * kLimit - few.before << ", " << few.claims << " claims");
+    MESSAGE("algorithm " << static_cast<int>(algorithm) << ": " << many.before << " before, then "
+                         << many.admitted - many.before << " of " << kKeys * kLimit - many.before
+                         << " more (with room for all " << room.admitted - room.before << "), " << many.claims
+                         << " claims; with few cells " << few.admitted - few.before << " of "
+                         << kKeys * kLimit - few.before << ", " << few.claims << " claims");
     CHECK(many.claims > 0);
     CHECK(many.admitted >= room.admitted * 95 / 100);
     CHECK(few.admitted > few.before);
   }
 }
 
-TEST_CASE("a bucket that begins where the sketch may know of earlier books of it begins with what those may have issued") {
+TEST_CASE(
+    "a bucket that begins where the sketch may know of earlier books of it begins with what those may have "
+    "issued") {
   for (const bool shared : {false, true}) {
-    sim::Fleet fleet(full_fleet(strict(Algorithm::token_bucket, kLimit), shared ? 16 : 4096));  // two cells for all buckets, or 512
+    sim::Fleet fleet(full_fleet(strict(Algorithm::token_bucket, kLimit),
+                                shared ? 16 : 4096));  // two cells for all buckets, or 512
     fleet.at(1s, [&] { fleet.take(0, "first", "k"); });
     fleet.evenly(0, "api", "spent", kLimit, 2s, 3s);
     fleet.evenly(0, "api", "new", kLimit, 4s, 5s);
     fleet.run_until(6s);
     REQUIRE(fleet.tally("api", "spent").admitted() == kLimit);
-    MESSAGE(std::string(shared ? "in the same cells " : "in cells of its own ") << fleet.tally("api", "new").admitted());
+    MESSAGE(std::string(shared ? "in the same cells " : "in cells of its own ")
+            << fleet.tally("api", "new").admitted());
     CHECK((fleet.tally("api", "new").admitted() == 0) == shared);
   }
 }

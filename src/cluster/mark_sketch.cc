@@ -8,10 +8,10 @@ namespace tally {
 
 namespace {
 
-constexpr size_t kPartOfFree = 8;     // a new part takes one in so many of the cells that are free
-constexpr size_t kPartsMax = 256;     // and no fewer than one in so many of all
-constexpr size_t kCellsLeast = 2;     // one for each hash
-constexpr size_t kSweeps = 16;        // the cells of buckets are looked at once in so many calls
+constexpr size_t kPartOfFree = 8;  // a new part takes one in so many of the cells that are free
+constexpr size_t kPartsMax = 256;  // and no fewer than one in so many of all
+constexpr size_t kCellsLeast = 2;  // one for each hash
+constexpr size_t kSweeps = 16;     // the cells of buckets are looked at once in so many calls
 
 }  // namespace
 
@@ -47,8 +47,8 @@ MarkSketch::Part* MarkSketch::part_for(const RegisterKey& key, Duration length) 
   return &part;
 }
 
-// A ballot that several lives or keys were promised is nobody's to have again, so life 0. A mark (life 0) of the key's own ballot
-// leaves its claim's life.
+// A ballot that several lives or keys were promised is nobody's to have again, so life 0. A mark (life 0) of
+// the key's own ballot leaves its claim's life.
 void MarkSketch::promise(Cell& cell, uint64_t word, const Held& held) {
   if (held.promised.counter == 0) return;
   const bool own = cell.promised.counter == 0 || (!cell.several && cell.claimed == word);
@@ -57,7 +57,8 @@ void MarkSketch::promise(Cell& cell, uint64_t word, const Held& held) {
   if (held.promised > cell.promised) {
     cell.promised = held.promised;
     cell.promised_life = held.promised_life;
-  } else if (held.promised == cell.promised && held.promised_life != cell.promised_life && !(own && held.promised_life == 0)) {
+  } else if (held.promised == cell.promised && held.promised_life != cell.promised_life &&
+             !(own && held.promised_life == 0)) {
     cell.promised_life = 0;
   }
 }
@@ -117,7 +118,8 @@ std::optional<MarkSketch::Held> MarkSketch::read(const RegisterKey& key, Now now
     if (!a.used || !b.used || idle(part, a, now) || idle(part, b, now)) continue;
     Held held = smaller(read_cell(part, a, key.key.word()), read_cell(part, b, key.key.word()));
     if (largest) {
-      if (largest->promised > held.promised) held.promised = largest->promised, held.promised_life = largest->promised_life;
+      if (largest->promised > held.promised)
+        held.promised = largest->promised, held.promised_life = largest->promised_life;
       held.mark = std::max(held.mark, largest->mark);
       held.length = std::max(held.length, largest->length);
     }
