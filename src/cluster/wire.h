@@ -202,9 +202,9 @@ struct RegistersEnd {
   uint64_t snapshot = 0;
   uint64_t from = 0;  // of the question
   uint64_t count = 0;
-  int64_t votes_from_ns = 0;  // it has kept all of windows that begin at this wall time or later
+  int64_t votes_from_ns = 0;  // it has kept and lists all of windows that begin at this wall time or later
   int64_t clock_ns = 0;       // but for those that are over by this clock
-  Duration remembers{0};      // buckets: all of this long
+  Duration remembers{0};      // buckets: all of this long; 0: it does not list all
   friend bool operator==(const RegistersEnd&, const RegistersEnd&) = default;
 };
 
