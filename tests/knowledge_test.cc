@@ -167,7 +167,7 @@ TEST_CASE("a node that has only just started does not take itself for cut off") 
   const std::string key = fleet.key_of(1);
   fleet.must_settle = false;
   fleet.stop(0);
-  fleet.start(0, {.incarnation = 20, .first = false, .previous = 10, .reckoned_start = fleet.now().wall});
+  fleet.start(0, {.incarnation = 20, .first = false, .reckoned_start = fleet.now().wall});
   fleet.take(0, key);  // before it has heard of anybody
   fleet.settle();
   CHECK_FALSE(fleet.explain(0, key).isolated);

@@ -124,13 +124,20 @@ TEST_CASE("the same sequence number again, or an older one, proves that the peer
   CHECK(two.a.hear(1, header(1, 6, at(ms(40))), at(ms(42))) == Peers::Heard::fine);
 }
 
-TEST_CASE("a datagram of an older life that was still under way is told from a clone by when it was sent") {
+TEST_CASE("a datagram of an older life that was still under way is told from a clone by what it echoes, not by clocks") {
   Two two;
   CHECK(two.a.hear(1, header(7, 1, at(ms(100))), at(ms(101))) == Peers::Heard::fine);
   const MonoTime heard = two.a[1].heard;
-  CHECK(two.a.hear(1, header(6, 900, at(ms(99))), at(ms(120))) == Peers::Heard::older_life);
-  CHECK(two.a.hear(1, header(6, 901, at(ms(100))), at(ms(121))) == Peers::Heard::older_life);
-  CHECK(two.a.hear(1, header(6, 902, at(ms(101))), at(ms(122))) == Peers::Heard::clone);
+  const auto old = [&](uint64_t sequence, Duration echo) {
+    Header h = header(6, sequence, at(secs(9)));  // a clock that was set back since: what it showed says nothing
+    h.echo_mono_ns = echo == Duration(0) ? 0 : static_cast<uint64_t>(nanos(at(echo).mono));
+    return two.a.hear(1, h, at(ms(122)));
+  };
+  CHECK(old(900, Duration(0)) == Peers::Heard::older_life);  // has heard nothing of this node yet
+  CHECK(old(901, ms(100)) == Peers::Heard::older_life);
+  CHECK(old(902, ms(101)) == Peers::Heard::older_life);  // this node had not sent anything since it heard the newer life
+  CHECK(old(903, ms(102)) == Peers::Heard::clone);
+  CHECK(old(904, ms(123)) == Peers::Heard::older_life);  // an echo of another clock than today's
   CHECK(two.a[1].heard == heard);  // neither is a sign of the newer life
   CHECK(two.a[1].incarnation == 7);
 }

@@ -20,7 +20,7 @@ Rule day_rule(uint32_t limit) {
 }
 
 Life later_life(const test::Fleet& fleet, uint64_t incarnation) {
-  return {.incarnation = incarnation, .first = false, .previous = incarnation - 10, .reckoned_start = fleet.now().wall};
+  return {.incarnation = incarnation, .first = false, .reckoned_start = fleet.now().wall};
 }
 
 }  // namespace

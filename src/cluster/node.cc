@@ -8,7 +8,6 @@ namespace {
 
 constexpr size_t kGossipFanout = 3;        // others told in each interval
 constexpr size_t kMembersPerGossip = 40;   // what is told of others in one datagram
-constexpr Duration kOldLifeHeard = std::chrono::seconds(5);  // longer than any datagram is under way
 constexpr Duration kReadyAtLast = std::chrono::seconds(10);  // though others have not told their registers yet
 constexpr Duration kAskRulesEvery = std::chrono::seconds(1);
 constexpr Duration kGossipEvery = std::chrono::milliseconds(50);  // at most so often, however short the sync interval
@@ -58,13 +57,12 @@ Node::Impl::Impl(NodeConfig c, Life which, Limiter& l, std::shared_ptr<const Rul
     : config(std::move(c)),
       rules(std::move(r)),
       limiter(l),
-      life(which),
       started(now.mono),
-      incarnation(life.incarnation),
+      incarnation(which.incarnation),
       random(seed),
       roster(entries_of(config), config.roster_version, config.size, config.id_key),
       peers(make_peers(roster, config)),
-      standing(life.first, life.reckoned_start, config.sync_interval, roster.count() > 1, now),
+      standing(which.first, which.reckoned_start, config.sync_interval, roster.count() > 1, now),
       recovery(roster, peers.self(), incarnation, standing),
       registers(config.registers_max, standing, recovery),
       mail(roster, peers.self(), incarnation, config.id_key),
@@ -125,19 +123,20 @@ void Node::Impl::receive_from(std::optional<uint16_t> from, const Datagram& data
     ++dropped["wrong_source"];
     const Peer& peer = peers[*rank];
     if (peer.incarnation != 0 && peers.up(*rank, now.mono))
-      mail.answer_source(header.sender, Clone{peer.incarnation == header.incarnation ? ~uint64_t{0} : peer.incarnation}, now);
+      mail.answer_source(header.sender, Clone{peer.incarnation, header.incarnation}, now);
     return;
   }
   switch (peers.hear(*rank, header, now)) {
     case Peers::Heard::older_life:
       ++dropped["older_life"];
-      // A datagram that is merely late finds its name's next life, which knows the number as its own. A node that begins with
-      // a lower number than its name has had (state file lost, clock set back) must not take itself for a first life.
-      if (asks_who_it_is(datagram)) mail.send(*rank, Clone{peers[*rank].incarnation});
+      // A node that begins with a lower number than its name has had (state file lost, clock set back) must not take itself
+      // for a first life. Where the datagram is merely late, its name's next life finds that another is meant.
+      if (asks_who_it_is(datagram)) mail.send(*rank, Clone{peers[*rank].incarnation, header.incarnation});
       return;
     case Peers::Heard::clone:
       ++dropped["clone"];
-      mail.send(*rank, Clone{asks_who_it_is(datagram) ? peers[*rank].incarnation : header.incarnation});
+      mail.send(*rank, asks_who_it_is(datagram) ? Clone{peers[*rank].incarnation, header.incarnation}
+                                                : Clone{header.incarnation, peers[*rank].incarnation});
       return;
     case Peers::Heard::replayed:
     case Peers::Heard::fine: break;
@@ -160,7 +159,7 @@ void Node::Impl::handle(const Entry& entry, const Origin& origin, Now now) {
   if (const auto* accepted = std::get_if<Accepted>(&entry)) return owner.on_accepted(*accepted, from, now);
   if (const auto* hello = std::get_if<Hello>(&entry)) return on_hello(*hello, from, now);
   if (const auto* reset = std::get_if<Reset>(&entry)) return on_reset(reset->key, reset->number, now);
-  if (const auto* clone = std::get_if<Clone>(&entry)) return on_clone(*clone, now);
+  if (const auto* clone = std::get_if<Clone>(&entry)) return on_clone(*clone);
   if (const auto* read = std::get_if<ReadRegisters>(&entry)) {
     if (read->life == origin.incarnation) recovery.on_read(*read, from, registers, mail, now);
     return;
@@ -202,11 +201,8 @@ void Node::Impl::on_hello(const Hello& hello, uint16_t from, Now now) {
 }
 
 // Two lives of one name at once double a floor: the later one has no floor, no vote and owns nothing.
-void Node::Impl::on_clone(const Clone& clone, Now now) {
-  if (clone.incumbent == incarnation || standing.is_clone()) return;
-  // What its own last life still had under way, sent by a clock that was set back since, looks like a life of today. A later
-  // life has no floor at its start anyway, so it can wait and see whether that goes on.
-  if (clone.incumbent <= life.previous && now.mono - started < kOldLifeHeard) return;  // of that life or one before
+void Node::Impl::on_clone(const Clone& clone) {
+  if (clone.told != incarnation || standing.is_clone()) return;
   standing.cloned();
   open_floors();
   ++dropped["this_node_is_a_clone"];

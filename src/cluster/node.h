@@ -41,7 +41,6 @@ struct NodeConfig {
 struct Life {
   uint64_t incarnation = 1;  // grows from life to life; ms of the wall clock at its start, unless that was set back
   bool first = true;        // no state file was there
-  uint64_t previous = 0;      // incarnation of the life before, as the state file has it; 0: none
   WallTime reckoned_start{};  // later lives: the larger of the own clock and the horizon in the state file
 };
 

@@ -34,7 +34,7 @@ struct Node::Impl {
   void handle(const Entry& entry, const Origin& origin, Now now);
   void on_mark(const Mark& mark, uint16_t from, Now now);
   void on_hello(const Hello& hello, uint16_t from, Now now);
-  void on_clone(const Clone& clone, Now now);
+  void on_clone(const Clone& clone);
   void on_reset(const WireId& key, uint64_t number, Now now);
   void receive_from(std::optional<uint16_t> from, const Datagram& datagram, size_t bytes, Now now);
   void deliver_local(Now now);
@@ -46,7 +46,6 @@ struct Node::Impl {
   const NodeConfig config;
   const std::shared_ptr<const RuleSet> rules;
   Limiter& limiter;
-  const Life life;
   const MonoTime started;
   const uint64_t incarnation;
   Random random;

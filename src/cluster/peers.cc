@@ -35,14 +35,14 @@ Peers::Peers(const Roster& roster, uint16_t self, Duration sync_interval)
 Peers::Heard Peers::hear(uint16_t rank, const Header& header, Now now) {
   Peer& peer = peers_[rank];
   if (header.incarnation < peer.incarnation)
-    return header.sent_wall_ns > peer.life_began_wall_ns ? Heard::clone : Heard::older_life;
+    return sent_after(header, now.mono) > peer.life_heard ? Heard::clone : Heard::older_life;
   if (header.incarnation > peer.incarnation) {
     Peer fresh;
     fresh.incarnation = header.incarnation;
     fresh.remembered = peer.remembered;
     fresh.before = peer.before;
     remember(fresh, header.incarnation);
-    fresh.life_began_wall_ns = header.sent_wall_ns;
+    fresh.life_heard = now.mono;
     fresh.bytes_in = peer.bytes_in;
     fresh.bytes_out = peer.bytes_out;
     fresh.sequence_out = peer.sequence_out;  // ours to count: it belongs to this node's life, not to the peer's

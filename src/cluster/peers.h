@@ -21,8 +21,8 @@ struct Peer {
   uint64_t incarnation = 0;
   uint64_t remembered = 0;  // the highest incarnation ever heard, directly or by gossip
   uint64_t before = 0;      // the highest but that one; 0: none known
-  int64_t life_began_wall_ns = 0;  // its own wall clock in the first datagram of this life
   uint64_t sequence_in = 0, sequence_out = 0;
+  MonoTime life_heard{};    // the first datagram of this life
   MonoTime heard{};         // itself, directly
   MonoTime heard_of{};      // directly or by gossip
   MonoTime asked{};           // the first question since it was heard last; epoch: none
@@ -62,7 +62,9 @@ class Peers {
 
   enum class Heard : uint8_t { fine, replayed, older_life, clone };
   // Takes in a header from `rank`. older_life: a newer incarnation of that name was heard before; clone: and yet this one
-  // was sent after the newer one had begun, so both are alive.
+  // echoes what this node sent after that, so both are alive. No other clock is asked: what a dead life still had under
+  // way, or somebody says again, echoes nothing so new, whatever its wall clock showed. (Only where this host has booted
+  // since, and its monotonic clock begun anew, may an echo of before pass for one.)
   Heard hear(uint16_t rank, const Header& header, Now now);
   // Gossip: somebody heard `rank` at `at`, and has waited for its answer since `asked` (epoch: has not).
   void hear_of(uint16_t rank, uint64_t incarnation, MonoTime at, MonoTime asked = {});

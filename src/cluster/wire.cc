@@ -231,6 +231,7 @@ void fields(V& v, Of<V, Reset>& e, const Header&) {
 template <typename V>
 void fields(V& v, Of<V, Clone>& e, const Header&) {
   number(v, e.incumbent);
+  number(v, e.told);
 }
 
 template <typename V>

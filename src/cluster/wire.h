@@ -167,9 +167,11 @@ struct Reset {
   friend bool operator==(const Reset&, const Reset&) = default;
 };
 
-// "There is another living incarnation of your name, and it was there first."
+// "There is another living incarnation of your name, and it was there first." Said of one life; what other lives of the
+// name hear of it is none of theirs.
 struct Clone {
   uint64_t incumbent = 0;
+  uint64_t told = 0;  // the incarnation that is the clone
   friend bool operator==(const Clone&, const Clone&) = default;
 };
 

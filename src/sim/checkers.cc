@@ -101,7 +101,8 @@ void Checkers::sent(const Datagram& datagram, Duration at, uint16_t host) {
     if (const auto* grant = std::get_if<Grant>(&entry)) check(datagram.header, *grant, at, host);
     if (const auto* mark = std::get_if<Mark>(&entry)) check_mark(mark->key, mark->mark, at);
     if (const auto* accepted = std::get_if<Accepted>(&entry)) check_mark(accepted->key, accepted->mark, at);
-    if (std::holds_alternative<Clone>(entry)) told_clone_.insert(datagram.header.receiver);
+    if (const auto* clone = std::get_if<Clone>(&entry))
+      told_clone_.emplace(datagram.header.receiver, clone->told);
   }
 }
 
@@ -122,7 +123,7 @@ void Checkers::check(const Header& header, const Report& r, Duration at, uint16_
               "refunded " + std::to_string(r.refunded) + " of " + std::to_string(r.used) +
                   " used in window " + std::to_string(r.window));
   if (bucket) return;  // its ceiling is that of the running lease, or nothing
-  if (told_clone_.contains(sender)) return;
+  if (told_clone_.contains({sender, header.incarnation})) return;
   grows({host, sender, header.incarnation, 0, 0, r.key, r.window, of_line, r.line, 0, 3}, r.ceiling, "ceiling", at);
 }
 

@@ -23,6 +23,7 @@
 #include <string_view>
 #include <tuple>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "base/time.h"
@@ -149,8 +150,8 @@ class Checkers {
   std::vector<State> keys_;
   std::unordered_map<WireId, size_t> by_id_;
   std::map<Counter, uint64_t> counters_;
-  std::set<NodeId> told_clone_;  // that another life of theirs is there: they may lose their floor, and so
-                                 // their ceiling fall
+  std::set<std::pair<NodeId, uint64_t>> told_clone_;  // lives that were told: they may lose their floor, and
+                                                      // so their ceiling fall
   std::map<std::tuple<WireId, NodeId, uint64_t>, uint64_t>
       leases_;  // key, owner, number: by which life of it
   std::vector<Violation> violations_;

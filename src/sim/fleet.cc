@@ -276,7 +276,6 @@ Life Fleet::next_life(uint16_t rank) {
   const WallTime wall = clock(rank).wall;
   Life life;
   life.first = host.incarnation == 0;
-  life.previous = host.incarnation;
   life.reckoned_start = life.first ? wall : std::max(wall, host.horizon);
   // As the state file reckons: growing even where the file was lost.
   const auto clock_ms = static_cast<uint64_t>(std::max<int64_t>(1, nanos(wall) / 1'000'000));

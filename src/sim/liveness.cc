@@ -35,16 +35,14 @@ void end_faults(Fleet& fleet) {
     if (!fleet.is_up(rank)) fleet.start(rank);
 }
 
-// Who takes itself for a clone serves nothing more. Old copies of warnings can make it (docs/mutations.md);
-// else nothing may.
+// Who takes itself for a clone serves nothing more: nothing but another life of its name may make it.
 bool any_shut(Fleet& fleet, const ClusterPlan& plan) {
   bool any = false;
   for (uint16_t rank = 0; rank < fleet.nodes(); ++rank) {
     if (!fleet.node(rank).stats().dropped.contains("this_node_is_a_clone")) continue;
     any = true;
-    if (!plan.config.keep_datagrams)
-      fleet.violate(plan.keys[0].first, plan.keys[0].second, "clones",
-                    "host " + std::to_string(rank) + " takes itself for a clone, and there is none");
+    fleet.violate(plan.keys[0].first, plan.keys[0].second, "clones",
+                  "host " + std::to_string(rank) + " takes itself for a clone, and there is none");
   }
   return any;
 }
