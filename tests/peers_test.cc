@@ -68,6 +68,27 @@ TEST_CASE("a round trip is smoothed, an eighth at a time") {
   CHECK(two.a.round_trip(1) == ms(9));  // (7 * 8 + 16) / 8
 }
 
+TEST_CASE("a round trip is not what a late datagram makes of it, were it the first one to be measured") {
+  Two two;
+  uint64_t sequence = 0;
+  const auto measure = [&](Duration sample, Duration at_time) {
+    Header h = header(1, ++sequence, at(at_time));
+    h.echo_mono_ns = static_cast<uint64_t>(nanos(at(at_time - sample).mono));
+    two.a.hear(1, h, at(at_time));
+    return two.a.round_trip(1);
+  };
+  CHECK(measure(secs(7), secs(10)) == secs(7));  // nothing better is known
+  CHECK(measure(ms(60), secs(11)) == ms(120));
+  CHECK(measure(ms(60), secs(12)) <= ms(120));
+  for (int i = 0; i < 20; ++i) measure(ms(60), secs(13 + i));
+  CHECK(two.a.round_trip(1) < ms(70));
+  for (int i = 0; i < 40; ++i) CHECK(measure(i % 5 < 2 ? secs(4) : ms(60), secs(40 + i)) <= ms(120));
+  for (int i = 0; i < 5; ++i) measure(ms(300), secs(90 + i));  // a longer way is learned of
+  CHECK(two.a.round_trip(1) >= ms(150));
+  for (int i = 0; i < 10; ++i) measure(ms(300), secs(95 + i));
+  CHECK(two.a.round_trip(1) >= ms(250));
+}
+
 TEST_CASE("an echo that cannot be true measures nothing") {
   Two two;
   const Now now = at(secs(100));

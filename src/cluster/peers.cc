@@ -23,6 +23,20 @@ void remember(Peer& peer, uint64_t incarnation) {
   }
 }
 
+// An echo of something that was late, or said again to a life that had heard nothing newer, looks like a long way: seven
+// seconds that were taken for the first measurement kept a node from leasing anything for ten (windows of a second, 60 ms).
+// So few of them shall move the estimate little, however long they are.
+void measure(Peer& peer, Duration sample) {
+  peer.round_trips[peer.next_round_trip] = std::max(sample, Duration(1));
+  peer.next_round_trip = static_cast<uint8_t>((peer.next_round_trip + 1u) % peer.round_trips.size());
+  auto latest = peer.round_trips;
+  std::ranges::sort(latest);
+  const auto first = std::ranges::upper_bound(latest, Duration(0));
+  const Duration median = *(first + (latest.end() - first - 1) / 2);  // of an even number the smaller
+  const Duration smoothed = peer.round_trip == Duration(0) ? median : (peer.round_trip * 7 + sample) / 8;
+  peer.round_trip = std::clamp(smoothed, median / 2, median * 2);
+}
+
 }  // namespace
 
 Duration up_within(Duration sync_interval) {
@@ -63,8 +77,7 @@ Peers::Heard Peers::hear(uint16_t rank, const Header& header, Now now) {
   if (header.echo_mono_ns != 0 && header.echo_mono_ns <= own_clock) {
     const uint64_t elapsed = own_clock - header.echo_mono_ns;
     if (header.echo_held_ns <= elapsed && elapsed - header.echo_held_ns < kRoundTripMaxNs) {
-      const Duration sample(static_cast<int64_t>(elapsed - header.echo_held_ns));
-      peer.round_trip = peer.round_trip == Duration(0) ? sample : (peer.round_trip * 7 + sample) / 8;
+      measure(peer, Duration(static_cast<int64_t>(elapsed - header.echo_held_ns)));
     }
   }
   int64_t ahead = 0;  // a hostile wall clock must not overflow

@@ -3,6 +3,7 @@
 // Thread rule: the cluster thread's. Liveness only chooses whom to ask; the bound never depends on it.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <tuple>
 #include <vector>
@@ -33,7 +34,9 @@ struct Peer {
   MonoTime asked_by_other{};  // the same of another node, by gossip
   uint64_t echo_mono_ns = 0;  // its newest sent_mono_ns, to be echoed
   MonoTime echo_at{};
-  Duration round_trip{0};   // smoothed (Jacobson 1988: 7/8 old + 1/8 new), 0: not measured
+  Duration round_trip{0};   // smoothed (Jacobson 1988: 7/8 old + 1/8 new), near the median of the latest; 0: not measured
+  std::array<Duration, 5> round_trips{};  // the latest samples, in no order; 0: none yet
+  uint8_t next_round_trip = 0;            // where the next one goes
   Duration clock_skew{0};   // its wall clock less ours, at half the round trip
   uint64_t rules = 0;       // fingerprint of its rules, 0: not told
   bool answered_hello = false;
