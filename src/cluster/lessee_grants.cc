@@ -33,14 +33,14 @@ void Lessee::on_grant(const Grant& grant, const Origin& origin, Now now) {
   if (grant.line != account->line || grant.incarnation != around_.incarnation) return;  // an older line's, or life's
   if (std::max({grant.ask_again, grant.tat_ahead, grant.lease_for}) > kTimeMax) return;  // from no node of ours
   // Numbers that only grow count whenever they come; the rest of a grant tells how it was when it was sent.
-  // What was said before a reset was heard of is no news after it.
   const bool in_order = account->heard_from.before(origin);
   if (in_order) account->heard_from = origin;
-  const bool newest = in_order && grant.reset >= account->reset;
-  if (grant.refused) {
-    if (newest) be_refused(*account, grant, now);
+  if (grant.refused) {  // by a member without books, which tells of no reset: who has them does not hang on that
+    if (in_order) be_refused(*account, grant, now);
     return;
   }
+  // What was said before a reset was heard of is no news after it.
+  const bool newest = in_order && grant.reset >= account->reset;
   account->refusals = 0;
   account->highest = Ballot{};
   account->heard_at = now.mono;
