@@ -260,7 +260,7 @@ TEST_CASE("what a peer said to a life before the last one does not shut this one
   fleet.stop(1);
   fleet.start(1, {.incarnation = 40, .first = false, .reckoned_start = fleet.now().wall});  // 20, 30, 40: a loop of crashes
   DatagramWriter writer(fleet.header(2, 1), kPublicIdKey);
-  REQUIRE(writer.add(Clone{20, 10}));  // late
+  REQUIRE(writer.add(Clone{20, 10, false}));  // late
   fleet.node(1).receive(writer.finish(), 2, fleet.now());
   fleet.pass(test::ms(500));
   CHECK(fleet.dropped(1, "this_node_is_a_clone") == 0);

@@ -282,8 +282,8 @@ TEST_CASE(
     }
     return clones;
   };
-  CHECK(told(11) == std::vector{Clone{10, 11}});
-  CHECK(told(10) == std::vector{Clone{10, 10}});  // even its number was copied
+  CHECK(told(11) == std::vector{Clone{10, 11, true}});
+  CHECK(told(10) == std::vector{Clone{10, 10, true}});  // even its number was copied
   CHECK(admitted(fleet.take(1, "k")));
 
   fleet.stop(1);
@@ -296,13 +296,13 @@ TEST_CASE("a node that is told that its name was there first has no floor and gr
   fleet.until_ready();
   CHECK(admitted(fleet.take(0, "k")));
   const std::string own = fleet.key_of(0);
-  fleet.node(0).receive(datagram_of(fleet.header(1, 0), {Clone{3, 10}}), 1, fleet.now());
+  fleet.node(0).receive(datagram_of(fleet.header(1, 0), {Clone{3, 10, false}}), 1, fleet.now());
   CHECK(fleet.dropped(0, "this_node_is_a_clone") == 1);
   CHECK(fleet.explain(0, "new").floor == 0);
   CHECK(fleet.take(0, "new").verdict == Verdict::starved);
   CHECK(fleet.admitted_of(2, own, 5) == 2);  // its own floor, and no grant
   // Of which life it is told matters: what is said of another is none of its business.
-  for (const Clone& other : {Clone{10, 3}, Clone{3, 9}, Clone{3, 11}, Clone{10, 0}})
+  for (const Clone& other : {Clone{10, 3, false}, Clone{3, 9, false}, Clone{3, 11, false}, Clone{10, 0, false}})
     fleet.node(2).receive(datagram_of(fleet.header(1, 2), {other}), 1, fleet.now());
   CHECK(fleet.explain(2, "new").floor == 2);
 }
@@ -327,6 +327,27 @@ TEST_CASE("what a node's own last life still has under way does not shut it out,
   CHECK(fleet.dropped(0, "this_node_is_a_clone") == 0);
 }
 
+TEST_CASE("what is said to whoever repeats a node's datagrams elsewhere does not shut the node, which is where it is looked for") {
+  Fleet fleet(3, rule_of(60, 100'000));
+  fleet.until_ready();
+  const auto warn = [&] {
+    fleet.node(0).receive(datagram_of(fleet.header(1, 0), {Clone{10, 10, true}}), 1, fleet.now());
+    return fleet.dropped(0, "this_node_is_a_clone");
+  };
+  fleet.pass(secs(1), ms(20));
+  CHECK(warn() == 0);
+  fleet.cut = [](uint16_t, uint16_t to) { return to == 0; };
+  fleet.pass(secs(4), ms(20));
+  CHECK(warn() == 0);
+  fleet.pass(secs(2), ms(20));
+  CHECK(warn() == 1);  // nobody finds it there any more
+
+  fleet.stop(2);
+  fleet.start(2, {.incarnation = 20, .first = true, .reckoned_start = {}});  // has heard nobody yet
+  fleet.node(2).receive(datagram_of(fleet.header(1, 2), {Clone{10, 20, true}}), 1, fleet.now());
+  CHECK(fleet.dropped(2, "this_node_is_a_clone") == 1);
+}
+
 TEST_CASE("of two living lives of a name the later one shuts, and a life after it does not hear what it was told") {
   Fleet fleet(3, rule_of(60, 100'000));
   fleet.until_ready();
@@ -341,14 +362,14 @@ TEST_CASE("of two living lives of a name the later one shuts, and a life after i
   older.echo_mono_ns = older.sent_mono_ns;
   fleet.node(1).receive(datagram_of(older, {Member{}}), 0, fleet.now());
   fleet.settle();
-  CHECK(told == std::vector{Clone{10, 20}});
+  CHECK(told == std::vector{Clone{10, 20, false}});
   CHECK(fleet.dropped(0, "this_node_is_a_clone") == 1);
   CHECK(fleet.explain(0, "k").floor == 0);
 
   fleet.stop(0);
   fleet.start(0, {.incarnation = 30, .first = false, .reckoned_start = fleet.now().wall});
   fleet.pass(secs(1), ms(20));
-  fleet.node(0).receive(datagram_of(fleet.header(1, 0), {Clone{10, 20}}), 1, fleet.now());  // late
+  fleet.node(0).receive(datagram_of(fleet.header(1, 0), {Clone{10, 20, false}}), 1, fleet.now());  // late
   CHECK(fleet.dropped(0, "this_node_is_a_clone") == 0);
 }
 
@@ -421,7 +442,7 @@ TEST_CASE(
     fleet.node(0).receive(datagram_of(header, {said}), 1, fleet.now());
     fleet.settle();
   }
-  CHECK(told == std::vector{Clone{10, 9}});
+  CHECK(told == std::vector{Clone{10, 9, false}});
   CHECK(fleet.dropped(0, "older_life") == 3);
   CHECK(fleet.dropped(1, "this_node_is_a_clone") == 0);  // the living one is not meant
 }

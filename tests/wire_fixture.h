@@ -16,7 +16,7 @@ inline constexpr IdKey kKey = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15
 
 // A field that is added to a struct belongs into its fill below, too.
 static_assert(sizeof(Report) == 216 && sizeof(Grant) == 144 && sizeof(Mark) == 104 && sizeof(Accepted) == 136);
-static_assert(sizeof(Header) == 80 && sizeof(Member) == 32 && sizeof(Hello) == 24 && sizeof(Reset) == 24 && sizeof(Clone) == 16);
+static_assert(sizeof(Header) == 80 && sizeof(Member) == 32 && sizeof(Hello) == 24 && sizeof(Reset) == 24 && sizeof(Clone) == 24);
 
 // Numbers of every width alike, often 0, sometimes the largest.
 inline uint64_t any(Random& random) {
@@ -101,6 +101,7 @@ inline void fill(Random& random, Reset& e, const Header&) { fill_all(random, e.k
 inline void fill(Random& random, Clone& e, const Header&) {
   fill(random, e.incumbent);
   fill(random, e.told);
+  e.elsewhere = random.chance(0.5);
 }
 inline void fill(Random& random, ReadRegisters& e, const Header&) { fill_all(random, e.life, e.from); }
 inline void fill(Random& random, Registered& e, const Header& h) {

@@ -8,6 +8,7 @@ namespace {
 
 constexpr size_t kGossipFanout = 3;        // others told in each interval
 constexpr size_t kMembersPerGossip = 40;   // what is told of others in one datagram
+constexpr Duration kReachedLately = std::chrono::seconds(5);
 constexpr Duration kReadyAtLast = std::chrono::seconds(10);  // though others have not told their registers yet
 constexpr Duration kAskRulesEvery = std::chrono::seconds(1);
 constexpr Duration kGossipEvery = std::chrono::milliseconds(50);  // at most so often, however short the sync interval
@@ -123,7 +124,7 @@ void Node::Impl::receive_from(std::optional<uint16_t> from, const Datagram& data
     ++dropped["wrong_source"];
     const Peer& peer = peers[*rank];
     if (peer.incarnation != 0 && peers.up(*rank, now.mono))
-      mail.answer_source(header.sender, Clone{peer.incarnation, header.incarnation}, now);
+      mail.answer_source(header.sender, Clone{peer.incarnation, header.incarnation, true}, now);
     return;
   }
   switch (peers.hear(*rank, header, now)) {
@@ -131,15 +132,17 @@ void Node::Impl::receive_from(std::optional<uint16_t> from, const Datagram& data
       ++dropped["older_life"];
       // A node that begins with a lower number than its name has had (state file lost, clock set back) must not take itself
       // for a first life. Where the datagram is merely late, its name's next life finds that another is meant.
-      if (asks_who_it_is(datagram)) mail.send(*rank, Clone{peers[*rank].incarnation, header.incarnation});
+      if (asks_who_it_is(datagram)) mail.send(*rank, Clone{peers[*rank].incarnation, header.incarnation, false});
       return;
     case Peers::Heard::clone:
       ++dropped["clone"];
-      mail.send(*rank, asks_who_it_is(datagram) ? Clone{peers[*rank].incarnation, header.incarnation}
-                                                : Clone{header.incarnation, peers[*rank].incarnation});
+      mail.send(*rank, asks_who_it_is(datagram) ? Clone{peers[*rank].incarnation, header.incarnation, false}
+                                                : Clone{header.incarnation, peers[*rank].incarnation, false});
       return;
-    case Peers::Heard::replayed:
-    case Peers::Heard::fine: break;
+    case Peers::Heard::fine:
+      if (peers.sent_after(header, now.mono) > started) reached = now.mono;
+      break;
+    case Peers::Heard::replayed: break;
   }
   peers[*rank].roster_mismatch = false;
   peers[*rank].bytes_in += bytes;
@@ -159,7 +162,7 @@ void Node::Impl::handle(const Entry& entry, const Origin& origin, Now now) {
   if (const auto* accepted = std::get_if<Accepted>(&entry)) return owner.on_accepted(*accepted, from, now);
   if (const auto* hello = std::get_if<Hello>(&entry)) return on_hello(*hello, from, now);
   if (const auto* reset = std::get_if<Reset>(&entry)) return on_reset(reset->key, reset->number, now);
-  if (const auto* clone = std::get_if<Clone>(&entry)) return on_clone(*clone);
+  if (const auto* clone = std::get_if<Clone>(&entry)) return on_clone(*clone, now);
   if (const auto* read = std::get_if<ReadRegisters>(&entry)) {
     if (read->life == origin.incarnation) recovery.on_read(*read, from, registers, mail, now);
     return;
@@ -201,8 +204,11 @@ void Node::Impl::on_hello(const Hello& hello, uint16_t from, Now now) {
 }
 
 // Two lives of one name at once double a floor: the later one has no floor, no vote and owns nothing.
-void Node::Impl::on_clone(const Clone& clone) {
+void Node::Impl::on_clone(const Clone& clone, Now now) {
   if (clone.told != incarnation || standing.is_clone()) return;
+  // Whoever says a node's datagrams again from another address gets such a warning, and may send it on to the node. But
+  // there where nobody looks for the name, peers' ordinary datagrams do not come.
+  if (clone.elsewhere && reached != MonoTime{} && now.mono - reached < kReachedLately) return;
   standing.cloned();
   open_floors();
   ++dropped["this_node_is_a_clone"];

@@ -34,7 +34,7 @@ struct Node::Impl {
   void handle(const Entry& entry, const Origin& origin, Now now);
   void on_mark(const Mark& mark, uint16_t from, Now now);
   void on_hello(const Hello& hello, uint16_t from, Now now);
-  void on_clone(const Clone& clone);
+  void on_clone(const Clone& clone, Now now);
   void on_reset(const WireId& key, uint64_t number, Now now);
   void receive_from(std::optional<uint16_t> from, const Datagram& datagram, size_t bytes, Now now);
   void deliver_local(Now now);
@@ -61,6 +61,7 @@ struct Node::Impl {
   const uint64_t rules_fingerprint;
   const Duration window_min;
   MonoTime next_sync, next_gossip, next_ask;
+  MonoTime reached{};  // when somebody last echoed what this life sent, to where its name is looked for; epoch: never
   bool ready = false;
 
   uint64_t datagrams_in = 0;

@@ -232,6 +232,7 @@ template <typename V>
 void fields(V& v, Of<V, Clone>& e, const Header&) {
   number(v, e.incumbent);
   number(v, e.told);
+  flag(v, e.elsewhere);
 }
 
 template <typename V>

@@ -171,7 +171,8 @@ struct Reset {
 // name hear of it is none of theirs.
 struct Clone {
   uint64_t incumbent = 0;
-  uint64_t told = 0;  // the incarnation that is the clone
+  uint64_t told = 0;       // the incarnation that is the clone
+  bool elsewhere = false;  // it spoke from an address that is not its name's: this goes there, as an answer
   friend bool operator==(const Clone&, const Clone&) = default;
 };
 

@@ -115,7 +115,7 @@ std::string text(const Reset& r, const Roster& roster) {
   return Line("reset", roster).number("number", r.number).take();
 }
 std::string text(const Clone& c, const Roster& roster) {
-  return Line("clone", roster).number("incumbent", c.incumbent).number("told", c.told).take();
+  return Line("clone", roster).number("incumbent", c.incumbent).number("told", c.told).flag("elsewhere", c.elsewhere).take();
 }
 
 std::string text(const ReadRegisters& r, const Roster& roster) {
