@@ -61,6 +61,17 @@ void Checkers::admitted(size_t key, int64_t window, uint64_t cost, Duration at, 
   check_sliding(key, window, at, latest);
 }
 
+void Checkers::holding(size_t key, int64_t window, uint64_t unspent, Duration at) {
+  const State& state = keys_[key];
+  const auto found = state.windows.find(window);
+  const uint64_t net = found == state.windows.end() ? 0 : found->second.net();
+  const uint64_t bound = state.what.bound + lives_ * state.what.per_life;
+  if (net + unspent > bound)
+    violate(key, at, "holdings",
+            "window " + std::to_string(window) + " holds " + std::to_string(unspent) + " more after " +
+                std::to_string(net) + " net, bound " + std::to_string(bound));
+}
+
 // Floors are nobody's to carry over: what was used of them in the window before may be unknown to the owner.
 void Checkers::check_sliding(size_t key, int64_t window, Duration at, WallTime latest) {
   const State& state = keys_[key];

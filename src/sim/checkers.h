@@ -5,6 +5,9 @@
 //
 //   windows   for each (rule, key, window number): admitted less refunded over the fleet <= bound
 //   buckets   in every interval of true time of length T: admitted <= (1 + e)(burst + rate * T)
+//   holdings  the same with all that hosts may still admit there without hearing anything more
+//   floors    of all hosts in one window: floor(eL) at most
+//   full      no table with room for a million keys is counted as full
 //   marks     no mark on the wire passes L (a bucket: burst / rate and a lease)
 //   sliding   a sliding window's own promise, which is less than its bound: admitted less refunded <=
 //   floor(eL) + L -
@@ -100,6 +103,9 @@ class Checkers {
   void refunded(size_t key, int64_t window, uint64_t cost);
   // A bucket's owner, or whoever takes itself for it, heard of a reset.
   void emptied(size_t key);
+
+  // What hosts hold of the key in the window now, unspent: with what was admitted there it passes no bound.
+  void holding(size_t key, int64_t window, uint64_t unspent, Duration at);
 
   void another_life() { ++lives_; }  // a host was started again
 

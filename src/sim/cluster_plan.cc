@@ -81,6 +81,7 @@ std::string about(const ClusterPlan& plan) {
                      describe(c.link.delay_min) + ".." + describe(c.link.delay_max) + ", loss " +
                      std::to_string(c.link.loss).substr(0, 4) + ", rules";
   for (const Rule& r : c.rules) text += " [" + describe(r) + "]";
+  if (plan.wide) text += ", wide";
   if (c.keep_datagrams) text += ", attacked";
   if (!c.clones.empty()) text += ", clones " + std::to_string(c.clones.size());
   if (!c.own_rules.empty()) text += ", rules at odds";
@@ -162,9 +163,9 @@ ClusterPlan draw_cluster(Random& random, bool faults) {
   return plan;
 }
 
-void grow(Random& random, ClusterPlan& plan) {
+void grow(Random& random, ClusterPlan& plan, uint16_t least, uint16_t most) {
   FleetConfig& config = plan.config;
-  const auto nodes = static_cast<uint16_t>(random.between(20, kNodesMost));
+  const auto nodes = static_cast<uint16_t>(random.between(least, most));
   config.size += nodes - std::min(nodes, config.nodes);
   config.nodes = nodes;
   while (config.clocks.size() < nodes) config.clocks.push_back(draw_clock(random, plan.kind));

@@ -27,6 +27,13 @@ uint32_t fastest(const std::vector<HostClock>& clocks) {
   return static_cast<uint32_t>(most);
 }
 
+// What was read, written again, is what was sent.
+void check_round_trip(const Datagram& datagram, const Bytes& bytes) {
+  DatagramWriter writer(datagram.header, kPublicIdKey);
+  for (const Entry& entry : datagram.entries) CHECK_THAT(writer.add(entry));
+  CHECK_THAT(writer.finish() == bytes);
+}
+
 MonoTime mono_origin(uint16_t rank) { return MonoTime(std::chrono::hours(100) * (rank + 1)); }
 
 }  // namespace
@@ -258,6 +265,7 @@ void Fleet::watch(const Bytes& bytes, uint16_t from, uint16_t to) {
   if (!config_.check_wire && traced_ == nullptr) return;
   CHECK_THAT(decode(bytes, kPublicIdKey, seen_) == DecodeError::none);
   traffic_.entries += seen_.entries.size();
+  if (config_.check_wire) check_round_trip(seen_, bytes);
   if (config_.check_wire) checkers_.sent(seen_, now_, from);
   if (traced_ != nullptr) trace_seen(from, "-> " + std::to_string(to) + " ");
 }

@@ -179,6 +179,8 @@ class Fleet {
   Explanation explain(uint16_t rank, std::string_view rule, std::string_view key);  // of a host that is up
   const std::vector<Violation>& violations() const { return checkers_.violations(); }
 
+  // Holds what hosts may admit now against the bounds, adds up floors, and looks for what is full: fleet_audit.cc.
+  void audit();
   // Found by somebody else than the checkers.
   void violate(std::string_view rule, std::string_view key, std::string_view checker, std::string what);
 
@@ -292,6 +294,9 @@ class Fleet {
   void take_back_all(KeyState& state, uint16_t rank);
   void look_at_resets(Host& host, uint16_t rank);
   void look_at_reset(KeyState& state, Host& host, uint16_t rank);
+
+  uint64_t spendable(const Host& host, const KeyState& state, const Limit& limit, int64_t window) const;
+  void audit_windows(const KeyState& state);
 
   KeyState& key_state(std::string_view rule, std::string_view key);
   const KeyState* known(std::string_view rule, std::string_view key) const;  // nullptr: never asked about
