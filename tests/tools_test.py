@@ -179,7 +179,7 @@ class Nightly(unittest.TestCase):
     def test_runs_until_it_is_ended_and_sums_up(self):
         for end in (signal.SIGTERM, signal.SIGINT):
             with self.subTest(signal=end):
-                running = subprocess.Popen([BUILD / "tally-sim", "--nightly"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+                running = subprocess.Popen([f"{BUILD}/tally-sim", "--nightly"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
                 try:
                     base = re.fullmatch(r"nightly: seeds from (\d+) on\n", running.stdout.readline())
                     self.assertTrue(base)
@@ -197,7 +197,7 @@ class Nightly(unittest.TestCase):
                 self.assertEqual(running.returncode, 0 if summary.group(3) == "0" else 1, out)
 
     def test_the_seed_that_is_given_is_the_first(self):
-        with subprocess.Popen([BUILD / "tally-sim", "--nightly", "--seed", "17"], stdout=subprocess.PIPE, text=True) as running:
+        with subprocess.Popen([f"{BUILD}/tally-sim", "--nightly", "--seed", "17"], stdout=subprocess.PIPE, text=True) as running:
             first = running.stdout.readline()
             os.kill(running.pid, signal.SIGTERM)
             running.communicate(timeout=PATIENCE_S)

@@ -134,7 +134,7 @@ void Checkers::check(const Header& header, const Report& r, Duration at, uint16_
               "refunded " + std::to_string(r.refunded) + " of " + std::to_string(r.used) +
                   " used in window " + std::to_string(r.window));
   if (bucket) return;  // its ceiling is that of the running lease, or nothing
-  if (told_clone_.contains({sender, header.incarnation})) return;
+  if (told_clone_.contains({sender, header.incarnation}) || set_back_.contains(host)) return;
   grows({host, sender, header.incarnation, 0, 0, r.key, r.window, of_line, r.line, 0, 3}, r.ceiling, "ceiling", at);
 }
 

@@ -107,6 +107,7 @@ class Checkers {
   // What hosts hold of the key in the window now, unspent: with what was admitted there it passes no bound.
   void holding(size_t key, int64_t window, uint64_t unspent, Duration at);
 
+  void set_back(uint16_t host) { set_back_.insert(host); }  // its clock: floors of windows that come again are lost
   void another_life() { ++lives_; }  // a host was started again
 
   // What a host sent. Two hosts may bear one name, and one incarnation by chance: numbers are compared host by host.
@@ -158,6 +159,7 @@ class Checkers {
   std::map<Counter, uint64_t> counters_;
   std::set<std::pair<NodeId, uint64_t>> told_clone_;  // lives that were told: they may lose their floor, and
                                                       // so their ceiling fall
+  std::set<uint16_t> set_back_;  // hosts; as above
   std::map<std::tuple<WireId, NodeId, uint64_t>, uint64_t>
       leases_;  // key, owner, number: by which life of it
   std::vector<Violation> violations_;

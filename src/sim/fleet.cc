@@ -367,6 +367,7 @@ void Fleet::step_wall_clock(uint16_t rank, Duration by) {
   Host& host = hosts_[rank];
   if (host.node != nullptr) host.node->look_at_clock(clock(rank));
   host.clock.offset += by;
+  if (by < Duration(0)) checkers_.set_back(rank);
   host.furthest = std::max(host.furthest, host.clock.offset);
   if (host.node != nullptr) host.node->look_at_clock(clock(rank));
 }

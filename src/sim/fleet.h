@@ -295,7 +295,7 @@ class Fleet {
   void look_at_resets(Host& host, uint16_t rank);
   void look_at_reset(KeyState& state, Host& host, uint16_t rank);
 
-  uint64_t spendable(const Host& host, const KeyState& state, const Limit& limit, int64_t window) const;
+  uint64_t spendable(uint16_t rank, const KeyState& state, const Limit& limit, int64_t window) const;
   void audit_windows(const KeyState& state);
 
   KeyState& key_state(std::string_view rule, std::string_view key);

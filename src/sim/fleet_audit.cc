@@ -7,11 +7,16 @@
 
 namespace tally::sim {
 
-// What the host admits of the key in the window without hearing anything more. A key without a slot begins with what the
-// sketch remembers of it: nothing is counted for it, which is less than it may have.
-uint64_t Fleet::spendable(const Host& host, const KeyState& state, const Limit& limit, int64_t window) const {
+// What the host admits of the key in the window without hearing anything more; 0 where a worker would not admit one request
+// (a slot that was in a later window never goes back). A key without a slot begins with what the sketch remembers of it:
+// nothing is counted for it, which is less than it may have.
+uint64_t Fleet::spendable(uint16_t rank, const KeyState& state, const Limit& limit, int64_t window) const {
+  const Host& host = hosts_[rank];
   const auto slot = host.slots->ref_of(hash_on(host, state));
   if (!slot) return 0;
+  Now then = clock(rank);
+  then.wall += limit.window * (window - window_at(then.wall, limit.window));
+  if (host.limiter->peek(ask_of(host, state, 1), then).verdict != Verdict::admitted) return 0;
   const auto tag = static_cast<uint32_t>(window);
   const uint64_t ceiling = host.slots->ceiling(*slot, tag).value_or(host.limiter->floor_in(limit, window));
   const uint64_t count = host.slots->count(*slot, tag).value_or(0);
@@ -35,7 +40,7 @@ void Fleet::audit_windows(const KeyState& state) {
       const Limit& limit = host.rules->by_id(rule.id).limit;
       const int64_t running = window_on(rank, rule);
       for (const int64_t window : {running, running + 1}) {
-        held[window].spendable += spendable(host, state, limit, window);
+        held[window].spendable += spendable(rank, state, limit, window);
         held[window].floors += host.limiter->floor_in(limit, window);
       }
     }
