@@ -10,6 +10,7 @@ class Mutation:
     old: str
     new: str
     more: tuple = ()  # further (file, old, new): a rule that stands in two places
+    live: bool = False  # a rule of speed: clusters are also asked to serve again after their faults (tally-sim --liveness)
     test: tuple = ()  # (program, case): a directed schedule that catches it, where random clusters have no teeth
 
     def edits(self):
@@ -234,4 +235,27 @@ MUTATIONS = [
              "numbers_(around.incarnation << 20)", "numbers_(0)"),
     Mutation("bucket: register forgotten after half its time", "src/cluster/registers.cc",
              "return now.mono - entry.touched >= entry.length;", "return now.mono - entry.touched >= entry.length / 2;"),
+    # --- speed: none of these carries the bound ---
+    Mutation("speed: exhausted said when the allowance is only granted out", "src/cluster/window_book.cc",
+             "previous_known() && used() >= allowance(now);", "previous_known() && outstanding() >= allowance(now);", live=True),
+    Mutation("speed: demand counted from a single request", "src/cluster/lessee_asking.cc",
+             "static_cast<double>(minus(offered, account.cost_seen)) * 1e9", "static_cast<double>(offered) * 1e9",
+             test=("fleet_test", "a strict login rule over ten nodes admits exactly its limit, whichever nodes are asked")),
+    Mutation("speed: an empty answer ends a wait", "src/cluster/lessee_grants.cc",
+             "  if (available < account.waiting_min) return;\n",
+             "  if (available < account.waiting_min) {\n    account.waiting = account.waiting_min = 0;\n    return;\n  }\n", live=True),
+    Mutation("speed: no passing over of silent members", "src/cluster/peers.cc",
+             "  if (asked_in_vain(rank) && now - peer.asked >= patience(rank)) return true;\n", "",
+             more=(("src/cluster/peers.cc", "return peer.asked_by_other > peer.heard_of && now - peer.asked_by_other >= patience(rank);",
+                    "static_cast<void>(now);\n  static_cast<void>(peer);\n  return false;"),),
+             test=("failover_test", "an owner that is killed is followed within half a second, and nine tenths of the limit are admitted")),
+    Mutation("speed: a round trip is what the latest echo makes of it", "src/cluster/peers.cc",
+             "  peer.round_trip = std::clamp(smoothed, median / 2, median * 2);\n", "  peer.round_trip = smoothed;\n",
+             test=("peers_test", "a round trip is not what a late datagram makes of it, were it the first one to be measured")),
+    Mutation("speed: refusals are not heeded after a reset", "src/cluster/lessee_grants.cc",
+             "if (in_order) be_refused(*account, grant, now);", "if (in_order && grant.reset >= account->reset) be_refused(*account, grant, now);",
+             test=("knowledge_test", "a member without books, which tells of no reset, is believed all the same who has them")),
+    Mutation("speed: a clone is told by wall clocks", "src/cluster/peers.cc",
+             "return sent_after(header, now.mono) > peer.life_heard ? Heard::clone", "return header.sent_wall_ns > nanos(now.wall) - 500'000'000 ? Heard::clone",
+             test=("peers_test", "a datagram of an older life that was still under way is told from a clone by what it echoes, not by clocks")),
 ]
