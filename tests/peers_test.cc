@@ -80,13 +80,16 @@ TEST_CASE("a round trip is not what a late datagram makes of it, were it the fir
   CHECK(measure(secs(7), secs(10)) == secs(7));  // nothing better is known
   CHECK(measure(ms(60), secs(11)) == ms(120));
   CHECK(measure(ms(60), secs(12)) <= ms(120));
+  CHECK(two.a.round_trip_lately(1, at(secs(14)).mono) == two.a.round_trip(1));
+  CHECK(two.a.round_trip_lately(1, at(ms(14'001)).mono) == Peers::kRoundTripAssumed);  // nobody knows any more
   for (int i = 0; i < 20; ++i) measure(ms(60), secs(13 + i));
   CHECK(two.a.round_trip(1) < ms(70));
-  for (int i = 0; i < 40; ++i) CHECK(measure(i % 5 < 2 ? secs(4) : ms(60), secs(40 + i)) <= ms(120));
-  for (int i = 0; i < 5; ++i) measure(ms(300), secs(90 + i));  // a longer way is learned of
+  for (int i = 0; i < 40; ++i) CHECK(measure(i % 5 < 2 ? secs(4) : ms(60), secs(33 + i)) <= ms(120));
+  for (int i = 0; i < 5; ++i) measure(ms(300), secs(73 + i));  // a longer way is learned of
   CHECK(two.a.round_trip(1) >= ms(150));
-  for (int i = 0; i < 10; ++i) measure(ms(300), secs(95 + i));
+  for (int i = 0; i < 10; ++i) measure(ms(300), secs(78 + i));
   CHECK(two.a.round_trip(1) >= ms(250));
+  CHECK(measure(ms(1), secs(95)) == ms(1));  // the others are too old to count
 }
 
 TEST_CASE("an echo that cannot be true measures nothing") {

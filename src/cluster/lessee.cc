@@ -216,7 +216,7 @@ void Lessee::send_urgent(Now now) {
     if (account == nullptr) continue;
     const uint16_t owner = owner_of(*account, now);
     if (account->waiting != 0 && now.mono >= account->waiting_until) account->waiting = account->waiting_min = 0;
-    if (!around_.can_lease(account->terms, around_.peers.round_trip(owner))) {
+    if (!around_.can_lease(account->terms, around_.peers.round_trip_lately(owner, now.mono))) {
       account->exhausted_until = now.mono + (window_end(window_now(*account, now), account->limit.window) - now.wall);
       account->urgent = false;
       tell_workers(*account, now);

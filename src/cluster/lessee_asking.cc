@@ -106,7 +106,7 @@ uint64_t Lessee::wanted(Account& account, const Quota& quota, Now now) const {
 }
 
 bool Lessee::wants_report(Account& account, Now now) {
-  if (!around_.can_lease(account.terms, around_.peers.round_trip(owner_of(account, now)))) return false;
+  if (!around_.can_lease(account.terms, around_.peers.round_trip_lately(owner_of(account, now), now.mono))) return false;
   if (account.isolated) return true;  // workers refuse without a note: only an answered report ends an isolation
   const Quota q = quota(account, now);
   if (account.bucket()) {

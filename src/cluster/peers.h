@@ -37,6 +37,7 @@ struct Peer {
   Duration round_trip{0};   // smoothed (Jacobson 1988: 7/8 old + 1/8 new), near the median of the latest; 0: not measured
   std::array<Duration, 5> round_trips{};  // the latest samples, in no order; 0: none yet
   uint8_t next_round_trip = 0;            // where the next one goes
+  MonoTime measured{};                    // the newest one; epoch: never
   Duration clock_skew{0};   // its wall clock less ours, at half the round trip
   uint64_t rules = 0;       // fingerprint of its rules, 0: not told
   bool answered_hello = false;
@@ -93,6 +94,8 @@ class Peers {
   bool probes_failed(uint16_t rank, MonoTime now) const;
   // Round trip to `rank`: 0 to oneself, the measured one, else `kRoundTripAssumed`.
   Duration round_trip(uint16_t rank) const;
+  // The same, and `kRoundTripAssumed` where it was measured too long ago to refuse anything for it: whoever asks measures it anew.
+  Duration round_trip_lately(uint16_t rank, MonoTime now) const;
   // The nearest of the others of a group: the round trip that a mark costs. 0 for a group of one.
   Duration group_round_trip(const Group& group) const;
   // Whether a majority of the group, this node included, was heard, by anybody, within `within`.

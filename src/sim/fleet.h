@@ -309,6 +309,7 @@ class Fleet {
   std::vector<Rule> rules_of(uint16_t rank) const;
   KeyHash hash_on(const Host& host, const KeyState& state) const;
   int64_t window_on(uint16_t rank, const Rule& rule) const;
+  int64_t window_decided(uint16_t rank, KeyState& state);
   Ask ask_of(const Host& host, const KeyState& state, uint32_t cost) const;
   void log(uint64_t a, uint64_t b, uint64_t c);
   void trace_line(uint16_t rank, const KeyState& state, const std::string& text);

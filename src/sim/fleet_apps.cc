@@ -47,6 +47,13 @@ int64_t Fleet::window_on(uint16_t rank, const Rule& rule) const {
   return window_at(clock(rank).wall, rule.limit.window);
 }
 
+// A key that was counted in a later window, before the clock was set back, is counted there until the clock is there again.
+int64_t Fleet::window_decided(uint16_t rank, KeyState& state) {
+  const int64_t running = window_on(rank, rule_on(rank, state));
+  const auto& spent = spent_of(state, rank).by_window;
+  return spent.empty() ? running : std::max(running, spent.rbegin()->first);
+}
+
 Fleet::KeyRef Fleet::key(std::string_view rule, std::string_view key) {
   KeyRef ref;
   ref.state_ = &key_state(rule, key);
@@ -115,7 +122,7 @@ void Fleet::finish(uint16_t rank, KeyState& state, uint32_t cost, Outcome outcom
   tally.by_outcome[static_cast<size_t>(outcome)] += cost;
   tally.waited_most = std::max(tally.waited_most, waited);
   if (outcome == Outcome::admitted) {
-    const int64_t window = window_on(rank, rule_on(rank, state));
+    const int64_t window = window_decided(rank, state);
     if (window != 0) spent_of(state, rank).by_window[window] += cost;
     checkers_.admitted(checked_on(rank, state), window, cost, now_, latest_wall());
   }
@@ -179,7 +186,7 @@ uint32_t Fleet::give(uint16_t rank, std::string_view rule, std::string_view key,
   const uint32_t given = host.node->alone()
                              ? host.limiter->give(ask, n, clock(rank))
                              : host.node->give(*ask.rule, *ask.limit, ask.hash, state.id, n, clock(rank));
-  checkers_.refunded(checked_on(rank, state), window_on(rank, rule_on(rank, state)),
+  checkers_.refunded(checked_on(rank, state), window_decided(rank, state),
                      in_tokens_of(rule_on(rank, state).limit, *ask.limit, given));
   log(300, rank, given);
   if (traced_ == &state)
@@ -221,7 +228,7 @@ void Fleet::take_back_all(KeyState& state, uint16_t rank) {
   const Rule& own = rule_on(rank, state);
   const size_t checked = checked_on(rank, state);
   if (own.limit.algorithm == Algorithm::token_bucket) return checkers_.emptied(checked);
-  const int64_t running = window_on(rank, own);
+  const int64_t running = window_decided(rank, state);
   for (auto& [window, used] : spent_of(state, rank).by_window)
     if (window >= running - 1) checkers_.refunded(checked, window, std::exchange(used, 0));
 }
