@@ -250,6 +250,7 @@ class Fleet {
     std::unordered_map<KeyHash, std::deque<Parked>, KeyHashHash> parked;
     bool settle_due = false;
     Duration tick_due{0};
+    int64_t decided_in = 0;  // the window of the newest admission; 0: a bucket's
   };
   enum class Kind : uint8_t { call, arrival, tick, settle, deadline };
   struct Event {
@@ -309,7 +310,7 @@ class Fleet {
   std::vector<Rule> rules_of(uint16_t rank) const;
   KeyHash hash_on(const Host& host, const KeyState& state) const;
   int64_t window_on(uint16_t rank, const Rule& rule) const;
-  int64_t window_decided(uint16_t rank, KeyState& state);
+  int64_t window_counted(uint16_t rank, const KeyState& state) const;
   Ask ask_of(const Host& host, const KeyState& state, uint32_t cost) const;
   void log(uint64_t a, uint64_t b, uint64_t c);
   void trace_line(uint16_t rank, const KeyState& state, const std::string& text);

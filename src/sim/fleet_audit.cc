@@ -38,7 +38,7 @@ void Fleet::audit_windows(const KeyState& state) {
       const Host& host = hosts_[rank];
       if (host.node == nullptr || forms.of_host[rank] != form) continue;
       const Limit& limit = host.rules->by_id(rule.id).limit;
-      const int64_t running = window_on(rank, rule);
+      const int64_t running = window_counted(rank, state);
       for (const int64_t window : {running, running + 1}) {
         held[window].spendable += spendable(rank, state, limit, window);
         held[window].floors += host.limiter->floor_in(limit, window);

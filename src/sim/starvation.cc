@@ -39,7 +39,8 @@ void check_starvation(Fleet& fleet, const ClusterPlan& plan) {
     const Rule& rule = plan.rule(name);
     const uint32_t limit = shared_limit(plan, rule);
     const uint16_t first = plan.any_node(random);
-    if (limit == 0 || rule.wait < kWaitLeast) continue;
+    const bool at_odds = std::ranges::any_of(plan.config.own_rules, [&](const OwnRule& own) { return own.rule.name == name; });
+    if (limit == 0 || at_odds || rule.wait < kWaitLeast) continue;
     const auto requests = std::clamp<uint32_t>(limit / 2, 1, kRequestsMost);
     const Times times = times_of(fleet, rule.limit, requests);
     const auto count = std::make_shared<Count>();
