@@ -57,7 +57,7 @@ int64_t Fleet::window_counted(uint16_t rank, const KeyState& state) const {
   if (!slot) return running;
   const int64_t furthest = window_at(clock(rank).wall + (host.furthest - host.clock.offset), own.limit.window);
   for (int64_t window = furthest - ((furthest - running) & 1); window > running; window -= 2)
-    if (host.slots->count(*slot, static_cast<uint32_t>(window))) return window;
+    if (host.slots->count(*slot, static_cast<uint32_t>(window)).value_or(0) > 0) return window;
   return running;
 }
 
