@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <memory>
 
+#include "cluster/bucket_book.h"
 #include "core/windows.h"
 #include "sim/liveness.h"
 
@@ -20,8 +21,10 @@ struct Times {
   Duration first{0}, apart{0};
 };
 
-Times times_of(const Fleet& fleet, const Limit& limit, uint32_t requests) {
-  if (limit.algorithm == Algorithm::token_bucket) return {fleet.now() + limit.burst_span(), limit.emission * 2};
+// A bucket may be taken over at any time, and is full again when no mark of before is kept any more.
+Times times_of(const Fleet& fleet, const Limit& limit, Duration lease, uint32_t requests) {
+  if (limit.algorithm == Algorithm::token_bucket)
+    return {fleet.now() + bucket_keep(limit.burst_span(), lease), limit.emission * 2};
   const Duration next = limit.window - elapsed_in_window(fleet.clock(0).wall, limit.window);
   return {fleet.now() + next + limit.window / 10, limit.window * 6 / 10 / static_cast<int64_t>(requests)};
 }
@@ -42,7 +45,7 @@ void check_starvation(Fleet& fleet, const ClusterPlan& plan) {
     const bool at_odds = std::ranges::any_of(plan.config.own_rules, [&](const OwnRule& own) { return own.rule.name == name; });
     if (limit == 0 || at_odds || rule.wait < kWaitLeast) continue;
     const auto requests = std::clamp<uint32_t>(limit / 2, 1, kRequestsMost);
-    const Times times = times_of(fleet, rule.limit, requests);
+    const Times times = times_of(fleet, rule.limit, plan.config.lease, requests);
     const auto count = std::make_shared<Count>();
     for (uint32_t i = 0; i < requests; ++i) {
       const auto rank = static_cast<uint16_t>((first + i) % fleet.nodes());
