@@ -145,7 +145,9 @@ void check_liveness(Fleet& fleet, const ClusterPlan& plan) {
   fleet.run_for(recovery_time(plan.config));
   agree_on_time(fleet);
   check_service(fleet, plan);
-  if (fleet.violations().empty()) check_starvation(fleet, plan);
+  if (!fleet.violations().empty()) return;
+  agree_on_time(fleet);
+  check_starvation(fleet, plan);
 }
 
 }  // namespace tally::sim

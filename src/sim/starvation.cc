@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <memory>
 
-#include "cluster/bucket_book.h"
 #include "core/windows.h"
 #include "sim/liveness.h"
 
@@ -21,10 +20,7 @@ struct Times {
   Duration first{0}, apart{0};
 };
 
-// A bucket may be taken over at any time, and is full again when no mark of before is kept any more.
-Times times_of(const Fleet& fleet, const Limit& limit, Duration lease, uint32_t requests) {
-  if (limit.algorithm == Algorithm::token_bucket)
-    return {fleet.now() + bucket_keep(limit.burst_span(), lease), limit.emission * 2};
+Times times_of(const Fleet& fleet, const Limit& limit, uint32_t requests) {
   const Duration next = limit.window - elapsed_in_window(fleet.clock(0).wall, limit.window);
   return {fleet.now() + next + limit.window / 10, limit.window * 6 / 10 / static_cast<int64_t>(requests)};
 }
@@ -43,9 +39,9 @@ void check_starvation(Fleet& fleet, const ClusterPlan& plan) {
     const uint32_t limit = shared_limit(plan, rule);
     const uint16_t first = plan.any_node(random);
     const bool at_odds = std::ranges::any_of(plan.config.own_rules, [&](const OwnRule& own) { return own.rule.name == name; });
-    if (limit == 0 || at_odds || rule.wait < kWaitLeast) continue;
+    if (limit == 0 || rule.limit.algorithm == Algorithm::token_bucket || at_odds || rule.wait < kWaitLeast) continue;
     const auto requests = std::clamp<uint32_t>(limit / 2, 1, kRequestsMost);
-    const Times times = times_of(fleet, rule.limit, plan.config.lease, requests);
+    const Times times = times_of(fleet, rule.limit, requests);
     const auto count = std::make_shared<Count>();
     for (uint32_t i = 0; i < requests; ++i) {
       const auto rank = static_cast<uint16_t>((first + i) % fleet.nodes());
