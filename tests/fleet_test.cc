@@ -482,7 +482,7 @@ TEST_CASE("random clusters under every fault stay within their bounds") {
 
 TEST_CASE("random clusters serve again after every fault, and who waits there is served") {
   const char* set = std::getenv("TALLY_CLUSTERS");
-  const uint64_t clusters = set != nullptr ? std::strtoull(set, nullptr, 0) / 4 : 600;
+  const uint64_t clusters = set != nullptr ? std::strtoull(set, nullptr, 0) / 4 : 300;
   const uint64_t seed = test_seed(20'000);
   ClusterOptions options;
   options.liveness = true;
