@@ -47,7 +47,7 @@ struct Stage {
   void restart(uint16_t rank) {
     fleet.stop(rank);
     fleet.pass(ms(20));
-    fleet.start(rank, {.incarnation = 20, .first = false, .previous = 10, .reckoned_start = fleet.now().wall});
+    fleet.start(rank, {.incarnation = 20, .first = false, .reckoned_start = fleet.now().wall});
   }
   void say(uint16_t from, uint16_t to, const Entry& entry) {
     DatagramWriter writer(fleet.header(from, to), kPublicIdKey);

@@ -480,6 +480,22 @@ TEST_CASE("random clusters under every fault stay within their bounds") {
   if (clusters >= 100) CHECK(all.windows_full > clusters);  // the bound was put to the test
 }
 
+TEST_CASE("random clusters serve again after every fault, and who waits there is served") {
+  const char* set = std::getenv("TALLY_CLUSTERS");
+  const uint64_t clusters = set != nullptr ? std::strtoull(set, nullptr, 0) / 4 : 300;
+  const uint64_t seed = test_seed(20'000);
+  ClusterOptions options;
+  options.liveness = true;
+  for (uint64_t i = 0; i < clusters; ++i) {
+    const ClusterResult r = run_random_cluster(seed + i, options);
+    if (r.violations.empty()) continue;
+    const Violation& v = r.violations.front();
+    FAIL_CHECK("tally-sim --liveness --seed " << r.seed << ": " << v.checker << ", " << v.rule << "/" << v.key << " at " << describe(v.at)
+                                              << ": " << v.what << "; " << r.about);
+  }
+  MESSAGE(clusters << " clusters");
+}
+
 TEST_CASE("the same seed gives the same run, event by event, and another seed another") {
   std::set<uint64_t> hashes;
   for (uint64_t seed = 1; seed <= 5; ++seed) {

@@ -31,7 +31,7 @@ struct Stage {
   void restart(const std::vector<uint16_t>& ranks, Duration after = test::secs(2)) {
     for (const uint16_t rank : ranks) fleet.stop(rank);
     for (const uint16_t rank : ranks) {
-      fleet.start(rank, {.incarnation = next, .first = false, .previous = next - 10, .reckoned_start = fleet.now().wall});
+      fleet.start(rank, {.incarnation = next, .first = false, .reckoned_start = fleet.now().wall});
       next += 20;
     }
     fleet.pass(after, test::ms(10));
@@ -173,8 +173,9 @@ struct Reader {
   Now now = test::at(test::secs(100));
   Roster roster = test::roster_of(3);
   Standing standing{false, now.wall, test::ms(100), true, now};
-  Recovery recovery{roster, 0, 7, standing};
-  Registers registers{1000, 0, standing, recovery};
+  Succession succession{roster, 0, {}, {}, standing, test::ms(100), now};
+  Recovery recovery{roster, 0, 7, standing, succession};
+  Registers registers{1000, 0, roster, standing, succession, recovery};
   Mail mail{roster, 0, 7, kPublicIdKey};
   WireId key;
 
@@ -258,9 +259,9 @@ TEST_CASE("what a peer said to a life before the last one does not shut this one
   Stage lives(day_rule(100, OnAmnesia::deny));
   test::Fleet& fleet = lives.fleet;
   fleet.stop(1);
-  fleet.start(1, {.incarnation = 40, .first = false, .previous = 30, .reckoned_start = fleet.now().wall});  // 20, 30, 40: a loop of crashes
+  fleet.start(1, {.incarnation = 40, .first = false, .reckoned_start = fleet.now().wall});  // 20, 30, 40: a loop of crashes
   DatagramWriter writer(fleet.header(2, 1), kPublicIdKey);
-  REQUIRE(writer.add(Clone{20}));  // said to life 10 when life 20 had begun, and late
+  REQUIRE(writer.add(Clone{20, 10, false}));  // late
   fleet.node(1).receive(writer.finish(), 2, fleet.now());
   fleet.pass(test::ms(500));
   CHECK(fleet.dropped(1, "this_node_is_a_clone") == 0);
@@ -358,7 +359,7 @@ TEST_CASE("a ballot that comes again after a second forgetting counts nothing th
   const auto restart = [&] {
     for (size_t i = 0; i < 3; ++i) fleet.stop(group.rank[i]);
     for (size_t i = 0; i < 3; ++i) {
-      fleet.start(group.rank[i], {.incarnation = next, .first = false, .previous = next - 10, .reckoned_start = fleet.now().wall});
+      fleet.start(group.rank[i], {.incarnation = next, .first = false, .reckoned_start = fleet.now().wall});
       next += 20;
     }
     fleet.pass(test::secs(2), test::ms(10));
@@ -389,7 +390,7 @@ TEST_CASE("a ballot that comes again after a second forgetting counts nothing th
 
 TEST_CASE("who has no room for what it reads asks for it more and more seldom") {
   Reader r;
-  Registers small(2, 0, r.standing, r.recovery);
+  Registers small(2, 0, r.roster, r.standing, r.succession, r.recovery);
   r.recovery.tick(r.mail, r.now);
   r.recovery.on_end(r.end(1, 0, r.now.wall), 2, 1, r.mail, r.now);
   r.recovery.on_end(r.end(1, 3, r.now.wall), 1, 1, r.mail, r.now);

@@ -84,6 +84,29 @@ TEST_CASE("what an owner said before it heard of a reset tells nothing after it"
   CHECK(fleet.take(0, key).verdict == Verdict::starved);
 }
 
+TEST_CASE("a member without books, which tells of no reset, is believed all the same who has them") {
+  Fleet fleet(3, rule_of(30));
+  fleet.until_ready();
+  const std::string key = fleet.key_of(1);
+  Overheard overheard(fleet, 1, 0);
+  REQUIRE(fleet.admits(0, key));
+  REQUIRE_FALSE(overheard.grants.empty());
+  Grant refusal = overheard.grants.back();
+  REQUIRE(fleet.reset(0, key));
+  refusal.refused = true;
+  refusal.ballot = {1, fleet.roster.id(2)};
+  refusal.ask = fleet.roster.id(2);
+  refusal.reset = 0;
+  std::set<uint16_t> asked;
+  fleet.watch = [&](const Entry& entry, uint16_t from, uint16_t to) {
+    if (from == 0 && std::holds_alternative<Report>(entry)) asked.insert(to);
+  };
+  fleet.node(0).receive(datagram_of(fleet.header(1, 0), refusal), 1, fleet.now());
+  for (int i = 0; i < 5; ++i) fleet.take(0, key);
+  fleet.settle();
+  CHECK(asked == std::set<uint16_t>{2});
+}
+
 TEST_CASE("a grant counts only from a member of the key's group, under its own ballot") {
   Fleet fleet(5, rule_of(30));
   fleet.until_ready();
@@ -167,7 +190,7 @@ TEST_CASE("a node that has only just started does not take itself for cut off") 
   const std::string key = fleet.key_of(1);
   fleet.must_settle = false;
   fleet.stop(0);
-  fleet.start(0, {.incarnation = 20, .first = false, .previous = 10, .reckoned_start = fleet.now().wall});
+  fleet.start(0, {.incarnation = 20, .first = false, .reckoned_start = fleet.now().wall});
   fleet.take(0, key);  // before it has heard of anybody
   fleet.settle();
   CHECK_FALSE(fleet.explain(0, key).isolated);

@@ -101,7 +101,7 @@ TEST_CASE("each receiver is numbered by itself") {
 
 TEST_CASE("an answer to wherever a datagram came from goes there and says whom it is meant for") {
   Post post;
-  post.mail.answer_source(post.roster.id(2), Clone{9}, at(ms(3)));
+  post.mail.answer_source(2, Clone{9}, at(ms(3)));
   const auto out = post.mail.take();
   REQUIRE(out.size() == 1);
   CHECK(out[0].to_source);

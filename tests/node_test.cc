@@ -217,13 +217,13 @@ TEST_CASE(
     from = std::nullopt;
     reason = "wrong_source";
   }
-  SUBCASE("from an older life, sent before the newer began") {
+  SUBCASE("from an older life, which has heard nothing since the newer began") {
     header.incarnation = 9;
-    header.sent_wall_ns = nanos(at(-secs(1)).wall);
     reason = "older_life";
   }
   SUBCASE("from an older life that still lives") {
     header.incarnation = 9;
+    header.echo_mono_ns = header.sent_mono_ns;
     reason = "clone";
   }
   // A reset would show: what was used would be there again. Its number is a wall clock's.
@@ -282,8 +282,8 @@ TEST_CASE(
     }
     return clones;
   };
-  CHECK(told(11) == std::vector{Clone{10}});
-  CHECK(told(10) == std::vector{Clone{~uint64_t{0}}});  // even its number was copied
+  CHECK(told(11) == std::vector{Clone{10, 11, true}});
+  CHECK(told(10) == std::vector{Clone{10, 10, true}});  // even its number was copied
   CHECK(admitted(fleet.take(1, "k")));
 
   fleet.stop(1);
@@ -296,30 +296,81 @@ TEST_CASE("a node that is told that its name was there first has no floor and gr
   fleet.until_ready();
   CHECK(admitted(fleet.take(0, "k")));
   const std::string own = fleet.key_of(0);
-  fleet.node(0).receive(datagram_of(fleet.header(1, 0), {Clone{3}}), 1, fleet.now());
+  fleet.node(0).receive(datagram_of(fleet.header(1, 0), {Clone{3, 10, false}}), 1, fleet.now());
   CHECK(fleet.dropped(0, "this_node_is_a_clone") == 1);
   CHECK(fleet.explain(0, "new").floor == 0);
   CHECK(fleet.take(0, "new").verdict == Verdict::starved);
   CHECK(fleet.admitted_of(2, own, 5) == 2);  // its own floor, and no grant
-  // Of which life it is told matters: its own is no other.
-  fleet.node(2).receive(datagram_of(fleet.header(1, 2), {Clone{10}}), 1, fleet.now());
+  // Of which life it is told matters: what is said of another is none of its business.
+  for (const Clone& other : {Clone{10, 3, false}, Clone{3, 9, false}, Clone{3, 11, false}, Clone{10, 0, false}})
+    fleet.node(2).receive(datagram_of(fleet.header(1, 2), {other}), 1, fleet.now());
   CHECK(fleet.explain(2, "new").floor == 2);
 }
 
 // ---- a start ----
 
-TEST_CASE("what a node's own last life still has under way does not shut it out, unless it goes on") {
+TEST_CASE("what a node's own last life still has under way does not shut it out, whatever the clocks show") {
+  Fleet fleet(3, rule_of(60, 100'000));
+  fleet.until_ready();
+  Header last = fleet.header(0, 1);  // by a clock an hour ahead, set back before the next start
+  last.sent_wall_ns = nanos(at(secs(3600)).wall);
+  last.echo_mono_ns = last.sent_mono_ns;
+  fleet.stop(0);
+  fleet.pass(ms(10));
+  fleet.start(0, {.incarnation = 20, .first = false, .reckoned_start = fleet.now().wall});
+  fleet.pass(secs(7), ms(500));
+  for (const Entry& said : {Entry(Member{}), Entry(Hello{.answer = false, .remembered = 0, .rules = 1})}) {
+    fleet.node(1).receive(datagram_of(last, {said}), 0, fleet.now());
+    fleet.settle();
+  }
+  CHECK(fleet.dropped(1, "older_life") == 2);
+  CHECK(fleet.dropped(0, "this_node_is_a_clone") == 0);
+}
+
+TEST_CASE("what is said to whoever repeats a node's datagrams elsewhere does not shut the node, which is where it is looked for") {
+  Fleet fleet(3, rule_of(60, 100'000));
+  fleet.until_ready();
+  const auto warn = [&] {
+    fleet.node(0).receive(datagram_of(fleet.header(1, 0), {Clone{10, 10, true}}), 1, fleet.now());
+    return fleet.dropped(0, "this_node_is_a_clone");
+  };
+  fleet.pass(secs(1), ms(20));
+  CHECK(warn() == 0);
+  fleet.cut = [](uint16_t, uint16_t to) { return to == 0; };
+  fleet.pass(secs(4), ms(20));
+  CHECK(warn() == 0);
+  fleet.pass(secs(2), ms(20));
+  CHECK(warn() == 1);  // nobody finds it there any more
+
+  fleet.stop(2);
+  fleet.start(2, {.incarnation = 20, .first = true, .reckoned_start = {}});  // has heard nobody yet
+  fleet.node(2).receive(datagram_of(fleet.header(1, 2), {Clone{10, 20, true}}), 1, fleet.now());
+  CHECK(fleet.dropped(2, "this_node_is_a_clone") == 1);
+}
+
+TEST_CASE("of two living lives of a name the later one shuts, and a life after it does not hear what it was told") {
   Fleet fleet(3, rule_of(60, 100'000));
   fleet.until_ready();
   fleet.stop(0);
-  fleet.start(0, {.incarnation = 20, .first = false, .previous = 10, .reckoned_start = fleet.now().wall});
-  const auto told = [&] { fleet.node(0).receive(datagram_of(fleet.header(1, 0), {Clone{10}}), 1, fleet.now()); };
-  fleet.pass(secs(2), ms(500));
-  told();
-  CHECK(fleet.dropped(0, "this_node_is_a_clone") == 0);
-  fleet.pass(secs(4), ms(500));
-  told();
+  fleet.start(0, {.incarnation = 20, .first = false, .reckoned_start = fleet.now().wall});
+  fleet.pass(secs(1), ms(20));
+  std::vector<Clone> told;
+  fleet.watch = [&](const Entry& entry, uint16_t from, uint16_t to) {
+    if (const auto* clone = std::get_if<Clone>(&entry); clone != nullptr && from == 1 && to == 0) told.push_back(*clone);
+  };
+  Header older = fleet.header(0, 1);  // life 10, which has heard what was sent a moment ago
+  older.echo_mono_ns = older.sent_mono_ns;
+  fleet.node(1).receive(datagram_of(older, {Member{}}), 0, fleet.now());
+  fleet.settle();
+  CHECK(told == std::vector{Clone{10, 20, false}});
   CHECK(fleet.dropped(0, "this_node_is_a_clone") == 1);
+  CHECK(fleet.explain(0, "k").floor == 0);
+
+  fleet.stop(0);
+  fleet.start(0, {.incarnation = 30, .first = false, .reckoned_start = fleet.now().wall});
+  fleet.pass(secs(1), ms(20));
+  fleet.node(0).receive(datagram_of(fleet.header(1, 0), {Clone{10, 20, false}}), 1, fleet.now());  // late
+  CHECK(fleet.dropped(0, "this_node_is_a_clone") == 0);
 }
 
 TEST_CASE("a first life has no floor before all peers have answered, and is ready at once when they have") {
@@ -380,8 +431,7 @@ TEST_CASE(
     "an older life that asks who it is hears of the newer one, and one that says anything else does not") {
   Fleet fleet(3, rule_of(30));
   fleet.until_ready();
-  Header header = fleet.header(1, 0, 9);
-  header.sent_wall_ns = nanos(at(-secs(1)).wall);  // a clock that was set back
+  const Header header = fleet.header(1, 0, 9);
   std::vector<Clone> told;
   fleet.watch = [&](const Entry& entry, uint16_t, uint16_t to) {
     if (const auto* clone = std::get_if<Clone>(&entry); clone != nullptr && to == 1) told.push_back(*clone);
@@ -392,9 +442,9 @@ TEST_CASE(
     fleet.node(0).receive(datagram_of(header, {said}), 1, fleet.now());
     fleet.settle();
   }
-  CHECK(told == std::vector{Clone{10}});
+  CHECK(told == std::vector{Clone{10, 9, false}});
   CHECK(fleet.dropped(0, "older_life") == 3);
-  CHECK(fleet.dropped(1, "this_node_is_a_clone") == 0);  // the living one knows its own number
+  CHECK(fleet.dropped(1, "this_node_is_a_clone") == 0);  // the living one is not meant
 }
 
 TEST_CASE("a node restarted in mid-window has no floor in it, and its full floor in the next") {

@@ -22,6 +22,7 @@ struct Full {
   Now now = at(Duration(0));
   Roster roster;
   Standing standing;
+  Succession succession;
   Recovery recovery;
   Registers registers;
   Random random{5};
@@ -30,8 +31,9 @@ struct Full {
   explicit Full(size_t cells, size_t nodes = 3, bool first_life = true)
       : roster(roster_of(nodes)),
         standing(first_life, now.wall, ms(100), false, now),
-        recovery(roster, 0, 7, standing),
-        registers(1, cells, standing, recovery),
+        succession(roster, 0, {}, {}, standing, ms(100), now),
+        recovery(roster, 0, 7, standing, succession),
+        registers(1, cells, roster, standing, succession, recovery),
         mail(roster, 0, 7, kPublicIdKey) {
     if (!first_life) read_all();
     const auto taken = registers.accept(bucket(random_key(random), secs(1), ballot(0), kTableFor), now);

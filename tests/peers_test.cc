@@ -68,6 +68,30 @@ TEST_CASE("a round trip is smoothed, an eighth at a time") {
   CHECK(two.a.round_trip(1) == ms(9));  // (7 * 8 + 16) / 8
 }
 
+TEST_CASE("a round trip is not what a late datagram makes of it, were it the first one to be measured") {
+  Two two;
+  uint64_t sequence = 0;
+  const auto measure = [&](Duration sample, Duration at_time) {
+    Header h = header(1, ++sequence, at(at_time));
+    h.echo_mono_ns = static_cast<uint64_t>(nanos(at(at_time - sample).mono));
+    two.a.hear(1, h, at(at_time));
+    return two.a.round_trip(1);
+  };
+  CHECK(measure(secs(7), secs(10)) == secs(7));  // nothing better is known
+  CHECK(measure(ms(60), secs(11)) == ms(120));
+  CHECK(measure(ms(60), secs(12)) <= ms(120));
+  CHECK(two.a.round_trip_lately(1, at(secs(14)).mono) == two.a.round_trip(1));
+  CHECK(two.a.round_trip_lately(1, at(ms(14'001)).mono) == Peers::kRoundTripAssumed);  // nobody knows any more
+  for (int i = 0; i < 20; ++i) measure(ms(60), secs(13 + i));
+  CHECK(two.a.round_trip(1) < ms(70));
+  for (int i = 0; i < 40; ++i) CHECK(measure(i % 5 < 2 ? secs(4) : ms(60), secs(33 + i)) <= ms(120));
+  for (int i = 0; i < 5; ++i) measure(ms(300), secs(73 + i));  // a longer way is learned of
+  CHECK(two.a.round_trip(1) >= ms(150));
+  for (int i = 0; i < 10; ++i) measure(ms(300), secs(78 + i));
+  CHECK(two.a.round_trip(1) >= ms(250));
+  CHECK(measure(ms(1), secs(95)) == ms(1));  // the others are too old to count
+}
+
 TEST_CASE("an echo that cannot be true measures nothing") {
   Two two;
   const Now now = at(secs(100));
@@ -124,13 +148,20 @@ TEST_CASE("the same sequence number again, or an older one, proves that the peer
   CHECK(two.a.hear(1, header(1, 6, at(ms(40))), at(ms(42))) == Peers::Heard::fine);
 }
 
-TEST_CASE("a datagram of an older life that was still under way is told from a clone by when it was sent") {
+TEST_CASE("a datagram of an older life that was still under way is told from a clone by what it echoes, not by clocks") {
   Two two;
   CHECK(two.a.hear(1, header(7, 1, at(ms(100))), at(ms(101))) == Peers::Heard::fine);
   const MonoTime heard = two.a[1].heard;
-  CHECK(two.a.hear(1, header(6, 900, at(ms(99))), at(ms(120))) == Peers::Heard::older_life);
-  CHECK(two.a.hear(1, header(6, 901, at(ms(100))), at(ms(121))) == Peers::Heard::older_life);
-  CHECK(two.a.hear(1, header(6, 902, at(ms(101))), at(ms(122))) == Peers::Heard::clone);
+  const auto old = [&](uint64_t sequence, Duration echo) {
+    Header h = header(6, sequence, at(secs(9)));  // a clock that was set back since: what it showed says nothing
+    h.echo_mono_ns = echo == Duration(0) ? 0 : static_cast<uint64_t>(nanos(at(echo).mono));
+    return two.a.hear(1, h, at(ms(122)));
+  };
+  CHECK(old(900, Duration(0)) == Peers::Heard::older_life);  // has heard nothing of this node yet
+  CHECK(old(901, ms(100)) == Peers::Heard::older_life);
+  CHECK(old(902, ms(101)) == Peers::Heard::older_life);  // this node had not sent anything since it heard the newer life
+  CHECK(old(903, ms(102)) == Peers::Heard::clone);
+  CHECK(old(904, ms(123)) == Peers::Heard::older_life);  // an echo of another clock than today's
   CHECK(two.a[1].heard == heard);  // neither is a sign of the newer life
   CHECK(two.a[1].incarnation == 7);
 }

@@ -21,13 +21,14 @@ struct Voter {
   Now now = at(Duration(0));
   Standing standing;
   Roster roster = roster_of(3);
-  Recovery recovery{roster, 0, 1, standing};
+  Succession succession{roster, 0, {}, {}, standing, ms(100), now};
+  Recovery recovery{roster, 0, 1, standing, succession};
   Registers registers;
   WireId key;
 
-  explicit Voter(size_t entries_max = 100, size_t overflow_max = 0) : standing(true, {}, ms(100), false, now), registers(entries_max, overflow_max, standing, recovery) {}
+  explicit Voter(size_t entries_max = 100, size_t overflow_max = 0) : standing(true, {}, ms(100), false, now), registers(entries_max, overflow_max, roster, standing, succession, recovery) {}
   // A later life, which both others have told that they remember everything, and nothing of the key.
-  explicit Voter(WallTime reckoned_start) : standing(false, reckoned_start, ms(100), true, now), registers(100, 0, standing, recovery) {
+  explicit Voter(WallTime reckoned_start) : standing(false, reckoned_start, ms(100), true, now), registers(100, 0, roster, standing, succession, recovery) {
     Mail mail(roster, 0, 1, kPublicIdKey);
     for (const uint16_t other : {uint16_t{1}, uint16_t{2}}) {
       RegistersEnd end;
@@ -137,8 +138,9 @@ TEST_CASE("where a member has no vote it does not answer and keeps nothing") {
   }
   SUBCASE("a later life, in windows that began before its start plus the look-ahead") {
     Standing later(false, m.now.wall + secs(4), ms(100), true, m.now);
-    const Recovery nothing_read(m.roster, 0, 1, later);
-    Registers registers(10, 0, later, nothing_read);
+    const Succession succession(m.roster, 0, {}, {}, later, ms(100), m.now);
+    const Recovery nothing_read(m.roster, 0, 1, later, succession);
+    Registers registers(10, 0, m.roster, later, succession, nothing_read);
     CHECK_FALSE(registers.accept(m.mark(w, 10), m.now).has_value());
     CHECK(registers.size() == 0);
     CHECK(registers.refused_no_vote() == 1);
@@ -149,8 +151,9 @@ TEST_CASE("where a member has no vote it does not answer and keeps nothing") {
   }
   SUBCASE("a first life that is still asking") {
     Standing asking(true, {}, ms(100), true, m.now);
-    const Recovery nothing_read(m.roster, 0, 1, asking);
-    Registers registers(10, 0, asking, nothing_read);
+    const Succession succession(m.roster, 0, {}, {}, asking, ms(100), m.now);
+    const Recovery nothing_read(m.roster, 0, 1, asking, succession);
+    Registers registers(10, 0, m.roster, asking, succession, nothing_read);
     CHECK_FALSE(registers.accept(m.mark(w, 10), m.now).has_value());
     CHECK_FALSE(registers.accept(m.bucket(secs(1), 1), m.now).has_value());
     CHECK(registers.size() == 0);
@@ -212,8 +215,9 @@ TEST_CASE("a member without a vote in the window before tells nothing of it") {
   const Now start = at(-secs(9));
   Standing later(false, {}, ms(100), true, start);
   const Roster roster = roster_of(3);
-  const Recovery nothing_read(roster, 0, 1, later);
-  Registers registers(10, 0, later, nothing_read);
+  const Succession succession(roster, 0, {}, {}, later, ms(100), start);
+  const Recovery nothing_read(roster, 0, 1, later, succession);
+  Registers registers(10, 0, roster, later, succession, nothing_read);
   Voter m;
   later.tick(m.now, true);
   CHECK_FALSE(registers.may_tell(m.key, m.running() - 1, kWindow));
@@ -336,8 +340,9 @@ TEST_CASE(
   const Now start = at(Duration(0));
   Standing later(false, {}, ms(100), true, start);
   const Roster roster = roster_of(3);
-  const Recovery nothing_read(roster, 0, 1, later);
-  Registers registers(10, 0, later, nothing_read);
+  const Succession succession(roster, 0, {}, {}, later, ms(100), start);
+  const Recovery nothing_read(roster, 0, 1, later, succession);
+  Registers registers(10, 0, roster, later, succession, nothing_read);
   Voter m;
   CHECK_FALSE(registers.accept(m.bucket(secs(1), 1), at(secs(10) - Duration(1))).has_value());
   CHECK(registers.accept(m.bucket(secs(1), 1), at(secs(10))).has_value());

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import pathlib
+import re
 import select
 import signal
 import socket
@@ -172,6 +173,35 @@ class Bench(unittest.TestCase):
             self.assertEqual(9, len(rows))
             self.assertTrue(all(row["median_per_second"] > 0 for row in rows), rows)
             self.assertEqual([], processes_of(folder))
+
+
+class Nightly(unittest.TestCase):
+    def test_runs_until_it_is_ended_and_sums_up(self):
+        for end in (signal.SIGTERM, signal.SIGINT):
+            with self.subTest(signal=end):
+                running = subprocess.Popen([f"{BUILD}/tally-sim", "--nightly"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+                try:
+                    base = re.fullmatch(r"nightly: seeds from (\d+) on\n", running.stdout.readline())
+                    self.assertTrue(base)
+                    os.kill(running.pid, end)
+                    out, progress = running.communicate(timeout=PATIENCE_S)
+                finally:
+                    if running.poll() is None:
+                        running.kill()
+                        running.wait()
+                self.assertEqual(progress, "")  # nobody looks
+                summary = re.search(r"^nightly: (\d+) clusters from seed (\d+) in \d+ s, admitted \d+ of \d+, (\d+) failed(: .*)?$", out,
+                                    re.MULTILINE)
+                self.assertTrue(summary, out)
+                self.assertEqual(summary.group(2), base.group(1))
+                self.assertEqual(running.returncode, 0 if summary.group(3) == "0" else 1, out)
+
+    def test_the_seed_that_is_given_is_the_first(self):
+        with subprocess.Popen([f"{BUILD}/tally-sim", "--nightly", "--seed", "17"], stdout=subprocess.PIPE, text=True) as running:
+            first = running.stdout.readline()
+            os.kill(running.pid, signal.SIGTERM)
+            running.communicate(timeout=PATIENCE_S)
+        self.assertEqual(first, "nightly: seeds from 17 on\n")
 
 
 if __name__ == "__main__":

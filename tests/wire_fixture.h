@@ -16,7 +16,7 @@ inline constexpr IdKey kKey = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15
 
 // A field that is added to a struct belongs into its fill below, too.
 static_assert(sizeof(Report) == 216 && sizeof(Grant) == 144 && sizeof(Mark) == 104 && sizeof(Accepted) == 136);
-static_assert(sizeof(Header) == 80 && sizeof(Member) == 32 && sizeof(Hello) == 24 && sizeof(Reset) == 24);
+static_assert(sizeof(Header) == 80 && sizeof(Member) == 32 && sizeof(Hello) == 24 && sizeof(Reset) == 24 && sizeof(Clone) == 24);
 
 // Numbers of every width alike, often 0, sometimes the largest.
 inline uint64_t any(Random& random) {
@@ -98,7 +98,11 @@ inline void fill(Random& random, Hello& e, const Header&) {
   fill_all(random, e.answer, e.remembered, e.rules);
 }
 inline void fill(Random& random, Reset& e, const Header&) { fill_all(random, e.key, e.number); }
-inline void fill(Random& random, Clone& e, const Header&) { fill(random, e.incumbent); }
+inline void fill(Random& random, Clone& e, const Header&) {
+  fill(random, e.incumbent);
+  fill(random, e.told);
+  e.elsewhere = random.chance(0.5);
+}
 inline void fill(Random& random, ReadRegisters& e, const Header&) { fill_all(random, e.life, e.from); }
 inline void fill(Random& random, Registered& e, const Header& h) {
   fill_all(random, e.life, e.snapshot, e.index, e.key, e.window, e.length, e.mark, e.promised_life, e.clock_ns);
@@ -107,6 +111,9 @@ inline void fill(Random& random, Registered& e, const Header& h) {
 }
 inline void fill(Random& random, RegistersEnd& e, const Header&) {
   fill_all(random, e.life, e.snapshot, e.from, e.count, e.votes_from_ns, e.clock_ns, e.remembers);
+}
+inline void fill(Random& random, Moved& e, const Header&) {
+  fill_all(random, e.node, e.version, e.leaves_ns, e.left_buckets);
 }
 
 template <size_t... I>

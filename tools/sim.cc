@@ -6,6 +6,7 @@
 //   tally-sim --seed 17 --shrink            a shorter schedule of the same cluster that still fails, and how
 //   to
 //                                           run that again
+//   tally-sim --nightly                     fresh seeds with --liveness, until it is interrupted
 #include <cstdio>
 #include <cstdlib>
 #include <cxxopts.hpp>
@@ -16,6 +17,7 @@
 #include "sim/random_cluster.h"
 #include "sim/shrink.h"
 #include "sim/trace.h"
+#include "sim_nightly.h"
 
 using namespace tally::sim;
 
@@ -133,12 +135,25 @@ int run_clusters(const cxxopts::ParseResult& args, uint64_t seed, const ClusterO
   return 0;
 }
 
+// Each failure at once, with what runs it again: on the same seed everything is the same.
+int nightly(const cxxopts::ParseResult& args, ClusterOptions options) {
+  options.liveness = true;
+  const uint64_t base = args.count("seed") != 0 ? args["seed"].as<uint64_t>() : fresh_seed();
+  const uint64_t failed = run_nightly(base, options, [&](const ClusterResult& result) {
+    print_result(result);
+    std::printf("  again: tally-sim --seed %llu --liveness%s%s\n", static_cast<unsigned long long>(result.seed),
+                options.faults ? "" : " --no-faults", options.sliding_late ? " --sliding-late" : "");
+  });
+  return failed == 0 ? 0 : 1;
+}
+
 int run(const cxxopts::ParseResult& args) {
   const auto seed = args["seed"].as<uint64_t>();
   ClusterOptions options;
   options.faults = !args["no-faults"].as<bool>();
   options.sliding_late = args["sliding-late"].as<bool>();
   options.liveness = args["liveness"].as<bool>();
+  if (args["nightly"].as<bool>()) return nightly(args, options);
   const bool shown = args["plan"].as<bool>(), shrunk = args["shrink"].as<bool>(),
              traced = args.count("trace") != 0;
   if (!shown && !shrunk && !traced) return run_clusters(args, seed, options);
@@ -172,6 +187,7 @@ int main(int argc, char** argv) {
   add("sliding-late", "count what a late clock admitted in a sliding window when another had left it",
       flag());
   add("liveness", "end the faults then, wait, and check that every node serves again", flag());
+  add("nightly", "fresh seeds (from --seed on, where it is given) with --liveness, until SIGINT or SIGTERM", flag());
   add("v,verbose", "a line for each cluster", flag());
   add("plan", "show what happens in the cluster of --seed, without running it", flag());
   add("shrink", "leave out of the cluster of --seed all that its failure does not need", flag());

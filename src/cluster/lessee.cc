@@ -38,7 +38,7 @@ Lessee::Account* Lessee::account_for(const Note& note, Now now) {
     account = &accounts_[note.id];
     account->id = note.id;
     account->rule = &around_.rules.by_id(note.rule);
-    account->group = around_.roster.group(note.id);
+    account->groups = around_.roster.groups(note.id);
     account->line = ++lines_;
     account->slot = note.slot;
     account->hash = note.hash;
@@ -216,7 +216,7 @@ void Lessee::send_urgent(Now now) {
     if (account == nullptr) continue;
     const uint16_t owner = owner_of(*account, now);
     if (account->waiting != 0 && now.mono >= account->waiting_until) account->waiting = account->waiting_min = 0;
-    if (!around_.can_lease(account->terms, around_.peers.round_trip(owner))) {
+    if (!around_.can_lease(account->terms, around_.peers.round_trip_lately(owner, now.mono))) {
       account->exhausted_until = now.mono + (window_end(window_now(*account, now), account->limit.window) - now.wall);
       account->urgent = false;
       tell_workers(*account, now);

@@ -91,8 +91,8 @@ class Lessee {
     NodeId ask = 0;  // as in WindowAccount
     bool has_ballot = false;
     uint64_t lease = 0;  // the owner's number of the last that was opened under `ballot`; 0: none
-    // The highest ever opened, by the owner's place in the group: none is opened twice, whatever ballots came between.
-    std::array<uint64_t, kGroupMax> opened{};
+    // The highest ever opened, by the owner's place in the groups: none is opened twice, whatever ballots came between.
+    std::array<uint64_t, Groups::kPlaces> opened{};
     uint8_t tag = 0;     // in the slot
     uint64_t granted = 0, returned = 0;
     uint64_t given = 0;
@@ -118,7 +118,7 @@ class Lessee {
     const Rule* rule = nullptr;
     Limit limit;
     Terms terms;
-    Group group;
+    Groups groups;
     uint32_t line = 0;
     std::array<WindowAccount, 2> windows;  // by parity
     LeaseAccount lease;
@@ -174,6 +174,8 @@ class Lessee {
   void adopt_slot(Account& account, SlotRef slot);
   void activate(Account& account);
   void make_urgent(Account& account);
+  // Of its running window: whom to ask.
+  const Group& group(const Account& account, Now now) const;
   uint16_t owner_of(const Account& account, Now now) const;
   void ask_next(Account& account, Now now);
 

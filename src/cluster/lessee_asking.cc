@@ -106,7 +106,7 @@ uint64_t Lessee::wanted(Account& account, const Quota& quota, Now now) const {
 }
 
 bool Lessee::wants_report(Account& account, Now now) {
-  if (!around_.can_lease(account.terms, around_.peers.round_trip(owner_of(account, now)))) return false;
+  if (!around_.can_lease(account.terms, around_.peers.round_trip_lately(owner_of(account, now), now.mono))) return false;
   if (account.isolated) return true;  // workers refuse without a note: only an answered report ends an isolation
   const Quota q = quota(account, now);
   if (account.bucket()) {
@@ -176,12 +176,16 @@ void Lessee::send_report(Account& account, Now now) {
     if (account.chosen_at == MonoTime{}) account.chosen_at = now.mono;
     around_.peers.asked(owner, now.mono);
   }
-  r.second_choice = owner != account.group.rank[0];
+  r.second_choice = owner != group(account, now).rank[0];
   if (account.refused_in != r.window) account.highest = Ballot{};
   r.highest = account.highest;
   const auto named = around_.roster.rank_of(account.highest.node);
   r.insists = account.refusals >= kRefusalsMax && named && *named != owner && around_.peers.silent(*named, now.mono);
   around_.mail.send(owner, r);
+}
+
+const Group& Lessee::group(const Account& account, Now now) const {
+  return around_.succession.group(account.groups, account.bucket() ? 0 : window_now(account, now), account.limit.window);
 }
 
 // Whom the highest ballot makes the owner, or another member names; the natural owner where nobody knows. Who is silent is
@@ -199,21 +203,22 @@ uint16_t Lessee::owner_of(const Account& account, Now now) const {
     if (w.window == running) named = w.ask != 0 ? w.ask : has_ballot ? w.ballot.node : 0;
   }
   const auto usable = [&](uint16_t rank) { return !around_.peers.silent(rank, now.mono); };
+  const Group& group = this->group(account, now);
   if (named != 0 && account.choice == 0)
-    for (size_t i = 0; i < account.group.size; ++i)
-      if (around_.roster.id(account.group.rank[i]) == named && usable(account.group.rank[i])) return account.group.rank[i];
-  for (size_t i = 0; i < account.group.size; ++i) {
-    const uint16_t rank = account.group.rank[(account.choice + i) % account.group.size];
+    for (size_t i = 0; i < group.size; ++i)
+      if (around_.roster.id(group.rank[i]) == named && usable(group.rank[i])) return group.rank[i];
+  for (size_t i = 0; i < group.size; ++i) {
+    const uint16_t rank = group.rank[(account.choice + i) % group.size];
     if (usable(rank)) return rank;
   }
-  return account.group.rank[0];
+  return group.rank[0];
 }
 
 // No grant backed by a majority came from whom was asked, though it may be heard otherwise: the next of the group.
 void Lessee::ask_next(Account& account, Now now) {
   if (account.chosen_at == MonoTime{}) return;
   if (now.mono - account.chosen_at < around_.peers.patience(owner_of(account, now))) return;
-  account.choice = static_cast<uint8_t>((account.choice + 1) % account.group.size);
+  account.choice = static_cast<uint8_t>((account.choice + 1) % group(account, now).size);
   account.chosen_at = now.mono;
 }
 

@@ -26,21 +26,21 @@ constexpr Duration kTakingTime = std::chrono::milliseconds(2);  // from waking t
 void Lessee::on_grant(const Grant& grant, const Origin& origin, Now now) {
   Account* account = find(grant.key);
   if (account == nullptr) return;
-  if (!account->group.contains(origin.rank) || (!grant.refused && grant.ballot.node != around_.roster.id(origin.rank))) {
+  if (!account->groups.contains(origin.rank) || (!grant.refused && grant.ballot.node != around_.roster.id(origin.rank))) {
     ++dropped_["not_owner"];
     return;
   }
   if (grant.line != account->line || grant.incarnation != around_.incarnation) return;  // an older line's, or life's
   if (std::max({grant.ask_again, grant.tat_ahead, grant.lease_for}) > kTimeMax) return;  // from no node of ours
   // Numbers that only grow count whenever they come; the rest of a grant tells how it was when it was sent.
-  // What was said before a reset was heard of is no news after it.
   const bool in_order = account->heard_from.before(origin);
   if (in_order) account->heard_from = origin;
-  const bool newest = in_order && grant.reset >= account->reset;
-  if (grant.refused) {
-    if (newest) be_refused(*account, grant, now);
+  if (grant.refused) {  // by a member without books, which tells of no reset: who has them does not hang on that
+    if (in_order) be_refused(*account, grant, now);
     return;
   }
+  // What was said before a reset was heard of is no news after it.
+  const bool newest = in_order && grant.reset >= account->reset;
   account->refusals = 0;
   account->highest = Ballot{};
   account->heard_at = now.mono;
@@ -154,7 +154,7 @@ void Lessee::grant_lease(Account& account, const Grant& grant, uint16_t from, bo
                        grant.lease_for > Duration(0) && grant.lease_for <= kBurstSpanMax;
   if (grant.lease != 0 && counted && grant.granted <= kLeasedMax) {
     const MonoTime end = MonoTime(Duration(static_cast<int64_t>(grant.stamp))) + grant.lease_for;
-    uint64_t& opened = lease.opened[account.group.place_of(from)];
+    uint64_t& opened = lease.opened[account.groups.place_of(from)];
     if (grant.lease > opened || (grant.lease == lease.lease && grant.granted > lease.granted)) account.answered = true;
     if (grant.lease > opened) {
       opened = grant.lease;
@@ -362,10 +362,10 @@ uint64_t Lessee::reset_taken(const WireId& key) const {
 
 bool Lessee::group_lost(const Account& account, Now now) const {
   if (!around_.standing.over() || now.mono - started_ < around_.isolation_after) return false;
-  if (account.group.contains(around_.self))
-    return !around_.peers.majority_heard(account.group, now.mono, around_.isolation_after);
-  for (size_t i = 0; i < account.group.size; ++i)
-    if (now.mono - around_.peers[account.group.rank[i]].heard_of <= around_.isolation_after) return false;
+  const Group& group = this->group(account, now);
+  if (group.contains(around_.self)) return !around_.peers.majority_heard(group, now.mono, around_.isolation_after);
+  for (size_t i = 0; i < group.size; ++i)
+    if (now.mono - around_.peers[group.rank[i]].heard_of <= around_.isolation_after) return false;
   return true;
 }
 

@@ -3,7 +3,11 @@
 namespace tally {
 
 Mail::Mail(const Roster& roster, uint16_t self, uint64_t incarnation, const IdKey& key)
-    : roster_(roster), self_(self), incarnation_(incarnation), key_(key), queued_(roster.count()) {}
+    : roster_(roster), self_(self), incarnation_(incarnation), key_(key), spoken_(roster.count(), Which::current), queued_(roster.count()) {
+  // The list before until a node says that it knows the new one, where both are in it.
+  for (uint16_t rank = 0; rank < roster.count(); ++rank)
+    if (roster.lists(Which::previous, rank) && roster.lists(Which::previous, self)) spoken_[rank] = Which::previous;
+}
 
 void Mail::send(uint16_t to, Entry entry) {
   if (to == self_) {
@@ -21,18 +25,18 @@ bool Mail::pop_local(Entry& out) {
   return true;
 }
 
-Header Mail::header_to(NodeId receiver) const {
+Header Mail::header_to(uint16_t rank) const {
   Header header;
   header.sender = roster_.id(self_);
-  header.receiver = receiver;
+  header.receiver = roster_.id(rank);
   header.incarnation = incarnation_;
-  header.roster_version = roster_.version();
-  header.roster_hash = roster_.hash();
+  header.roster_version = roster_.version_of(spoken_[rank]);
+  header.roster_hash = roster_.hash_of(spoken_[rank]);
   return header;
 }
 
-void Mail::answer_source(NodeId receiver, const Entry& entry, Now now) {
-  Header header = header_to(receiver);
+void Mail::answer_source(uint16_t rank, const Entry& entry, Now now) {
+  Header header = header_to(rank);
   header.sequence = 1;
   header.sent_mono_ns = static_cast<uint64_t>(nanos(now.mono));
   header.sent_wall_ns = nanos(now.wall);
@@ -48,7 +52,7 @@ void Mail::flush(Peers& peers, Now now) {
     auto& entries = queued_[rank];
     size_t next = 0;
     while (next < entries.size()) {
-      Header header = header_to(roster_.id(rank));
+      Header header = header_to(rank);
       peers.stamp(rank, header, now);
       DatagramWriter writer(header, key_);
       while (next < entries.size() && writer.add(entries[next])) ++entries_[entries[next++].index()];

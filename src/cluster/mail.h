@@ -27,8 +27,10 @@ class Mail {
 
   // Queues an entry. To oneself: see pop_local.
   void send(uint16_t to, Entry entry);
+  // From now on that node is spoken to as one that goes by that list.
+  void speak(uint16_t to, Which which) { spoken_[to] = which; }
   // A datagram of its own to wherever the one just received came from.
-  void answer_source(NodeId receiver, const Entry& entry, Now now);
+  void answer_source(uint16_t rank, const Entry& entry, Now now);
   bool pop_local(Entry& out);
   // Packs all that is queued for others.
   void flush(Peers& peers, Now now);
@@ -38,12 +40,13 @@ class Mail {
   const uint64_t* entries() const { return entries_; }  // by kind, kEntryKinds of them
 
  private:
-  Header header_to(NodeId receiver) const;
+  Header header_to(uint16_t rank) const;
 
   const Roster& roster_;
   const uint16_t self_;
   const uint64_t incarnation_;
   const IdKey key_;
+  std::vector<Which> spoken_;               // by rank: the list that its headers name
   std::vector<std::vector<Entry>> queued_;  // by rank
   std::vector<uint16_t> busy_;              // ranks with something queued
   std::deque<Entry> local_;

@@ -8,7 +8,7 @@ namespace {
 
 constexpr size_t kGossipFanout = 3;        // others told in each interval
 constexpr size_t kMembersPerGossip = 40;   // what is told of others in one datagram
-constexpr Duration kOldLifeHeard = std::chrono::seconds(5);  // longer than any datagram is under way
+constexpr Duration kReachedLately = std::chrono::seconds(5);
 constexpr Duration kReadyAtLast = std::chrono::seconds(10);  // though others have not told their registers yet
 constexpr Duration kAskRulesEvery = std::chrono::seconds(1);
 constexpr Duration kGossipEvery = std::chrono::milliseconds(50);  // at most so often, however short the sync interval
@@ -58,15 +58,15 @@ Node::Impl::Impl(NodeConfig c, Life which, Limiter& l, std::shared_ptr<const Rul
     : config(std::move(c)),
       rules(std::move(r)),
       limiter(l),
-      life(which),
       started(now.mono),
-      incarnation(life.incarnation),
+      incarnation(which.incarnation),
       random(seed),
-      roster(entries_of(config), config.roster_version, config.size, config.id_key),
+      roster({entries_of(config), config.roster_version, config.size}, config.previous, config.id_key),
       peers(make_peers(roster, config)),
-      standing(life.first, life.reckoned_start, config.sync_interval, roster.count() > 1, now),
-      recovery(roster, peers.self(), incarnation, standing),
-      registers(config.registers_max, config.overflow_cells_max, standing, recovery),
+      standing(which.first, which.reckoned_start, config.sync_interval, roster.count() > 1, now),
+      succession(roster, peers.self(), which.tenure, config.gone, standing, config.sync_interval, now),
+      recovery(roster, peers.self(), incarnation, standing, succession),
+      registers(config.registers_max, config.overflow_cells_max, roster, standing, succession, recovery),
       mail(roster, peers.self(), incarnation, config.id_key),
       owner(around(), config.ledgers_max, now.mono),
       lessee(around(), limiter, config.accounts_max, now.mono),
@@ -110,7 +110,8 @@ void Node::Impl::receive_from(std::optional<uint16_t> from, const Datagram& data
     ++dropped["foreign"];
     return;
   }
-  if (header.roster_version != roster.version() || header.roster_hash != roster.hash()) {
+  const auto spoken = roster.find(header.roster_version, header.roster_hash);
+  if (!spoken || !roster.lists(*spoken, *rank) || !roster.lists(*spoken, peers.self())) {
     peers[*rank].roster_mismatch = true;
     ++dropped["roster"];
     return;
@@ -125,24 +126,31 @@ void Node::Impl::receive_from(std::optional<uint16_t> from, const Datagram& data
     ++dropped["wrong_source"];
     const Peer& peer = peers[*rank];
     if (peer.incarnation != 0 && peers.up(*rank, now.mono))
-      mail.answer_source(header.sender, Clone{peer.incarnation == header.incarnation ? ~uint64_t{0} : peer.incarnation}, now);
+      mail.answer_source(*rank, Clone{peer.incarnation, header.incarnation, true}, now);
     return;
   }
   switch (peers.hear(*rank, header, now)) {
     case Peers::Heard::older_life:
       ++dropped["older_life"];
-      // A datagram that is merely late finds its name's next life, which knows the number as its own. A node that begins with
-      // a lower number than its name has had (state file lost, clock set back) must not take itself for a first life.
-      if (asks_who_it_is(datagram)) mail.send(*rank, Clone{peers[*rank].incarnation});
+      // A node that begins with a lower number than its name has had (state file lost, clock set back) must not take itself
+      // for a first life. Where the datagram is merely late, its name's next life finds that another is meant.
+      if (asks_who_it_is(datagram)) mail.send(*rank, Clone{peers[*rank].incarnation, header.incarnation, false});
       return;
     case Peers::Heard::clone:
       ++dropped["clone"];
-      mail.send(*rank, Clone{asks_who_it_is(datagram) ? peers[*rank].incarnation : header.incarnation});
+      mail.send(*rank, asks_who_it_is(datagram) ? Clone{peers[*rank].incarnation, header.incarnation, false}
+                                                : Clone{header.incarnation, peers[*rank].incarnation, false});
       return;
-    case Peers::Heard::replayed:
-    case Peers::Heard::fine: break;
+    case Peers::Heard::fine:
+      if (peers.sent_after(header, now.mono) > started) reached = now.mono;
+      break;
+    case Peers::Heard::replayed: break;
   }
   peers[*rank].roster_mismatch = false;
+  if (*spoken == Which::current && roster.has_previous()) {
+    succession.heard_current(*rank);
+    mail.speak(*rank, Which::current);
+  }
   peers[*rank].bytes_in += bytes;
   ++datagrams_in;
   const Origin origin{*rank, header.incarnation, header.sequence, peers.sent_after(header, now.mono)};
@@ -167,6 +175,7 @@ void Node::Impl::handle(const Entry& entry, const Origin& origin, Now now) {
   }
   if (const auto* registered = std::get_if<Registered>(&entry)) return recovery.on_registered(*registered, from, origin.incarnation, registers, now);
   if (const auto* end = std::get_if<RegistersEnd>(&entry)) return recovery.on_end(*end, from, origin.incarnation, mail, now);
+  if (const auto* moved = std::get_if<Moved>(&entry)) return on_moved(*moved, from, now);
   const auto& member = std::get<Member>(entry);
   const auto rank = roster.rank_of(member.node);
   const auto ago = [&](uint64_t ms) { return now.mono - std::chrono::milliseconds(std::min<uint64_t>(ms, 3'600'000)); };
@@ -175,8 +184,21 @@ void Node::Impl::handle(const Entry& entry, const Origin& origin, Now now) {
                   member.asked_ms_ago != 0 ? ago(member.asked_ms_ago) : MonoTime{});
 }
 
+void Node::Impl::on_moved(const Moved& moved, uint16_t from, Now now) {
+  succession.on_moved(moved, from, mail, now);
+  if (succession.knows(from)) mail.speak(from, Which::current);
+  take_turn(now);
+}
+
+// Another list rules, or this node has left the one before.
+void Node::Impl::take_turn(Now now) {
+  if (!succession.turned()) return;
+  owner.on_turn(now);
+  open_floors();
+}
+
 void Node::Impl::on_mark(const Mark& mark, uint16_t from, Now now) {
-  const Group group = roster.group(mark.key);
+  const Group group = succession.group(roster.groups(mark.key), mark.window, mark.length);
   const bool natural = mark.ballot.counter == 0 && mark.ballot.node == roster.id(group.rank[0]);
   if (!group.contains(peers.self()) || !group.contains(from) || mark.ballot.node != roster.id(from) ||
       (mark.ballot.counter == 0 && (!natural || mark.claim))) {
@@ -193,6 +215,7 @@ void Node::Impl::on_hello(const Hello& hello, uint16_t from, Now now) {
   if (hello.rules != 0) peers[from].rules = hello.rules;  // a probe only asks whether anybody is there
   if (!hello.answer) {
     mail.send(from, Hello{true, peers[from].other_life(), rules_fingerprint});
+    succession.answer_newcomer(from, mail);
     return;
   }
   peers[from].answered_hello = true;
@@ -203,10 +226,10 @@ void Node::Impl::on_hello(const Hello& hello, uint16_t from, Now now) {
 
 // Two lives of one name at once double a floor: the later one has no floor, no vote and owns nothing.
 void Node::Impl::on_clone(const Clone& clone, Now now) {
-  if (clone.incumbent == incarnation || standing.is_clone()) return;
-  // What its own last life still had under way, sent by a clock that was set back since, looks like a life of today. A later
-  // life has no floor at its start anyway, so it can wait and see whether that goes on.
-  if (clone.incumbent <= life.previous && now.mono - started < kOldLifeHeard) return;  // of that life or one before
+  if (clone.told != incarnation || standing.is_clone()) return;
+  // Whoever says a node's datagrams again from another address gets such a warning, and may send it on to the node. But
+  // there where nobody looks for the name, peers' ordinary datagrams do not come.
+  if (clone.elsewhere && reached != MonoTime{} && now.mono - reached < kReachedLately) return;
   standing.cloned();
   open_floors();
   ++dropped["this_node_is_a_clone"];
@@ -263,6 +286,7 @@ void Node::Impl::gossip(Now now) {
       mail.send(to, Member{roster.id(rank), peer.remembered, ago(peer.heard_of), asked > peer.heard_of ? ago(asked) : 0});
       said = true;
     }
+    succession.tell(to, told, mail);
     resets.tell([&](const Reset& reset) { mail.send(to, reset); });
     // Where nothing is known to tell, the node itself: a datagram shows that its sender lives.
     if (!said) mail.send(to, Member{roster.id(peers.self()), incarnation, 0});
@@ -287,6 +311,8 @@ void Node::tick(Now now) {
     else
       n.ask(now);
   }
+  n.succession.tick(n.peers, now);
+  n.take_turn(now);
   if (now.mono >= n.next_gossip) n.gossip(now);
   n.recovery.tick(n.mail, now);
   n.ready = n.ready || (n.standing.over() && (n.recovery.complete() || now.mono - n.started > kReadyAtLast));
@@ -328,6 +354,15 @@ std::vector<Wake> Node::take_wakes() { return impl_->lessee.take_wakes(); }
 bool Node::alone() const { return impl_->roster.count() < 2; }
 
 bool Node::ready() const { return alone() || impl_->ready; }
+
+std::optional<Tenure> Node::tenure_to_keep() const { return impl_->succession.to_keep(); }
+
+void Node::tenure_kept(const Tenure& tenure, Now now) {
+  impl_->succession.kept(tenure, now);
+  impl_->take_turn(now);
+}
+
+const Tenure& Node::tenure() const { return impl_->succession.tenure(); }
 
 const Roster& Node::roster() const { return impl_->roster; }
 

@@ -17,6 +17,7 @@
 #include "cluster/lessee.h"
 #include "cluster/mail.h"
 #include "cluster/roster.h"
+#include "cluster/succession.h"
 #include "cluster/wire.h"
 #include "core/limiter.h"
 #include "core/rules.h"
@@ -28,6 +29,8 @@ struct NodeConfig {
   std::string self;                // this node's entry
   uint32_t roster_version = 1;
   uint32_t size = 1;  // cluster.size
+  std::optional<NodeList> previous;  // the list that this one replaces, until the change is over
+  std::vector<std::string> gone;     // those of it that are stopped for good
   Duration sync_interval = std::chrono::milliseconds(100);
   Duration isolation_after = std::chrono::seconds(2);
   Duration lease = std::chrono::seconds(1);
@@ -42,8 +45,8 @@ struct NodeConfig {
 struct Life {
   uint64_t incarnation = 1;  // grows from life to life; ms of the wall clock at its start, unless that was set back
   bool first = true;        // no state file was there
-  uint64_t previous = 0;      // incarnation of the life before, as the state file has it; 0: none
   WallTime reckoned_start{};  // later lives: the larger of the own clock and the horizon in the state file
+  Tenure tenure{};            // as the state file has it; of version 0 where there is none
 };
 
 struct Explanation {
@@ -107,6 +110,11 @@ class Node {
   // Output, emptied by taking.
   std::vector<Outgoing> take_outbox();
   std::vector<Wake> take_wakes();
+
+  // A change of the list of nodes: what has to be in the state file before it holds, and that it is there. Ask after every tick.
+  std::optional<Tenure> tenure_to_keep() const;
+  void tenure_kept(const Tenure& tenure, Now now);
+  const Tenure& tenure() const;  // as kept
 
   // Questions that only the cluster thread can answer. In a fleet.
   uint32_t give(const Rule& rule, const Limit& limit, KeyHash hash, const WireId& id, uint32_t n, Now now);

@@ -3,6 +3,7 @@
 // Thread rule: the cluster thread's.
 #pragma once
 
+#include <algorithm>
 #include <map>
 #include <memory>
 #include <optional>
@@ -17,6 +18,7 @@
 #include "cluster/recovery.h"
 #include "cluster/registers.h"
 #include "cluster/standing.h"
+#include "cluster/succession.h"
 
 namespace tally {
 
@@ -24,14 +26,16 @@ struct Node::Impl {
   Impl(NodeConfig c, Life which, Limiter& l, std::shared_ptr<const RuleSet> r, uint64_t seed, Now now);
 
   Surroundings around() {
-    return {roster,  *rules, peers, standing, registers, resets, mail, config.sync_interval, config.isolation_after, config.lease,
+    return {roster,  *rules, peers, standing, succession, registers, resets, mail, config.sync_interval, config.isolation_after, config.lease,
             peers.self(), incarnation};
   }
 
-  void open_floors() { limiter.open_floors(standing.floors_from(), standing.buckets_empty_at()); }
+  void open_floors() { limiter.open_floors(std::max(standing.floors_from(), succession.floors_from()), standing.buckets_empty_at()); }
   bool is_self(uint16_t rank) const { return rank == peers.self(); }
 
   void handle(const Entry& entry, const Origin& origin, Now now);
+  void on_moved(const Moved& moved, uint16_t from, Now now);
+  void take_turn(Now now);
   void on_mark(const Mark& mark, uint16_t from, Now now);
   void on_hello(const Hello& hello, uint16_t from, Now now);
   void on_clone(const Clone& clone, Now now);
@@ -46,13 +50,13 @@ struct Node::Impl {
   const NodeConfig config;
   const std::shared_ptr<const RuleSet> rules;
   Limiter& limiter;
-  const Life life;
   const MonoTime started;
   const uint64_t incarnation;
   Random random;
   const Roster roster;
   Peers peers;
   Standing standing;
+  Succession succession;
   Recovery recovery;
   Registers registers;
   Resets resets;
@@ -62,6 +66,7 @@ struct Node::Impl {
   const uint64_t rules_fingerprint;
   const Duration window_min;
   MonoTime next_sync, next_gossip, next_ask;
+  MonoTime reached{};  // when somebody last echoed what this life sent, to where its name is looked for; epoch: never
   bool ready = false;
 
   uint64_t datagrams_in = 0;

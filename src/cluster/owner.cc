@@ -61,8 +61,8 @@ Owner::Key* Owner::key_for(const Report& report, Now now) {
     ++dropped_["rule_mismatch"];
     return nullptr;
   }
-  const Group group = around_.roster.group(report.key);
-  if (!group.contains(around_.self)) {
+  const Groups groups = around_.roster.groups(report.key);
+  if (!groups.contains(around_.self)) {
     ++dropped_["not_owner"];
     return nullptr;
   }
@@ -74,7 +74,7 @@ Owner::Key* Owner::key_for(const Report& report, Now now) {
   Key& key = keys_[report.key];
   key.id = report.key;
   key.terms = report.terms;
-  key.group = group;
+  key.groups = groups;
   key.rule = rule;
   key.on_amnesia = on_amnesia;
   if (rule != nullptr) {
@@ -119,7 +119,8 @@ WindowBook* Owner::open_book(Key& key, int64_t window, Now now) {
   if (WindowBook* book = key.book(window)) return book;
   const WallTime begins = window_start(window, key.terms.window);
   // The natural owner begins at ballot 0, without a claim, only where its own register has nothing yet.
-  if (key.group.rank[0] != around_.self || find_contest(key, window) != nullptr) return nullptr;
+  if (!natural(key, window) || find_contest(key, window) != nullptr) return nullptr;
+  if (!around_.succession.takes_part(key.groups, window, key.terms.window)) return nullptr;
   if (!around_.standing.may_vote(begins) || !around_.registers.may_begin(key.id, window, now)) return nullptr;
   // Nor where that register takes nothing any more: without a trace in it, books that were lost would be begun twice.
   if (key.terms.algorithm == Algorithm::sliding_window && around_.registers.may_tell(key.id, window, key.terms.window)) return nullptr;
@@ -129,7 +130,7 @@ WindowBook* Owner::open_book(Key& key, int64_t window, Now now) {
 WindowBook& Owner::begin_book(Key& key, int64_t window, Ballot ballot, uint64_t base) {
   retire(key);
   auto& slot = key.books[static_cast<size_t>(window & 3)];
-  slot.emplace(window, key.terms, key.group, ballot, around_.recent(), base);
+  slot.emplace(window, key.terms, group(key, window), ballot, around_.recent(), base);
   return *slot;
 }
 
@@ -180,7 +181,7 @@ uint64_t Owner::issue(Key& key, WindowBook& book, Line& line, Now now) {
   if (key.terms.algorithm == Algorithm::sliding_window &&
       book.window() < window_at(around_.standing.clock(), key.terms.window))
     return 0;
-  const Duration trip = std::max(around_.peers.round_trip(line.rank), around_.peers.group_round_trip(key.group));
+  const Duration trip = std::max(around_.peers.round_trip(line.rank), around_.peers.group_round_trip(group(key)));
   uint64_t amount = book.issue(line, now, around_.far(trip));
   raise_mark(key, book, now, 0);
   // In a group of one the mark is in force at once; else this finds nothing new and the acceptance will.
@@ -324,6 +325,20 @@ void Owner::look_to_next_window(Key& key, WindowBook& book, Now now) {
     if (coming == nullptr) coming = &next->open(line.key, line.rank, line.floor);
     const uint64_t missing = minus(part, coming->granted);
     if (missing > 0 && next->issue_ahead(*coming, missing, now.wall) > 0) send_grant(key, *next, *coming, 0, now);
+  }
+}
+
+void Owner::on_turn(Now now) {
+  for (auto& [id, key] : keys_) {
+    if (key.groups.same()) continue;
+    if (key.terms.algorithm == Algorithm::token_bucket) {
+      drop_bucket(key, now);
+      key.contests.clear();
+      continue;
+    }
+    for (auto& book : key.books)
+      if (book && book->group() != group(key, book->window())) book.reset();
+    key.contests.clear();  // who holds what, the registers know
   }
 }
 

@@ -19,8 +19,10 @@
 #include "cluster/resets.h"
 #include "cluster/roster.h"
 #include "cluster/standing.h"
+#include "cluster/succession.h"
 #include "cluster/window_book.h"
 #include "core/rules.h"
+#include "core/windows.h"
 
 namespace tally {
 
@@ -30,6 +32,7 @@ struct Surroundings {
   const RuleSet& rules;
   Peers& peers;
   Standing& standing;
+  const Succession& succession;
   Registers& registers;
   const Resets& resets;
   Mail& mail;
@@ -66,6 +69,8 @@ class Owner {
   void on_reset(const WireId& key, uint64_t number, Now now);
   uint64_t reset_of(const WireId& key) const;     // the highest number heard; 0: none
   uint64_t reset_taken(const WireId& key) const;  // of those that the books of a bucket were emptied for; 0: none
+  // Another list of nodes rules: drops what is kept under the one before where that had another group.
+  void on_turn(Now now);
   void tick(Now now);  // every sync interval
 
   struct View {  // for EXPLAIN; amounts in tokens or costs
@@ -105,7 +110,7 @@ class Owner {
   struct Key {
     WireId id;
     Terms terms;  // limit and overcount: of the newest report, where this node has no such rule itself
-    Group group;
+    Groups groups;
     OnAmnesia on_amnesia = OnAmnesia::deny;
     const Rule* rule = nullptr;  // nullptr: a rule that this node does not have, or whose limits come with each call
     uint64_t reset = 0;   // the highest number heard
@@ -134,8 +139,18 @@ class Owner {
   Duration lease_of(const Terms& terms) const { return lease_for(span_of(terms), around_.lease, around_.sync_interval); }
   // A bucket's line that holds no lease and is not heard for longer is forgotten.
   Duration line_kept() const { return around_.recent() + around_.lease; }
+  const Group& group(const Key& key, int64_t window) const { return around_.succession.group(key.groups, window, key.terms.window); }
+  // Of its running window.
+  const Group& group(const Key& key) const {
+    const bool bucket = key.terms.algorithm == Algorithm::token_bucket;
+    return group(key, bucket ? 0 : window_at(around_.standing.clock(), key.terms.window));
+  }
+  // Whether ballot 0 is this node's own there.
+  bool natural(const Key& key, int64_t window) const {
+    return group(key, window).rank[0] == around_.self && around_.succession.natural(key.groups);
+  }
   Duration overdue(const Key& key) const {  // what a member has not answered by then is sent again
-    return around_.peers.group_round_trip(key.group) * 2 + std::chrono::milliseconds(2);
+    return around_.peers.group_round_trip(group(key)) * 2 + std::chrono::milliseconds(2);
   }
   // Claims (owner_claims.cc).
   Contest& contest(Key& key, int64_t window);

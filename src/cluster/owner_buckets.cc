@@ -9,12 +9,12 @@ void Owner::report_bucket(Key& key, const Report& report, const Origin& from, No
   const Duration lease = lease_of(report.terms);
   key.terms = report.terms;
   if (key.bucket && now.mono >= key.bucket->owned_until()) drop_bucket(key, now);  // the members may have forgotten it
-  if (!key.bucket && key.group.rank[0] == around_.self && find_contest(key, 0) == nullptr &&
+  if (!key.bucket && natural(key, 0) && find_contest(key, 0) == nullptr &&
       around_.standing.may_vote_bucket(bucket_keep(span_of(report.terms), lease), now) && around_.registers.may_begin(key.id, 0, now)) {
     // Where only the sketch may know of earlier books, this begins with all that they may have issued.
     const auto told = around_.registers.look(key.id, 0, now);
     const MonoTime tat = now.mono + Duration(told ? static_cast<int64_t>(told->mark) : 0);
-    key.bucket.emplace(report.terms, key.group, Ballot{0, around_.roster.id(around_.self)}, lease, around_.recent(), numbers_,
+    key.bucket.emplace(report.terms, group(key, 0), Ballot{0, around_.roster.id(around_.self)}, lease, around_.recent(), numbers_,
                        BucketBook::Start{tat, now.mono});
   }
   if (!key.bucket) {
@@ -100,7 +100,7 @@ void Owner::tick_bucket(Key& key, Now now) {
 }
 
 void Owner::raise_mark_bucket(Key& key, Now now) {
-  const Duration ahead = around_.sync_interval * 2 + around_.peers.group_round_trip(key.group);
+  const Duration ahead = around_.sync_interval * 2 + around_.peers.group_round_trip(group(key));
   if (key.bucket->next_mark(now.mono, ahead)) send_mark_bucket(key, now);
 }
 

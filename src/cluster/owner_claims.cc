@@ -35,7 +35,7 @@ const Owner::Contest* Owner::find_contest(const Key& key, int64_t window) {
 
 // The highest ballot that this node knows of there.
 Ballot Owner::highest_ballot(const Key& key, int64_t window, Now now) const {
-  Ballot highest{0, around_.roster.id(key.group.rank[0])};
+  Ballot highest{0, around_.roster.id(group(key, window).rank[0])};
   if (const Contest* c = find_contest(key, window)) highest = std::max(highest, c->highest);
   if (const auto told = around_.registers.look(key.id, window, now)) highest = std::max(highest, told->promised);
   return highest;
@@ -86,6 +86,7 @@ bool Owner::plausible(const Key& key, int64_t window) const {
 
 bool Owner::may_claim(const Key& key, int64_t window) const {
   if (!around_.standing.over() || around_.standing.is_clone() || !plausible(key, window)) return false;
+  if (!group(key, window).contains(around_.self) || !around_.succession.takes_part(key.groups, window, key.terms.window)) return false;
   if (window == 0) return true;
   if (key.terms.max_overcount.unbounded) return false;  // no marks, nothing to claim
   return around_.standing.in_sight(window_start(window, key.terms.window));
@@ -165,7 +166,8 @@ void Owner::take_promise(Key& key, const Accepted& accepted, size_t index, Now n
     proven = proven || !promise->fresh();
     base = std::max(base, promise->mark);  // what no mark can be, no sum must overflow by
   }
-  if (made < (c.claim->anew || !proven ? key.group.size : key.group.majority())) {
+  const Group& group = this->group(key, accepted.window);
+  if (made < (c.claim->anew || !proven ? group.size : group.majority())) {
     if (accepted.fresh()) take_forgotten(key, accepted, index, now);
     return;
   }
@@ -177,12 +179,13 @@ void Owner::take_promise(Key& key, const Accepted& accepted, size_t index, Now n
   if (accepted.window == 0) {
     drop_bucket(key, now);
     const MonoTime tat = now.mono + Duration(static_cast<int64_t>(base));
-    key.bucket.emplace(key.terms, key.group, claim.ballot, lease_of(key.terms), around_.recent(), numbers_,
+    key.bucket.emplace(key.terms, group, claim.ballot, lease_of(key.terms), around_.recent(), numbers_,
                        BucketBook::Start{tat, claim.began});
     return;
   }
   WindowBook& book = begin_book(key, accepted.window, claim.ballot, base);
-  for (size_t i = 0; i < key.group.size; ++i) {
+  const bool same_before = around_.succession.same_before(key.groups, accepted.window, key.terms.window);
+  for (size_t i = 0; same_before && i < group.size; ++i) {
     const auto& promise = claim.promises[i];
     if (promise && promise->previous_told) book.tell_previous(i, promise->previous_ballot, promise->previous_mark);
   }
@@ -197,13 +200,14 @@ void Owner::take_forgotten(Key& key, const Accepted& accepted, size_t index, Now
   Claim& claim = *contest(key, accepted.window).claim;
   if (claim.anew || key.on_amnesia != OnAmnesia::forget) return;
   claim.forgotten_by[index] = accepted.forgotten_by;
-  for (size_t i = 0; i < key.group.size; ++i)
+  const Group& group = this->group(key, accepted.window);
+  for (size_t i = 0; i < group.size; ++i)
     if (claim.forgotten_by[i] == 0) return;
   for (const auto& promise : claim.promises) {
     if (!promise || !promise->fresh()) continue;
     size_t quiet = 0;
-    for (size_t i = 0; i < key.group.size; ++i) quiet += promise->lives[i] == claim.forgotten_by[i] ? 1 : 0;
-    if (key.group.size - quiet >= key.group.majority()) return;
+    for (size_t i = 0; i < group.size; ++i) quiet += promise->lives[i] == claim.forgotten_by[i] ? 1 : 0;
+    if (group.size - quiet >= group.majority()) return;
   }
   claim.anew = true;
   claim.promises = {};

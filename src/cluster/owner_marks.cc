@@ -4,11 +4,11 @@
 namespace tally {
 
 bool Owner::group_lives(const Key& key, Now now) const {
-  return around_.peers.majority_heard(key.group, now.mono, around_.isolation_after / 2);
+  return around_.peers.majority_heard(group(key), now.mono, around_.isolation_after / 2);
 }
 
 void Owner::raise_mark(Key& key, WindowBook& book, Now now, uint64_t ahead) {
-  const Duration trip = around_.peers.group_round_trip(key.group);
+  const Duration trip = around_.peers.group_round_trip(group(key));
   const double ratio = static_cast<double>(nanos(trip)) / static_cast<double>(nanos(around_.sync_interval));
   const auto mark = book.next_mark(now, ratio, ahead);
   if (!mark) return;
@@ -36,8 +36,9 @@ void Owner::send_mark(Key& key, WindowBook& book, Now now) {
 
 // The owner is a member too: its own acceptance is taken at once.
 void Owner::send_to_group(Key& key, const Mark& mark, Now now) {
-  for (size_t i = 0; i < key.group.size; ++i) {
-    const uint16_t rank = key.group.rank[i];
+  const Group group = this->group(key, mark.window);
+  for (size_t i = 0; i < group.size; ++i) {
+    const uint16_t rank = group.rank[i];
     if (rank != around_.self) {
       around_.mail.send(rank, mark);
       continue;
@@ -54,7 +55,7 @@ void Owner::on_accepted(const Accepted& accepted, uint16_t from, Now now) {
   const auto found = keys_.find(accepted.key);
   if (found == keys_.end()) return;
   Key& key = found->second;
-  const size_t index = key.group.place_of(from);
+  const size_t index = group(key, accepted.window).place_of(from);
   if (index == kGroupMax) {
     ++dropped_["not_member"];
     return;
@@ -80,11 +81,14 @@ void Owner::take_acceptance(Key& key, const Accepted& accepted, size_t index, No
   WindowBook* book = key.book(accepted.window);
   if (book == nullptr || accepted.ballot != book->ballot()) return;
   book->accept(index, accepted.mark);
-  if (!accepted.previous_told) return;
+  if (!accepted.previous_told || !around_.succession.same_before(key.groups, book->window(), key.terms.window)) return;
   book->tell_previous(index, accepted.previous_ballot, accepted.previous_mark);
   count_previous(key, *book);
 }
 
-void Owner::count_previous(Key& key, WindowBook& book) { book.count_previous(key.book(book.window() - 1)); }
+// Where another group kept the window before, nobody here knows of it: all of the limit counts.
+void Owner::count_previous(Key& key, WindowBook& book) {
+  if (around_.succession.same_before(key.groups, book.window(), key.terms.window)) book.count_previous(key.book(book.window() - 1));
+}
 
 }  // namespace tally

@@ -11,6 +11,7 @@ constexpr Duration kPatienceMin = std::chrono::milliseconds(150);
 constexpr uint32_t kQuestionsMin = 3;  // one or two are lost now and then
 constexpr Duration kProbesApart = std::chrono::milliseconds(10);
 constexpr Duration kProbePatienceMin = std::chrono::milliseconds(40);
+constexpr Duration kMeasuredLately = std::chrono::seconds(2);  // ways change
 constexpr size_t kGossipReach = 40;  // nodes that all hear of each other within a second
 constexpr int64_t kSkewMaxNs = int64_t{366} * 86'400'000'000'000;  // shown at most
 
@@ -21,6 +22,25 @@ void remember(Peer& peer, uint64_t incarnation) {
   } else if (incarnation < peer.remembered) {
     peer.before = std::max(peer.before, incarnation);
   }
+}
+
+// An echo of something that was late, or said again to a life that had heard nothing newer, looks like a long way: seven
+// seconds that were taken for the first measurement kept a node from leasing anything for ten (windows of a second, 60 ms).
+// So few of them shall move the estimate little, however long they are.
+void measure(Peer& peer, Duration sample, MonoTime now) {
+  if (now - peer.measured > kMeasuredLately) {
+    peer.round_trips.fill(Duration(0));
+    peer.round_trip = Duration(0);
+  }
+  peer.measured = now;
+  peer.round_trips[peer.next_round_trip] = std::max(sample, Duration(1));
+  peer.next_round_trip = static_cast<uint8_t>((peer.next_round_trip + 1u) % peer.round_trips.size());
+  auto latest = peer.round_trips;
+  std::ranges::sort(latest);
+  const auto first = std::ranges::upper_bound(latest, Duration(0));
+  const Duration median = *(first + (latest.end() - first - 1) / 2);  // of an even number the smaller
+  const Duration smoothed = peer.round_trip == Duration(0) ? median : (peer.round_trip * 7 + sample) / 8;
+  peer.round_trip = std::clamp(smoothed, median / 2, median * 2);
 }
 
 }  // namespace
@@ -35,14 +55,14 @@ Peers::Peers(const Roster& roster, uint16_t self, Duration sync_interval)
 Peers::Heard Peers::hear(uint16_t rank, const Header& header, Now now) {
   Peer& peer = peers_[rank];
   if (header.incarnation < peer.incarnation)
-    return header.sent_wall_ns > peer.life_began_wall_ns ? Heard::clone : Heard::older_life;
+    return sent_after(header, now.mono) > peer.life_heard ? Heard::clone : Heard::older_life;
   if (header.incarnation > peer.incarnation) {
     Peer fresh;
     fresh.incarnation = header.incarnation;
     fresh.remembered = peer.remembered;
     fresh.before = peer.before;
     remember(fresh, header.incarnation);
-    fresh.life_began_wall_ns = header.sent_wall_ns;
+    fresh.life_heard = now.mono;
     fresh.bytes_in = peer.bytes_in;
     fresh.bytes_out = peer.bytes_out;
     fresh.sequence_out = peer.sequence_out;  // ours to count: it belongs to this node's life, not to the peer's
@@ -63,8 +83,7 @@ Peers::Heard Peers::hear(uint16_t rank, const Header& header, Now now) {
   if (header.echo_mono_ns != 0 && header.echo_mono_ns <= own_clock) {
     const uint64_t elapsed = own_clock - header.echo_mono_ns;
     if (header.echo_held_ns <= elapsed && elapsed - header.echo_held_ns < kRoundTripMaxNs) {
-      const Duration sample(static_cast<int64_t>(elapsed - header.echo_held_ns));
-      peer.round_trip = peer.round_trip == Duration(0) ? sample : (peer.round_trip * 7 + sample) / 8;
+      measure(peer, Duration(static_cast<int64_t>(elapsed - header.echo_held_ns)), now.mono);
     }
   }
   int64_t ahead = 0;  // a hostile wall clock must not overflow
@@ -138,6 +157,10 @@ bool Peers::probes_failed(uint16_t rank, MonoTime now) const {
 Duration Peers::round_trip(uint16_t rank) const {
   if (rank == self_) return Duration(0);
   return peers_[rank].round_trip == Duration(0) ? kRoundTripAssumed : peers_[rank].round_trip;
+}
+
+Duration Peers::round_trip_lately(uint16_t rank, MonoTime now) const {
+  return rank == self_ || now - peers_[rank].measured <= kMeasuredLately ? round_trip(rank) : kRoundTripAssumed;
 }
 
 Duration Peers::group_round_trip(const Group& group) const {

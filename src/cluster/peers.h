@@ -3,6 +3,7 @@
 // Thread rule: the cluster thread's. Liveness only chooses whom to ask; the bound never depends on it.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <tuple>
 #include <vector>
@@ -21,8 +22,8 @@ struct Peer {
   uint64_t incarnation = 0;
   uint64_t remembered = 0;  // the highest incarnation ever heard, directly or by gossip
   uint64_t before = 0;      // the highest but that one; 0: none known
-  int64_t life_began_wall_ns = 0;  // its own wall clock in the first datagram of this life
   uint64_t sequence_in = 0, sequence_out = 0;
+  MonoTime life_heard{};    // the first datagram of this life
   MonoTime heard{};         // itself, directly
   MonoTime heard_of{};      // directly or by gossip
   MonoTime asked{};           // the first question since it was heard last; epoch: none
@@ -33,7 +34,10 @@ struct Peer {
   MonoTime asked_by_other{};  // the same of another node, by gossip
   uint64_t echo_mono_ns = 0;  // its newest sent_mono_ns, to be echoed
   MonoTime echo_at{};
-  Duration round_trip{0};   // smoothed (Jacobson 1988: 7/8 old + 1/8 new), 0: not measured
+  Duration round_trip{0};   // smoothed (Jacobson 1988: 7/8 old + 1/8 new), near the median of the latest; 0: not measured
+  std::array<Duration, 5> round_trips{};  // the latest samples, in no order; 0: none yet
+  uint8_t next_round_trip = 0;            // where the next one goes
+  MonoTime measured{};                    // the newest one; epoch: never
   Duration clock_skew{0};   // its wall clock less ours, at half the round trip
   uint64_t rules = 0;       // fingerprint of its rules, 0: not told
   bool answered_hello = false;
@@ -62,7 +66,9 @@ class Peers {
 
   enum class Heard : uint8_t { fine, replayed, older_life, clone };
   // Takes in a header from `rank`. older_life: a newer incarnation of that name was heard before; clone: and yet this one
-  // was sent after the newer one had begun, so both are alive.
+  // echoes what this node sent after that, so both are alive. No other clock is asked: what a dead life still had under
+  // way, or somebody says again, echoes nothing so new, whatever its wall clock showed. (Only where this host has booted
+  // since, and its monotonic clock begun anew, may an echo of before pass for one.)
   Heard hear(uint16_t rank, const Header& header, Now now);
   // Gossip: somebody heard `rank` at `at`, and has waited for its answer since `asked` (epoch: has not).
   void hear_of(uint16_t rank, uint64_t incarnation, MonoTime at, MonoTime asked = {});
@@ -88,6 +94,8 @@ class Peers {
   bool probes_failed(uint16_t rank, MonoTime now) const;
   // Round trip to `rank`: 0 to oneself, the measured one, else `kRoundTripAssumed`.
   Duration round_trip(uint16_t rank) const;
+  // The same, and `kRoundTripAssumed` where it was measured too long ago to refuse anything for it: whoever asks measures it anew.
+  Duration round_trip_lately(uint16_t rank, MonoTime now) const;
   // The nearest of the others of a group: the round trip that a mark costs. 0 for a group of one.
   Duration group_round_trip(const Group& group) const;
   // Whether a majority of the group, this node included, was heard, by anybody, within `within`.

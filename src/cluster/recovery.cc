@@ -17,8 +17,8 @@ constexpr Duration kSnapshotKept = std::chrono::seconds(30);
 
 }  // namespace
 
-Recovery::Recovery(const Roster& roster, uint16_t self, uint64_t incarnation, const Standing& standing)
-    : roster_(roster), self_(self), incarnation_(incarnation), standing_(standing), sources_(roster.count()), snapshots_(roster.count()) {}
+Recovery::Recovery(const Roster& roster, uint16_t self, uint64_t incarnation, const Standing& standing, const Succession& succession)
+    : roster_(roster), self_(self), incarnation_(incarnation), standing_(standing), succession_(succession), sources_(roster.count()), snapshots_(roster.count()) {}
 
 // ---- own registers ----------------------------------------------------------------------------------------------------------
 
@@ -55,12 +55,14 @@ Recovery::Source* Recovery::source_of(uint64_t life, uint64_t snapshot, uint16_t
 }
 
 void Recovery::on_registered(const Registered& entry, uint16_t from, uint64_t teller, Registers& registers, Now now) {
-  const Group group = roster_.group(entry.key);
-  if (entry.index >= kEntriesMax || !group.contains(self_) || !group.contains(from)) return;
+  if (entry.index >= kEntriesMax) return;
+  const Groups groups = roster_.groups(entry.key);
+  // The teller may know of another list, in which both keep the key; this node has no vote there.
+  const bool kept = groups.contains(self_) && groups.contains(from);
   Source* source = source_of(entry.life, entry.snapshot, from, teller);
   if (source == nullptr) return;
   if (entry.index >= source->seen.size()) source->seen.resize(entry.index + 1);
-  if (source->seen[entry.index] || !registers.restore(entry, now)) return;  // where there is no room it stays missing
+  if (source->seen[entry.index] || (kept && !registers.restore(entry, now))) return;  // where there is no room it stays missing
   source->seen[entry.index] = true;
   // What was over counts as absent by the clock by which it was, whichever end of the list arrives.
   if (entry.length <= Duration(0)) source->clock = std::max(source->clock, WallTime(Duration(entry.clock_ns)));
@@ -83,7 +85,7 @@ void Recovery::on_end(const RegistersEnd& end, uint16_t from, uint64_t teller, M
 }
 
 bool Recovery::has_read(const WireId& key, int64_t window, Duration length) const {
-  const Group group = roster_.group(key);
+  const Group group = this->group(key, window, length);
   if (group.size < 2) return false;
   for (size_t i = 0; i < group.size; ++i) {
     const Source& source = sources_[group.rank[i]];
@@ -95,7 +97,7 @@ bool Recovery::has_read(const WireId& key, int64_t window, Duration length) cons
 }
 
 bool Recovery::has_read_bucket(const WireId& key, Duration keep) const {
-  const Group group = roster_.group(key);
+  const Group group = this->group(key, 0, keep);
   if (group.size < 2) return false;
   for (size_t i = 0; i < group.size; ++i) {
     const Source& source = sources_[group.rank[i]];
@@ -104,8 +106,8 @@ bool Recovery::has_read_bucket(const WireId& key, Duration keep) const {
   return true;
 }
 
-bool Recovery::has_heard_all(const WireId& key) const {
-  const Group group = roster_.group(key);
+bool Recovery::has_heard_all(const WireId& key, int64_t window, Duration length) const {
+  const Group group = this->group(key, window, length);
   for (size_t i = 0; i < group.size; ++i)
     if (group.rank[i] != self_ && !sources_[group.rank[i]].complete) return false;
   return group.size > 1;
@@ -113,6 +115,12 @@ bool Recovery::has_heard_all(const WireId& key) const {
 
 bool Recovery::complete() const {
   if (!standing_.has_forgotten()) return true;
+  for (uint16_t rank = 0; rank < sources_.size(); ++rank)
+    if (rank != self_ && !succession_.gone(rank) && !sources_[rank].complete) return false;
+  return true;
+}
+
+bool Recovery::read_all() const {
   for (uint16_t rank = 0; rank < sources_.size(); ++rank)
     if (rank != self_ && !sources_[rank].complete) return false;
   return true;
@@ -126,7 +134,7 @@ void Recovery::on_read(const ReadRegisters& read, uint16_t from, const Registers
   if (snapshot.life != read.life) {
     snapshot.life = read.life;
     snapshot.number = static_cast<uint64_t>(nanos(now.mono));
-    snapshot.keys = registers.keys([&](const WireId& key) { return roster_.group(key).contains(from); });
+    snapshot.keys = registers.keys([&](const WireId& key) { return roster_.groups(key).contains(from); });
     // Of the moment of the list: what leaves the sketch for the table later is not in it.
     snapshot.tells_from = registers.tells_from();
     snapshot.tells_buckets = registers.tells_buckets(now);
@@ -145,7 +153,7 @@ void Recovery::on_read(const ReadRegisters& read, uint16_t from, const Registers
   last.snapshot = snapshot.number;
   last.from = read.from;
   last.count = snapshot.keys.size();
-  last.votes_from_ns = nanos(std::max(votes_from(), snapshot.tells_from));
+  last.votes_from_ns = nanos(std::max({votes_from(), succession_.remembers_from(), snapshot.tells_from}));
   last.clock_ns = nanos(forgotten_by());
   last.remembers = snapshot.tells_buckets ? remembers(now) : Duration(0);
   mail.send(from, last);
@@ -160,7 +168,7 @@ WallTime Recovery::forgotten_by() const {
 
 // What this node remembers of itself, or has read anew from all the others.
 WallTime Recovery::votes_from() const {
-  if (!standing_.has_forgotten() || !complete()) return standing_.votes_from();
+  if (!standing_.has_forgotten() || !read_all()) return standing_.votes_from();
   WallTime from = WallTime::min();
   for (uint16_t rank = 0; rank < sources_.size(); ++rank)
     if (rank != self_) from = std::max(from, sources_[rank].votes_from);
@@ -168,7 +176,7 @@ WallTime Recovery::votes_from() const {
 }
 
 Duration Recovery::remembers(Now now) const {
-  if (!standing_.has_forgotten() || !complete()) return standing_.remembers(now);
+  if (!standing_.has_forgotten() || !read_all()) return standing_.remembers(now);
   Duration least = Duration::max();
   for (uint16_t rank = 0; rank < sources_.size(); ++rank)
     if (rank != self_) least = std::min(least, sources_[rank].remembers);

@@ -22,6 +22,7 @@
 #include "cluster/register_key.h"
 #include "cluster/roster.h"
 #include "cluster/standing.h"
+#include "cluster/succession.h"
 #include "cluster/wire.h"
 
 namespace tally {
@@ -30,7 +31,7 @@ class Registers;
 
 class Recovery {
  public:
-  Recovery(const Roster& roster, uint16_t self, uint64_t incarnation, const Standing& standing);
+  Recovery(const Roster& roster, uint16_t self, uint64_t incarnation, const Standing& standing, const Succession& succession);
 
   // --- of this node's own registers ---
   // Asks those that have not told all yet. Call at every sync interval; does nothing for a first life.
@@ -41,11 +42,10 @@ class Recovery {
   // Whether all others of the key's group were read, and had kept all of that window themselves.
   bool has_read(const WireId& key, int64_t window, Duration length) const;
   bool has_read_bucket(const WireId& key, Duration keep) const;
-  bool has_heard_all(const WireId& key) const;  // all others of the group were read, whatever they remember
+  bool has_heard_all(const WireId& key, int64_t window, Duration length) const;  // all others of the group were read, whatever they remember
   uint64_t incarnation() const { return incarnation_; }
-  size_t place_in_group(const WireId& key) const { return roster_.group(key).place_of(self_); }
-  const Roster& roster() const { return roster_; }
-  bool complete() const;  // everybody was read; also where nothing had to be
+  size_t place_in_group(const WireId& key, int64_t window, Duration length) const { return group(key, window, length).place_of(self_); }
+  bool complete() const;  // everybody was read who is not gone for good; also where nothing had to be
 
   // --- of others' ---
   void on_read(const ReadRegisters& read, uint16_t from, const Registers& registers, Mail& mail, Now now);
@@ -72,6 +72,11 @@ class Recovery {
     MonoTime used{};
   };
   void ask(uint16_t rank, Mail& mail, Now now);
+  // The group that keeps (key, window); window 0: a bucket.
+  Group group(const WireId& key, int64_t window, Duration length) const {
+    return succession_.group(roster_.groups(key), window, length);
+  }
+  bool read_all() const;
   Source* source_of(uint64_t life, uint64_t snapshot, uint16_t from, uint64_t teller);
   WallTime forgotten_by() const;
   WallTime votes_from() const;
@@ -81,6 +86,7 @@ class Recovery {
   const uint16_t self_;
   const uint64_t incarnation_;
   const Standing& standing_;
+  const Succession& succession_;
   std::vector<Source> sources_;      // by rank
   std::vector<Snapshot> snapshots_;  // by rank
 };

@@ -20,18 +20,22 @@ constexpr Duration kLookAheadMax = std::chrono::minutes(10);
 
 }  // namespace
 
-Registers::Registers(size_t entries_max, size_t overflow_max, const Standing& standing, const Recovery& recovery)
-    : entries_max_(entries_max), standing_(standing), recovery_(recovery), sketch_(overflow_max) {}
+Registers::Registers(size_t entries_max, size_t overflow_max, const Roster& roster, const Standing& standing,
+                     const Succession& succession, const Recovery& recovery)
+    : entries_max_(entries_max), roster_(roster), standing_(standing), succession_(succession), recovery_(recovery), sketch_(overflow_max) {}
 
 bool Registers::may_vote(const WireId& key, int64_t window, Duration length) const {
   const WallTime begins = window_start(window, length);
+  if (!succession_.takes_part(roster_.groups(key), window, length)) return false;
   if (standing_.may_vote(begins)) return true;
   return standing_.has_forgotten() && standing_.in_sight(begins) && recovery_.has_read(key, window, length);
 }
 
 bool Registers::may_vote_bucket(const WireId& key, Duration keep, Now now) const {
+  const Groups groups = roster_.groups(key);
+  if (!succession_.takes_part(groups, 0, keep)) return false;
   if (standing_.may_vote_bucket(keep, now)) return true;
-  return standing_.has_forgotten() && recovery_.has_read_bucket(key, keep);
+  return standing_.has_forgotten() && succession_.may_read_bucket(groups, keep) && recovery_.has_read_bucket(key, keep);
 }
 
 std::optional<Accepted> Registers::accept(const Mark& mark, Now now) {
@@ -58,7 +62,10 @@ std::optional<Accepted> Registers::accept(const Mark& mark, Now now) {
 }
 
 bool Registers::forgot(const Mark& mark, Now now) const {
-  if (!standing_.has_forgotten() || !recovery_.has_heard_all(mark.key)) return false;
+  if (!standing_.has_forgotten() || !recovery_.has_heard_all(mark.key, mark.window, mark.length)) return false;
+  const Groups groups = roster_.groups(mark.key);
+  if (!succession_.takes_part(groups, mark.window, mark.length)) return false;
+  if (mark.window == 0 && !succession_.may_read_bucket(groups, mark.length)) return false;
   if (mark.window != 0) {
     if (mark.length < kWindowMin || mark.length > kWindowMax) return false;
     if (mark.window != window_at(standing_.lives_clock(), mark.length)) return false;  // the running one only
@@ -72,7 +79,7 @@ bool Registers::forgot(const Mark& mark, Now now) const {
 }
 
 bool Registers::begin_anew(const Mark& mark, Now now) {
-  const size_t place = recovery_.place_in_group(mark.key);
+  const size_t place = recovery_.place_in_group(mark.key, mark.window, mark.length);
   if (place >= mark.lives.size() || mark.lives[place] != recovery_.incarnation()) return false;
   const auto found = entries_.find({mark.key, mark.window});
   if (found != entries_.end() && found->second.anew == mark.lives) return true;
@@ -139,17 +146,17 @@ std::optional<Registers::Entry> Registers::from_sketch(const RegisterKey& key, N
   return entry;
 }
 
-// The highest ballot up to this one that a member of the key's group can have: what is read from a shared cell may be of another
+// The highest ballot up to this one that a member of the key's groups can have: what is read from a shared cell may be of another
 // group, and no lessee should be sent there. Of counter 0, nothing needs a promise.
 Ballot Registers::among_group(Ballot ballot, const WireId& key) const {
-  const Roster& roster = recovery_.roster();
-  const Group group = roster.group(key);
+  const Groups groups = roster_.groups(key);
   NodeId largest = 0, below = 0;
-  for (size_t i = 0; i < group.size; ++i) {
-    const NodeId id = roster.id(group.rank[i]);
-    largest = std::max(largest, id);
-    if (id <= ballot.node) below = std::max(below, id);
-  }
+  for (const Group& group : {groups.current, groups.previous})
+    for (size_t i = 0; i < group.size; ++i) {
+      const NodeId id = roster_.id(group.rank[i]);
+      largest = std::max(largest, id);
+      if (id <= ballot.node) below = std::max(below, id);
+    }
   if (below != 0) ballot.node = below;
   else if (ballot.counter > 0) ballot = {ballot.counter - 1, largest};
   return ballot.counter > 0 ? ballot : Ballot{};
@@ -220,6 +227,7 @@ bool Registers::promise(Entry& entry, const Mark& mark, Accepted& answer) {
 }
 
 void Registers::tell_previous(const Mark& mark, Accepted& answer, Now now) const {
+  if (!succession_.same_before(roster_.groups(mark.key), mark.window, mark.length)) return;
   // Who begins a window anew counts the one before as empty, but for what was begun anew in it too.
   const bool left = window_at(standing_.clock(), mark.length) >= mark.window;
   if (!may_tell(mark.key, mark.window - 1, mark.length) && !(left && begun_anew(mark.key, mark.window))) return;
@@ -255,7 +263,7 @@ std::optional<Accepted> Registers::accept_bucket(const Mark& mark, Now now) {
   entry.length = std::max(entry.length, mark.length);
   entry.touched = now.mono;
   entry.until = std::max(entry.until, asked);
-  answer.mark = mark.claim ? static_cast<uint64_t>(std::max<int64_t>(0, nanos(entry.until - now.mono))) : mark.mark;
+  answer.mark = mark.claim ? static_cast<uint64_t>(std::max<int64_t>(0, nanos(until_of(mark.key, entry) - now.mono))) : mark.mark;
   if (!mark.claim) {
     entry.fresh = false;
     entry.mark_ballot = mark.ballot;
@@ -272,6 +280,10 @@ std::optional<Accepted> Registers::accept_bucket(const Mark& mark, Now now) {
   return answer;
 }
 
+MonoTime Registers::until_of(const WireId& key, const Entry& entry) const {
+  return std::max(entry.until, succession_.bucket_base(roster_.groups(key), entry.length));
+}
+
 std::optional<Registers::Told> Registers::look(const WireId& key, int64_t window, Now now) const {
   const RegisterKey k{key, window};
   const Entry* entry = find(k);
@@ -280,7 +292,7 @@ std::optional<Registers::Told> Registers::look(const WireId& key, int64_t window
   if (!in_table && !shared) return std::nullopt;
   if (!in_table) entry = &*shared;
   Told told{entry->mark_ballot, entry->mark, entry->promised, !in_table};
-  if (window == 0) told.mark = static_cast<uint64_t>(std::max<int64_t>(0, nanos(entry->until - now.mono)));
+  if (window == 0) told.mark = static_cast<uint64_t>(std::max<int64_t>(0, nanos(until_of(key, *entry) - now.mono)));
   return told;
 }
 
@@ -314,7 +326,7 @@ Registered Registers::tell(const RegisterKey& key, Now now) const {
   told.promised = entry.promised;
   told.promised_life = entry.promised_life;
   told.mark_ballot = entry.mark_ballot;
-  told.mark = key.window != 0 ? entry.mark : static_cast<uint64_t>(std::max<int64_t>(0, nanos(entry.until - now.mono)));
+  told.mark = key.window != 0 ? entry.mark : static_cast<uint64_t>(std::max<int64_t>(0, nanos(until_of(key.key, entry) - now.mono)));
   return told;
 }
 

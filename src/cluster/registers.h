@@ -24,6 +24,7 @@
 #include "cluster/recovery.h"
 #include "cluster/register_key.h"
 #include "cluster/standing.h"
+#include "cluster/succession.h"
 #include "cluster/wire.h"
 
 namespace tally {
@@ -37,7 +38,8 @@ inline constexpr Ballot kNobodysBallot{UINT32_MAX, UINT64_MAX};
 class Registers {
  public:
   // `entries_max`: how many marks are kept at once; `overflow_max`: in how many cells those are kept that have no room.
-  Registers(size_t entries_max, size_t overflow_max, const Standing& standing, const Recovery& recovery);
+  Registers(size_t entries_max, size_t overflow_max, const Roster& roster, const Standing& standing, const Succession& succession,
+            const Recovery& recovery);
 
   // Answers a mark: accepted, refused with the promised ballot, or nullopt where this node has no vote there (it must
   // not answer) or no room. A claim where it has no vote, and nobody can give it back: `forgotten_by`.
@@ -102,6 +104,8 @@ class Registers {
   bool begun_anew(const WireId& key, int64_t window) const;
   std::optional<Accepted> accept_window(const Mark& mark, Now now);
   std::optional<Accepted> accept_bucket(const Mark& mark, Now now);
+  // A bucket's mark on this node's own clock: what was accepted, and what owners under an earlier list may have issued.
+  MonoTime until_of(const WireId& key, const Entry& entry) const;
   static bool promise(Entry& entry, const Mark& mark, Accepted& answer);
   void tell_previous(const Mark& mark, Accepted& answer, Now now) const;
   bool may_vote(const WireId& key, int64_t window, Duration length) const;
@@ -114,7 +118,9 @@ class Registers {
   bool overflow(const RegisterKey& key, const MarkSketch::Held& held, Now now);
 
   const size_t entries_max_;
+  const Roster& roster_;
   const Standing& standing_;
+  const Succession& succession_;
   const Recovery& recovery_;
   std::unordered_map<RegisterKey, Entry, RegisterKeyHash> entries_;
   MarkSketch sketch_;

@@ -15,22 +15,51 @@ void append_number(std::string& to, uint64_t n) {
 
 }  // namespace
 
-Roster::Roster(std::vector<std::string> entries, uint32_t version, uint32_t size, const IdKey& key)
-    : entries_(std::move(entries)), version_(version), size_(size) {
-  std::ranges::sort(entries_);
-  CHECK_THAT(!entries_.empty() && entries_.size() <= kRosterMax && entries_.size() <= size_);
-  CHECK_THAT(std::ranges::adjacent_find(entries_) == entries_.end());
+size_t Groups::place_of(uint16_t rank) const {
+  if (const size_t place = current.place_of(rank); place < kGroupMax) return place;
+  return kGroupMax + previous.place_of(rank);
+}
 
-  std::string listed;
-  append_number(listed, size_);
+Roster::Roster(const NodeList& current, const std::optional<NodeList>& previous, const IdKey& key) : entries_(current.entries) {
+  if (previous) {
+    CHECK_THAT(previous->version < current.version);
+    entries_.insert(entries_.end(), previous->entries.begin(), previous->entries.end());
+    std::ranges::sort(entries_);
+    entries_.erase(std::ranges::unique(entries_).begin(), entries_.end());
+  }
+  std::ranges::sort(entries_);
   for (const std::string& entry : entries_) {
-    append_number(listed, entry.size());
-    listed += entry;
     by_id_.emplace_back(keyed_hash(entry, key), static_cast<uint16_t>(ids_.size()));
     ids_.push_back(by_id_.back().first);
   }
   std::ranges::sort(by_id_);
-  hash_ = keyed_hash(listed, key);
+  current_ = listed(current, key);
+  if (previous) previous_ = listed(*previous, key);
+}
+
+Roster::List Roster::listed(const NodeList& from, const IdKey& key) const {
+  CHECK_THAT(!from.entries.empty() && from.entries.size() <= kRosterMax && from.entries.size() <= from.size);
+  List list{from.version, from.size, 0, {}, std::vector<bool>(entries_.size())};
+  for (const std::string& entry : from.entries) {
+    list.ranks.push_back(*rank_of(entry));
+    list.listed[list.ranks.back()] = true;
+  }
+  std::ranges::sort(list.ranks);
+  CHECK_THAT(std::ranges::adjacent_find(list.ranks) == list.ranks.end());
+  std::string text;
+  append_number(text, from.size);
+  for (const uint16_t rank : list.ranks) {
+    append_number(text, entries_[rank].size());
+    text += entries_[rank];
+  }
+  list.hash = keyed_hash(text, key);
+  return list;
+}
+
+std::optional<Which> Roster::find(uint32_t version, uint64_t hash) const {
+  for (const Which which : {Which::current, Which::previous})
+    if (version == list(which).version && hash == list(which).hash) return which;
+  return std::nullopt;
 }
 
 std::optional<uint16_t> Roster::rank_of(NodeId id) const {
@@ -45,11 +74,18 @@ std::optional<uint16_t> Roster::rank_of(const std::string& entry) const {
   return static_cast<uint16_t>(it - entries_.begin());
 }
 
-Group Roster::group(const WireId& key) const {
+Groups Roster::groups(const WireId& key) const {
+  Groups groups;
+  groups.current = group_in(current_, key);
+  groups.previous = previous_ ? group_in(*previous_, key) : groups.current;
+  return groups;
+}
+
+Group Roster::group_in(const List& list, const WireId& key) const {
   Group group;
   std::array<uint64_t, kGroupMax> weights{};  // of group.rank, falling
   const uint64_t word = key.word();
-  for (size_t r = 0; r < ids_.size(); ++r) {
+  for (const uint16_t r : list.ranks) {
     const uint64_t weight = mix(word ^ ids_[r]);
     size_t place = group.size;
     while (place > 0 && weights[place - 1] < weight) --place;
@@ -60,7 +96,7 @@ Group Roster::group(const WireId& key) const {
       group.rank[i] = group.rank[i - 1];
     }
     weights[place] = weight;
-    group.rank[place] = static_cast<uint16_t>(r);
+    group.rank[place] = r;
   }
   return group;
 }

@@ -28,6 +28,7 @@ class WindowBook {
   WindowBook(int64_t window, const Terms& terms, const Group& group, Ballot ballot, Duration recent, uint64_t base = 0);
 
   int64_t window() const { return window_; }
+  const Group& group() const { return group_; }
   Ballot ballot() const { return ballot_; }
   uint64_t limit() const { return terms_.limit; }
   void lower_limit(uint32_t limit);

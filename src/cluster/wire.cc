@@ -34,11 +34,11 @@ constexpr size_t kHashBytes = 8;
 constexpr uint64_t kPpmUnit = 1'000;  // most overcounts are whole per mille
 
 // The types on the wire, by place in Entry. Never renumbered, never used again.
-constexpr uint8_t kTypes[kEntryKinds] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11};
+constexpr uint8_t kTypes[kEntryKinds] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12};
 constexpr std::string_view kKindNames[kEntryKinds] = {"report", "grant", "mark",  "accepted",       "member",     "hello",
-                                                      "reset",  "clone", "read_registers", "registered", "registers_end"};
+                                                      "reset",  "clone", "read_registers", "registered", "registers_end", "moved"};
 static_assert(std::same_as<Entry, std::variant<Report, Grant, Mark, Accepted, Member, Hello, Reset, Clone, ReadRegisters,
-                                               Registered, RegistersEnd>>);
+                                               Registered, RegistersEnd, Moved>>);
 
 template <typename V>
 void ppm(V& v, Of<V, uint32_t>& x) {
@@ -231,6 +231,8 @@ void fields(V& v, Of<V, Reset>& e, const Header&) {
 template <typename V>
 void fields(V& v, Of<V, Clone>& e, const Header&) {
   number(v, e.incumbent);
+  number(v, e.told);
+  flag(v, e.elsewhere);
 }
 
 template <typename V>
@@ -263,6 +265,14 @@ void fields(V& v, Of<V, RegistersEnd>& e, const Header&) {
   signed_number(v, e.votes_from_ns);
   signed_number(v, e.clock_ns);
   duration(v, e.remembers);
+}
+
+template <typename V>
+void fields(V& v, Of<V, Moved>& e, const Header&) {
+  word(v, e.node);
+  number(v, e.version);
+  signed_number(v, e.leaves_ns);
+  flag(v, e.left_buckets);
 }
 
 // --- datagrams ---
@@ -299,6 +309,8 @@ bool read_entry(Datagram& out, uint64_t type, Reader body) {
       return read_into<Registered>(out, body);
     case kTypes[10]:
       return read_into<RegistersEnd>(out, body);
+    case kTypes[11]:
+      return read_into<Moved>(out, body);
     default:
       return true;  // a newer node says something that we do not know
   }

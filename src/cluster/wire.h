@@ -167,9 +167,12 @@ struct Reset {
   friend bool operator==(const Reset&, const Reset&) = default;
 };
 
-// "There is another living incarnation of your name, and it was there first."
+// "There is another living incarnation of your name, and it was there first." Said of one life; what other lives of the
+// name hear of it is none of theirs.
 struct Clone {
   uint64_t incumbent = 0;
+  uint64_t told = 0;       // the incarnation that is the clone
+  bool elsewhere = false;  // it spoke from an address that is not its name's: this goes there, as an answer
   friend bool operator==(const Clone&, const Clone&) = default;
 };
 
@@ -208,7 +211,16 @@ struct RegistersEnd {
   friend bool operator==(const RegistersEnd&, const RegistersEnd&) = default;
 };
 
-using Entry = std::variant<Report, Grant, Mark, Accepted, Member, Hello, Reset, Clone, ReadRegisters, Registered, RegistersEnd>;
+// gossip while a list of nodes replaces another: from when on a node has no part under the one before (succession.h).
+struct Moved {
+  NodeId node = 0;           // 0: all of them
+  uint32_t version = 0;      // of the list that replaces
+  int64_t leaves_ns = 0;     // wall time; INT64_MAX: not yet, or nobody knows
+  bool left_buckets = false;
+  friend bool operator==(const Moved&, const Moved&) = default;
+};
+
+using Entry = std::variant<Report, Grant, Mark, Accepted, Member, Hello, Reset, Clone, ReadRegisters, Registered, RegistersEnd, Moved>;
 inline constexpr size_t kEntryKinds = std::variant_size_v<Entry>;
 std::string_view entry_kind_name(size_t index);  // "report", "grant", ... for metrics
 

@@ -20,6 +20,11 @@ constexpr Duration divided_up(unsigned __int128 a, unsigned __int128 b) {
 // hold one token. Requires emission > 0.
 Duration floor_emission_of(const Limit& limit, Overcount e, Share share) {
   if (floor_of(limit.limit, e, share) == 0) return Duration(0);
+  if (share.before.size != 0) {
+    const Duration before = floor_emission_of(limit, e, share.in_before());
+    const Duration now = floor_emission_of(limit, e, {share.rank, share.size, {}});
+    return std::min(before, now) == Duration(0) ? Duration(0) : std::max(before, now);
+  }
   if (e.unbounded) return limit.emission;
   const auto all = static_cast<unsigned __int128>(nanos(limit.emission)) * share.size * kPartsPerMillion;
   if (all / e.ppm >= static_cast<unsigned __int128>(nanos(limit.burst_span()))) {
@@ -42,6 +47,8 @@ void set_floor(Limit& limit, Overcount e, Share share) {
 }  // namespace
 
 uint32_t floor_of(uint32_t limit, Overcount e, Share share) {
+  if (share.before.size != 0)
+    return std::min(floor_of(limit, e, share.in_before()), floor_of(limit, e, {share.rank, share.size, {}}));
   if (share.size <= 1 || share.rank >= share.size) return 0;
   if (e.unbounded) return limit;
   const uint32_t budget = overcount_budget(limit, e);

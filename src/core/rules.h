@@ -38,10 +38,16 @@ constexpr uint32_t overcount_budget(uint32_t limit, Overcount e) {
   return static_cast<uint32_t>(uint64_t{limit} * e.ppm / kPartsPerMillion);
 }
 
-// A node's place in the split of the overcount budget: `rank` in [0, size). A fleet of one has size 1.
+// A node's place in the split of the overcount budget: `rank` in [0, size); at or above `size`: it has no part. A fleet of one
+// has size 1. While a list of nodes replaces another a node has the smaller of its parts in both.
 struct Share {
   uint32_t rank = 0;
   uint32_t size = 1;
+  struct Place {
+    uint32_t rank = 0, size = 0;
+  };
+  Place before{};  // in the list before; size 0: there is none
+  Share in_before() const { return {before.rank, before.size, {}}; }
 };
 
 // What this node may admit without a word to anyone: its part of floor(e * L), split exactly over `size`

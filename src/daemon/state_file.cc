@@ -162,7 +162,6 @@ Result<Life> StateFile::begin_life(const std::string& entry, uint32_t roster_ver
                      " and never goes back to " + std::to_string(roster_version) +
                      "; issue the old list again under a new cluster.roster_version"};
     life.first = false;
-    life.previous = record_->incarnation;
     life.reckoned_start = std::max(now, record_->horizon);
     next.incarnation = record_->incarnation + kLifeApart;
     next.horizon = std::max(next.horizon, record_->horizon);

@@ -61,6 +61,17 @@ void Checkers::admitted(size_t key, int64_t window, uint64_t cost, Duration at, 
   check_sliding(key, window, at, latest);
 }
 
+void Checkers::holding(size_t key, int64_t window, uint64_t unspent, Duration at) {
+  const State& state = keys_[key];
+  const auto found = state.windows.find(window);
+  const uint64_t net = found == state.windows.end() ? 0 : found->second.net();
+  const uint64_t bound = state.what.bound + lives_ * state.what.per_life;
+  if (net + unspent > bound)
+    violate(key, at, "holdings",
+            "window " + std::to_string(window) + " holds " + std::to_string(unspent) + " more after " +
+                std::to_string(net) + " net, bound " + std::to_string(bound));
+}
+
 // Floors are nobody's to carry over: what was used of them in the window before may be unknown to the owner.
 void Checkers::check_sliding(size_t key, int64_t window, Duration at, WallTime latest) {
   const State& state = keys_[key];
@@ -101,7 +112,8 @@ void Checkers::sent(const Datagram& datagram, Duration at, uint16_t host) {
     if (const auto* grant = std::get_if<Grant>(&entry)) check(datagram.header, *grant, at, host);
     if (const auto* mark = std::get_if<Mark>(&entry)) check_mark(mark->key, mark->mark, false, at);
     if (const auto* accepted = std::get_if<Accepted>(&entry)) check_mark(accepted->key, accepted->mark, true, at);
-    if (std::holds_alternative<Clone>(entry)) told_clone_.insert(datagram.header.receiver);
+    if (const auto* clone = std::get_if<Clone>(&entry))
+      told_clone_.emplace(datagram.header.receiver, clone->told);
   }
 }
 
@@ -122,7 +134,7 @@ void Checkers::check(const Header& header, const Report& r, Duration at, uint16_
               "refunded " + std::to_string(r.refunded) + " of " + std::to_string(r.used) +
                   " used in window " + std::to_string(r.window));
   if (bucket) return;  // its ceiling is that of the running lease, or nothing
-  if (told_clone_.contains(sender)) return;
+  if (told_clone_.contains({sender, header.incarnation}) || set_back_.contains(host)) return;
   grows({host, sender, header.incarnation, 0, 0, r.key, r.window, of_line, r.line, 0, 3}, r.ceiling, "ceiling", at);
 }
 

@@ -5,6 +5,9 @@
 //
 //   windows   for each (rule, key, window number): admitted less refunded over the fleet <= bound
 //   buckets   in every interval of true time of length T: admitted <= (1 + e)(burst + rate * T)
+//   holdings  the same with all that hosts may still admit there without hearing anything more
+//   floors    of all hosts in one window: floor(eL) at most
+//   full      no table with room for a million keys is counted as full
 //   marks     no mark on the wire passes L (a bucket: burst / rate and a lease), but what a full register tells
 //   sliding   a sliding window's own promise, which is less than its bound: admitted less refunded <=
 //   floor(eL) + L -
@@ -23,6 +26,7 @@
 #include <string_view>
 #include <tuple>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "base/time.h"
@@ -101,6 +105,10 @@ class Checkers {
   // A bucket's owner, or whoever takes itself for it, heard of a reset.
   void emptied(size_t key);
 
+  // What hosts hold of the key in the window now, unspent: with what was admitted there it passes no bound.
+  void holding(size_t key, int64_t window, uint64_t unspent, Duration at);
+
+  void set_back(uint16_t host) { set_back_.insert(host); }  // its clock: floors of windows that come again are lost
   void another_life() { ++lives_; }  // a host was started again
 
   // What a host sent. Two hosts may bear one name, and one incarnation by chance: numbers are compared host by host.
@@ -150,8 +158,9 @@ class Checkers {
   std::vector<State> keys_;
   std::unordered_map<WireId, size_t> by_id_;
   std::map<Counter, uint64_t> counters_;
-  std::set<NodeId> told_clone_;  // that another life of theirs is there: they may lose their floor, and so
-                                 // their ceiling fall
+  std::set<std::pair<NodeId, uint64_t>> told_clone_;  // lives that were told: they may lose their floor, and
+                                                      // so their ceiling fall
+  std::set<uint16_t> set_back_;  // hosts; as above
   std::map<std::tuple<WireId, NodeId, uint64_t>, uint64_t>
       leases_;  // key, owner, number: by which life of it
   std::vector<Violation> violations_;

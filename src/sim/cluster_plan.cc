@@ -81,6 +81,7 @@ std::string about(const ClusterPlan& plan) {
                      describe(c.link.delay_min) + ".." + describe(c.link.delay_max) + ", loss " +
                      std::to_string(c.link.loss).substr(0, 4) + ", rules";
   for (const Rule& r : c.rules) text += " [" + describe(r) + "]";
+  if (plan.wide) text += ", wide";
   if (c.keep_datagrams) text += ", attacked";
   if (!c.clones.empty()) text += ", clones " + std::to_string(c.clones.size());
   if (!c.own_rules.empty()) text += ", rules at odds";
@@ -140,7 +141,8 @@ ClusterPlan draw_cluster(Random& random, bool faults) {
   }
   config.link = draw_link(random);
   config.sync_interval = pick<Duration>(random, {20ms, 100ms, 100ms, 250ms});
-  config.isolation_after = pick<Duration>(random, {500ms, 2s});
+  // At a few intervals a member that is well is now and then not heard of for that long.
+  config.isolation_after = std::max(pick<Duration>(random, {500ms, 2s}), config.sync_interval * 5);
   config.lease = pick<Duration>(random, {200ms, 1s});
   config.horizon_step = pick<Duration>(random, {0s, 1s, 10s});
   config.keys = pick<size_t>(random, {16, 1000});
@@ -168,9 +170,9 @@ void draw_full_registers(Random& random, ClusterPlan& plan) {
   plan.config.overflow_cells = pick<size_t>(random, {2, 8, 16, 64, 256, 4096});
 }
 
-void grow(Random& random, ClusterPlan& plan) {
+void grow(Random& random, ClusterPlan& plan, uint16_t least, uint16_t most) {
   FleetConfig& config = plan.config;
-  const auto nodes = static_cast<uint16_t>(random.between(20, kNodesMost));
+  const auto nodes = static_cast<uint16_t>(random.between(least, most));
   config.size += nodes - std::min(nodes, config.nodes);
   config.nodes = nodes;
   while (config.clocks.size() < nodes) config.clocks.push_back(draw_clock(random, plan.kind));

@@ -44,6 +44,7 @@ struct ClusterPlan {
   std::vector<std::pair<std::string, std::string>> keys;  // rule, key
   Duration length{0};
   bool unheard_claims = false;  // and then nothing is given back: docs/mutations.md, the first hole
+  bool wide = false;            // draw_wide had its say
   std::vector<Step> steps;      // in the order in which they are arranged
 
   bool pressed() const { return kind != Kind::mixed; }
@@ -71,15 +72,17 @@ T pick(Random& random, std::initializer_list<T> from) {
 
 // The parts of a plan, drawn in this order.
 ClusterPlan draw_cluster(Random& random, bool faults);  // the fleet; no steps yet
-// Many nodes instead, up to kNodesMost, for a shorter time and with fewer keys: it costs no more than others.
-void grow(Random& random, ClusterPlan& plan);
 // Registers too small for the keys, with few cells for what finds no room in them.
 void draw_full_registers(Random& random, ClusterPlan& plan);
+// Many nodes instead, `least` to `most` (kNodesMost at most), for a shorter time and with fewer keys: it costs no more
+// than others.
+void grow(Random& random, ClusterPlan& plan, uint16_t least, uint16_t most);
 void draw_links(Random& random, ClusterPlan& plan);
 void draw_traffic(Random& random, ClusterPlan& plan);
 void draw_faults(Random& random, ClusterPlan& plan);
 void draw_attacks(Random& random, ClusterPlan& plan);
 void draw_clones(Random& random, ClusterPlan& plan);
 void draw_own_rules(Random& random, ClusterPlan& plan);
+void draw_wide(Random& random, ClusterPlan& plan);
 
 }  // namespace tally::sim

@@ -16,7 +16,17 @@ constexpr Duration kTickMin =
 constexpr int kSettleRounds = 100;
 
 FleetConfig completed(FleetConfig config) {
+  for (HostList& list : config.lists) {
+    if (list.size == 0) list.size = static_cast<uint32_t>(list.hosts.size());
+    config.size = std::max(config.size, list.size);
+  }
   if (config.size == 0) config.size = config.nodes;
+  if (config.lists.empty()) {
+    HostList all;
+    for (uint16_t rank = 0; rank < config.nodes; ++rank) all.hosts.push_back(rank);
+    all.size = config.size;
+    config.lists.push_back(std::move(all));
+  }
   config.clocks.resize(size_t{config.nodes} + config.clones.size());
   return config;
 }
@@ -25,6 +35,13 @@ uint32_t fastest(const std::vector<HostClock>& clocks) {
   int32_t most = 0;
   for (const HostClock& clock : clocks) most = std::max(most, clock.drift_ppm);
   return static_cast<uint32_t>(most);
+}
+
+// What was read, written again, is what was sent.
+void check_round_trip(const Datagram& datagram, const Bytes& bytes) {
+  DatagramWriter writer(datagram.header, kPublicIdKey);
+  for (const Entry& entry : datagram.entries) CHECK_THAT(writer.add(entry));
+  CHECK_THAT(writer.finish() == bytes);
 }
 
 MonoTime mono_origin(uint16_t rank) { return MonoTime(std::chrono::hours(100) * (rank + 1)); }
@@ -46,18 +63,18 @@ Fleet::Fleet(FleetConfig config)
       network_(static_cast<uint16_t>(config_.nodes + config_.clones.size()), random_.next()),
       checkers_(fastest(config_.clocks)),
       peers_(host_entries(config_.nodes)),
-      roster_(peers_, 1, config_.size, kPublicIdKey),
+      roster_(peers_, 1, std::max<uint32_t>(config_.size, config_.nodes), kPublicIdKey),
       hosts_(config_.nodes + config_.clones.size()) {
   CHECK_THAT(config_.nodes >= 1 && config_.nodes <= kRosterMax);
   network_.set_all(config_.link);
   find_forms();
   for (uint16_t rank = 0; rank < hosts(); ++rank) {
     hosts_[rank].name = rank < config_.nodes ? rank : config_.clones[rank - config_.nodes];
-    hosts_[rank].rules = rule_set(rules_of(rank), Share{hosts_[rank].name, config_.size});
     hosts_[rank].clock = config_.clocks[rank];
     hosts_[rank].furthest = config_.clocks[rank].offset;
   }
-  for (uint16_t rank = 0; rank < config_.nodes; ++rank) start(rank);
+  for (uint16_t rank = 0; rank < hosts(); ++rank) hosts_[rank].rules = rule_set(rules_of(rank), share_of(hosts_[rank]));
+  for (const uint16_t rank : config_.lists.front().hosts) start(rank);
 }
 
 Fleet::~Fleet() = default;
@@ -135,8 +152,7 @@ void Fleet::handle_for(Host& host, uint16_t rank, Event& event) {
       return event.call();
     case Kind::arrival:
       if (host.node == nullptr) return;
-      host.node->receive(event.bytes, event.from < config_.nodes ? std::optional(event.from) : std::nullopt,
-                         clock(rank));
+      host.node->receive(event.bytes, rank_at(host, event.from), clock(rank));
       return settle(host, rank, event.from);
     case Kind::tick:
       if (host.node == nullptr || event.life != host.life || event.at != host.tick_due) return;
@@ -174,6 +190,10 @@ void Fleet::settle_soon(uint16_t rank) {
 
 void Fleet::settle(Host& host, uint16_t rank, uint16_t source) {
   keep_horizon(host, rank);
+  while (const auto tenure = host.node->tenure_to_keep()) {
+    host.tenure = *tenure;
+    host.node->tenure_kept(*tenure, clock(rank));
+  }
   for (int round = 0;; ++round) {
     Note note;
     while (host.notes->pop(note)) host.node->note(note, clock(rank));
@@ -221,7 +241,7 @@ void Fleet::schedule_tick(Host& host, uint16_t rank) {
 
 void Fleet::send(uint16_t rank, const std::vector<Outgoing>& outbox, uint16_t source) {
   for (const Outgoing& out : outbox) {
-    const uint16_t to = out.to_source ? source : out.to;
+    const uint16_t to = out.to_source ? source : hosts_[rank].by_rank[out.to];
     if (to == kNobody) continue;  // an answer to an address where nobody listens
     CHECK_THAT(to < hosts() && to != rank);
     ++traffic_.datagrams;
@@ -258,6 +278,7 @@ void Fleet::watch(const Bytes& bytes, uint16_t from, uint16_t to) {
   if (!config_.check_wire && traced_ == nullptr) return;
   CHECK_THAT(decode(bytes, kPublicIdKey, seen_) == DecodeError::none);
   traffic_.entries += seen_.entries.size();
+  if (config_.check_wire) check_round_trip(seen_, bytes);
   if (config_.check_wire) checkers_.sent(seen_, now_, from);
   if (traced_ != nullptr) trace_seen(from, "-> " + std::to_string(to) + " ");
 }
@@ -276,7 +297,7 @@ Life Fleet::next_life(uint16_t rank) {
   const WallTime wall = clock(rank).wall;
   Life life;
   life.first = host.incarnation == 0;
-  life.previous = host.incarnation;
+  life.tenure = host.tenure;
   life.reckoned_start = life.first ? wall : std::max(wall, host.horizon);
   // As the state file reckons: growing even where the file was lost.
   const auto clock_ms = static_cast<uint64_t>(std::max<int64_t>(1, nanos(wall) / 1'000'000));
@@ -296,19 +317,65 @@ void Fleet::start(uint16_t rank) {
   begin_life(rank, next_life(rank));
 }
 
+NodeList Fleet::node_list(size_t list) const {
+  NodeList nodes{{}, static_cast<uint32_t>(list + 1), config_.lists[list].size};
+  for (const uint16_t host : config_.lists[list].hosts) nodes.entries.push_back(peers_[host]);
+  return nodes;
+}
+
+Share Fleet::share_of(const Host& host) const {
+  const auto place = [&](size_t list) {
+    std::vector<uint16_t> hosts = config_.lists[list].hosts;
+    std::ranges::sort(hosts);
+    const auto found = std::ranges::find(hosts, host.name);
+    const uint32_t size = config_.lists[list].size;
+    return Share::Place{found == hosts.end() ? size : static_cast<uint32_t>(found - hosts.begin()), size};
+  };
+  const Share::Place own = place(host.list);
+  return {own.rank, own.size, host.with_previous ? place(host.list - 1) : Share::Place{}};
+}
+
+std::optional<uint16_t> Fleet::rank_at(const Host& host, uint16_t other) const {
+  const auto found = std::ranges::find(host.by_rank, other);
+  if (found == host.by_rank.end()) return std::nullopt;
+  return static_cast<uint16_t>(found - host.by_rank.begin());
+}
+
+bool Fleet::give_list(uint16_t rank, size_t list, bool with_previous) {
+  Host& host = hosts_[rank];
+  CHECK_THAT(list < config_.lists.size() && (!with_previous || list > 0));
+  if (succeeds(host.tenure, static_cast<uint32_t>(list + 1), with_previous ? static_cast<uint32_t>(list) : 0) != Succeeds::yes)
+    return false;
+  host.list = list;
+  host.with_previous = with_previous;
+  return true;
+}
+
 void Fleet::begin_life(uint16_t rank, const Life& life) {
   Host& host = hosts_[rank];
-  const bool fleet = config_.nodes > 1;
+  NodeConfig node;
+  const NodeList list = node_list(host.list);
+  node.peers = list.entries;
+  node.roster_version = list.version;
+  node.size = list.size;
+  host.by_rank = config_.lists[host.list].hosts;
+  if (host.with_previous) {
+    node.previous = node_list(host.list - 1);
+    const auto& before = config_.lists[host.list - 1].hosts;
+    host.by_rank.insert(host.by_rank.end(), before.begin(), before.end());
+    for (const uint16_t gone : config_.lists[host.list].gone) node.gone.push_back(peers_[gone]);
+  }
+  std::ranges::sort(host.by_rank);
+  host.by_rank.erase(std::ranges::unique(host.by_rank).begin(), host.by_rank.end());
+  host.rules = rule_set(rules_of(rank), share_of(host));
+  const bool fleet = host.by_rank.size() > 1;
   if (++host.life > 1) checkers_.another_life();
   host.born = now_;
   host.slots = std::make_unique<SlotTable>(config_.keys, random_.next(), fleet);
   host.limiter = std::make_unique<Limiter>(*host.slots, fleet);
   host.notes = std::make_unique<NoteRing>(65'536);
 
-  NodeConfig node;
-  node.peers = peers_;
   node.self = peers_[host.name];
-  node.size = config_.size;
   node.sync_interval = config_.sync_interval;
   node.isolation_after = config_.isolation_after;
   node.lease = config_.lease;
@@ -334,6 +401,7 @@ void Fleet::end_life(uint16_t rank, bool keep_state) {
   if (!keep_state) {
     host.incarnation = 0;
     host.horizon = {};
+    host.tenure = {};
   }
 }
 
@@ -370,6 +438,7 @@ void Fleet::step_wall_clock(uint16_t rank, Duration by) {
   Host& host = hosts_[rank];
   if (host.node != nullptr) host.node->look_at_clock(clock(rank));
   host.clock.offset += by;
+  if (by < Duration(0)) checkers_.set_back(rank);
   host.furthest = std::max(host.furthest, host.clock.offset);
   if (host.node != nullptr) host.node->look_at_clock(clock(rank));
 }

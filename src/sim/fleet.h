@@ -45,9 +45,19 @@ struct OwnRule {
   Rule rule;
 };
 
+// A numbered list of nodes, by host.
+struct HostList {
+  std::vector<uint16_t> hosts;
+  uint32_t size = 0;  // cluster.size; 0: as many as there are hosts in it
+  std::vector<uint16_t> gone{};  // of the list before: stopped for good, as the operator says
+};
+
 struct FleetConfig {
   uint16_t nodes = 3;
   uint32_t size = 0;  // cluster.size; 0: as many as there are nodes
+  // Lists of nodes that replace each other; the first has the version 1. Hosts begin with it, and those that are not in it are
+  // not up (see give_list). Empty: one of all.
+  std::vector<HostList> lists;
   std::vector<Rule> rules;
   std::vector<OwnRule> own_rules;  // of names that are in `rules`
   // Further hosts, each with the name (a rank) of one that is there already. The first has the number
@@ -72,7 +82,7 @@ struct FleetConfig {
   uint64_t seed = 1;
 };
 
-// The roster of a fleet; a place in it is a rank.
+// The hosts of a fleet as lists of nodes name them, in sorted order: without config.lists a place is a rank.
 std::vector<std::string> host_entries(uint16_t nodes);
 
 // Rules as tests write them. A bucket's rate is `count` per `period`.
@@ -146,6 +156,10 @@ class Fleet {
   void crash(uint16_t rank,
              bool keep_state = true);     // kill -9; without its state it is born again as a first life
   void start(uint16_t rank);              // after a crash or leaving
+  // From its next start on the host goes by config.lists[list], with the one before beside it or without. False where its state
+  // file does not let it.
+  bool give_list(uint16_t rank, size_t list, bool with_previous);
+  size_t list_of(uint16_t rank) const { return hosts_[rank].list; }
   void leave(uint16_t rank);              // says goodbye and is gone
   void pause(uint16_t rank, Duration d);  // a process stopped: everything for it happens afterwards
   void step_wall_clock(uint16_t rank, Duration by);
@@ -181,6 +195,8 @@ class Fleet {
   Explanation explain(uint16_t rank, std::string_view rule, std::string_view key);  // of a host that is up
   const std::vector<Violation>& violations() const { return checkers_.violations(); }
 
+  // Holds what hosts may admit now against the bounds, adds up floors, and looks for what is full: fleet_audit.cc.
+  void audit();
   // Found by somebody else than the checkers.
   void violate(std::string_view rule, std::string_view key, std::string_view checker, std::string what);
 
@@ -236,6 +252,10 @@ class Fleet {
     uint16_t name = 0;         // its rank
     uint64_t incarnation = 0;  // as in the state file; 0: there is none
     WallTime horizon{};
+    Tenure tenure;
+    size_t list = 0;
+    bool with_previous = false;
+    std::vector<uint16_t> by_rank;  // the hosts that it knows
     HostClock clock;
     Duration furthest{0};  // the largest offset that its wall clock ever had
     Duration paused_until{0};
@@ -251,6 +271,7 @@ class Fleet {
     std::unordered_map<KeyHash, std::deque<Parked>, KeyHashHash> parked;
     bool settle_due = false;
     Duration tick_due{0};
+    int64_t decided_in = 0;  // the window of the newest admission; 0: a bucket's
   };
   enum class Kind : uint8_t { call, arrival, tick, settle, deadline };
   struct Event {
@@ -273,6 +294,9 @@ class Fleet {
   void handle(Event& event);
   void handle_for(Host& host, uint16_t rank, Event& event);
   void begin_life(uint16_t rank, const Life& life);
+  NodeList node_list(size_t list) const;
+  Share share_of(const Host& host) const;
+  std::optional<uint16_t> rank_at(const Host& host, uint16_t other) const;
   void end_life(uint16_t rank, bool keep_state);
   Life next_life(uint16_t rank);
   void keep_horizon(Host& host, uint16_t rank);
@@ -296,6 +320,9 @@ class Fleet {
   void look_at_resets(Host& host, uint16_t rank);
   void look_at_reset(KeyState& state, Host& host, uint16_t rank);
 
+  uint64_t spendable(uint16_t rank, const KeyState& state, const Limit& limit, int64_t window) const;
+  void audit_windows(const KeyState& state);
+
   KeyState& key_state(std::string_view rule, std::string_view key);
   const KeyState* known(std::string_view rule, std::string_view key) const;  // nullptr: never asked about
   void find_forms();
@@ -307,6 +334,7 @@ class Fleet {
   std::vector<Rule> rules_of(uint16_t rank) const;
   KeyHash hash_on(const Host& host, const KeyState& state) const;
   int64_t window_on(uint16_t rank, const Rule& rule) const;
+  int64_t window_counted(uint16_t rank, const KeyState& state) const;
   Ask ask_of(const Host& host, const KeyState& state, uint32_t cost) const;
   void log(uint64_t a, uint64_t b, uint64_t c);
   void trace_line(uint16_t rank, const KeyState& state, const std::string& text);

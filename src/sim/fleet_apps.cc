@@ -47,6 +47,20 @@ int64_t Fleet::window_on(uint16_t rank, const Rule& rule) const {
   return window_at(clock(rank).wall, rule.limit.window);
 }
 
+// Where a slot counts now: its cell for the running window may have gone on to a later one, before the clock was set back.
+int64_t Fleet::window_counted(uint16_t rank, const KeyState& state) const {
+  const Host& host = hosts_[rank];
+  const Rule& own = rule_on(rank, state);
+  const int64_t running = window_on(rank, own);
+  if (running == 0 || host.furthest <= host.clock.offset) return running;
+  const auto slot = host.slots->ref_of(hash_on(host, state));
+  if (!slot) return running;
+  const int64_t furthest = window_at(clock(rank).wall + (host.furthest - host.clock.offset), own.limit.window);
+  for (int64_t window = furthest - ((furthest - running) & 1); window > running; window -= 2)
+    if (host.slots->count(*slot, static_cast<uint32_t>(window)).value_or(0) > 0) return window;
+  return running;
+}
+
 Fleet::KeyRef Fleet::key(std::string_view rule, std::string_view key) {
   KeyRef ref;
   ref.state_ = &key_state(rule, key);
@@ -104,8 +118,10 @@ Verdict Fleet::decide_behind(Host& host, uint16_t rank, const KeyState& state, u
 }
 
 Verdict Fleet::decide(Host& host, uint16_t rank, const KeyState& state, uint32_t cost, bool noted) {
-  return host.limiter->take(ask_of(host, state, cost), clock(rank), noted ? nullptr : host.notes.get())
-      .verdict;
+  const Verdict verdict =
+      host.limiter->take(ask_of(host, state, cost), clock(rank), noted ? nullptr : host.notes.get()).verdict;
+  if (verdict == Verdict::admitted) host.decided_in = window_counted(rank, state);
+  return verdict;
 }
 
 void Fleet::finish(uint16_t rank, KeyState& state, uint32_t cost, Outcome outcome, Duration waited,
@@ -115,7 +131,7 @@ void Fleet::finish(uint16_t rank, KeyState& state, uint32_t cost, Outcome outcom
   tally.by_outcome[static_cast<size_t>(outcome)] += cost;
   tally.waited_most = std::max(tally.waited_most, waited);
   if (outcome == Outcome::admitted) {
-    const int64_t window = window_on(rank, rule_on(rank, state));
+    const int64_t window = hosts_[rank].decided_in;
     if (window != 0) spent_of(state, rank).by_window[window] += cost;
     checkers_.admitted(checked_on(rank, state), window, cost, now_, latest_wall());
   }
@@ -179,7 +195,7 @@ uint32_t Fleet::give(uint16_t rank, std::string_view rule, std::string_view key,
   const uint32_t given = host.node->alone()
                              ? host.limiter->give(ask, n, clock(rank))
                              : host.node->give(*ask.rule, *ask.limit, ask.hash, state.id, n, clock(rank));
-  checkers_.refunded(checked_on(rank, state), window_on(rank, rule_on(rank, state)),
+  checkers_.refunded(checked_on(rank, state), window_counted(rank, state),
                      in_tokens_of(rule_on(rank, state).limit, *ask.limit, given));
   log(300, rank, given);
   if (traced_ == &state)
@@ -221,7 +237,7 @@ void Fleet::take_back_all(KeyState& state, uint16_t rank) {
   const Rule& own = rule_on(rank, state);
   const size_t checked = checked_on(rank, state);
   if (own.limit.algorithm == Algorithm::token_bucket) return checkers_.emptied(checked);
-  const int64_t running = window_on(rank, own);
+  const int64_t running = window_counted(rank, state);
   for (auto& [window, used] : spent_of(state, rank).by_window)
     if (window >= running - 1) checkers_.refunded(checked, window, std::exchange(used, 0));
 }

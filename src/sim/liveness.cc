@@ -5,6 +5,7 @@
 
 #include "cluster/bucket_book.h"
 #include "cluster/standing.h"
+#include "sim/starvation.h"
 #include "sim/trace.h"
 
 namespace tally::sim {
@@ -35,22 +36,20 @@ void end_faults(Fleet& fleet) {
     if (!fleet.is_up(rank)) fleet.start(rank);
 }
 
-// Who takes itself for a clone serves nothing more. Old copies of warnings can make it (docs/mutations.md);
-// else nothing may.
+// Who takes itself for a clone serves nothing more: nothing but another life of its name may make it.
 bool any_shut(Fleet& fleet, const ClusterPlan& plan) {
   bool any = false;
   for (uint16_t rank = 0; rank < fleet.nodes(); ++rank) {
     if (!fleet.node(rank).stats().dropped.contains("this_node_is_a_clone")) continue;
     any = true;
-    if (!plan.config.keep_datagrams)
-      fleet.violate(plan.keys[0].first, plan.keys[0].second, "clones",
-                    "host " + std::to_string(rank) + " takes itself for a clone, and there is none");
+    fleet.violate(plan.keys[0].first, plan.keys[0].second, "clones",
+                  "host " + std::to_string(rank) + " takes itself for a clone, and there is none");
   }
   return any;
 }
 
-// What all hosts have under that name at least; 0: they do not share a limit, or have none that can be
-// leased.
+}  // namespace
+
 uint32_t shared_limit(const ClusterPlan& plan, const Rule& rule) {
   const Duration trip = LinkTerms{}.delay_max * 2;
   if (rule.limit.window > 0s && rule.limit.window < (plan.config.sync_interval + trip) * 5) return 0;
@@ -63,6 +62,8 @@ uint32_t shared_limit(const ClusterPlan& plan, const Rule& rule) {
   }
   return limit;
 }
+
+namespace {
 
 // One request that is made until it is admitted.
 struct Request {
@@ -92,7 +93,7 @@ void serve(Fleet& fleet, const ClusterPlan& plan, const std::string& rule_name, 
   for (uint32_t i = 0; i < asking; ++i) {
     const auto rank = static_cast<uint16_t>((first + i) % fleet.nodes());
     requests.push_back(
-        std::make_shared<Request>(Request{rank, rule_name, key, fleet.now() + answer_time(rule.limit)}));
+        std::make_shared<Request>(Request{rank, rule_name, key, fleet.now() + answer_time(rule.limit, plan.config.lease)}));
     ask(fleet, requests.back());
   }
   fleet.at(requests.front()->until, [&fleet, requests] {
@@ -120,7 +121,9 @@ Duration recovery_time(const FleetConfig& config) {
   return longest + 2s;
 }
 
-Duration answer_time(const Limit& limit) { return limit.window * 2 + 1s; }
+Duration answer_time(const Limit& limit, Duration lease) {
+  return 1s + (limit.algorithm == Algorithm::token_bucket ? bucket_keep(limit.burst_span(), lease) : limit.window * 2);
+}
 
 void check_service(Fleet& fleet, const ClusterPlan& plan) {
   if (any_shut(fleet, plan)) return;
@@ -132,7 +135,7 @@ void check_service(Fleet& fleet, const ClusterPlan& plan) {
   Duration longest{0};
   for (const auto& [rule, key] : plan.keys) {
     serve(fleet, plan, rule, key, random);
-    longest = std::max(longest, answer_time(plan.rule(rule).limit));
+    longest = std::max(longest, answer_time(plan.rule(rule).limit, plan.config.lease));
   }
   fleet.run_for(longest);
 }
@@ -142,6 +145,9 @@ void check_liveness(Fleet& fleet, const ClusterPlan& plan) {
   fleet.run_for(recovery_time(plan.config));
   agree_on_time(fleet);
   check_service(fleet, plan);
+  if (!fleet.violations().empty()) return;
+  agree_on_time(fleet);
+  check_starvation(fleet, plan);
 }
 
 }  // namespace tally::sim

@@ -18,13 +18,17 @@ namespace tally::sim {
 // lets nothing of before count in a sliding one. For buckets it votes after as long as a register is kept,
 // and one that is idle may have to be forgotten first. Two seconds for claims and isolation to be over.
 Duration recovery_time(const FleetConfig& config);
-// Two windows (a bucket: none) and a second.
-Duration answer_time(const Limit& limit);
+// Two windows and a second; a bucket: a second and as long as a member keeps its marks, for whoever takes it over then begins
+// with all of a mark charged.
+Duration answer_time(const Limit& limit, Duration lease);
+
+// What all hosts have under that rule's name at least; 0: they share no limit, or have none that can be leased.
+uint32_t shared_limit(const ClusterPlan& plan, const Rule& rule);
 
 // Asks hosts now, at half of each key's limit in all. Who is not served is a violation of the fleet's
 // checkers.
 void check_service(Fleet& fleet, const ClusterPlan& plan);
-// Ends all faults, waits for recovery_time() and asks.
+// Ends all faults, waits for recovery_time() and asks: check_service, and where all are served, check_starvation (starvation.h).
 void check_liveness(Fleet& fleet, const ClusterPlan& plan);
 
 }  // namespace tally::sim

@@ -7,13 +7,17 @@
 namespace tally::sim {
 namespace {
 
-constexpr double kLarge = 0.03;  // of the clusters: many nodes
 constexpr double kFull = 0.25;   // registers too small for the keys
 constexpr size_t kCellsToServe = 4096;
+constexpr double kLarge = 0.03;     // of the clusters: many nodes
 // Of those with faults.
 constexpr double kAttacked = 0.3;  // strangers and old datagrams come in
 constexpr double kCloned = 0.1;    // a name lives twice
 constexpr double kAtOdds = 0.1;    // hosts have different rules of one name
+constexpr double kWide = 0.25;     // a rougher world; not where a peer that remembers must be heard in time
+constexpr double kMiddling = 0.1;  // of those: 11 to 19 nodes
+
+constexpr int kAudits = 10;  // in a run
 
 void count_windows(const Fleet& fleet, const ClusterPlan& plan, ClusterResult& result) {
   for (const auto& [rule, key] : plan.keys) {
@@ -35,11 +39,14 @@ ClusterPlan random_cluster(uint64_t seed, const ClusterOptions& options) {
   plan.seed = seed;
   // From dice of their own: what a seed drew before there was any of these it still draws.
   Random more(mix(seed));
-  if (plan.config.nodes > 1 && more.chance(kLarge)) grow(more, plan);
+  if (plan.config.nodes > 1 && more.chance(kLarge)) grow(more, plan, 20, kNodesMost);
   Random room(mix(~seed));
   if (room.chance(kFull)) draw_full_registers(room, plan);
   // Where a window finds no cells either, nobody is served: that is no fault of the fleet.
   if (options.liveness) plan.config.overflow_cells = std::max(plan.config.overflow_cells, kCellsToServe);
+  Random wider(mix(mix(seed)));
+  const bool wide = options.faults && plan.config.nodes > 1 && plan.kind != Kind::forgetful && wider.chance(kWide);
+  if (wide && wider.chance(kMiddling)) grow(wider, plan, 11, 19);
   draw_links(random, plan);
   draw_traffic(random, plan);
   if (options.faults) draw_faults(random, plan);
@@ -47,6 +54,7 @@ ClusterPlan random_cluster(uint64_t seed, const ClusterOptions& options) {
   if (more.chance(kAttacked)) draw_attacks(more, plan);
   if (more.chance(kCloned)) draw_clones(more, plan);
   if (more.chance(kAtOdds)) draw_own_rules(more, plan);
+  if (wide) draw_wide(wider, plan);
   return plan;
 }
 
@@ -56,7 +64,10 @@ ClusterResult run_cluster(const ClusterPlan& plan, const ClusterOptions& options
   Fleet fleet(config);
   if (options.trace) fleet.trace(options.trace_rule, options.trace_key, options.trace);
   for (const Step& step : plan.steps) step.arrange(fleet);
-  fleet.run_until(plan.length);
+  for (int part = 1; part <= kAudits; ++part) {
+    fleet.run_until(plan.length * part / kAudits);
+    fleet.audit();
+  }
 
   ClusterResult result;
   result.seed = plan.seed;
@@ -66,7 +77,10 @@ ClusterResult run_cluster(const ClusterPlan& plan, const ClusterOptions& options
   result.traffic = fleet.traffic();
   result.marks_overflowed = fleet.marks_overflowed();
   count_windows(fleet, plan, result);
-  if (options.liveness) check_liveness(fleet, plan);
+  if (options.liveness) {
+    check_liveness(fleet, plan);
+    fleet.audit();
+  }
   result.violations = fleet.violations();
   return result;
 }

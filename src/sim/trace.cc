@@ -115,7 +115,7 @@ std::string text(const Reset& r, const Roster& roster) {
   return Line("reset", roster).number("number", r.number).take();
 }
 std::string text(const Clone& c, const Roster& roster) {
-  return Line("clone", roster).number("incumbent", c.incumbent).take();
+  return Line("clone", roster).number("incumbent", c.incumbent).number("told", c.told).flag("elsewhere", c.elsewhere).take();
 }
 
 std::string text(const ReadRegisters& r, const Roster& roster) {
@@ -134,6 +134,10 @@ std::string text(const RegistersEnd& e, const Roster& roster) {
 }
 
 }  // namespace
+
+std::string text(const Moved& m, const Roster& roster) {
+  return Line("moved", roster).number("version", m.version).take();
+}
 
 std::string describe(const Entry& entry, const Roster& roster) {
   return std::visit([&](const auto& e) { return text(e, roster); }, entry);

@@ -29,7 +29,7 @@ def main():
     copy_tree(tree)
     missed, tried = [], 0
     if not options.only:
-        caught = clusters_until_caught(options) or failed_test(options, {m.test for m in MUTATIONS if m.test})
+        caught = clusters_until_caught(options) or clusters_until_caught(options, True) or failed_test(options, {m.test for m in MUTATIONS if m.test})
         if caught:
             sys.exit(f"the source as it is breaks a bound already: {caught}")
     print("| mutation | caught by | after clusters |\n|---|---|---|", flush=True)
@@ -45,7 +45,7 @@ def main():
                          "adapt tools/mutations/mutations.py")
             (tree / file).write_text(text.replace(old, new))
         try:
-            caught = failed_test(options, {mutation.test}) if mutation.test else clusters_until_caught(options)
+            caught = failed_test(options, {mutation.test}) if mutation.test else clusters_until_caught(options, mutation.live)
         finally:
             for path, text in before.items():
                 path.write_text(text)
@@ -95,10 +95,11 @@ def failed_test(options, tests):
     return None
 
 
-def clusters_until_caught(options):
+def clusters_until_caught(options, live=False):
     """(checker, clusters), or None."""
     build = build_of(options, ["tally-sim"])
-    found = subprocess.run([build / "tally-sim", "--seed", str(options.seed), "--clusters", str(options.clusters), "--quiet"],
+    found = subprocess.run([build / "tally-sim", "--seed", str(options.seed), "--clusters", str(options.clusters // 3 if live else options.clusters),
+                            "--quiet", *(["--liveness"] if live else [])],
                            capture_output=True, text=True)
     if found.returncode == 0:
         return None
@@ -113,7 +114,8 @@ def clusters_until_caught(options):
 def checker_of(sentence):
     for word, checker in (("admitted more in an interval", "bucket"), ("sliding window", "sliding"), ("bound", "window"),
                           ("fell from", "monotone numbers"), ("a mark of", "marks"), ("refunded", "refunds"),
-                          ("lease number", "lease numbers")):
+                          ("lease number", "lease numbers"), ("admits nothing though", "liveness"), ("not ready though", "readiness"),
+                          ("that waited were denied", "starvation"), ("more after", "holdings")):
         if word in sentence:
             return checker
     return sentence

@@ -1,0 +1,67 @@
+#include "sim/starvation.h"
+
+#include <algorithm>
+#include <memory>
+
+#include "core/windows.h"
+#include "sim/liveness.h"
+
+namespace tally::sim {
+namespace {
+
+using namespace std::chrono_literals;
+
+constexpr uint32_t kRequestsMost = 40;
+constexpr uint32_t kDeniedOneOf = 10;
+constexpr Duration kWaitLeast = 20ms;  // a rule that waits for less may miss what is on its way
+
+// A part of the window from its beginning, so that no clock that runs a little apart is in another.
+struct Times {
+  Duration first{0}, apart{0};
+};
+
+Times times_of(const Fleet& fleet, const Limit& limit, uint32_t requests) {
+  const Duration next = limit.window - elapsed_in_window(fleet.clock(0).wall, limit.window);
+  return {fleet.now() + next + limit.window / 10, limit.window * 6 / 10 / static_cast<int64_t>(requests)};
+}
+
+struct Count {
+  uint32_t asked = 0, denied = 0;
+};
+
+}  // namespace
+
+void check_starvation(Fleet& fleet, const ClusterPlan& plan) {
+  Random random(plan.config.seed + 1);
+  Duration end = fleet.now();
+  for (const auto& [name, key] : plan.keys) {
+    const Rule& rule = plan.rule(name);
+    const uint32_t limit = shared_limit(plan, rule);
+    const uint16_t first = plan.any_node(random);
+    const bool at_odds = std::ranges::any_of(plan.config.own_rules, [&](const OwnRule& own) { return own.rule.name == name; });
+    if (limit == 0 || rule.limit.algorithm == Algorithm::token_bucket || at_odds || rule.wait < kWaitLeast) continue;
+    const auto requests = std::clamp<uint32_t>(limit / 2, 1, kRequestsMost);
+    const Times times = times_of(fleet, rule.limit, requests);
+    const auto count = std::make_shared<Count>();
+    for (uint32_t i = 0; i < requests; ++i) {
+      const auto rank = static_cast<uint16_t>((first + i) % fleet.nodes());
+      fleet.at(times.first + times.apart * static_cast<int64_t>(i), [&fleet, rank, name = name, key = key, count] {
+        fleet.take(rank, name, key, 1, [count](Outcome outcome) {
+          ++count->asked;
+          count->denied += outcome != Outcome::admitted;
+        });
+      });
+    }
+    const Duration over = times.first + times.apart * static_cast<int64_t>(requests) + rule.wait;
+    fleet.at(over, [&fleet, name = name, key = key, count] {
+      if (count->denied > count->asked / kDeniedOneOf)
+        fleet.violate(name, key, "starvation",
+                      std::to_string(count->denied) + " of " + std::to_string(count->asked) +
+                          " requests that waited were denied, at half of the limit");
+    });
+    end = std::max(end, over);
+  }
+  fleet.run_until(end);
+}
+
+}  // namespace tally::sim
