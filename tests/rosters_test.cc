@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
+#include <map>
 #include <string>
 
 #include "cluster/succession.h"
@@ -171,9 +172,7 @@ void random_moves(uint64_t seed) {
           fleet.crash(host, keeps);
           const size_t now = fleet.list_of(host);
           // Where it may not go on yet it stays what it was.
-          if (!fleet.give_list(host, list, !dropped) && !(now < list && fleet.give_list(host, now, now > 0))) {
-            (void)fleet.give_list(host, now, now > 0);
-          }
+          if (!fleet.give_list(host, list, !dropped)) (void)fleet.give_list(host, now, now > 0);
           if (fleet.list_of(host) == list || in(fleet.list_of(host))) fleet.start(host);
         });
         if (random.chance(0.3)) {
@@ -230,7 +229,7 @@ struct OneNode {
     for (uint16_t& rank : groups.current.rank) ++rank;  // b, c, d
   }
   void hear(uint16_t rank, WallTime leaves, bool buckets = true) {
-    succession.on_moved({roster.id(rank), 2, nanos(leaves), buckets}, rank, mail, now);
+    succession.on_moved({roster.id(rank), 2, roster.hash(), nanos(leaves), buckets}, rank, mail, now);
     while (const auto tenure = succession.to_keep()) succession.kept(*tenure, now);
   }
   bool part(Duration begins) const {  // in a window of a second
@@ -319,19 +318,21 @@ TEST_CASE("lists: a change is over when the last has left, not before") {
 }
 
 TEST_CASE("lists: which list a node may go by") {
-  const Tenure over{3, WallTime::max(), WallTime::min(), WallTime::min()};
+  const WallTime now = test::at(0s).wall;
+  const Tenure over{3, WallTime::max(), now, WallTime::min()};
   Tenure running = over;
   running.settled = WallTime::max();
-  CHECK(succeeds({}, 7, 0) == Succeeds::yes);
-  CHECK(succeeds(over, 3, 0) == Succeeds::yes);
-  CHECK(succeeds(over, 2, 0) == Succeeds::older);
-  CHECK(succeeds(over, 2, 1) == Succeeds::older);
-  CHECK(succeeds(over, 4, 0) == Succeeds::without_previous);
-  CHECK(succeeds(over, 5, 4) == Succeeds::without_previous);
-  CHECK(succeeds(over, 5, 3) == Succeeds::yes);
-  CHECK(succeeds(running, 3, 2) == Succeeds::yes);
-  CHECK(succeeds(running, 3, 0) == Succeeds::unsettled);
-  CHECK(succeeds(running, 4, 3) == Succeeds::unsettled);
+  CHECK(succeeds({}, 7, 0, now) == Succeeds::yes);
+  CHECK(succeeds(over, 3, 0, now) == Succeeds::yes);
+  CHECK(succeeds(over, 3, 0, now - 1ms) == Succeeds::unsettled);  // the new list does not rule yet by this clock
+  CHECK(succeeds(over, 2, 0, now) == Succeeds::older);
+  CHECK(succeeds(over, 2, 1, now) == Succeeds::older);
+  CHECK(succeeds(over, 4, 0, now) == Succeeds::without_previous);
+  CHECK(succeeds(over, 5, 4, now) == Succeeds::without_previous);
+  CHECK(succeeds(over, 5, 3, now) == Succeeds::yes);
+  CHECK(succeeds(running, 3, 2, now) == Succeeds::yes);
+  CHECK(succeeds(running, 3, 0, now) == Succeeds::unsettled);
+  CHECK(succeeds(running, 4, 3, now) == Succeeds::unsettled);
 }
 
 TEST_CASE("lists: a host alone becomes a fleet, and its window is its own until it has left") {
@@ -350,4 +351,146 @@ TEST_CASE("lists: a host alone becomes a fleet, and its window is its own until 
   fleet.run_until(end);
   CHECK_MESSAGE(fleet.violations().empty(), complaints(fleet));
   CHECK(fleet.windows("login", "k").rbegin()->second.net() >= 95);
+}
+
+namespace {
+
+FleetConfig exact(std::vector<HostList> lists, uint16_t nodes, Rule rule) {
+  FleetConfig config;
+  config.nodes = nodes;
+  config.lists = std::move(lists);
+  rule.on_isolation = OnIsolation::closed;
+  rule.on_amnesia = OnAmnesia::deny;
+  config.rules = {std::move(rule)};
+  return config;
+}
+
+void move_one(Fleet& fleet, uint16_t host, size_t list, bool with_previous = true) {
+  if (fleet.is_up(host)) fleet.leave(host);
+  REQUIRE(fleet.give_list(host, list, with_previous));
+  fleet.start(host);
+}
+
+std::string key_name(int k) { return "k" + std::to_string(k); }
+
+}  // namespace
+
+TEST_CASE("lists: hosts that leave and hosts that join reach each other, and every key is served under the new list") {
+  for (const std::vector<HostList>& lists : {std::vector<HostList>{{{0, 1, 2}, 6, {}}, {{3, 4, 5}, 6, {}}},
+                                             std::vector<HostList>{{{0, 1, 2}, 6, {}}, {{1, 2, 3}, 6, {}}},
+                                             std::vector<HostList>{{{0, 1, 2}, 6, {}}, {{0, 1, 2, 3, 4, 5}, 6, {}}}}) {
+    FleetConfig config = exact(lists, 6, window_rule("window", Algorithm::fixed_window, 20, 2s, 0));
+    config.rules.push_back(bucket_rule("bucket", 20, 20, 2s, 0));
+    config.rules.push_back(window_rule("sliding", Algorithm::sliding_window, 20, 2s, 0));
+    for (Rule& rule : config.rules) rule.on_isolation = OnIsolation::closed;
+    Fleet fleet(config);
+    for (uint16_t host = 0; host < 6; ++host)
+      for (const Rule& rule : config.rules)
+        for (int k = 0; k < 12; ++k) fleet.poisson(host, rule.name, key_name(k), 4, 0s, 70s);
+    fleet.run_for(10s);
+    move_all(fleet, config, 1, 500ms);
+    fleet.run_for(20s);
+    for (const uint16_t host : lists[1].hosts) CHECK(fleet.node(host).tenure().settled != WallTime::max());
+    settle_all(fleet, config, 1, 500ms);
+    fleet.run_for(10s);
+    std::map<std::string, uint64_t> before;
+    for (const Rule& rule : config.rules)
+      for (int k = 0; k < 12; ++k) before[rule.name + key_name(k)] = fleet.tally(rule.name, key_name(k)).admitted();
+    fleet.run_for(10s);
+    for (const Rule& rule : config.rules)
+      for (int k = 0; k < 12; ++k) {
+        INFO(rule.name, " ", key_name(k));
+        CHECK(fleet.tally(rule.name, key_name(k)).admitted() - before[rule.name + key_name(k)] > 50);  // of 100, or of what is asked
+      }
+    CHECK_MESSAGE(fleet.violations().empty(), complaints(fleet));
+  }
+}
+
+TEST_CASE("lists: who restarts reads its registers from the groups of both lists") {
+  uint64_t tried = 0;
+  for (uint64_t seed = 1; seed <= 10; ++seed) {
+    FleetConfig config = exact({{{0, 1, 2}, 4, {}}, {{0, 1, 2, 3}, 4, {}}}, 4, window_rule("w", Algorithm::fixed_window, 200, 20s, 0));
+    config.seed = seed;
+    Fleet fleet(config);
+    fleet.run_until(45s);
+    for (const uint16_t host : std::vector<uint16_t>{3, 1, 2}) {
+      move_one(fleet, host, 1);
+      fleet.run_for(500ms);
+    }
+    fleet.run_for(1s + seed * 7ms);
+    move_one(fleet, 0, 1);
+    const auto leaves = [&](uint16_t host) { return std::min(fleet.node(host).tenure().leaves, config.epoch + 1000s) - config.epoch; };
+    for (int i = 0; i < 400 && (leaves(1) == 1000s || leaves(2) == 1000s) && leaves(0) == 1000s; ++i) fleet.run_for(1ms);
+    if (leaves(0) == 1000s) fleet.pause(0, 84s - fleet.now());  // it leaves last, and late
+    fleet.run_until(84s + 300ms);
+    if (leaves(1) > 70s || leaves(2) > 70s || leaves(0) < 82s) continue;
+    ++tried;
+    // The window from 80 to 100 s is the new list's, though 0 has not left. 1 hears nothing of what 3 and 0 agree upon; then 0 restarts.
+    fleet.network().cut_off(1);
+    for (int k = 0; k < 10; ++k)
+      for (const uint16_t host : std::vector<uint16_t>{3, 0}) fleet.poisson(host, "w", key_name(k), 400, fleet.now(), fleet.now() + 600ms);
+    fleet.run_for(900ms);
+    fleet.network().mend_all();
+    fleet.network().cut_off(3);
+    fleet.crash(0);
+    fleet.run_for(1ms + seed * 2ms);
+    fleet.start(0);
+    for (int k = 0; k < 10; ++k) fleet.poisson(1, "w", key_name(k), 200, fleet.now(), fleet.now() + 4s);
+    for (int i = 1; i < 100; ++i) fleet.at(fleet.now() + i * 2ms, [&fleet, i] { fleet.claim(1, "w", key_name(i % 10)); });
+    fleet.run_for(6s);
+    CHECK_MESSAGE(fleet.violations().empty(), complaints(fleet));
+  }
+  CHECK(tried > 0);
+}
+
+TEST_CASE("lists: of a node that is gone nobody knows by which clock it voted") {
+  FleetConfig config = exact({{{0, 1, 2}, 5, {}}, {{1, 2, 3, 4}, 5, {0}}}, 5, window_rule("w", Algorithm::fixed_window, 100, 60s, 0));
+  config.clocks.resize(5);
+  for (uint16_t host = 2; host < 5; ++host) config.clocks[host].offset = -100s;
+  Fleet fleet(config);
+  for (uint16_t host = 0; host < 5; ++host)
+    for (int k = 0; k < 20; ++k) fleet.poisson(host, "w", key_name(k), 20, 0s, 200s);
+  fleet.run_until(12s);
+  fleet.crash(0);
+  for (uint16_t host = 1; host < 5; ++host) move_one(fleet, host, 1);
+  fleet.run_until(200s);
+  CHECK_MESSAGE(fleet.violations().empty(), complaints(fleet));
+}
+
+TEST_CASE("lists: newcomers with the new list alone take no part until they are told that it rules") {
+  for (const bool under_way : {false, true}) {
+    FleetConfig config = exact({{{0, 1, 2}, 5, {}}, {{0, 1, 2, 3, 4}, 5, {}}}, 5, window_rule("w", Algorithm::fixed_window, 100, 10s, 0));
+    Fleet fleet(config);
+    for (uint16_t host = 0; host < 5; ++host)
+      for (int k = 0; k < 20; ++k) fleet.poisson(host, "w", key_name(k), 20, 0s, 70s);
+    fleet.run_until(12s);
+    for (uint16_t host = 0; under_way && host < 3; ++host) move_one(fleet, host, 1);
+    fleet.network().split({false, false, false, true, true});
+    for (const uint16_t host : std::vector<uint16_t>{3, 4}) move_one(fleet, host, 1, false);
+    fleet.run_until(40s);
+    fleet.network().mend_all();
+    fleet.run_until(70s);
+    CHECK_MESSAGE(fleet.violations().empty(), complaints(fleet));
+  }
+}
+
+TEST_CASE("lists: a newcomer's bucket begins with what owners of before may have issued") {
+  Fleet fleet(exact({{{0, 1, 2}, 5, {}}, {{0, 1, 2, 3, 4}, 5, {}}}, 5, bucket_rule("b", 200, 200, 9s, 0)));
+  fleet.run_until(12s);
+  for (const uint16_t host : std::vector<uint16_t>{0, 1, 2, 4}) {
+    move_one(fleet, host, 1);
+    fleet.run_for(200ms);
+  }
+  // 3 is not up yet, so the others wait for it, and choose their times ten seconds after the start.
+  for (int k = 0; k < 40; ++k)
+    for (uint16_t host = 0; host < 3; ++host) fleet.poisson(host, "b", key_name(k), 150, 23s, 24s);
+  while (fleet.node(0).tenure().settled == WallTime::max() && fleet.now() < 60s) fleet.run_for(100ms);
+  REQUIRE(fleet.now() < 60s);
+  fleet.crash(0);
+  REQUIRE(fleet.give_list(3, 1, false));
+  fleet.start(3);
+  fleet.run_for(700ms);
+  for (int k = 0; k < 40; ++k) fleet.poisson(3, "b", key_name(k), 150, fleet.now(), fleet.now() + 3s);
+  fleet.run_for(4s);
+  CHECK_MESSAGE(fleet.violations().empty(), complaints(fleet));
 }

@@ -113,7 +113,7 @@ inline void fill(Random& random, RegistersEnd& e, const Header&) {
   fill_all(random, e.life, e.snapshot, e.from, e.count, e.votes_from_ns, e.clock_ns, e.remembers);
 }
 inline void fill(Random& random, Moved& e, const Header&) {
-  fill_all(random, e.node, e.version, e.leaves_ns, e.left_buckets);
+  fill_all(random, e.node, e.version, e.hash, e.leaves_ns, e.left_buckets);
 }
 
 template <size_t... I>

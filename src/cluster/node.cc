@@ -111,7 +111,9 @@ void Node::Impl::receive_from(std::optional<uint16_t> from, const Datagram& data
     return;
   }
   const auto spoken = roster.find(header.roster_version, header.roster_hash);
-  if (!spoken || !roster.lists(*spoken, *rank) || !roster.lists(*spoken, peers.self())) {
+  // Those who know both lists speak with all in either: who leaves with who joins.
+  const bool all = spoken == Which::current && roster.has_previous();
+  if (!spoken || !(all || (roster.lists(*spoken, *rank) && roster.lists(*spoken, peers.self())))) {
     peers[*rank].roster_mismatch = true;
     ++dropped["roster"];
     return;

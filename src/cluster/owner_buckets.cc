@@ -13,7 +13,8 @@ void Owner::report_bucket(Key& key, const Report& report, const Origin& from, No
       around_.standing.may_vote_bucket(bucket_keep(span_of(report.terms), lease), now) && around_.registers.may_begin(key.id, 0, now)) {
     // Where only the sketch may know of earlier books, this begins with all that they may have issued.
     const auto told = around_.registers.look(key.id, 0, now);
-    const MonoTime tat = now.mono + Duration(told ? static_cast<int64_t>(told->mark) : 0);
+    const MonoTime base = around_.succession.bucket_base(key.groups, bucket_keep(span_of(report.terms), lease));
+    const MonoTime tat = std::max(base, now.mono + Duration(told ? static_cast<int64_t>(told->mark) : 0));
     key.bucket.emplace(report.terms, group(key, 0), Ballot{0, around_.roster.id(around_.self)}, lease, around_.recent(), numbers_,
                        BucketBook::Start{tat, now.mono});
   }

@@ -41,9 +41,10 @@ Ballot Owner::highest_ballot(const Key& key, int64_t window, Now now) const {
   return highest;
 }
 
-// Whom that ballot makes the owner; nullopt where that is no node of this roster.
+// Whom that ballot makes the owner; nullopt where that is no member of the group (any more).
 std::optional<uint16_t> Owner::holder(const Key& key, int64_t window, Now now) const {
-  return around_.roster.rank_of(highest_ballot(key, window, now).node);
+  const auto rank = around_.roster.rank_of(highest_ballot(key, window, now).node);
+  return rank && group(key, window).contains(*rank) ? rank : std::nullopt;
 }
 
 // `claim_refused`: a member has promised that ballot and refused a claim of this node; the same one, where it was an earlier life's.

@@ -84,33 +84,28 @@ void Recovery::on_end(const RegistersEnd& end, uint16_t from, uint64_t teller, M
   if (!source->complete && source->first_missing >= source->asked_from + kAtATime) ask(from, mail, now);
 }
 
-bool Recovery::has_read(const WireId& key, int64_t window, Duration length) const {
-  const Group group = this->group(key, window, length);
-  if (group.size < 2) return false;
-  for (size_t i = 0; i < group.size; ++i) {
-    const Source& source = sources_[group.rank[i]];
-    if (group.rank[i] == self_) continue;
-    if (!source.complete || window_start(window, length) < source.votes_from) return false;
-    if (window_at(source.clock, length) > window + kWindowsKept) return false;
-  }
+bool Recovery::others_of_both(const WireId& key, const std::function<bool(const Source&)>& pass) const {
+  const Groups groups = roster_.groups(key);
+  for (const Group& group : {groups.current, groups.previous})
+    for (size_t i = 0; i < group.size; ++i)
+      if (group.rank[i] != self_ && !pass(sources_[group.rank[i]])) return false;
   return true;
+}
+
+bool Recovery::has_read(const WireId& key, int64_t window, Duration length) const {
+  if (group(key, window, length).size < 2) return false;
+  return others_of_both(key, [&](const Source& source) {
+    return source.complete && window_start(window, length) >= source.votes_from && window_at(source.clock, length) <= window + kWindowsKept;
+  });
 }
 
 bool Recovery::has_read_bucket(const WireId& key, Duration keep) const {
-  const Group group = this->group(key, 0, keep);
-  if (group.size < 2) return false;
-  for (size_t i = 0; i < group.size; ++i) {
-    const Source& source = sources_[group.rank[i]];
-    if (group.rank[i] != self_ && !(source.complete && source.remembers >= keep)) return false;
-  }
-  return true;
+  if (group(key, 0, keep).size < 2) return false;
+  return others_of_both(key, [&](const Source& source) { return source.complete && source.remembers >= keep; });
 }
 
 bool Recovery::has_heard_all(const WireId& key, int64_t window, Duration length) const {
-  const Group group = this->group(key, window, length);
-  for (size_t i = 0; i < group.size; ++i)
-    if (group.rank[i] != self_ && !sources_[group.rank[i]].complete) return false;
-  return group.size > 1;
+  return group(key, window, length).size > 1 && others_of_both(key, [](const Source& source) { return source.complete; });
 }
 
 bool Recovery::complete() const {
@@ -155,7 +150,7 @@ void Recovery::on_read(const ReadRegisters& read, uint16_t from, const Registers
   last.count = snapshot.keys.size();
   last.votes_from_ns = nanos(std::max({votes_from(), succession_.remembers_from(), snapshot.tells_from}));
   last.clock_ns = nanos(forgotten_by());
-  last.remembers = snapshot.tells_buckets ? remembers(now) : Duration(0);
+  last.remembers = snapshot.tells_buckets ? std::min(remembers(now), succession_.remembers_buckets(now)) : Duration(0);
   mail.send(from, last);
 }
 

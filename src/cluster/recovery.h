@@ -15,6 +15,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 #include "base/time.h"
@@ -39,7 +40,8 @@ class Recovery {
   // `teller`: the incarnation of the life that tells.
   void on_registered(const Registered& entry, uint16_t from, uint64_t teller, Registers& registers, Now now);
   void on_end(const RegistersEnd& end, uint16_t from, uint64_t teller, Mail& mail, Now now);
-  // Whether all others of the key's group were read, and had kept all of that window themselves.
+  // Whether all others of the key's group were read, and had kept all of that window themselves. While a list of nodes replaces
+  // another: of both groups, for it may be that the last life knew already that the other one rules there, and voted in it.
   bool has_read(const WireId& key, int64_t window, Duration length) const;
   bool has_read_bucket(const WireId& key, Duration keep) const;
   bool has_heard_all(const WireId& key, int64_t window, Duration length) const;  // all others of the group were read, whatever they remember
@@ -72,6 +74,7 @@ class Recovery {
     MonoTime used{};
   };
   void ask(uint16_t rank, Mail& mail, Now now);
+  bool others_of_both(const WireId& key, const std::function<bool(const Source&)>& pass) const;
   // The group that keeps (key, window); window 0: a bucket.
   Group group(const WireId& key, int64_t window, Duration length) const {
     return succession_.group(roster_.groups(key), window, length);

@@ -10,9 +10,10 @@ namespace tally {
 namespace {
 
 constexpr Duration kAnnounced = std::chrono::seconds(2);   // all hear of a time well before it comes
-// A node that is gone may have voted as far ahead as its clock was. Of one such node that makes no difference: the others' times
-// are beyond what any of them voted with it.
+// A node that is gone may have voted as far ahead as its clock was. Of one such node that makes no difference, as all others leave
+// beyond what any of them voted with it; of several it is assumed that their clocks were no further ahead than this.
 constexpr Duration kGoneClock = std::chrono::seconds(10);
+constexpr Duration kAdopted = std::chrono::seconds(10);    // no later times of others than so much
 constexpr Duration kSilentFor = std::chrono::seconds(10);  // whoever is not heard for that long is not waited for
 
 WallTime begins(int64_t window, Duration length) {
@@ -24,12 +25,13 @@ WallTime later(WallTime t, Duration d) { return t > WallTime::max() - d ? WallTi
 
 }  // namespace
 
-Succeeds succeeds(const Tenure& kept, uint32_t version, uint32_t previous) {
+Succeeds succeeds(const Tenure& kept, uint32_t version, uint32_t previous, WallTime clock) {
   if (kept.version == 0) return Succeeds::yes;
   if (version < kept.version) return Succeeds::older;
-  if (version == kept.version) return previous == 0 && kept.settled == WallTime::max() ? Succeeds::unsettled : Succeeds::yes;
+  const bool over = clock >= kept.settled;
+  if (version == kept.version) return previous == 0 && !over ? Succeeds::unsettled : Succeeds::yes;
   if (previous != kept.version) return Succeeds::without_previous;
-  return kept.settled == WallTime::max() ? Succeeds::unsettled : Succeeds::yes;
+  return over ? Succeeds::yes : Succeeds::unsettled;
 }
 
 namespace {
@@ -39,7 +41,8 @@ Tenure at_start(const Roster& roster, uint16_t self, const Tenure& kept, const S
   Tenure tenure;
   tenure.version = roster.version();
   if (!roster.has_previous()) {
-    tenure.settled = WallTime::min();  // the first list, unless somebody knows better
+    // The first list; of a later one those tell for whom the change is over.
+    if (tenure.version == 1) tenure.settled = WallTime::min();
   } else if (kept.version != 0) {
     tenure.settled_before = kept.settled;
   } else if (roster.lists(Which::previous, self)) {
@@ -86,6 +89,7 @@ const Group& Succession::group(const Groups& groups, int64_t window, Duration le
 
 bool Succession::takes_part(const Groups& groups, int64_t window, Duration length) const {
   if (window == 0) {
+    if (!roster_.has_previous()) return settled();
     if (groups.same() || rules_buckets() == Which::current) return true;
     return tenure_.settled_before != WallTime::max() && !left_[self_].buckets;
   }
@@ -106,7 +110,13 @@ bool Succession::may_read_bucket(const Groups& groups, Duration keep) const {
   return standing_.clock() >= later(remembers_from(), keep);
 }
 
+Duration Succession::remembers_buckets(Now now) const {
+  const bool passed = roster_.has_previous() ? buckets_over_ : fresh_ && tenure_.settled != WallTime::min();
+  return passed ? now.mono - buckets_since_ : Duration::max();
+}
+
 MonoTime Succession::bucket_base(const Groups& groups, Duration keep) const {
+  if (fresh_ && tenure_.settled != WallTime::min()) return buckets_since_ + keep;
   if (!roster_.has_previous() || groups.same() || rules_buckets() == Which::previous) return MonoTime::min();
   return buckets_since_ + keep;
 }
@@ -114,21 +124,21 @@ MonoTime Succession::bucket_base(const Groups& groups, Duration keep) const {
 // ---- what others say ------------------------------------------------------------------------------------------------------
 
 void Succession::on_moved(const Moved& moved, uint16_t from, Mail& mail, Now now) {
-  if (moved.version != roster_.version()) return;
+  if (moved.version != roster_.version() || moved.hash != roster_.hash()) return;
   const WallTime leaves{Duration(moved.leaves_ns)};
   if (!roster_.has_previous()) {
-    if (moved.node != 0) return settled() ? answer_newcomer(from, mail) : void();
+    if (moved.node != kAllNodes) return settled() ? answer_newcomer(from, mail) : void();
     // Who began with this list alone, and knew of none before, is told from when on windows are its own. Nodes may tell different
     // times, of which any will do.
-    const bool told = tenure_.settled != WallTime::min() && settled();
-    if (!fresh_ || told || tenure_.settled == leaves) return;
+    if (!fresh_ || settled() || leaves == WallTime::max()) return;
     turned_ = true;
+    buckets_since_ = now.mono;
     tenure_.settled = leaves;
     next_ = tenure_;
     return;
   }
   knows_[from] = true;
-  if (moved.node == 0) return leaves != WallTime::max() ? all_left(leaves, now) : void();
+  if (moved.node == kAllNodes) return leaves != WallTime::max() ? all_left(leaves, now) : void();
   const auto rank = roster_.rank_of(moved.node);
   if (!rank || *rank == self_) return;
   knows_[*rank] = true;
@@ -139,7 +149,7 @@ void Succession::on_moved(const Moved& moved, uint16_t from, Mail& mail, Now now
 }
 
 Moved Succession::moved(uint16_t rank) const {
-  return {roster_.id(rank), roster_.version(), nanos(left_[rank].from), left_[rank].buckets};
+  return {roster_.id(rank), roster_.version(), roster_.hash(), nanos(left_[rank].from), left_[rank].buckets};
 }
 
 void Succession::tell(uint16_t to, const std::vector<uint16_t>& about, Mail& mail) const {
@@ -152,10 +162,11 @@ void Succession::tell(uint16_t to, const std::vector<uint16_t>& about, Mail& mai
 
 void Succession::answer_newcomer(uint16_t to, Mail& mail) const {
   if (!roster_.has_previous() && tenure_.settled == WallTime::min()) return;
-  mail.send(to, Moved{0, roster_.version(), nanos(tenure_.settled), true});
+  mail.send(to, Moved{kAllNodes, roster_.version(), roster_.hash(), nanos(tenure_.settled), true});
 }
 
-// With one of a list of two or more left, no group of it has a majority any more.
+// With one of a list of two or more left, no group of it has a majority any more. Where one is gone, that is the one: nobody knows
+// what it voted for, nor by which clock.
 void Succession::look_at_others(Now now) {
   const auto& members = roster_.ranks(Which::previous);
   std::vector<WallTime> from;
@@ -166,8 +177,10 @@ void Succession::look_at_others(Now now) {
   }
   std::ranges::sort(from, std::greater{});
   const size_t may_stay = members.size() > 1 ? 1 : 0;
-  if (from[may_stay] < rules_from_) {
-    rules_from_ = from[may_stay];
+  const bool gone = std::ranges::any_of(members, [&](uint16_t rank) { return gone_[rank]; });
+  const WallTime rules_from = from[gone ? 0 : may_stay];
+  if (rules_from < rules_from_) {
+    rules_from_ = rules_from;
     turned_ = true;
   }
   if (buckets + may_stay >= members.size()) buckets_over(now);
@@ -212,10 +225,12 @@ void Succession::tick(const Peers& peers, Now now) {
   if (!roster_.has_previous() || !standing_.over() || standing_.is_clone()) return;
   if (tenure_.leaves == WallTime::max() && !next_ && everybody_knows(peers, now)) {
     next_ = tenure_;
-    // Beyond all windows in which any life of this node may have voted or granted; and as the others, where they have chosen.
+    // Beyond all windows in which any life of this node may have voted or granted; and as the others, where they have chosen and
+    // their clocks are near.
     next_->leaves = later(standing_.lives_clock(), look_ahead_ + kAnnounced);
-    for (const Left& left : left_)
-      if (left.from != WallTime::max()) next_->leaves = std::max(next_->leaves, left.from);
+    const WallTime most = later(next_->leaves, kAdopted);
+    for (const uint16_t rank : roster_.ranks(Which::previous))
+      if (!gone_[rank] && left_[rank].from <= most) next_->leaves = std::max(next_->leaves, left_[rank].from);
   }
   Left& own = left_[self_];
   if (!own.buckets && own.from != WallTime::max() && standing_.lives_clock() >= own.from) {

@@ -7,7 +7,7 @@
 // under the list before in windows that begin then or later. That time is kept in the state file before anybody hears of it, and
 // is further ahead than any window in which a life of this node may have voted. Once all but one of the list before have left
 // (all, where it had one), no group of it has a majority in later windows: they are the new list's. One node that does not know
-// yet, or is dead, holds nothing up, and one that goes on alone by the list before can issue nothing.
+// yet, or is dead, holds the others up for seconds only, and one that goes on alone by the list before can issue nothing.
 //
 // Where a key's group is the same in both lists nothing changes for it. Else, in the first window of the new list, members have
 // nothing to tell of the one before, which counts as full; and nobody is a natural owner, so that ballots rise. A token bucket has
@@ -45,9 +45,9 @@ struct Tenure {
 };
 
 // Whether a node that kept this may go by that list: an older one never; a newer one only with the one before it beside it, and
-// only when the change before is over. `previous`: 0: none is given.
+// only when the change before is over. `previous`: 0: none is given. `clock`: of now, and of no life before it less.
 enum class Succeeds : uint8_t { yes, older, without_previous, unsettled };
-Succeeds succeeds(const Tenure& kept, uint32_t version, uint32_t previous);
+Succeeds succeeds(const Tenure& kept, uint32_t version, uint32_t previous, WallTime clock);
 
 class Succession {
  public:
@@ -72,6 +72,8 @@ class Succession {
   bool may_read_bucket(const Groups& groups, Duration keep) const;
   // The least that a member has to tell of a bucket's mark: what owners under the list before may have issued.
   MonoTime bucket_base(const Groups& groups, Duration keep) const;
+  // Buckets: for how long this node has been a member of those groups that keep them now; for those that read its registers.
+  Duration remembers_buckets(Now now) const;
   WallTime floors_from() const { return roster_.has_previous() ? tenure_.settled_before : tenure_.settled; }
   // From which window on this node remembers what it had a part in; for those that read its registers.
   WallTime remembers_from() const { return floors_from(); }

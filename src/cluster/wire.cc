@@ -271,6 +271,7 @@ template <typename V>
 void fields(V& v, Of<V, Moved>& e, const Header&) {
   word(v, e.node);
   number(v, e.version);
+  word(v, e.hash);
   signed_number(v, e.leaves_ns);
   flag(v, e.left_buckets);
 }

@@ -211,10 +211,12 @@ struct RegistersEnd {
   friend bool operator==(const RegistersEnd&, const RegistersEnd&) = default;
 };
 
+inline constexpr NodeId kAllNodes = 0;
 // gossip while a list of nodes replaces another: from when on a node has no part under the one before (succession.h).
 struct Moved {
-  NodeId node = 0;           // 0: all of them
-  uint32_t version = 0;      // of the list that replaces
+  NodeId node = kAllNodes;
+  uint32_t version = 0;      // of the list that replaces, and its hash
+  uint64_t hash = 0;
   int64_t leaves_ns = 0;     // wall time; INT64_MAX: not yet, or nobody knows
   bool left_buckets = false;
   friend bool operator==(const Moved&, const Moved&) = default;

@@ -109,7 +109,8 @@ inline uint64_t weight_of(const Slot& slot, Now now) {
   const uint64_t known = (life & kNoted) != 0 || slot.ask_at.load() != UINT64_MAX ? kWeightKnown : 0;
   const uint64_t first = slot.count[0].load();
   if (is_bucket(life)) {
-    const int64_t ahead_ns = std::max<int64_t>(0, nanos(arrival_of(first) - now.mono));
+    const MonoTime arrival = arrival_of(first);  // of a bucket that only has a lease: as long ago as there is
+    const int64_t ahead_ns = arrival > now.mono ? nanos(arrival - now.mono) : 0;
     return kWeightLive + known + (static_cast<uint64_t>(ahead_ns) >> log2_of(life));
   }
   const Cell a = Cell::of(first), b = Cell::of(slot.count[1].load());

@@ -111,9 +111,11 @@ Result<Lived> begin_life(const Config& config, WallTime now) {
   }
   auto file = StateFile::open(directory, state_file_name(config.node_name));
   if (!file) return Failure{file.error()};
-  const auto life = file.value()->begin_life(config.cluster.own_entry(), config.cluster.roster_version, now,
+  auto life = file.value()->begin_life(config.cluster.own_entry(), config.cluster.roster_version, now,
                                              look_ahead(config.cluster.sync_interval));
   if (!life) return Failure{life.error()};
+  // Its list is one that all have from the beginning: no change is under way (cluster/succession.h).
+  life.value().tenure = {config.cluster.roster_version, WallTime::max(), WallTime::min(), WallTime::min()};
   return Lived{std::move(file.value()), life.value()};
 }
 

@@ -344,7 +344,8 @@ std::optional<uint16_t> Fleet::rank_at(const Host& host, uint16_t other) const {
 bool Fleet::give_list(uint16_t rank, size_t list, bool with_previous) {
   Host& host = hosts_[rank];
   CHECK_THAT(list < config_.lists.size() && (!with_previous || list > 0));
-  if (succeeds(host.tenure, static_cast<uint32_t>(list + 1), with_previous ? static_cast<uint32_t>(list) : 0) != Succeeds::yes)
+  if (succeeds(host.tenure, static_cast<uint32_t>(list + 1), with_previous ? static_cast<uint32_t>(list) : 0,
+               std::max(clock(rank).wall, host.horizon)) != Succeeds::yes)
     return false;
   host.list = list;
   host.with_previous = with_previous;
