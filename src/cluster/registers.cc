@@ -26,13 +26,13 @@ Registers::Registers(size_t entries_max, size_t overflow_max, const Roster& rost
 
 bool Registers::may_vote(const WireId& key, int64_t window, Duration length) const {
   const WallTime begins = window_start(window, length);
-  if (!succession_.takes_part(roster_.groups(key), window, length)) return false;
+  if (!succession_.takes_part(groups_in_change(key), window, length)) return false;
   if (standing_.may_vote(begins)) return true;
   return standing_.has_forgotten() && standing_.in_sight(begins) && recovery_.has_read(key, window, length);
 }
 
 bool Registers::may_vote_bucket(const WireId& key, Duration keep, Now now) const {
-  const Groups groups = roster_.groups(key);
+  const Groups groups = groups_in_change(key);
   if (!succession_.takes_part(groups, 0, keep)) return false;
   if (standing_.may_vote_bucket(keep, now)) return true;
   return standing_.has_forgotten() && succession_.may_read_bucket(groups, keep) && recovery_.has_read_bucket(key, keep);
@@ -63,7 +63,7 @@ std::optional<Accepted> Registers::accept(const Mark& mark, Now now) {
 
 bool Registers::forgot(const Mark& mark, Now now) const {
   if (!standing_.has_forgotten() || !recovery_.has_heard_all(mark.key, mark.window, mark.length)) return false;
-  const Groups groups = roster_.groups(mark.key);
+  const Groups groups = groups_in_change(mark.key);
   if (!succession_.takes_part(groups, mark.window, mark.length)) return false;
   if (mark.window == 0 && !succession_.may_read_bucket(groups, mark.length)) return false;
   if (mark.window != 0) {
@@ -227,7 +227,7 @@ bool Registers::promise(Entry& entry, const Mark& mark, Accepted& answer) {
 }
 
 void Registers::tell_previous(const Mark& mark, Accepted& answer, Now now) const {
-  if (!succession_.same_before(roster_.groups(mark.key), mark.window, mark.length)) return;
+  if (!succession_.same_before(groups_in_change(mark.key), mark.window, mark.length)) return;
   // Who begins a window anew counts the one before as empty, but for what was begun anew in it too.
   const bool left = window_at(standing_.clock(), mark.length) >= mark.window;
   if (!may_tell(mark.key, mark.window - 1, mark.length) && !(left && begun_anew(mark.key, mark.window))) return;
@@ -281,7 +281,7 @@ std::optional<Accepted> Registers::accept_bucket(const Mark& mark, Now now) {
 }
 
 MonoTime Registers::until_of(const WireId& key, const Entry& entry) const {
-  return std::max(entry.until, succession_.bucket_base(roster_.groups(key), entry.length));
+  return std::max(entry.until, succession_.bucket_base(groups_in_change(key), entry.length));
 }
 
 std::optional<Registers::Told> Registers::look(const WireId& key, int64_t window, Now now) const {

@@ -113,6 +113,8 @@ class Registers {
   Entry* open(const RegisterKey& key, Duration length, Now now);
   // What the sketch has of the key, as an entry; nullopt: nothing.
   std::optional<Entry> from_sketch(const RegisterKey& key, Now now) const;
+  // What Succession asks for. Without a list before it looks at no groups, and a mark shall not cost finding them.
+  Groups groups_in_change(const WireId& key) const { return roster_.has_previous() ? roster_.groups(key) : Groups{}; }
   Ballot among_group(Ballot ballot, const WireId& key) const;
   // Keeps in the sketch what an answer to `mark` binds this node to. False where there is no room: it must not answer.
   bool overflow(const RegisterKey& key, const MarkSketch::Held& held, Now now);

@@ -23,19 +23,6 @@ WallTime begins(int64_t window, Duration length) {
 
 WallTime later(WallTime t, Duration d) { return t > WallTime::max() - d ? WallTime::max() : t + d; }
 
-}  // namespace
-
-Succeeds succeeds(const Tenure& kept, uint32_t version, uint32_t previous, WallTime clock) {
-  if (kept.version == 0) return Succeeds::yes;
-  if (version < kept.version) return Succeeds::older;
-  const bool over = clock >= kept.settled;
-  if (version == kept.version) return previous == 0 && !over ? Succeeds::unsettled : Succeeds::yes;
-  if (previous != kept.version) return Succeeds::without_previous;
-  return over ? Succeeds::yes : Succeeds::unsettled;
-}
-
-namespace {
-
 Tenure at_start(const Roster& roster, uint16_t self, const Tenure& kept, const Standing& standing, Duration look_ahead) {
   if (kept.version == roster.version()) return kept;
   Tenure tenure;
@@ -54,6 +41,15 @@ Tenure at_start(const Roster& roster, uint16_t self, const Tenure& kept, const S
 }
 
 }  // namespace
+
+Succeeds succeeds(const Tenure& kept, uint32_t version, uint32_t previous, WallTime clock) {
+  if (kept.version == 0) return Succeeds::yes;
+  if (version < kept.version) return Succeeds::older;
+  const bool over = clock >= kept.settled;
+  if (version == kept.version) return previous == 0 && !over ? Succeeds::unsettled : Succeeds::yes;
+  if (previous != kept.version) return Succeeds::without_previous;
+  return over ? Succeeds::yes : Succeeds::unsettled;
+}
 
 Succession::Succession(const Roster& roster, uint16_t self, const Tenure& kept, const std::vector<std::string>& gone,
                        const Standing& standing, Duration sync_interval, Now now)

@@ -7,9 +7,9 @@
 namespace tally::sim {
 namespace {
 
+// Of the clusters.
+constexpr double kLarge = 0.03;  // many nodes
 constexpr double kFull = 0.25;   // registers too small for the keys
-constexpr size_t kCellsToServe = 4096;
-constexpr double kLarge = 0.03;     // of the clusters: many nodes
 // Of those with faults.
 constexpr double kAttacked = 0.3;  // strangers and old datagrams come in
 constexpr double kCloned = 0.1;    // a name lives twice
@@ -17,7 +17,8 @@ constexpr double kAtOdds = 0.1;    // hosts have different rules of one name
 constexpr double kWide = 0.25;     // a rougher world; not where a peer that remembers must be heard in time
 constexpr double kMiddling = 0.1;  // of those: 11 to 19 nodes
 
-constexpr int kAudits = 10;  // in a run
+constexpr int kAudits = 10;             // in a run
+constexpr size_t kCellsToServe = 4096;  // in which every window of a run finds some
 
 void count_windows(const Fleet& fleet, const ClusterPlan& plan, ClusterResult& result) {
   for (const auto& [rule, key] : plan.keys) {
