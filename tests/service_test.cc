@@ -158,6 +158,24 @@ TEST_CASE("each request that waits is noted to the cluster thread exactly once")
   CHECK(desk.notes() == 0);
 }
 
+TEST_CASE("those who came when there was something, and found it was for others, are noted as well") {
+  Desk desk;
+  desk.say(desk.a, take("slow", "k"));
+  const Rule& rule = *desk.rules->find("slow");
+  const KeyHash hash = desk.limiter.hash(rule, "k");
+  // A grant of 3 comes; before the worker hears of it, a pipeline does.
+  const auto window = static_cast<uint32_t>(window_at(desk.clock.now().wall, rule.limit.window));
+  REQUIRE(desk.slots.raise_ceiling(*desk.slots.ref_of(hash), window, 3));
+  std::string pipeline;
+  for (int i = 0; i < 6; ++i) pipeline += take("slow", "k");
+  desk.say(desk.b, pipeline);
+  CHECK(desk.overview.waiting == 4);
+  CHECK(desk.notes() == 1 + 4);
+  desk.service.wake(hash);
+  CHECK(desk.overview.waiting == 4);
+  CHECK(desk.notes() == 0);
+}
+
 TEST_CASE("a request that waits is denied at its deadline, with the sync interval to retry after") {
   Desk desk;
   CHECK(desk.say(desk.a, take("quick", "k") + kPing) == "");

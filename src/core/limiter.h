@@ -84,8 +84,11 @@ class Limiter {
   void prefetch_slot(KeyHash hash) const { slots_.prefetch_slot(hash); }
 
   // In a fleet starved asks are noted each time, uses once until looked at. `notes` is nullptr alone, and for
-  // the retry of an ask that was noted when it first found too little.
+  // the retry of an ask that waits: that is noted once, when it begins to.
   Answer take(const Ask& ask, Now now, NoteRing* notes);
+  // Fleets. Tells the cluster thread of an ask that found too little without trying it: it stands behind others that wait.
+  // Whether it went into the ring.
+  bool note_starved(const Ask& ask, Now now, NoteRing& notes);
   // The answer that take would give now; writes nothing. With ask.cost 0: the state of the key.
   Answer peek(const Ask& ask, Now now) const;
 

@@ -110,6 +110,11 @@ Answer Limiter::peek_fleet(const Ask& ask, Now now) const {
   }
 }
 
+bool Limiter::note_starved(const Ask& ask, Now now, NoteRing& notes) {
+  const Held held = slots_.find_or_insert(ask.hash, newcomer(ask, now));
+  return held && push(ask, held, Note::Kind::starved, &notes);
+}
+
 // Counted first, looked at the marks after: the cluster thread clears the mark first and reads the count
 // after, so one of the two sees the other.
 bool Limiter::note_use(const Ask& ask, const Held& held, uint64_t count, NoteRing* notes) {
@@ -125,7 +130,7 @@ bool Limiter::note_use(const Ask& ask, const Held& held, uint64_t count, NoteRin
 }
 
 bool Limiter::push(const Ask& ask, const Held& held, Note::Kind kind, NoteRing* notes) {
-  if (notes == nullptr) return false;  // a retry: noted before
+  if (notes == nullptr) return false;  // a retry
   const WireId id = wire_id(ask.key, ask.rule->id_key);
   if (notes->push({kind, ask.rule->id, ask.cost, held.ref(), ask.hash, id, *ask.limit})) return true;
   notes_dropped_.fetch_add(1, std::memory_order_relaxed);  // a figure for people

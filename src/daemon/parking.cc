@@ -49,6 +49,11 @@ Parked* Parking::first(KeyHash hash) const {
   return queue == by_key_.end() ? nullptr : queue->second.first;
 }
 
+Parked* Parking::last(KeyHash hash) const {
+  const auto queue = by_key_.find(hash);
+  return queue == by_key_.end() ? nullptr : queue->second.last;
+}
+
 Parked* Parking::due(MonoTime now) const {
   for (const WaitList& list : by_wait_)
     if (list.ends.first != nullptr && list.ends.first->due <= now) return list.ends.first;

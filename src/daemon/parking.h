@@ -58,6 +58,8 @@ class Parking {
   size_t count() const { return count_; }
   bool waits(KeyHash hash) const { return count_ != 0 && by_key_.contains(hash); }
   Parked* first(KeyHash hash) const;  // the longest waiting under that key; nullptr: none
+  Parked* last(KeyHash hash) const;   // the shortest; nullptr: none
+  static Parked* before(const Parked& parked) { return parked.in_key_.before; }  // under its key; nullptr: it is the first
   Parked* due(MonoTime now) const;    // one whose deadline has come; nullptr: none
   std::optional<MonoTime> next_due() const;
   std::vector<KeyHash> keys() const;  // under which something waits

@@ -187,17 +187,14 @@ void Service::take(Session& session, Item& item) {
     if (item.answer.verdict == Verdict::starved) try_park(session, item);
     return;
   }
-  // Others wait under this key: nobody passes them. Where there is nothing for this one either, the take only
-  // tells the cluster thread that one more waits; where there is something, it belongs to those before.
-  if (limiter_.peek(ask, now_).verdict == Verdict::starved) {
-    item.answer = limiter_.take(ask, now_, notes);
-    urgent_ = urgent_ || item.answer.urgent;
-    if (item.answer.verdict != Verdict::starved) return;  // a grant came in between
-  } else {
+  // Others wait under this key: nobody passes them. Where there is something now, it is tried for those before first, and
+  // the cluster thread is told of what is then still missing.
+  item.noted = parking_.last(item.hash)->noted && limiter_.peek(ask, now_).verdict == Verdict::starved;
+  if (!item.noted)
     to_retry_.push_back(item.hash);
-    item.noted = false;
-    item.answer = Answer{Verdict::starved, item.request.limit.limit};
-  }
+  else if (notes != nullptr && limiter_.note_starved(ask, now_, *notes))
+    urgent_ = true;
+  item.answer = Answer{Verdict::starved, item.request.limit.limit};
   try_park(session, item);
 }
 

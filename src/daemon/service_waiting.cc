@@ -37,20 +37,20 @@ void Service::try_park(Session& session, Item& item) {
   item.fate = Fate::park;
 }
 
-// Tries those that wait under a key, in order. Each was noted when it first found too little, so a retry says
-// nothing new to the cluster thread, which goes on asking for what is still missing.
+// Tries those that wait under a key, in order. The cluster thread knows of each that was noted, and goes on asking for what
+// is still missing; who came when there was something hoped for it, and is noted now that it did not suffice.
 void Service::retry(KeyHash hash) {
   while (Parked* parked = parking_.first(hash))
-    if (!retry_one(*parked)) return;
+    if (!retry_one(*parked)) break;
+  for (Parked* parked = parking_.last(hash); parked != nullptr && !parked->noted; parked = Parking::before(*parked)) {
+    parked->noted = true;
+    if (limiter_.note_starved(ask_of(*parked), now_, port_->notes)) urgent_ = true;
+  }
 }
 
 bool Service::retry_one(Parked& parked) {
-  const Answer answer = limiter_.take(ask_of(parked), now_, parked.noted ? nullptr : &port_->notes);
-  urgent_ = urgent_ || answer.urgent;
-  if (answer.verdict == Verdict::starved) {
-    parked.noted = true;
-    return false;
-  }
+  const Answer answer = limiter_.take(ask_of(parked), now_, nullptr);
+  if (answer.verdict == Verdict::starved) return false;
   const bool granted = answer.verdict == Verdict::admitted;
   end_wait(parked, answer, granted ? counters_.waited_granted : counters_.waited_denied);
   return true;

@@ -302,8 +302,9 @@ class Fleet {
   void keep_horizon(Host& host, uint16_t rank);
 
   void ask(uint16_t rank, KeyState& state, uint32_t cost, Done done);
-  Verdict decide_behind(Host& host, uint16_t rank, const KeyState& state, uint32_t cost, bool& noted);
-  Verdict decide(Host& host, uint16_t rank, const KeyState& state, uint32_t cost, bool noted = false);
+  Verdict stand_behind(Host& host, uint16_t rank, const KeyState& state, uint32_t cost, bool& noted);
+  // `notes`: nullptr for one that waits.
+  Verdict decide(Host& host, uint16_t rank, const KeyState& state, uint32_t cost, NoteRing* notes);
   void finish(uint16_t rank, KeyState& state, uint32_t cost, Outcome outcome, Duration waited,
               const Done& done);
   bool retry(Host& host, uint16_t rank, KeyHash hash);  // whether anybody got an answer

@@ -86,7 +86,7 @@ void Fleet::ask(uint16_t rank, KeyState& state, uint32_t cost, Done done) {
   const bool behind = waiting != host.parked.end() && !waiting->second.empty();
   bool noted = true;
   const Verdict verdict =
-      behind ? decide_behind(host, rank, state, cost, noted) : decide(host, rank, state, cost);
+      behind ? stand_behind(host, rank, state, cost, noted) : decide(host, rank, state, cost, host.notes.get());
   settle_soon(rank);
   if (verdict == Verdict::admitted) return finish(rank, state, cost, Outcome::admitted, Duration(0), done);
   if (verdict == Verdict::over_limit)
@@ -108,18 +108,17 @@ void Fleet::ask(uint16_t rank, KeyState& state, uint32_t cost, Done done) {
   if (!noted) retry(host, rank, hash);
 }
 
-// Nobody passes those that wait under the same key, as in the daemon's worker: where there is nothing for
-// this one either, the take only tells the cluster thread that one more waits; where there is something, it
-// is theirs.
-Verdict Fleet::decide_behind(Host& host, uint16_t rank, const KeyState& state, uint32_t cost, bool& noted) {
-  const Verdict peeked = host.limiter->peek(ask_of(host, state, cost), clock(rank)).verdict;
-  noted = peeked == Verdict::starved;
-  return noted ? decide(host, rank, state, cost) : Verdict::starved;
+// Nobody passes those that wait under the same key, as in the daemon's worker: where there is something now, it is tried for
+// those before first, and the cluster thread is told of what is then still missing.
+Verdict Fleet::stand_behind(Host& host, uint16_t rank, const KeyState& state, uint32_t cost, bool& noted) {
+  const Ask ask = ask_of(host, state, cost);
+  noted = host.limiter->peek(ask, clock(rank)).verdict == Verdict::starved;
+  if (noted) host.limiter->note_starved(ask, clock(rank), *host.notes);
+  return Verdict::starved;
 }
 
-Verdict Fleet::decide(Host& host, uint16_t rank, const KeyState& state, uint32_t cost, bool noted) {
-  const Verdict verdict =
-      host.limiter->take(ask_of(host, state, cost), clock(rank), noted ? nullptr : host.notes.get()).verdict;
+Verdict Fleet::decide(Host& host, uint16_t rank, const KeyState& state, uint32_t cost, NoteRing* notes) {
+  const Verdict verdict = host.limiter->take(ask_of(host, state, cost), clock(rank), notes).verdict;
   if (verdict == Verdict::admitted) host.decided_in = window_counted(rank, state);
   return verdict;
 }
@@ -151,9 +150,13 @@ bool Fleet::retry(Host& host, uint16_t rank, KeyHash hash) {
       return answered;
     }
     Parked& first = it->second.front();
-    const Verdict verdict = decide(host, rank, *first.state, first.cost, first.noted);
-    first.noted = true;
-    if (verdict == Verdict::starved) return answered;
+    const Verdict verdict = decide(host, rank, *first.state, first.cost, nullptr);
+    if (verdict == Verdict::starved) {
+      Parked& last = it->second.back();  // each is tried as it comes, so that no other can be new
+      if (!std::exchange(last.noted, true))
+        host.limiter->note_starved(ask_of(host, *last.state, last.cost), clock(rank), *host.notes);
+      return answered;
+    }
     const Parked parked = std::move(first);
     it->second.pop_front();
     const Outcome outcome = verdict == Verdict::admitted   ? Outcome::admitted
