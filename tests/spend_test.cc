@@ -141,7 +141,7 @@ void run_books(Random& random) {
       if (ceiling) REQUIRE(*ceiling == books.in_force(other));
     } else if (action == 13) {
       knowledge = {tag,
-                   static_cast<uint32_t>(random.below(limit)),
+                   static_cast<int32_t>(random.between(-int64_t{limit} / 4, limit)),
                    {},
                    now.mono,
                    random.chance(0.3),

@@ -95,15 +95,32 @@ void Lessee::note(const Note& note, Now now) {
   account->cost_seen = std::max<uint64_t>(1, amount);
   if (note.kind == Note::Kind::used) return;
   if (note.kind == Note::Kind::starved) {
-    account->denied += amount;
+    const uint64_t all = amount * note.requests;
+    account->denied += all;
+    end_waits(*account, now);
     const bool waits = account->rule->wait > Duration(0);
     // Nobody waits under `wait` 0: one request's worth is asked for, so that the next try finds it.
-    account->waiting = waits ? account->waiting + amount : std::max(account->waiting, amount);
+    account->waiting = waits ? account->waiting + all : std::max(account->waiting, all);
+    account->waiting_young += all;
     account->waiting_min = account->waiting_min == 0 ? amount : std::min(account->waiting_min, amount);
     const Duration patience = waits ? account->rule->wait : around_.peers.round_trip(owner_of(*account, now)) * 2 + kAskAgainMin;
     account->waiting_until = std::max(account->waiting_until, now.mono + patience);
+    if (account->waiting_turn == MonoTime{}) account->waiting_turn = account->waiting_until;
   }
   make_urgent(*account);
+}
+
+// Nobody says when a request has waited in vain. So they are counted in two generations, and the older is forgotten when the
+// younger's time has come: else a key that is asked for all the time would seem to wait for all that it was ever refused.
+void Lessee::end_waits(Account& account, Now now) {
+  if (account.waiting == 0 || now.mono >= account.waiting_until) {
+    account.waiting = account.waiting_min = account.waiting_young = 0;
+    account.waiting_turn = MonoTime{};
+  } else if (now.mono >= account.waiting_turn) {
+    account.waiting = std::min(account.waiting, account.waiting_young);
+    account.waiting_young = 0;
+    account.waiting_turn = account.waiting_until;
+  }
 }
 
 // ---- windows ----------------------------------------------------------------------------------------------------------
@@ -144,7 +161,7 @@ void Lessee::tick(Now now) {
   for (const WireId& id : std::exchange(active_, {})) {
     Account* account = find(id);
     if (account == nullptr) continue;
-    if (account->waiting != 0 && now.mono >= account->waiting_until) account->waiting = account->waiting_min = 0;
+    end_waits(*account, now);
     ask_next(*account, now);
     const bool report = wants_report(*account, now);  // before `measure` takes the changes in
     measure(*account, now);
@@ -215,7 +232,7 @@ void Lessee::send_urgent(Now now) {
     Account* account = find(id);
     if (account == nullptr) continue;
     const uint16_t owner = owner_of(*account, now);
-    if (account->waiting != 0 && now.mono >= account->waiting_until) account->waiting = account->waiting_min = 0;
+    end_waits(*account, now);
     if (!around_.can_lease(account->terms, around_.peers.round_trip_lately(owner, now.mono))) {
       account->exhausted_until = now.mono + (window_end(window_now(*account, now), account->limit.window) - now.wall);
       account->urgent = false;

@@ -132,6 +132,8 @@ class Lessee {
     uint64_t cost_seen = 1;       // of one request
     MonoTime measured_at{};
     uint64_t waiting = 0, waiting_min = 0;
+    uint64_t waiting_young = 0;  // of it: what came in this generation (end_waits)
+    MonoTime waiting_turn{};     // when that begins anew; epoch: nothing waits
     MonoTime waiting_until{};
     uint64_t promised = 0;        // to those who were woken, when the count was `promised_at`; see promised_left
     uint64_t promised_at = 0;
@@ -174,6 +176,7 @@ class Lessee {
   void adopt_slot(Account& account, SlotRef slot);
   void activate(Account& account);
   void make_urgent(Account& account);
+  static void end_waits(Account& account, Now now);
   // Of its running window: whom to ask.
   const Group& group(const Account& account, Now now) const;
   uint16_t owner_of(const Account& account, Now now) const;

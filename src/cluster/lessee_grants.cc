@@ -189,8 +189,10 @@ void Lessee::tell_workers(Account& account, Now now) {
   } else {
     const WindowAccount& w = window_account(account, window_now(account, now));
     knowledge.window = static_cast<uint32_t>(w.window);
-    const uint64_t elsewhere = minus(w.used_fleet, minus(w.used_reported, w.refunded));
-    knowledge.elsewhere = static_cast<uint32_t>(std::min<uint64_t>(minus(elsewhere, w.taken + w.refunded), UINT32_MAX));
+    // Below 0 where this node returned more than others used: its count has what it returned.
+    const auto elsewhere = static_cast<int64_t>(std::min(minus(w.used_fleet, minus(w.used_reported, w.refunded)), kGrantedMax));
+    const auto taken = static_cast<int64_t>(std::min(w.taken + w.refunded, kGrantedMax));
+    knowledge.elsewhere = static_cast<int32_t>(std::clamp<int64_t>(elsewhere - taken, INT32_MIN, INT32_MAX));
   }
   limiter_.slots().set_knowledge(account.slot, knowledge);
   if (account.waiting == 0) return;
@@ -209,6 +211,7 @@ void Lessee::tell_workers(Account& account, Now now) {
   account.promised_at = q.count;
   account.promised_until = now.mono + kTakingTime;
   account.waiting -= promised;
+  account.waiting_young = std::min(account.waiting_young, account.waiting);  // the oldest first
   if (account.waiting == 0) account.waiting_min = 0;
   account.denied = minus(account.denied, promised);  // it will be counted as admitted
   if (account.pool_low()) {

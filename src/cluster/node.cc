@@ -61,7 +61,7 @@ Node::Impl::Impl(NodeConfig c, Life which, Limiter& l, std::shared_ptr<const Rul
       started(now.mono),
       incarnation(which.incarnation),
       random(seed),
-      roster({entries_of(config), config.roster_version, config.size}, config.previous, config.id_key),
+      roster({entries_of(config), config.roster_version, config.size, config.owners}, config.previous, config.id_key),
       peers(make_peers(roster, config)),
       standing(which.first, which.reckoned_start, config.sync_interval, roster.count() > 1, now),
       succession(roster, peers.self(), which.tenure, config.gone, standing, config.sync_interval, now),
@@ -243,7 +243,8 @@ void Node::Impl::on_reset(const WireId& key, uint64_t number, Now now) {
     return;
   }
   if (!resets.hear(key, number, now.mono)) return;
-  lessee.on_reset(key, number, now);
+  // What a region has drawn its hosts may have spent; to take it for unspent is not for the level above.
+  if (!config.region) lessee.on_reset(key, number, now);
   owner.on_reset(key, number, now);
 }
 
@@ -338,6 +339,8 @@ void Node::Impl::deliver_local(Now now) {
 
 void Node::flush(Now now) {
   if (alone()) return;
+  if (impl_->config.upstream != nullptr)
+    for (const WireId& key : impl_->config.upstream->take_woken()) impl_->owner.on_woken(key, now);
   impl_->lessee.send_urgent(now);
   impl_->deliver_local(now);
   impl_->mail.flush(impl_->peers, now);

@@ -26,6 +26,7 @@ namespace tally {
 
 struct NodeConfig {
   std::vector<std::string> peers;  // as in cluster.peers; empty or one: alone
+  std::vector<std::string> owners{};  // those of the peers that keys may belong to: aggregators; empty: all
   std::string self;                // this node's entry
   uint32_t roster_version = 1;
   uint32_t size = 1;  // cluster.size
@@ -34,6 +35,8 @@ struct NodeConfig {
   Duration sync_interval = std::chrono::milliseconds(100);
   Duration isolation_after = std::chrono::seconds(2);
   Duration lease = std::chrono::seconds(1);
+  Upstream* upstream = nullptr;  // what this node's owner draws from; outlives the node. nullptr: this fleet is the highest level
+  bool region = false;           // this node draws for the owner of a region (it is an Upstream's)
   IdKey id_key = kPublicIdKey;
   size_t accounts_max = 1'048'576;   // keys that this node may hold an account for as a lessee
   size_t ledgers_max = 1'048'576;    // keys that this node may own at once

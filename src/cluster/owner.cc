@@ -117,6 +117,8 @@ void Owner::refuse(const Key& key, const Report& report, const Origin& from, Now
 
 WindowBook* Owner::open_book(Key& key, int64_t window, Now now) {
   if (WindowBook* book = key.book(window)) return book;
+  // What is drawn from above is nobody else's: every member of the group may issue its own.
+  if (around_.upstream != nullptr) return &begin_book(key, window, {0, around_.roster.id(around_.self)}, 0);
   const WallTime begins = window_start(window, key.terms.window);
   // The natural owner begins at ballot 0, without a claim, only where its own register has nothing yet.
   if (!natural(key, window) || find_contest(key, window) != nullptr) return nullptr;
@@ -130,7 +132,10 @@ WindowBook* Owner::open_book(Key& key, int64_t window, Now now) {
 WindowBook& Owner::begin_book(Key& key, int64_t window, Ballot ballot, uint64_t base) {
   retire(key);
   auto& slot = key.books[static_cast<size_t>(window & 3)];
-  slot.emplace(window, key.terms, group(key, window), ballot, around_.recent(), base);
+  Terms terms = key.terms;
+  if (around_.upstream != nullptr) terms.algorithm = Algorithm::fixed_window;  // what is carried over, the level above counts
+  slot.emplace(window, terms, group(key, window), ballot, around_.recent(), base);
+  if (around_.upstream != nullptr) slot->draw_from_above();
   return *slot;
 }
 
@@ -151,7 +156,12 @@ void Owner::report_window(Key& key, const Report& report, const Origin& from, No
   book->lower_limit(report.terms.limit);
   const LineKey line_key{around_.roster.id(from.rank), from.incarnation, report.line};
   Line* line = book->find(line_key);
+  if (book->above() && report.has_ballot && !report.final && (line == nullptr || report.ballot > book->ballot())) {
+    book = &after(key, *book, report.ballot);
+    line = nullptr;
+  }
   if (line == nullptr) {
+    if (report.final && book->above()) return;
     if (book->lines().size() >= kLinesMax) {
       ++dropped_["lines_full"];
       return;
@@ -172,6 +182,7 @@ void Owner::report_window(Key& key, const Report& report, const Origin& from, No
   resend_mark(key, *book, now);
   send_grant(key, *book, *line, report.stamp, now);
   serve_turned_away(key, *book, now);
+  ask_above(key, *book, now);
   if (WindowBook* next = key.book(report.window + 1)) count_previous(key, *next);
 }
 
@@ -182,6 +193,7 @@ uint64_t Owner::issue(Key& key, WindowBook& book, Line& line, Now now) {
       book.window() < window_at(around_.standing.clock(), key.terms.window))
     return 0;
   const Duration trip = std::max(around_.peers.round_trip(line.rank), around_.peers.group_round_trip(group(key)));
+  if (book.above()) draw(key, book, book.to_draw(line, now, around_.far(trip)), now);
   uint64_t amount = book.issue(line, now, around_.far(trip));
   raise_mark(key, book, now, 0);
   // In a group of one the mark is in force at once; else this finds nothing new and the acceptance will.
@@ -197,6 +209,7 @@ bool Owner::says_exhausted(const Key& key, const WindowBook& book, Now now) cons
 
 void Owner::send_grant(Key& key, WindowBook& book, Line& line, uint64_t stamp, Now now) {
   const uint64_t allowance = book.allowance(now.wall);
+  const uint64_t elsewhere = book.above() ? minus(book.limit(), book.above()->drawn + book.above()->left) : 0;
   Grant grant;
   grant.key = key.id;
   grant.window = book.window();
@@ -204,7 +217,7 @@ void Owner::send_grant(Key& key, WindowBook& book, Line& line, uint64_t stamp, N
   grant.line = line.key.number;
   grant.incarnation = line.key.incarnation;
   grant.granted = line.granted;
-  grant.used_fleet = book.used();
+  grant.used_fleet = book.used() + elsewhere;
   grant.pool = level(minus(allowance, book.outstanding()), book.limit());
   grant.demand_share = book.demand_share(line, now.mono);
   grant.backed = backed(key, book, now);
@@ -237,7 +250,7 @@ void Owner::nudge_holders(Key& key, WindowBook& book, Now now) {
 
 void Owner::serve_turned_away(Key& key, WindowBook& book, Now now) {
   const bool exhausted = says_exhausted(key, book, now);
-  const bool room = book.remaining(now.wall) > 0;
+  const bool room = book.above() ? book.allowance(now.wall) > book.outstanding() : book.remaining(now.wall) > 0;
   const auto waits = [&](const Line& line) {
     return (line.told_exhausted || line.turned_away) && book.is_recent(line, now.mono);
   };
@@ -267,7 +280,7 @@ void Owner::tick(Now now) {
     const auto found = keys_.find(id);
     if (found == keys_.end()) continue;
     Key& key = found->second;
-    if (!group_lives(key, now)) ++without_majority_;
+    if (around_.upstream == nullptr && !group_lives(key, now)) ++without_majority_;
     if (key.terms.algorithm == Algorithm::token_bucket)
       tick_bucket(key, now);
     else
@@ -285,6 +298,12 @@ void Owner::tick_windows(Key& key, Now now) {
   for (size_t i = 0; i < key.contests.size(); ++i) resend_claim(key, key.contests[i].window, now);
   WindowBook* book = key.book(running);
   if (book == nullptr) return;
+  if (book->above()) {
+    draw(key, *book, 0, now);
+    serve_turned_away(key, *book, now);
+    put_back(key, *book, now);
+    return ask_above(key, *book, now);
+  }
   count_previous(key, *book);
   if (book->needs_marks() && (book->mark_pending() || !book->previous_known())) {
     send_mark(key, *book, now);  // once more; of a sliding window it also asks what the members have of the one before

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <map>
 #include <optional>
+#include <type_traits>
 #include <unordered_map>
 #include <vector>
 
@@ -20,6 +21,7 @@
 #include "cluster/roster.h"
 #include "cluster/standing.h"
 #include "cluster/succession.h"
+#include "cluster/upstream.h"
 #include "cluster/window_book.h"
 #include "core/rules.h"
 #include "core/windows.h"
@@ -41,6 +43,7 @@ struct Surroundings {
   Duration lease;
   uint16_t self;
   uint64_t incarnation;
+  Upstream* upstream;  // nullptr: this fleet is the highest level
 
   // A link or a group is far where a round trip takes more than an eighth of the sync interval.
   bool far(Duration round_trip) const { return round_trip * 8 > sync_interval; }
@@ -71,6 +74,8 @@ class Owner {
   uint64_t reset_taken(const WireId& key) const;  // of those that the books of a bucket were emptied for; 0: none
   // Another list of nodes rules: drops what is kept under the one before where that had another group.
   void on_turn(Now now);
+  // More of it may be had from the level above.
+  void on_woken(const WireId& key, Now now);
   void tick(Now now);  // every sync interval
 
   struct View {  // for EXPLAIN; amounts in tokens or costs
@@ -169,6 +174,12 @@ class Owner {
   void take_forgotten(Key& key, const Accepted& accepted, size_t index, Now now);
   void drop_bucket(Key& key, Now now);
 
+  // With a level above (owner_upstream.cc).
+  void draw(Key& key, WindowBook& book, uint64_t wanted, Now now);
+  void ask_above(Key& key, WindowBook& book, Now now);
+  void put_back(Key& key, WindowBook& book, Now now);
+  WindowBook& after(Key& key, WindowBook& book, Ballot heard);
+
   void report_window(Key& key, const Report& report, const Origin& from, Now now);
   void report_bucket(Key& key, const Report& report, const Origin& from, Now now);
   uint64_t issue(Key& key, WindowBook& book, Line& line, Now now);
@@ -195,6 +206,8 @@ class Owner {
   bool group_lives(const Key& key, Now now) const;
   template <typename Book>
   bool backed(const Key& key, const Book& book, Now now) const {
+    if constexpr (std::is_same_v<Book, WindowBook>)
+      if (book.above()) return !book.above()->isolated;
     const bool stuck = book.mark_pending() && now.mono - book.pending_since() > around_.isolation_after / 2;
     return !stuck && group_lives(key, now);
   }

@@ -86,6 +86,7 @@ bool Owner::plausible(const Key& key, int64_t window) const {
 }
 
 bool Owner::may_claim(const Key& key, int64_t window) const {
+  if (around_.upstream != nullptr) return false;  // there is nothing to take over
   if (!around_.standing.over() || around_.standing.is_clone() || !plausible(key, window)) return false;
   if (!group(key, window).contains(around_.self) || !around_.succession.takes_part(key.groups, window, key.terms.window)) return false;
   if (window == 0) return true;

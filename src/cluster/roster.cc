@@ -39,7 +39,7 @@ Roster::Roster(const NodeList& current, const std::optional<NodeList>& previous,
 
 Roster::List Roster::listed(const NodeList& from, const IdKey& key) const {
   CHECK_THAT(!from.entries.empty() && from.entries.size() <= kRosterMax && from.entries.size() <= from.size);
-  List list{from.version, from.size, 0, {}, std::vector<bool>(entries_.size())};
+  List list{from.version, from.size, 0, {}, {}, std::vector<bool>(entries_.size())};
   for (const std::string& entry : from.entries) {
     list.ranks.push_back(*rank_of(entry));
     list.listed[list.ranks.back()] = true;
@@ -52,6 +52,17 @@ Roster::List Roster::listed(const NodeList& from, const IdKey& key) const {
     append_number(text, entries_[rank].size());
     text += entries_[rank];
   }
+  for (const std::string& entry : from.owners) {
+    list.owners.push_back(*rank_of(entry));
+    CHECK_THAT(list.listed[list.owners.back()]);
+  }
+  std::ranges::sort(list.owners);
+  CHECK_THAT(std::ranges::adjacent_find(list.owners) == list.owners.end());
+  for (const uint16_t rank : list.owners) {  // each for the second time: no entry of another list
+    append_number(text, entries_[rank].size());
+    text += entries_[rank];
+  }
+  if (list.owners.empty()) list.owners = list.ranks;
   list.hash = keyed_hash(text, key);
   return list;
 }
@@ -85,7 +96,7 @@ Group Roster::group_in(const List& list, const WireId& key) const {
   Group group;
   std::array<uint64_t, kGroupMax> weights{};  // of group.rank, falling
   const uint64_t word = key.word();
-  for (const uint16_t r : list.ranks) {
+  for (const uint16_t r : list.owners) {
     const uint64_t weight = mix(word ^ ids_[r]);
     size_t place = group.size;
     while (place > 0 && weights[place - 1] < weight) --place;

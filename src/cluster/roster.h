@@ -1,4 +1,4 @@
-// The roster: the numbered list of nodes that may own keys, and the group of each key. While a list replaces another, both.
+// The roster: the numbered list of nodes, who of them may own keys, and the group of each key. While a list replaces another, both.
 //
 // Thread rule: immutable after construction.
 //
@@ -52,6 +52,7 @@ struct NodeList {
   std::vector<std::string> entries;  // unique, in any order, 1 to kRosterMax
   uint32_t version = 1;
   uint32_t size = 1;  // cluster.size (the split of the floors), at least the number of entries
+  std::vector<std::string> owners{};  // those of the entries that keys may belong to: aggregators; empty: all
 };
 
 enum class Which : uint8_t { current, previous };
@@ -78,14 +79,14 @@ class Roster {
   size_t count() const { return entries_.size(); }  // of nodes in either list
   uint32_t version() const { return current_.version; }
   uint32_t size() const { return current_.size; }
-  // Of (sorted list, size): equal lists have equal hashes on every node.
+  // Of (sorted list, size, owners): equal lists have equal hashes on every node.
   uint64_t hash() const { return current_.hash; }
   const std::string& entry(uint16_t rank) const { return entries_[rank]; }
   NodeId id(uint16_t rank) const { return ids_[rank]; }
   std::optional<uint16_t> rank_of(NodeId id) const;
   std::optional<uint16_t> rank_of(const std::string& entry) const;
 
-  // Of a key in the current list. Highest random weight (Thaler and Ravishankar 1998): the three largest mix(key, node), all
+  // Of a key in the current list, of its owners. Highest random weight (Thaler and Ravishankar 1998): the three largest mix(key, node), all
   // where there are fewer.
   Group group(const WireId& key) const { return group_in(current_, key); }
   Groups groups(const WireId& key) const;
@@ -103,7 +104,7 @@ class Roster {
   struct List {
     uint32_t version = 0, size = 0;
     uint64_t hash = 0;
-    std::vector<uint16_t> ranks;
+    std::vector<uint16_t> ranks, owners;
     std::vector<bool> listed;  // by rank
   };
   const List& list(Which which) const { return which == Which::previous && previous_ ? *previous_ : current_; }

@@ -67,7 +67,8 @@ void WindowBook::charge_floor(Line& line, uint64_t floor) {
 
 uint64_t WindowBook::outstanding() const {
   const uint64_t issued = base_ + outstanding_;
-  return minus(claimed() ? std::max(issued, used_) : issued, given_);
+  // Drawn from above: what lines used of other owners' is theirs.
+  return minus(claimed() && !above_ ? std::max(issued, used_) : issued, given_);
 }
 
 void WindowBook::merge(Line& line, const Report& report, MonoTime now) {
@@ -89,6 +90,7 @@ void WindowBook::merge(Line& line, const Report& report, MonoTime now) {
 
 uint64_t WindowBook::allowance(WallTime now) const {
   const uint64_t limit = terms_.limit;
+  if (above_) return above_->over ? above_->drawn : std::min(limit, above_->drawn + above_->left);
   if (window_at(now, terms_.window) < window_)
     return terms_.algorithm == Algorithm::fixed_window ? limit - limit / kNewcomersParts : 0;
   if (terms_.algorithm == Algorithm::fixed_window) return limit;
@@ -102,6 +104,7 @@ uint64_t WindowBook::remaining(WallTime now) const {
 }
 
 bool WindowBook::exhausted(WallTime now) const {
+  if (above_ && !above_->over) return false;
   return window_at(now, terms_.window) >= window_ && previous_known() && used() >= allowance(now);
 }
 
@@ -109,6 +112,7 @@ Duration WindowBook::regrows_after(uint64_t cost, WallTime now) const {
   const Duration window = terms_.window;
   const Duration elapsed = now - window_start(window_, window);
   if (elapsed < Duration(0) || elapsed >= window) return Duration(0);
+  if (above_) return above_->retry_after;
   const uint64_t limit = terms_.limit, spent = used();
   if (terms_.algorithm == Algorithm::fixed_window) return window - elapsed;
   const auto previous = static_cast<uint32_t>(std::min(previous_, limit));
@@ -138,10 +142,18 @@ uint16_t WindowBook::demand_share(const Line& line, MonoTime now) const {
 
 uint64_t WindowBook::issue(Line& line, Now now, bool far) {
   if (has_unbounded_floor(line)) return 0;  // it needs nothing
-  const uint64_t need = line.need();
   line.turned_away = false;
+  if (line.need() == 0) return 0;
+  const uint64_t waits = line.unmet();
+  const uint64_t amount = part_of(line, remaining(now.wall), now, far);
+  line.turned_away = amount < waits || (waits > 0 && amount == 0);
+  grant(line, amount);
+  return amount;
+}
+
+uint64_t WindowBook::part_of(const Line& line, uint64_t room, Now now, bool far) const {
+  const uint64_t need = line.need();
   if (need == 0) return 0;
-  const uint64_t room = remaining(now.wall);
   const uint64_t waits = line.unmet();
   const Demand demand = recent_demand(now.mono);
 
@@ -154,7 +166,8 @@ uint64_t WindowBook::issue(Line& line, Now now, bool far) {
     const uint64_t hold = std::max<uint64_t>(1, left / (kNearHoldParts * demand.lines));
     beyond = std::min(beyond, minus(hold, line.unspent()));
   }
-  beyond = std::min(beyond, minus(left, unmet(now.mono)));
+  const uint64_t others = minus(unmet(now.mono), line.turned_away ? waits : 0);
+  beyond = std::min(beyond, minus(left, others));
   // Shares proportional to demand (Raghavan et al., SIGCOMM 2007: flow proportional share), at least one whole request.
   const double own = line.demand();
   const auto part = demand.all > 0 ? static_cast<uint64_t>(std::ceil(static_cast<double>(room) * own / demand.all)) : room;
@@ -164,8 +177,6 @@ uint64_t WindowBook::issue(Line& line, Now now, bool far) {
     amount -= amount % line.waiting_min;
     if (amount == 0 && room >= line.waiting_min) amount = line.waiting_min;
   }
-  line.turned_away = amount < waits || (waits > 0 && amount == 0);
-  grant(line, amount);
   return amount;
 }
 
@@ -189,6 +200,7 @@ uint64_t WindowBook::unmet(MonoTime now) const {
 }
 
 uint64_t WindowBook::accepted_mark() const {
+  if (above_) return above_->drawn;
   if (!needs_marks()) return terms_.limit;
   return reached_by_majority(group_, accepted_);
 }
@@ -209,6 +221,18 @@ std::optional<uint64_t> WindowBook::next_mark(Now now, double look_ahead_ratio, 
   if (target <= proposed_) return std::nullopt;
   const bool low = minus(proposed_, out) < waits + ahead + (share + 1) / 2;
   return low ? std::optional(target) : std::nullopt;
+}
+
+uint64_t WindowBook::to_draw(const Line& line, Now now, bool far) const {
+  return minus(part_of(line, minus(allowance(now.wall), outstanding()), now, far), remaining(now.wall));
+}
+
+uint64_t WindowBook::missing(Now now, bool far) const {
+  const uint64_t left = minus(allowance(now.wall), outstanding());
+  uint64_t sum = 0;
+  for (const Line& line : lines_)
+    if (is_recent(line, now.mono)) sum += part_of(line, left, now, far);
+  return minus(std::min(sum, left), remaining(now.wall));
 }
 
 void WindowBook::propose(uint64_t mark, MonoTime now) {

@@ -27,6 +27,23 @@ class WindowBook {
   // natural owner.
   WindowBook(int64_t window, const Terms& terms, const Group& group, Ballot ballot, Duration recent, uint64_t base = 0);
 
+  // What is issued here is drawn from the level above instead, which also knows of the window before (cluster/upstream.h): no
+  // marks. `asked`: what it was told to be missing, until it forgets.
+  struct Above {
+    uint64_t drawn = 0;
+    uint64_t left = 0;  // to be had there, as far as is known
+    uint64_t asked = 0;
+    MonoTime asked_until{};
+    bool over = false, isolated = false;
+    Duration retry_after{0};  // where `over`
+  };
+  void draw_from_above() { above_ = Above{0, terms_.limit}; }
+  std::optional<Above>& above() { return above_; }
+  const std::optional<Above>& above() const { return above_; }
+  // What would have to be drawn for the line to have its part of all that is left, and for all lines.
+  uint64_t to_draw(const Line& line, Now now, bool far) const;
+  uint64_t missing(Now now, bool far) const;
+
   int64_t window() const { return window_; }
   const Group& group() const { return group_; }
   Ballot ballot() const { return ballot_; }
@@ -63,7 +80,7 @@ class WindowBook {
   uint16_t demand_share(const Line& line, MonoTime now) const;  // in 1/65535
 
   // --- marks ---
-  bool needs_marks() const { return group_.size > 1 && !terms_.max_overcount.unbounded; }
+  bool needs_marks() const { return group_.size > 1 && !terms_.max_overcount.unbounded && !above_; }
   uint64_t accepted_mark() const;
   uint64_t proposed_mark() const { return proposed_; }
   // The next mark to propose, if one is due: `look_ahead_ratio` is round trip / sync interval of the group.
@@ -91,6 +108,8 @@ class WindowBook {
   bool claimed() const { return ballot_.counter != 0; }
   uint64_t line_outstanding(const Line& line) const;
   void grant(Line& line, uint64_t amount);
+  // What of `room` the line may have of what it asked for.
+  uint64_t part_of(const Line& line, uint64_t room, Now now, bool far) const;
   struct Demand {
     double all = 0;
     uint64_t lines = 0;
@@ -111,6 +130,7 @@ class WindowBook {
   uint64_t proposed_ = 0;
   MonoTime proposed_at_{}, pending_since_{};
   std::array<uint64_t, kGroupMax> accepted_{};
+  std::optional<Above> above_;
 
   struct Told {
     bool told = false;

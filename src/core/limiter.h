@@ -66,6 +66,7 @@ struct Note {
   KeyHash hash;
   WireId id;
   Limit limit;  // the ask's
+  uint32_t requests = 1;  // starved: so many, all alike
 };
 using NoteRing = Ring<Note>;
 

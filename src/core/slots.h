@@ -57,7 +57,7 @@ constexpr Duration age_of(uint32_t heard, MonoTime now) {
 // What the cluster thread knows of a key beyond this node; written by it, read by workers (fleets only).
 struct Knowledge {
   uint32_t window = 0;     // tag of the window that `elsewhere` and `exhausted_until` belong to
-  uint32_t elsewhere = 0;  // windows: used by the rest of the fleet, as known, less what this node returned
+  int32_t elsewhere = 0;   // windows: used by the rest of the fleet, as known, less what this node returned
   MonoTime tat{};          // buckets: the owner's arrival time, as known, on this node's clock
   MonoTime exhausted_until{};  // ask nothing and wait for nothing before; epoch: not exhausted
   bool isolated = false;       // no grant backed by a majority for isolation_after

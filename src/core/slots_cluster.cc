@@ -158,7 +158,7 @@ bool SlotTable::set_knowledge(SlotRef ref, const Knowledge& knowledge) {
   if (!held || known_ == nullptr) return false;
   Known& known = known_[ref.index];
   if (static_cast<uint32_t>(known.life.load()) != ref.generation) known.life.store(0);
-  known.used.store(uint64_t{knowledge.window} << 32 | knowledge.elsewhere);
+  known.used.store(uint64_t{knowledge.window} << 32 | static_cast<uint32_t>(knowledge.elsewhere));
   known.tat.store(arrival_word(knowledge.tat));
   known.exhausted.store(arrival_word(knowledge.exhausted_until));
   known.life.store(uint64_t{knowledge.heard} << 33 | uint64_t{knowledge.isolated} << 32 | ref.generation);
@@ -172,7 +172,7 @@ Knowledge SlotTable::knowledge(const Held& held) const {
   if (static_cast<uint32_t>(life) != generation_of(held.key)) return {};
   const Cell used = Cell::of(known.used.load());
   const Knowledge knowledge{used.tag,
-                            used.value,
+                            static_cast<int32_t>(used.value),
                             arrival_of(known.tat.load()),
                             arrival_of(known.exhausted.load()),
                             (life >> 32 & 1) != 0,

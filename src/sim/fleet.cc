@@ -28,6 +28,8 @@ FleetConfig completed(FleetConfig config) {
     config.lists.push_back(std::move(all));
   }
   config.clocks.resize(size_t{config.nodes} + config.clones.size());
+  for (uint16_t rank = 0; rank < config.clocks.size(); ++rank)
+    if (config.clocks[rank].origin == Duration(0)) config.clocks[rank].origin = default_origin(rank);
   return config;
 }
 
@@ -44,7 +46,12 @@ void check_round_trip(const Datagram& datagram, const Bytes& bytes) {
   CHECK_THAT(writer.finish() == bytes);
 }
 
-MonoTime mono_origin(uint16_t rank) { return MonoTime(std::chrono::hours(100) * (rank + 1)); }
+// Of every list, with the owners of the first.
+NodeList all_hosts(const FleetConfig& config, const std::vector<std::string>& entries) {
+  NodeList all{entries, 1, std::max<uint32_t>(config.size, config.nodes)};
+  for (const uint16_t host : config.lists.front().owners) all.owners.push_back(entries[host]);
+  return all;
+}
 
 }  // namespace
 
@@ -63,7 +70,7 @@ Fleet::Fleet(FleetConfig config)
       network_(static_cast<uint16_t>(config_.nodes + config_.clones.size()), random_.next()),
       checkers_(fastest(config_.clocks)),
       peers_(host_entries(config_.nodes)),
-      roster_(peers_, 1, std::max<uint32_t>(config_.size, config_.nodes), kPublicIdKey),
+      roster_(all_hosts(config_, peers_), std::nullopt, kPublicIdKey),
       hosts_(config_.nodes + config_.clones.size()) {
   CHECK_THAT(config_.nodes >= 1 && config_.nodes <= kRosterMax);
   network_.set_all(config_.link);
@@ -188,6 +195,8 @@ void Fleet::settle_soon(uint16_t rank) {
   push(std::move(event));
 }
 
+bool Fleet::draws(uint16_t rank) const { return std::ranges::find(config_.region_hosts, rank) != config_.region_hosts.end(); }
+
 void Fleet::settle(Host& host, uint16_t rank, uint16_t source) {
   keep_horizon(host, rank);
   while (const auto tenure = host.node->tenure_to_keep()) {
@@ -200,6 +209,7 @@ void Fleet::settle(Host& host, uint16_t rank, uint16_t source) {
     host.node->flush(clock(rank));
     look_at_resets(host, rank);
     send(rank, host.node->take_outbox(), source);
+    if (draws(rank)) break;  // its wakes are for the region
     const std::vector<Wake> wakes = host.node->take_wakes();
     if (wakes.empty()) break;
     if (round >= kSettleRounds) {
@@ -210,6 +220,7 @@ void Fleet::settle(Host& host, uint16_t rank, uint16_t source) {
       if (retry(host, rank, wake.hash)) round = 0;  // somebody got an answer: not in vain
   }
   schedule_tick(host, rank);
+  if (config_.settled) config_.settled(rank);
 }
 
 // A node that wakes a key again and again in one instant without giving it anything: in a daemon, two threads
@@ -320,6 +331,7 @@ void Fleet::start(uint16_t rank) {
 NodeList Fleet::node_list(size_t list) const {
   NodeList nodes{{}, static_cast<uint32_t>(list + 1), config_.lists[list].size};
   for (const uint16_t host : config_.lists[list].hosts) nodes.entries.push_back(peers_[host]);
+  for (const uint16_t host : config_.lists[list].owners) nodes.owners.push_back(peers_[host]);
   return nodes;
 }
 
@@ -359,6 +371,7 @@ void Fleet::begin_life(uint16_t rank, const Life& life) {
   node.peers = list.entries;
   node.roster_version = list.version;
   node.size = list.size;
+  node.owners = list.owners;
   host.by_rank = config_.lists[host.list].hosts;
   if (host.with_previous) {
     node.previous = node_list(host.list - 1);
@@ -380,6 +393,8 @@ void Fleet::begin_life(uint16_t rank, const Life& life) {
   node.sync_interval = config_.sync_interval;
   node.isolation_after = config_.isolation_after;
   node.lease = config_.lease;
+  if (config_.upstream) node.upstream = config_.upstream(rank);
+  node.region = draws(rank);
   node.registers_max = config_.registers;
   node.overflow_cells_max = config_.overflow_cells;
   host.node = std::make_unique<Node>(node, life, *host.limiter, host.rules, random_.next(), clock(rank));

@@ -37,7 +37,9 @@ namespace tally::sim {
 struct HostClock {
   Duration offset{0};
   int32_t drift_ppm = 0;
+  Duration origin{0};  // what the monotonic one shows at the beginning; 0: default_origin
 };
+constexpr Duration default_origin(uint16_t rank) { return std::chrono::hours(100) * (rank + 1); }  // no two hosts alike
 
 // A host whose configuration has another rule of that name than the others.
 struct OwnRule {
@@ -50,6 +52,7 @@ struct HostList {
   std::vector<uint16_t> hosts;
   uint32_t size = 0;  // cluster.size; 0: as many as there are hosts in it
   std::vector<uint16_t> gone{};  // of the list before: stopped for good, as the operator says
+  std::vector<uint16_t> owners{};  // those of the hosts that keys may belong to; empty: all
 };
 
 struct FleetConfig {
@@ -79,6 +82,11 @@ struct FleetConfig {
   bool check_wire = true;
   bool sliding_late = false;    // see CheckedKey
   bool keep_datagrams = false;  // all that are sent, for who would send them again: see datagrams()
+  // Levels (sim/world.h). What a host's owner draws from, when a life of it begins; hosts that draw for a region in another
+  // fleet, and have no applications; and who hears that a host's cluster thread had its turn.
+  std::function<Upstream*(uint16_t)> upstream;
+  std::vector<uint16_t> region_hosts;
+  std::function<void(uint16_t)> settled;
   uint64_t seed = 1;
 };
 
@@ -121,6 +129,7 @@ class Fleet {
   void at(Duration when, std::function<void()> call);  // `when` is not before now
   void call_off();  // all calls that are still to come: traffic, faults
   void run_until(Duration when);
+  Duration next_event() const { return queue_.empty() ? Duration::max() : queue_.front().at; }
   void run_for(Duration d) { run_until(now_ + d); }
   // Until every living node is ready; false where that takes longer than `at_most`.
   bool run_until_ready(Duration at_most);
@@ -181,6 +190,11 @@ class Fleet {
   uint16_t nodes() const { return config_.nodes; }  // of the roster; hosts from there on are clones
   uint16_t hosts() const { return static_cast<uint16_t>(hosts_.size()); }
   Node& node(uint16_t rank) { return *hosts_[rank].node; }
+  Limiter& limiter(uint16_t rank) { return *hosts_[rank].limiter; }
+  // Its cluster thread has something to do.
+  void nudge(uint16_t rank) {
+    if (is_up(rank)) settle_soon(rank);
+  }
   const Rule& rule(std::string_view name) const;
   Now clock(uint16_t rank) const;
   WallTime latest_wall() const;  // that any clock shows, or would if it had not been set back
@@ -286,6 +300,7 @@ class Fleet {
     Bytes bytes;
     std::function<void()> call;
   };
+  MonoTime mono_origin(uint16_t rank) const { return MonoTime(config_.clocks[rank].origin); }
   // What a clock that began at 0 shows after `t`.
   static Duration shown(Duration t, int32_t drift_ppm);
   static bool later(const Event& a, const Event& b) { return a.at != b.at ? a.at > b.at : a.order > b.order; }
@@ -309,6 +324,7 @@ class Fleet {
               const Done& done);
   bool retry(Host& host, uint16_t rank, KeyHash hash);  // whether anybody got an answer
   void expire(Host& host, uint16_t rank, KeyHash hash, uint64_t number);
+  bool draws(uint16_t rank) const;  // for a region
   void settle_soon(uint16_t rank);
   void settle(Host& host, uint16_t rank, uint16_t source);
   void send(uint16_t rank, const std::vector<Outgoing>& outbox, uint16_t source);

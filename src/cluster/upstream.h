@@ -1,0 +1,64 @@
+// Where the owners of a region get what they issue: from an account of their own one level up. Beside the region's own Node a
+// host has a second one, a lessee of the level above; what that is granted is drawn here, as an application takes it, and
+// issued below.
+//
+// Thread rule: the cluster thread's.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "base/time.h"
+#include "cluster/wire.h"
+#include "core/limiter.h"
+#include "core/rules.h"
+
+namespace tally {
+
+class Node;
+
+class Upstream {
+ public:
+  // `above` is this host in the level above and spends from `limiter`, which no worker touches; `rules` are those of that
+  // level, with a wait of some round trips there. The first two outlive this.
+  Upstream(Node& above, Limiter& limiter, std::shared_ptr<const RuleSet> rules);
+
+  struct Drawn {
+    uint64_t amount = 0;
+    uint64_t left = 0;         // of the limit, still to be had above, as far as is known
+    bool over = false;         // the limit is used up; for at least:
+    Duration retry_after{0};
+    bool isolated = false;     // nobody above can be asked
+  };
+  // Takes up to `wanted` in the window that runs now: of the rule of that name above, of `terms` where there is none (a limit
+  // that came with a call).
+  Drawn draw(const WireId& key, const Rule* rule, const Terms& terms, uint64_t wanted, Now now);
+  // Tells the level above that so much more is missing here, for as long as `patience`.
+  void ask(const WireId& key, const Rule* rule, const Terms& terms, uint64_t missing, Now now);
+  Duration patience(const Rule* rule) const;
+  // Gives back what was drawn in the window that runs now. Returns how much that was.
+  uint64_t put_back(const WireId& key, const Rule* rule, const Terms& terms, uint64_t amount, Now now);
+  // Keys of which more may be had now.
+  std::vector<WireId> take_woken();
+  // Whether something was said to `above` since the last call: it is to be flushed.
+  bool take_news() { return std::exchange(news_, false); }
+
+ private:
+  // The rule above and a limit of it; nullptr where that shares nothing with the one below.
+  struct Form {
+    const Rule* rule = nullptr;
+    Limit limit;
+  };
+  Form form_above(const Rule* rule, const Terms& terms) const;
+  // `requests` of cost 1.
+  void note(Note::Kind kind, const Form& form, const WireId& key, uint64_t requests, Now now);
+
+  Node& above_;
+  Limiter& limiter_;
+  const std::shared_ptr<const RuleSet> rules_;
+  bool news_ = false;
+};
+
+}  // namespace tally

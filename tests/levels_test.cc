@@ -1,0 +1,227 @@
+// Levels: regions that draw from a fleet above them.
+#include <array>
+#include <chrono>
+#include <cstdlib>
+#include <string>
+
+#include "doctest/doctest.h"
+#include "seed.h"
+#include "sim/world.h"
+
+using namespace tally;
+using namespace tally::sim;
+using namespace std::chrono_literals;
+
+namespace {
+
+std::string described(const std::vector<Violation>& violations) {
+  std::string text;
+  for (const Violation& v : violations) text += std::string(v.checker) + ": " + v.what + "\n";
+  return text;
+}
+
+Rule rule_of(Algorithm algorithm, uint32_t limit, uint32_t ppm) {
+  Rule rule = window_rule("r", algorithm, limit, 60s, ppm);
+  rule.on_isolation = OnIsolation::closed;
+  return rule;
+}
+
+WorldConfig world_of(Rule rule) {
+  WorldConfig config;
+  config.rules = {std::move(rule)};
+  config.far.delay_min = config.far.delay_max = 20ms;
+  return config;
+}
+
+WorldConfig draw(Random& random) {
+  const std::array algorithms{Algorithm::fixed_window, Algorithm::sliding_window};
+  WorldConfig config;
+  config.regions = static_cast<uint16_t>(random.between(1, 3));
+  config.aggregators = static_cast<uint16_t>(random.between(1, 3));
+  config.hosts = static_cast<uint16_t>(random.between(1, 4));
+  config.owners = random.chance(0.2) ? 1 : 3;
+  Rule rule = rule_of(algorithms[random.below(2)], static_cast<uint32_t>(random.between(3, 300)), random.chance(0.5) ? 0 : 100'000);
+  rule.limit.window = random.chance(0.5) ? 5s : 60s;
+  rule.wait = random.chance(0.3) ? 0ms : 50ms;
+  config.rules = {rule};
+  for (LinkTerms* link : {&config.near, &config.far}) {
+    link->delay_min = 100us;
+    link->delay_max = Duration(random.between(100'000, link == &config.far ? 60'000'000 : 5'000'000));
+    link->loss = random.chance(0.5) ? 0 : static_cast<double>(random.below(40)) / 100;
+    link->duplicate = random.chance(0.5) ? 0 : 0.1;
+  }
+  config.keys = random.chance(0.2) ? 16 : 1000;
+  config.sync_interval = std::chrono::milliseconds(random.between(20, 200));
+  return config;
+}
+
+void plan_traffic(World& world, const WorldConfig& config, Random& random, Duration begin, Duration end) {
+  const double rate = static_cast<double>(config.rules.front().limit.limit) / 2;
+  for (uint16_t region = 0; region < config.regions; ++region)
+    for (uint16_t host = 0; host < config.hosts; ++host) {
+      if (random.chance(0.3)) continue;
+      Fleet& fleet = world.region(region);
+      fleet.poisson(world.host(host), "r", "k", rate * random.unit(), begin, end);
+      // Other keys, so that small tables evict.
+      for (int other = 0; other < 20; ++other)
+        fleet.poisson(world.host(host), "r", "other" + std::to_string(random.below(60)), 1, begin, end);
+      if (random.chance(0.3))
+        fleet.at(begin + (end - begin) / 2, [&fleet, &world, host] { fleet.give(world.host(host), "r", "k", 3); });
+      if (random.chance(0.2)) fleet.at(begin + (end - begin) / 3, [&fleet, &world, host] { fleet.reset(world.host(host), "r", "k"); });
+    }
+}
+
+void plan_faults(World& world, const WorldConfig& config, Random& random, Duration begin, Duration end) {
+  const auto some = [&] { return begin + Duration(random.between(0, nanos(end - begin))); };
+  for (uint16_t region = 0; region < config.regions; ++region)
+    for (uint16_t which = 0; which < config.aggregators; ++which) {
+      if (!random.chance(0.4)) continue;
+      const Duration at = some(), back = at + Duration(random.between(1'000'000, 4'000'000'000));
+      const uint16_t rank = world.rank_above(region, which);
+      switch (random.below(3)) {
+        case 0:
+          world.above().at(at, [&world, region, which] { world.crash(region, which); });
+          world.above().at(back, [&world, region, which] { world.start(region, which); });
+          break;
+        case 1:
+          world.above().at(at, [&world, rank] { world.above().network().cut_off(rank); });
+          world.above().at(back, [&world] { world.above().network().mend_all(); });
+          break;
+        default:
+          world.above().at(at, [&world, region, which, rank, back, at] {
+            world.above().pause(rank, back - at);
+            world.region(region).pause(world.aggregator(which), back - at);
+          });
+      }
+    }
+  if (config.owners > 1 && random.chance(0.5)) {
+    const auto owner = static_cast<uint16_t>(random.below(config.owners));
+    const Duration at = some();
+    world.above().at(at, [&world, owner] { world.above().crash(owner); });
+    world.above().at(at + 1s, [&world, owner] { world.above().start(owner); });
+  }
+}
+
+}  // namespace
+
+TEST_CASE("two regions share one limit, wherever its demand is") {
+  for (const Algorithm algorithm : {Algorithm::fixed_window, Algorithm::sliding_window}) {
+    World world(world_of(rule_of(algorithm, 1000, 50'000)));
+    REQUIRE(world.run_until_ready(5s));
+    const Duration t = world.now();
+    // 90 % of the limit in one region, 5 % in the other.
+    world.region(0).evenly(world.host(0), "r", "k", 600, t, t + 20s);
+    world.region(0).evenly(world.host(1), "r", "k", 300, t, t + 20s);
+    world.region(1).evenly(world.host(2), "r", "k", 50, t, t + 20s);
+    world.run_for(21s);
+    CHECK(world.admitted("r", "k") >= 940);
+    // Then far more than is left, everywhere.
+    for (uint16_t region = 0; region < 2; ++region)
+      for (uint16_t host = 0; host < 3; ++host) world.region(region).evenly(world.host(host), "r", "k", 500, world.now(), world.now() + 5s);
+    world.run_for(6s);
+    CHECK(world.admitted("r", "k") >= 1000);
+    CHECK(world.admitted("r", "k") <= world.bound("r"));
+    CHECK(described(world.violations("r", "k")) == "");
+  }
+}
+
+TEST_CASE("where nobody is far the first burst finds the whole limit, whichever region it comes to") {
+  WorldConfig config = world_of(rule_of(Algorithm::sliding_window, 100, 0));
+  config.far = LinkTerms{};
+  World world(config);
+  REQUIRE(world.run_until_ready(5s));
+  for (uint16_t region = 0; region < 2; ++region)
+    for (uint16_t host = 0; host < 3; ++host)
+      for (int i = 0; i < 80; ++i) world.region(region).take(world.host(host), "r", "k");
+  world.run_for(1s);
+  CHECK(world.admitted("r", "k") == 100);
+  CHECK(described(world.violations("r", "k")) == "");
+}
+
+TEST_CASE("an aggregator dies: its hosts go to the next, and what it had and did not issue is lost to the window") {
+  WorldConfig config = world_of(rule_of(Algorithm::fixed_window, 1000, 0));
+  config.aggregators = 3;
+  World world(config);
+  REQUIRE(world.run_until_ready(5s));
+  Fleet& region = world.region(0);
+  const Duration t = world.now();
+  for (uint16_t host = 0; host < 3; ++host) region.evenly(world.host(host), "r", "k", 150, t, t + 10s);
+  const uint16_t owner = region.owner("r", "k");
+  REQUIRE(owner < config.aggregators);
+  world.run_for(3s);
+  const uint64_t before = world.admitted("r", "k");
+  CHECK(before >= 130);
+  world.crash(0, owner);
+  world.run_for(3s);
+  CHECK(world.admitted("r", "k") >= before + 110);  // 135 were asked for
+  // It comes again with nothing in its books, and is asked no more in this window.
+  world.start(0, owner);
+  world.run_for(3s);
+  for (uint16_t host = 0; host < 3; ++host) region.evenly(world.host(host), "r", "k", 600, world.now(), world.now() + 5s);
+  world.run_for(8s);
+  CHECK(world.admitted("r", "k") >= 850);
+  CHECK(described(world.violations("r", "k")) == "");
+}
+
+TEST_CASE("an aggregator that has lost its books is told a ballot that it does not know, and begins above it") {
+  WorldConfig config = world_of(rule_of(Algorithm::fixed_window, 1000, 0));
+  World world(config);
+  REQUIRE(world.run_until_ready(5s));
+  Fleet& region = world.region(0);
+  const Duration t = world.now();
+  for (uint16_t host = 0; host < 3; ++host) region.evenly(world.host(host), "r", "k", 150, t, t + 10s);
+  world.run_for(3s);
+  world.crash(0, 0);
+  world.run_for(200ms);
+  world.start(0, 0);
+  world.run_for(9s);
+  CHECK(region.explain(world.host(0), "r", "k").ballot_counter >= 1);
+  CHECK(world.admitted("r", "k") >= 380);  // of 450; for about a second nobody answers
+  CHECK(described(world.violations("r", "k")) == "");
+}
+
+TEST_CASE("a region that is cut off from the level above is isolated, and goes by its rule") {
+  WorldConfig config = world_of(rule_of(Algorithm::fixed_window, 100, 0));
+  World world(config);
+  REQUIRE(world.run_until_ready(5s));
+  world.above().network().cut_off(world.rank_above(0, 0));
+  const Duration t = world.now();
+  world.region(0).evenly(world.host(0), "r", "k", 160, t, t + 8s);
+  world.run_for(9s);  // the aggregator finds it out, then its hosts by what it tells
+  const Tally tally = world.region(0).tally("r", "k");
+  CHECK(tally.admitted() == 0);
+  CHECK(tally.by_outcome[static_cast<size_t>(Outcome::isolated)] > 20);
+  world.above().network().mend_all();
+  world.region(0).evenly(world.host(0), "r", "k", 50, world.now() + 1s, world.now() + 4s);
+  world.run_for(5s);
+  CHECK(world.admitted("r", "k") >= 45);
+  CHECK(described(world.violations("r", "k")) == "");
+}
+
+TEST_CASE("random worlds stay within their bounds") {
+  const uint64_t first = test_seed(1);
+  const char* set = std::getenv("TALLY_WORLDS");
+  const uint64_t worlds = set != nullptr ? std::strtoull(set, nullptr, 0) : 40;
+  uint64_t admitted = 0, at_limit = 0, windows = 0;
+  for (uint64_t seed = first; seed < first + worlds; ++seed) {
+    Random random(seed);
+    WorldConfig config = draw(random);
+    config.seed = seed;
+    World world(config);
+    const Rule& rule = config.rules.front();
+    INFO("TALLY_SEED=", seed);
+    world.run_until_ready(12s);
+    const Duration begin = world.now(), end = begin + 12s;
+    plan_traffic(world, config, random, begin, end);
+    plan_faults(world, config, random, begin, end);
+    world.run_until(end + 3s);
+    CHECK(described(world.violations(rule.name, "k")) == "");
+    for (const auto& [window, sum] : world.windows(rule.name, "k")) {
+      admitted += sum;
+      ++windows;
+      at_limit += sum >= rule.limit.limit ? 1 : 0;
+    }
+  }
+  MESSAGE(worlds << " worlds: admitted " << admitted << ", " << windows << " windows, " << at_limit << " at their limit");
+  if (worlds >= 40) CHECK(at_limit > 0);
+}
