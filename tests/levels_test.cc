@@ -1,4 +1,5 @@
 // Levels: regions that draw from a fleet above them.
+#include <algorithm>
 #include <array>
 #include <chrono>
 #include <cstdlib>
@@ -94,6 +95,10 @@ void plan_faults(World& world, const WorldConfig& config, Random& random, Durati
           });
       }
     }
+  if (random.chance(0.3))
+    world.above().at(some(), [&world] {
+      if (world.above().is_up(0)) world.above().reset(0, "r", "k");
+    });
   if (config.owners > 1 && random.chance(0.5)) {
     const auto owner = static_cast<uint16_t>(random.below(config.owners));
     const Duration at = some();
@@ -196,6 +201,37 @@ TEST_CASE("a region that is cut off from the level above is isolated, and goes b
   world.run_for(5s);
   CHECK(world.admitted("r", "k") >= 45);
   CHECK(described(world.violations("r", "k")) == "");
+}
+
+TEST_CASE("a token bucket is not shared between regions: its hosts have their floors alone, and the owner says why") {
+  Rule rule = bucket_rule("b", 100, 10, 1s, 100'000);
+  rule.on_isolation = OnIsolation::closed;
+  WorldConfig config = world_of(rule);
+  World world(config);
+  REQUIRE(world.run_until_ready(5s));
+  const Duration t = world.now();
+  for (uint16_t region = 0; region < 2; ++region) world.region(region).evenly(world.host(0), "b", "k", 200, t, t + 10s);
+  world.run_for(11s);
+  CHECK(world.admitted("b", "k") > 0);
+  CHECK(world.admitted("b", "k") <= 20 + 20);  // floors: a tenth of 100 and of 10 a second, in both regions together
+  CHECK(world.region(0).node(0).stats().dropped.at("bucket_below_upstream") > 0);
+  CHECK(described(world.violations("b", "k")) == "");
+}
+
+TEST_CASE("a key that is asked for in vain all the time waits for no more than came lately") {
+  World world(world_of(rule_of(Algorithm::fixed_window, 100, 0)));
+  REQUIRE(world.run_until_ready(5s));
+  world.above().network().cut_off(world.rank_above(0, 0));
+  uint64_t most = 0;
+  world.region(0).trace("r", "k", [&](const std::string& line) {
+    const size_t at = line.find(" waiting=");
+    if (at != std::string::npos) most = std::max<uint64_t>(most, std::stoull(line.substr(at + 9)));
+  });
+  const Duration t = world.now();
+  world.region(0).evenly(world.host(0), "r", "k", 200, t, t + 2s);  // each waits for 20 ms
+  world.run_for(3s);
+  CHECK(most >= 2);
+  CHECK(most <= 5);
 }
 
 TEST_CASE("random worlds stay within their bounds") {

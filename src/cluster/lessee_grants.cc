@@ -339,7 +339,8 @@ bool Lessee::on_reset(const WireId& key, uint64_t number, Now now) {
   if (account == nullptr) return false;
   if (account->reset >= number || !around_.plausible_reset(number, now)) return true;
   account->reset = number;
-  if (!account->resets_it(number)) return true;
+  // What a region has drawn its hosts may have spent: a reset of the level above is none of theirs.
+  if (around_.region || !account->resets_it(number)) return true;
   account->busy_at = now.mono;
   ++account->changes;
   account->exhausted_until = account->ask_not_before = MonoTime{};

@@ -243,8 +243,7 @@ void Node::Impl::on_reset(const WireId& key, uint64_t number, Now now) {
     return;
   }
   if (!resets.hear(key, number, now.mono)) return;
-  // What a region has drawn its hosts may have spent; to take it for unspent is not for the level above.
-  if (!config.region) lessee.on_reset(key, number, now);
+  lessee.on_reset(key, number, now);
   owner.on_reset(key, number, now);
 }
 

@@ -27,7 +27,7 @@ struct Node::Impl {
 
   Surroundings around() {
     return {roster,  *rules, peers, standing, succession, registers, resets, mail, config.sync_interval, config.isolation_after, config.lease,
-            peers.self(), incarnation, config.upstream};
+            peers.self(), incarnation, config.upstream, config.region};
   }
 
   void open_floors() { limiter.open_floors(std::max(standing.floors_from(), succession.floors_from()), standing.buckets_empty_at()); }

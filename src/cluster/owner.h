@@ -44,6 +44,7 @@ struct Surroundings {
   uint16_t self;
   uint64_t incarnation;
   Upstream* upstream;  // nullptr: this fleet is the highest level
+  bool region;         // what this node takes is a region's, which issues it
 
   // A link or a group is far where a round trip takes more than an eighth of the sync interval.
   bool far(Duration round_trip) const { return round_trip * 8 > sync_interval; }

@@ -6,6 +6,10 @@
 namespace tally {
 
 void Owner::report_bucket(Key& key, const Report& report, const Origin& from, Now now) {
+  if (around_.upstream != nullptr) {  // a draw is told above as used at once, which a bucket's leases may not be (docs/design.md)
+    ++dropped_["bucket_below_upstream"];
+    return;
+  }
   const Duration lease = lease_of(report.terms);
   key.terms = report.terms;
   if (key.bucket && now.mono >= key.bucket->owned_until()) drop_bucket(key, now);  // the members may have forgotten it

@@ -17,6 +17,7 @@ class Mutation:
         return ((self.file, self.old, self.new), *self.more)
 
 
+WORLDS = ("levels_test", "random worlds stay within their bounds")
 MOVES = ("rosters_test", "lists: hosts that move at random times, crash and forget, never pass the bound")
 
 MUTATIONS = [
@@ -353,12 +354,33 @@ MUTATIONS = [
     Mutation("overflow: a bucket begins full where the sketch may know of it", "src/cluster/owner_buckets.cc",
              "std::max(base, now.mono + Duration(told ? static_cast<int64_t>(told->mark) : 0));", "std::max(base, now.mono);\n    static_cast<void>(told);",
              test=("overflow_test", "a bucket that begins where the sketch may know of earlier books of it begins with what those may have issued")),
+    # --- levels ---
+    Mutation("levels: books that begin above another's ballot charge nothing", "src/cluster/owner_upstream.cc",
+             "begin_book(key, book.window(), ballot, out);", "begin_book(key, book.window(), ballot, 0 * out);", test=WORLDS),
+    Mutation("levels: what is put back stays drawn", "src/cluster/owner_upstream.cc",
+             "book.above()->drawn -= around_.upstream->put_back(", "around_.upstream->put_back(", test=WORLDS),
+    Mutation("levels: drawn in the window that runs, for another", "src/cluster/owner_upstream.cc",
+             "  if (window_at(now.wall, key.terms.window) != book.window()) return;\n  WindowBook::Above& above = *book.above();\n  const Upstream",
+             "  WindowBook::Above& above = *book.above();\n  const Upstream", test=WORLDS),
+    Mutation("levels: a region issues by the limit, not by what it drew", "src/cluster/window_book.cc",
+             "  if (above_) return above_->drawn;\n  if (!needs_marks())", "  if (!needs_marks())", test=WORLDS),
+    Mutation("levels: a reset above takes what a region drew for unspent", "src/cluster/lessee_grants.cc",
+             "if (around_.region || !account->resets_it(number)) return true;", "if (!account->resets_it(number)) return true;", test=WORLDS),
+    Mutation("levels: one account above for all aggregators of a region", "src/cluster/owner_upstream.cc",
+             "  above.drawn += drawn.amount;\n", "  above.drawn += drawn.amount + (book.ballot().counter > 0 ? drawn.amount : 0);\n", test=WORLDS),
+    Mutation("levels: books that are lost begin at ballot 0 again", "src/cluster/owner.cc",
+             "  if (book->above() && report.has_ballot && !report.final && (line == nullptr || report.ballot > book->ballot())) {",
+             "  if (book->above() && report.has_ballot && !report.final && line != nullptr && report.ballot > book->ballot()) {",
+             test=("levels_test", "an aggregator that has lost its books is told a ballot that it does not know, and begins above it")),
     # --- speed: none of these carries the bound ---
     Mutation("speed: exhausted said when the allowance is only granted out", "src/cluster/window_book.cc",
              "previous_known() && used() >= allowance(now);", "previous_known() && outstanding() >= allowance(now);", live=True),
     Mutation("speed: demand counted from a single request", "src/cluster/lessee_asking.cc",
              "static_cast<double>(minus(offered, account.cost_seen)) * 1e9", "static_cast<double>(offered) * 1e9",
              test=("fleet_test", "a strict login rule over ten nodes admits exactly its limit, whichever nodes are asked")),
+    Mutation("speed: what has waited in vain is never forgotten while more comes", "src/cluster/lessee.cc",
+             "    account.waiting = std::min(account.waiting, account.waiting_young);\n", "",
+             test=("levels_test", "a key that is asked for in vain all the time waits for no more than came lately")),
     Mutation("speed: an empty answer ends a wait", "src/cluster/lessee_grants.cc",
              "  if (available < account.waiting_min) return;\n",
              "  if (available < account.waiting_min) {\n    account.waiting = account.waiting_min = 0;\n    return;\n  }\n", live=True),
