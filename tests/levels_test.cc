@@ -51,6 +51,8 @@ WorldConfig draw(Random& random) {
     link->loss = random.chance(0.5) ? 0 : static_cast<double>(random.below(40)) / 100;
     link->duplicate = random.chance(0.5) ? 0 : 0.1;
   }
+  for (uint16_t host = 0; host < config.hosts; ++host)
+    config.ahead.emplace_back(random.chance(0.5) ? 0 : random.between(-800'000'000, 800'000'000));
   config.keys = random.chance(0.2) ? 16 : 1000;
   config.sync_interval = std::chrono::milliseconds(random.between(20, 200));
   return config;

@@ -63,6 +63,7 @@ World::World(const WorldConfig& config)
     fleet.sync_interval = config.sync_interval;
     fleet.keys = config.keys;
     fleet.clocks.resize(config.aggregators);
+    for (const Duration ahead : config.ahead) fleet.clocks.push_back({ahead});
     for (uint16_t i = 0; i < config.aggregators; ++i) fleet.clocks[i].origin = default_origin(rank_above(region, i));  // one host
     fleet.seed = config.seed + region + 1;
     fleet.upstream = [this, region](uint16_t rank) -> Upstream* {

@@ -24,6 +24,7 @@ struct WorldConfig {
   uint16_t hosts = 3;        // with applications, in each
   std::vector<Rule> rules;   // as applications have them: the overcount is split over the regions
   LinkTerms near, far;       // within a region; above
+  std::vector<Duration> ahead;  // the wall clocks of a region's hosts, in every region; of those that are missing: true
   Duration sync_interval = std::chrono::milliseconds(100);
   size_t keys = 1000;  // each slot table
   uint64_t seed = 1;
