@@ -99,7 +99,7 @@ TEST_CASE("a sliding window allows what its past leaves, and nothing ahead of it
   Desk before(terms_of(100, Algorithm::sliding_window));
   before.past(60);
   Desk d(terms_of(100, Algorithm::sliding_window));
-  d.book.count_previous(&before.book);
+  d.book.count_previous(&before.book, true);
   CHECK(d.book.allowance(at(-Duration(1)).wall) == 0);
   CHECK(d.book.allowance(at(Duration(0)).wall) == 40);
   CHECK(d.book.allowance(at(secs(5)).wall) == 70);
@@ -326,7 +326,7 @@ TEST_CASE("a sliding window whose past is not known is never called exhausted") 
   CHECK_FALSE(d.book.exhausted(at(Duration(0)).wall));
   d.book.tell_previous(0, kBallot, 10);
   d.book.tell_previous(1, kBallot, 10);
-  d.book.count_previous(nullptr);
+  d.book.count_previous(nullptr, true);
   CHECK(d.book.exhausted(at(Duration(0)).wall));
 }
 
@@ -339,7 +339,7 @@ TEST_CASE("a sliding window says to the nanosecond when a cost will fit again") 
     const auto cost = static_cast<uint64_t>(random.between(1, limit));
     Desk past(terms_of(limit, Algorithm::sliding_window)), d(terms_of(limit, Algorithm::sliding_window));
     past.past(before);
-    d.book.count_previous(&past.book);
+    d.book.count_previous(&past.book, true);
     d.hear(1, {.used = used});
     const Duration elapsed(random.between(0, nanos(kWindow) - 1));
     const Duration after = d.book.regrows_after(cost, at(elapsed).wall);
@@ -422,7 +422,7 @@ TEST_CASE("before a sliding window begins its mark is raised as if nothing were 
   CHECK(d.book.next_mark(at(ms(1)), 0, 0) == 10);  // its past is not known yet
   d.book.tell_previous(0, kBallot, 160);
   d.book.tell_previous(1, kBallot, 160);
-  d.book.count_previous(nullptr);
+  d.book.count_previous(nullptr, true);
   CHECK_FALSE(d.book.next_mark(at(Duration(0)), 0, 0).has_value());  // nothing is to be had
 }
 
@@ -443,14 +443,14 @@ TEST_CASE("the past of a sliding window counts in full until a majority has told
   Desk d(terms_of(100, Algorithm::sliding_window), 3);
   const WallTime begin = at(Duration(0)).wall;
   d.book.tell_previous(1, kBallot, 30);
-  d.book.count_previous(nullptr);
+  d.book.count_previous(nullptr, true);
   CHECK_FALSE(d.book.previous_known());
   CHECK(d.book.allowance(begin) == 0);
   d.book.tell_previous(1, kBallot, 30);  // the same member again
   CHECK_FALSE(d.book.previous_known());
   d.book.tell_previous(2, kBallot, 40);
   CHECK(d.book.previous_known());
-  d.book.count_previous(nullptr);
+  d.book.count_previous(nullptr, true);
   CHECK(d.book.allowance(begin) == 60);  // the largest that was told
 }
 
@@ -462,16 +462,16 @@ TEST_CASE("an owner counts by its own book of the window before only where no hi
   Desk own(terms_of(100, Algorithm::sliding_window), 3);
   own.book.tell_previous(0, kBallot, 40);
   own.book.tell_previous(1, {}, 0);  // a member that accepted nothing there
-  own.book.count_previous(&before.book);
+  own.book.count_previous(&before.book, true);
   CHECK(own.book.allowance(begin) == 88);
 
   Desk claimed(terms_of(100, Algorithm::sliding_window), 3);
   claimed.book.tell_previous(0, kBallot, 40);
   claimed.book.tell_previous(1, {1, 7}, 30);
-  claimed.book.count_previous(&before.book);
+  claimed.book.count_previous(&before.book, true);
   CHECK(claimed.book.allowance(begin) == 60);
   claimed.book.tell_previous(1, {0, 2}, 99);  // an older answer of that member
-  claimed.book.count_previous(&before.book);
+  claimed.book.count_previous(&before.book, true);
   CHECK(claimed.book.allowance(begin) == 60);
 }
 
@@ -717,7 +717,7 @@ struct World {
         return hear_grant();
       default:
         if (random.chance(0.2)) book.tell_previous(random.below(group), kBallot, random.below(terms.limit));
-        book.count_previous(nullptr);
+        book.count_previous(nullptr, true);
     }
   }
 
@@ -821,7 +821,7 @@ TEST_CASE("numbers of any size in a report are counted within bounds and give no
       d.book.accept(random.below(group), number());
       REQUIRE(d.book.accepted_mark() <= limit);
       d.book.tell_previous(random.below(group), r.ballot, number());
-      d.book.count_previous(random.chance(0.5) ? &d.book : nullptr);
+      d.book.count_previous(random.chance(0.5) ? &d.book : nullptr, true);
       REQUIRE(d.book.allowance(now.wall) <= limit);
       REQUIRE(d.book.used() <= uint64_t{4} << 40);
       REQUIRE(d.book.outstanding() <= uint64_t{5} << 40);

@@ -132,6 +132,10 @@ class Owner {
     MonoTime forgot{};  // when books of the bucket were dropped last
     std::vector<Contest> contests;  // of windows that are not over
 
+    bool has_books(int64_t window) const {  // 0: of a bucket
+      const auto& b = books[static_cast<size_t>(window & 3)];
+      return window == 0 ? bucket.has_value() : b && b->window() == window;
+    }
     WindowBook* book(int64_t window) {
       auto& b = books[static_cast<size_t>(window & 3)];
       return b && b->window() == window ? &*b : nullptr;

@@ -89,6 +89,8 @@ bool Owner::may_claim(const Key& key, int64_t window) const {
   if (around_.upstream != nullptr) return false;  // there is nothing to take over
   if (!around_.standing.over() || around_.standing.is_clone() || !plausible(key, window)) return false;
   if (!group(key, window).contains(around_.self) || !around_.succession.takes_part(key.groups, window, key.terms.window)) return false;
+  // A group of one keeps no marks (WindowBook::needs_marks): what its books have issued, its register could not tell.
+  if (group(key, window).size == 1 && key.has_books(window)) return false;
   if (window == 0) return true;
   if (key.terms.max_overcount.unbounded) return false;  // no marks, nothing to claim
   return around_.standing.in_sight(window_start(window, key.terms.window));

@@ -88,7 +88,9 @@ void Owner::take_acceptance(Key& key, const Accepted& accepted, size_t index, No
 
 // Where another group kept the window before, nobody here knows of it: all of the limit counts.
 void Owner::count_previous(Key& key, WindowBook& book) {
-  if (around_.succession.same_before(key.groups, book.window(), key.terms.window)) book.count_previous(key.book(book.window() - 1));
+  if (!around_.succession.same_before(key.groups, book.window(), key.terms.window)) return;
+  const WallTime before = window_start(book.window() - 1, key.terms.window);
+  book.count_previous(key.book(book.window() - 1), around_.standing.may_vote(before));
 }
 
 }  // namespace tally

@@ -259,10 +259,11 @@ bool WindowBook::previous_known() const {
   return told >= group_.majority();
 }
 
-void WindowBook::count_previous(const WindowBook* own) {
+void WindowBook::count_previous(const WindowBook* own, bool remembered) {
   if (terms_.algorithm != Algorithm::sliding_window) return;
-  if (!needs_marks()) {  // nobody else can have issued anything (or, unbounded, there is no issuing at all)
-    previous_ = own != nullptr ? std::min<uint64_t>(own->as_previous(), terms_.limit) : 0;
+  if (!needs_marks()) {  // nobody else can have issued anything, but an earlier life (or, unbounded, there is no issuing at all)
+    if (own != nullptr || unbounded() || remembered)
+      previous_ = own != nullptr ? std::min<uint64_t>(own->as_previous(), terms_.limit) : 0;
     return;
   }
   if (!previous_known()) return;

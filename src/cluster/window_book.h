@@ -96,8 +96,8 @@ class WindowBook {
   // Member `index` told what it has of the window before. Once a majority has, `previous_told` says what to count.
   void tell_previous(size_t index, Ballot ballot, uint64_t mark);
   bool previous_known() const;  // also where there is nothing to be told
-  // `own`: this owner's book of the window before, nullptr where it has none.
-  void count_previous(const WindowBook* own);
+  // `own`: this owner's book of the window before, nullptr where it has none; `remembered`: this life would have it.
+  void count_previous(const WindowBook* own, bool remembered);
   // As the past of the next window: final reports count as used, the rest as issued.
   uint64_t as_previous() const;
 

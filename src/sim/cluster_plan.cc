@@ -50,7 +50,7 @@ const Rule& ClusterPlan::rule(std::string_view name) const {
 }
 
 Group ClusterPlan::group(std::string_view rule, std::string_view key) const {
-  const Roster roster(host_entries(config.nodes), 1, config.size, kPublicIdKey);
+  const Roster roster(host_list(config.nodes, config.size, config.owners), std::nullopt, kPublicIdKey);
   return roster.group(wire_id(key, rule_id_key(rule, kPublicIdKey)));
 }
 
@@ -85,6 +85,7 @@ std::string about(const ClusterPlan& plan) {
   if (c.keep_datagrams) text += ", attacked";
   if (!c.clones.empty()) text += ", clones " + std::to_string(c.clones.size());
   if (!c.own_rules.empty()) text += ", rules at odds";
+  if (!c.owners.empty()) text += ", keys belong to " + std::to_string(c.owners.size());
   if (c.registers < 1000) text += ", registers " + std::to_string(c.registers) + " and " + std::to_string(c.overflow_cells) + " cells";
   return text;
 }
@@ -168,6 +169,12 @@ ClusterPlan draw_cluster(Random& random, bool faults) {
 void draw_full_registers(Random& random, ClusterPlan& plan) {
   plan.config.registers = pick<size_t>(random, {1, 1, 2, 4, 8, 16});
   plan.config.overflow_cells = pick<size_t>(random, {2, 8, 16, 64, 256, 4096});
+}
+
+void draw_owners(Random& random, ClusterPlan& plan) {
+  for (uint16_t rank = 0; rank < plan.config.nodes; ++rank) plan.config.owners.push_back(rank);
+  std::ranges::shuffle(plan.config.owners, random);
+  plan.config.owners.resize(random.between(1, plan.config.nodes - 1));
 }
 
 void grow(Random& random, ClusterPlan& plan, uint16_t least, uint16_t most) {

@@ -74,6 +74,8 @@ T pick(Random& random, std::initializer_list<T> from) {
 ClusterPlan draw_cluster(Random& random, bool faults);  // the fleet; no steps yet
 // Registers too small for the keys, with few cells for what finds no room in them.
 void draw_full_registers(Random& random, ClusterPlan& plan);
+// Some of the nodes are aggregators: keys belong to no others. Of a fleet of two or more.
+void draw_owners(Random& random, ClusterPlan& plan);
 // Many nodes instead, `least` to `most` (kNodesMost at most), for a shorter time and with fewer keys: it costs no more
 // than others.
 void grow(Random& random, ClusterPlan& plan, uint16_t least, uint16_t most);

@@ -25,6 +25,7 @@ FleetConfig completed(FleetConfig config) {
     HostList all;
     for (uint16_t rank = 0; rank < config.nodes; ++rank) all.hosts.push_back(rank);
     all.size = config.size;
+    all.owners = config.owners;
     config.lists.push_back(std::move(all));
   }
   config.clocks.resize(size_t{config.nodes} + config.clones.size());
@@ -47,10 +48,8 @@ void check_round_trip(const Datagram& datagram, const Bytes& bytes) {
 }
 
 // Of every list, with the owners of the first.
-NodeList all_hosts(const FleetConfig& config, const std::vector<std::string>& entries) {
-  NodeList all{entries, 1, std::max<uint32_t>(config.size, config.nodes)};
-  for (const uint16_t host : config.lists.front().owners) all.owners.push_back(entries[host]);
-  return all;
+NodeList all_hosts(const FleetConfig& config) {
+  return host_list(config.nodes, std::max<uint32_t>(config.size, config.nodes), config.lists.front().owners);
 }
 
 }  // namespace
@@ -64,13 +63,19 @@ std::vector<std::string> host_entries(uint16_t nodes) {
   return entries;
 }
 
+NodeList host_list(uint16_t nodes, uint32_t size, const std::vector<uint16_t>& owners) {
+  NodeList list{host_entries(nodes), 1, size};
+  for (const uint16_t host : owners) list.owners.push_back(list.entries[host]);
+  return list;
+}
+
 Fleet::Fleet(FleetConfig config)
     : config_(completed(std::move(config))),
       random_(config_.seed),
       network_(static_cast<uint16_t>(config_.nodes + config_.clones.size()), random_.next()),
       checkers_(fastest(config_.clocks)),
       peers_(host_entries(config_.nodes)),
-      roster_(all_hosts(config_, peers_), std::nullopt, kPublicIdKey),
+      roster_(all_hosts(config_), std::nullopt, kPublicIdKey),
       hosts_(config_.nodes + config_.clones.size()) {
   CHECK_THAT(config_.nodes >= 1 && config_.nodes <= kRosterMax);
   network_.set_all(config_.link);

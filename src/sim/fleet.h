@@ -61,6 +61,7 @@ struct FleetConfig {
   // Lists of nodes that replace each other; the first has the version 1. Hosts begin with it, and those that are not in it are
   // not up (see give_list). Empty: one of all.
   std::vector<HostList> lists;
+  std::vector<uint16_t> owners;  // with no lists: those of the hosts that keys may belong to; empty: all
   std::vector<Rule> rules;
   std::vector<OwnRule> own_rules;  // of names that are in `rules`
   // Further hosts, each with the name (a rank) of one that is there already. The first has the number
@@ -92,6 +93,7 @@ struct FleetConfig {
 
 // The hosts of a fleet as lists of nodes name them, in sorted order: without config.lists a place is a rank.
 std::vector<std::string> host_entries(uint16_t nodes);
+NodeList host_list(uint16_t nodes, uint32_t size, const std::vector<uint16_t>& owners);
 
 // Rules as tests write them. A bucket's rate is `count` per `period`.
 Rule window_rule(std::string name, Algorithm algorithm, uint32_t limit, Duration window,

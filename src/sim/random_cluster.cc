@@ -10,6 +10,7 @@ namespace {
 // Of the clusters.
 constexpr double kLarge = 0.03;  // many nodes
 constexpr double kFull = 0.25;   // registers too small for the keys
+constexpr double kFewOwn = 0.1;  // keys belong to some of the nodes alone
 // Of those with faults.
 constexpr double kAttacked = 0.3;  // strangers and old datagrams come in
 constexpr double kCloned = 0.1;    // a name lives twice
@@ -48,12 +49,15 @@ ClusterPlan random_cluster(uint64_t seed, const ClusterOptions& options) {
   Random wider(mix(mix(seed)));
   const bool wide = options.faults && plan.config.nodes > 1 && plan.kind != Kind::forgetful && wider.chance(kWide);
   if (wide && wider.chance(kMiddling)) grow(wider, plan, 11, 19);
+  Random few(mix(~mix(seed)));
+  if (plan.config.nodes > 1 && few.chance(kFewOwn)) draw_owners(few, plan);
   draw_links(random, plan);
   draw_traffic(random, plan);
   if (options.faults) draw_faults(random, plan);
   if (!options.faults || plan.config.nodes == 1) return plan;
   if (more.chance(kAttacked)) draw_attacks(more, plan);
-  if (more.chance(kCloned)) draw_clones(more, plan);
+  // A clone of a key's only owner issues what it likes until it is told: docs/design.md, a cloned name.
+  if (more.chance(kCloned) && plan.config.owners.size() != 1) draw_clones(more, plan);
   if (more.chance(kAtOdds)) draw_own_rules(more, plan);
   if (wide) draw_wide(wider, plan);
   return plan;

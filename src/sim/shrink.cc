@@ -108,6 +108,7 @@ ClusterPlan reduced(const ClusterPlan& plan, const Cut& cut) {
   if (cut.nodes == plan.config.nodes) return less;
   less.config.nodes = cut.nodes;
   less.config.clocks.resize(cut.nodes);
+  std::erase_if(less.config.owners, [&](uint16_t owner) { return owner >= cut.nodes; });
   std::erase_if(less.config.own_rules, [&](const OwnRule& own) { return own.host >= cut.nodes; });
   return less;
 }

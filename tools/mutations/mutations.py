@@ -355,6 +355,10 @@ MUTATIONS = [
              "std::max(base, now.mono + Duration(told ? static_cast<int64_t>(told->mark) : 0));", "std::max(base, now.mono);\n    static_cast<void>(told);",
              test=("overflow_test", "a bucket that begins where the sketch may know of earlier books of it begins with what those may have issued")),
     # --- levels ---
+    Mutation("levels: a group of one claims what it has books of", "src/cluster/owner_claims.cc",
+             "if (group(key, window).size == 1 && key.has_books(window)) return false;", ""),
+    Mutation("levels: a group of one counts the window of an earlier life as empty", "src/cluster/window_book.cc",
+             "if (own != nullptr || unbounded() || remembered)", "static_cast<void>(remembered);"),
     Mutation("levels: books that begin above another's ballot charge nothing", "src/cluster/owner_upstream.cc",
              "begin_book(key, book.window(), ballot, out);", "begin_book(key, book.window(), ballot, 0 * out);", test=WORLDS),
     Mutation("levels: what is put back stays drawn", "src/cluster/owner_upstream.cc",
