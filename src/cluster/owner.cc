@@ -126,7 +126,9 @@ WindowBook* Owner::open_book(Key& key, int64_t window, Now now) {
   if (!around_.standing.may_vote(begins) || !around_.registers.may_begin(key.id, window, now)) return nullptr;
   // Nor where that register takes nothing any more: without a trace in it, books that were lost would be begun twice.
   if (key.terms.algorithm == Algorithm::sliding_window && around_.registers.may_tell(key.id, window, key.terms.window)) return nullptr;
-  return &begin_book(key, window, {0, around_.roster.id(around_.self)}, 0);
+  WindowBook& book = begin_book(key, window, {0, around_.roster.id(around_.self)}, 0);
+  count_previous(key, book);  // a group of one knows it at once
+  return &book;
 }
 
 WindowBook& Owner::begin_book(Key& key, int64_t window, Ballot ballot, uint64_t base) {

@@ -385,6 +385,8 @@ MUTATIONS = [
     Mutation("speed: what has waited in vain is never forgotten while more comes", "src/cluster/lessee.cc",
              "    account.waiting = std::min(account.waiting, account.waiting_young);\n", "",
              test=("levels_test", "a key that is asked for in vain all the time waits for no more than came lately")),
+    Mutation("speed: a group of one takes the window before for full until its next tick", "src/cluster/owner.cc",
+             "  count_previous(key, book);  // a group of one knows it at once\n", "", live=True),
     Mutation("speed: an empty answer ends a wait", "src/cluster/lessee_grants.cc",
              "  if (available < account.waiting_min) return;\n",
              "  if (available < account.waiting_min) {\n    account.waiting = account.waiting_min = 0;\n    return;\n  }\n", live=True),
