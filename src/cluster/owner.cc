@@ -158,8 +158,9 @@ void Owner::report_window(Key& key, const Report& report, const Origin& from, No
   book->lower_limit(report.terms.limit);
   const LineKey line_key{around_.roster.id(from.rank), from.incarnation, report.line};
   Line* line = book->find(line_key);
-  if (book->above() && report.has_ballot && !report.final && (line == nullptr || report.ballot > book->ballot())) {
-    book = &after(key, *book, report.ballot);
+  const bool plausible = report.ballot.counter <= uint64_t{book->ballot().counter} + kCounterStep;
+  if (book->above() && report.has_ballot && !report.final && plausible && (line == nullptr || report.ballot > book->ballot())) {
+    book = &rebase(key, *book, report.ballot);
     line = nullptr;
   }
   if (line == nullptr) {

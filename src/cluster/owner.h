@@ -183,7 +183,7 @@ class Owner {
   void draw(Key& key, WindowBook& book, uint64_t wanted, Now now);
   void ask_above(Key& key, WindowBook& book, Now now);
   void put_back(Key& key, WindowBook& book, Now now);
-  WindowBook& after(Key& key, WindowBook& book, Ballot heard);
+  WindowBook& rebase(Key& key, WindowBook& book, Ballot heard);
 
   void report_window(Key& key, const Report& report, const Origin& from, Now now);
   void report_bucket(Key& key, const Report& report, const Origin& from, Now now);

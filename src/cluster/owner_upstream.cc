@@ -38,7 +38,7 @@ void Owner::put_back(Key& key, WindowBook& book, Now now) {
 
 // A lessee has heard a ballot that these books do not know of: another owner's, or one of theirs before they were lost. Under a
 // higher one all begin anew; what they had is charged as it stands, and what is given back under the old ballot is not counted.
-WindowBook& Owner::after(Key& key, WindowBook& book, Ballot heard) {
+WindowBook& Owner::rebase(Key& key, WindowBook& book, Ballot heard) {
   const uint64_t out = book.outstanding();
   const auto above = book.above();
   const Ballot ballot{std::max(heard.counter, book.ballot().counter) + 1, around_.roster.id(around_.self)};

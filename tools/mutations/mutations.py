@@ -373,8 +373,7 @@ MUTATIONS = [
     Mutation("levels: one account above for all aggregators of a region", "src/cluster/owner_upstream.cc",
              "  above.drawn += drawn.amount;\n", "  above.drawn += drawn.amount + (book.ballot().counter > 0 ? drawn.amount : 0);\n", test=WORLDS),
     Mutation("levels: books that are lost begin at ballot 0 again", "src/cluster/owner.cc",
-             "  if (book->above() && report.has_ballot && !report.final && (line == nullptr || report.ballot > book->ballot())) {",
-             "  if (book->above() && report.has_ballot && !report.final && line != nullptr && report.ballot > book->ballot()) {",
+             "(line == nullptr || report.ballot > book->ballot())) {", "line != nullptr && report.ballot > book->ballot()) {",
              test=("levels_test", "an aggregator that has lost its books is told a ballot that it does not know, and begins above it")),
     # --- speed: none of these carries the bound ---
     Mutation("speed: exhausted said when the allowance is only granted out", "src/cluster/window_book.cc",
