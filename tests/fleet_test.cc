@@ -136,6 +136,24 @@ TEST_CASE("a strict login rule over ten nodes admits exactly its limit, whicheve
   }
 }
 
+TEST_CASE("a single request is no demand: it asks for itself and for nothing ahead") {
+  Fleet fleet(config_of(5, {closed(window_rule("login", kFixed, 100, 15min, 0))}));
+  fleet.run_until(kSettled);
+  const auto asker = static_cast<uint16_t>((fleet.owner("login", "user") + 1) % 5);
+  std::vector<std::string> reports;
+  fleet.trace("login", "user", [&](const std::string& line) {
+    if (line.find("report") != std::string::npos) reports.push_back(line);
+  });
+  fleet.take(asker, "login", "user");
+  fleet.run_for(90ms);
+  REQUIRE_FALSE(reports.empty());
+  for (const std::string& line : reports) {
+    CAPTURE(line);
+    CHECK(line.find("demand") == std::string::npos);
+    CHECK(line.find("wanted=1 ") != std::string::npos);
+  }
+}
+
 TEST_CASE("a small limit over ten nodes, where floors are 0 or 1, loses next to nothing") {
   for (const uint32_t limit : {10u, 60u, 100u}) {
     Fleet fleet(config_of(10, {api(limit)}));

@@ -282,6 +282,55 @@ TEST_CASE("lists: a node leaves when all know, further ahead than it may have vo
   CHECK_FALSE(b.succession.takes_part(b.groups, 0, 1s));
 }
 
+namespace {
+
+FleetConfig exact(std::vector<HostList> lists, uint16_t nodes, Rule rule) {
+  FleetConfig config;
+  config.nodes = nodes;
+  config.lists = std::move(lists);
+  rule.on_isolation = OnIsolation::closed;
+  rule.on_amnesia = OnAmnesia::deny;
+  config.rules = {std::move(rule)};
+  return config;
+}
+
+void move_one(Fleet& fleet, uint16_t host, size_t list, bool with_previous = true) {
+  if (fleet.is_up(host)) fleet.leave(host);
+  REQUIRE(fleet.give_list(host, list, with_previous));
+  fleet.start(host);
+}
+
+std::string key_name(int k) { return "k" + std::to_string(k); }
+
+}  // namespace
+
+TEST_CASE("lists: a bucket that passes over owes all that owners of before may have issued") {
+  OneNode b(1);
+  b.hear(0, test::at(110s).wall);
+  CHECK(b.succession.bucket_base(b.groups, 9s) == MonoTime::min());
+  b.hear(2, test::at(120s).wall);
+  CHECK(b.succession.bucket_base(b.groups, 9s) == b.now.mono + 9s);
+}
+
+TEST_CASE("lists: a newcomer has no floor while those of the list before have theirs") {
+  FleetConfig config = exact({{{0, 1, 2}, 3, {}}, {{0, 1, 2, 3, 4}, 5, {}}}, 5, window_rule("w", Algorithm::fixed_window, 30, 10s, 500'000));
+  Fleet fleet(config);
+  const auto ask_all = [&] {
+    for (uint16_t host = 0; host < 5; ++host)
+      for (int i = 0; fleet.is_up(host) && i < 20; ++i) fleet.take(host, "w", "k");
+    fleet.run_for(500ms);
+    fleet.audit();
+  };
+  fleet.run_until(12s);
+  ask_all();
+  for (const uint16_t host : std::vector<uint16_t>{3, 4, 0}) {
+    move_one(fleet, host, 1);
+    fleet.run_until((fleet.now() / 10s + 1) * 10s + 1s);
+    ask_all();
+  }
+  CHECK_MESSAGE(fleet.violations().empty(), complaints(fleet));
+}
+
 TEST_CASE("lists: who has left does not come back to the list before at a restart") {
   OneNode b(1, {2, test::at(110s).wall, WallTime::max(), WallTime::min()});
   CHECK(b.part(109s));
@@ -352,28 +401,6 @@ TEST_CASE("lists: a host alone becomes a fleet, and its window is its own until 
   CHECK_MESSAGE(fleet.violations().empty(), complaints(fleet));
   CHECK(fleet.windows("login", "k").rbegin()->second.net() >= 95);
 }
-
-namespace {
-
-FleetConfig exact(std::vector<HostList> lists, uint16_t nodes, Rule rule) {
-  FleetConfig config;
-  config.nodes = nodes;
-  config.lists = std::move(lists);
-  rule.on_isolation = OnIsolation::closed;
-  rule.on_amnesia = OnAmnesia::deny;
-  config.rules = {std::move(rule)};
-  return config;
-}
-
-void move_one(Fleet& fleet, uint16_t host, size_t list, bool with_previous = true) {
-  if (fleet.is_up(host)) fleet.leave(host);
-  REQUIRE(fleet.give_list(host, list, with_previous));
-  fleet.start(host);
-}
-
-std::string key_name(int k) { return "k" + std::to_string(k); }
-
-}  // namespace
 
 TEST_CASE("lists: hosts that leave and hosts that join reach each other, and every key is served under the new list") {
   for (const std::vector<HostList>& lists : {std::vector<HostList>{{{0, 1, 2}, 6, {}}, {{3, 4, 5}, 6, {}}},
