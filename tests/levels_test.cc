@@ -187,6 +187,96 @@ TEST_CASE("an aggregator that has lost its books is told a ballot that it does n
   CHECK(described(world.violations("r", "k")) == "");
 }
 
+TEST_CASE("books that began anew stay, and what is returned to them is issued again") {
+  WorldConfig config = world_of(rule_of(Algorithm::fixed_window, 600, 0));
+  config.hosts = 6;
+  config.far = LinkTerms{};
+  World world(config);
+  REQUIRE(world.run_until_ready(5s));
+  Fleet& region = world.region(0);
+  for (uint16_t host = 0; host < 6; ++host) region.evenly(world.host(host), "r", "k", 10, world.now(), world.now() + 2s);
+  world.run_for(3s);
+  world.crash(0, 0);
+  world.run_for(100ms);
+  world.start(0, 0);
+  world.run_for(2s);
+  for (int i = 0; i < 24; ++i)  // bursts in turn: what one has left over, the next needs
+    for (uint16_t host = 0; host < 6; ++host) {
+      const Duration at = world.now() + i * 1s + host * 150ms;
+      region.evenly(world.host(host), "r", "k", i % 6 == host ? 60 : 1, at, at + 500ms);
+    }
+  world.run_for(10s);
+  const uint32_t ballot = region.explain(world.host(0), "r", "k").ballot_counter;
+  world.run_for(16s);
+  CHECK(region.explain(world.host(0), "r", "k").ballot_counter == ballot);
+  CHECK(world.admitted("r", "k") >= 580);
+  CHECK(described(world.violations("r", "k")) == "");
+}
+
+TEST_CASE("what was given back to one life of an aggregator is not counted by the next") {
+  Rule rule = rule_of(Algorithm::fixed_window, 100, 0);
+  rule.wait = 500ms;
+  WorldConfig config = world_of(rule);
+  config.regions = 1;
+  config.far = LinkTerms{};
+  config.keep_datagrams = true;
+  World world(config);
+  REQUIRE(world.run_until_ready(5s));
+  Fleet& region = world.region(0);
+  const auto ask = [&](uint16_t host, uint32_t n, Duration within) {
+    region.evenly(world.host(host), "r", "k", n, world.now(), world.now() + within);
+    world.run_for(within + 1s);
+  };
+  ask(0, 50, 100ms);
+  ask(2, 1, 100ms);
+  CHECK(region.give(world.host(2), "r", "k", 40) == 40);
+  ask(0, 40, 3s);
+  world.run_for(4s);
+  Bytes first;  // of host 2, before it had heard of any ballot
+  Datagram datagram;
+  for (const auto& sent : region.datagrams()) {
+    if (!first.empty() || sent.from != world.host(2) || sent.to != 0) continue;
+    REQUIRE(decode(sent.bytes, kPublicIdKey, datagram) == DecodeError::none);
+    for (const Entry& entry : datagram.entries)
+      if (const auto* report = std::get_if<Report>(&entry); report != nullptr && !report->has_ballot) first = sent.bytes;
+  }
+  REQUIRE_FALSE(first.empty());
+  world.crash(0, 0);
+  world.run_for(100ms);
+  world.start(0, 0);
+  world.run_for(50ms);
+  region.inject(world.host(2), 0, first);  // it was late, and opens a line in the new books
+  world.run_for(3s);
+  ask(1, 100, 8s);
+  ask(2, 1, 100ms);
+  ask(1, 200, 8s);
+  CHECK(described(world.violations("r", "k")) == "");
+}
+
+TEST_CASE("a request that costs most of the limit is served where several regions ask for such") {
+  Rule rule = rule_of(Algorithm::fixed_window, 100, 0);
+  rule.wait = 100ms;
+  WorldConfig config = world_of(rule);
+  config.regions = 3;
+  World world(config);
+  REQUIRE(world.run_until_ready(5s));
+  for (int i = 0; i < 100; ++i)
+    for (uint16_t region = 0; region < 3; ++region) {
+      Fleet& fleet = world.region(region);
+      fleet.at(world.now() + i * 200ms, [&fleet, &world] { fleet.take(world.host(0), "r", "k", 70); });
+    }
+  world.run_for(22s);
+  CHECK(world.admitted("r", "k") == 70);
+}
+
+TEST_CASE("a host that passes a large floor goes on without a denial") {
+  World world(world_of(rule_of(Algorithm::fixed_window, 20'000, 1'000'000)));
+  REQUIRE(world.run_until_ready(5s));
+  world.region(0).evenly(world.host(0), "r", "k", 6'000, world.now(), world.now() + 40s);
+  world.run_for(41s);
+  CHECK(world.region(0).tally("r", "k").admitted() >= 5'998);  // of 6,000; its floor is 2,500
+}
+
 TEST_CASE("a region that is cut off from the level above is isolated, and goes by its rule") {
   WorldConfig config = world_of(rule_of(Algorithm::fixed_window, 100, 0));
   World world(config);

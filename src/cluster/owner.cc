@@ -118,7 +118,7 @@ void Owner::refuse(const Key& key, const Report& report, const Origin& from, Now
 WindowBook* Owner::open_book(Key& key, int64_t window, Now now) {
   if (WindowBook* book = key.book(window)) return book;
   // What is drawn from above is nobody else's: every member of the group may issue its own.
-  if (around_.upstream != nullptr) return &begin_book(key, window, {0, around_.roster.id(around_.self)}, 0);
+  if (around_.upstream != nullptr) return &begin_book(key, window, {by_chance(kFirstSpread), around_.roster.id(around_.self)}, 0);
   const WallTime begins = window_start(window, key.terms.window);
   // The natural owner begins at ballot 0, without a claim, only where its own register has nothing yet.
   if (!natural(key, window) || find_contest(key, window) != nullptr) return nullptr;
@@ -158,8 +158,8 @@ void Owner::report_window(Key& key, const Report& report, const Origin& from, No
   book->lower_limit(report.terms.limit);
   const LineKey line_key{around_.roster.id(from.rank), from.incarnation, report.line};
   Line* line = book->find(line_key);
-  const bool plausible = report.ballot.counter <= uint64_t{book->ballot().counter} + kCounterStep;
-  if (book->above() && report.has_ballot && !report.final && plausible && (line == nullptr || report.ballot > book->ballot())) {
+  const bool heard_elsewhere = line == nullptr ? report.ballot >= book->ballot() : report.ballot > book->ballot();
+  if (book->above() && report.has_ballot && !report.final && heard_elsewhere && report.ballot.counter < UINT32_MAX - kStepSpread) {
     book = &rebase(key, *book, report.ballot);
     line = nullptr;
   }

@@ -184,6 +184,9 @@ class Owner {
   void ask_above(Key& key, WindowBook& book, Now now);
   void put_back(Key& key, WindowBook& book, Now now);
   WindowBook& rebase(Key& key, WindowBook& book, Ballot heard);
+  // From 1 to `spread`. Counters of ballots begin and step by chance there, so that no two lives give one ballot to different books.
+  uint32_t by_chance(uint32_t spread);
+  static constexpr uint32_t kFirstSpread = 1u << 30, kStepSpread = 1u << 20;
 
   void report_window(Key& key, const Report& report, const Origin& from, Now now);
   void report_bucket(Key& key, const Report& report, const Origin& from, Now now);
@@ -225,6 +228,7 @@ class Owner {
   std::unordered_map<WireId, Key> keys_;
   std::vector<WireId> active_;
   size_t sweep_bucket_ = 0;
+  uint64_t chances_ = 0;
   uint64_t numbers_;  // leases and bucket marks are numbered above this: never twice, in no life
   uint64_t without_majority_ = 0;
   uint64_t denied_under_limit_ = 0;

@@ -1,5 +1,6 @@
 // The owner's part where there is a level above: it issues what it has drawn there and nothing else, so that it needs no marks,
 // and any member of a key's group may issue at any time.
+#include "base/hash.h"
 #include "cluster/owner.h"
 
 namespace tally {
@@ -23,7 +24,7 @@ void Owner::ask_above(Key& key, WindowBook& book, Now now) {
   if (now.mono >= above.asked_until) above.asked = 0;
   const uint64_t missing = above.over ? 0 : book.missing(now, around_.far(around_.peers.group_round_trip(group(key))));
   if (missing > above.asked) {
-    around_.upstream->ask(key.id, key.rule, key.terms, missing - above.asked, now);
+    around_.upstream->ask(key.id, key.rule, key.terms, missing - above.asked, book.waiting_min(now.mono), now);
     above.asked_until = now.mono + around_.upstream->patience(key.rule);
   }
   above.asked = missing;
@@ -41,11 +42,13 @@ void Owner::put_back(Key& key, WindowBook& book, Now now) {
 WindowBook& Owner::rebase(Key& key, WindowBook& book, Ballot heard) {
   const uint64_t out = book.outstanding();
   const auto above = book.above();
-  const Ballot ballot{std::max(heard.counter, book.ballot().counter) + 1, around_.roster.id(around_.self)};
+  const Ballot ballot{std::max(heard.counter, book.ballot().counter) + by_chance(kStepSpread), around_.roster.id(around_.self)};
   WindowBook& next = begin_book(key, book.window(), ballot, out);
   next.above() = above;
   return next;
 }
+
+uint32_t Owner::by_chance(uint32_t spread) { return 1 + static_cast<uint32_t>(mix(around_.incarnation ^ mix(++chances_)) % spread); }
 
 void Owner::on_woken(const WireId& id, Now now) {
   const auto found = keys_.find(id);

@@ -44,11 +44,11 @@ Upstream::Form Upstream::form_above(const Rule* rule, const Terms& terms) const 
   return {&rules_->inline_rule(), limit};
 }
 
-void Upstream::note(Note::Kind kind, const Form& form, const WireId& key, uint64_t requests, Now now) {
+void Upstream::note(Note::Kind kind, const Form& form, const WireId& key, uint64_t cost, uint64_t requests, Now now) {
   news_ = true;
   const KeyHash hash = hash_of(key);
   if (const auto slot = limiter_.slots().ref_of(hash))
-    above_.note({kind, form.rule->id, 1, *slot, hash, key, form.limit, static_cast<uint32_t>(requests)}, now);
+    above_.note({kind, form.rule->id, static_cast<uint32_t>(cost), *slot, hash, key, form.limit, static_cast<uint32_t>(requests)}, now);
 }
 
 Upstream::Drawn Upstream::draw(const WireId& key, const Rule* rule, const Terms& terms, uint64_t wanted, Now now) {
@@ -63,7 +63,7 @@ Upstream::Drawn Upstream::draw(const WireId& key, const Rule* rule, const Terms&
     if (taken) drawn.amount += step;
     step = std::min(wanted - drawn.amount, taken ? step : step / 2);
   }
-  if (drawn.amount > 0) note(Note::Kind::low, form, key, 1, now);
+  if (drawn.amount > 0) note(Note::Kind::low, form, key, 1, 1, now);
   ask.cost = 1;
   const Answer answer = limiter_.peek(ask, now);
   drawn.left = answer.remaining + (answer.verdict == Verdict::admitted ? 1 : 0);
@@ -73,9 +73,12 @@ Upstream::Drawn Upstream::draw(const WireId& key, const Rule* rule, const Terms&
   return drawn;
 }
 
-void Upstream::ask(const WireId& key, const Rule* rule, const Terms& terms, uint64_t missing, Now now) {
+void Upstream::ask(const WireId& key, const Rule* rule, const Terms& terms, uint64_t missing, uint64_t cost, Now now) {
   const Form form = form_above(rule, terms);
-  if (form.rule != nullptr) note(Note::Kind::starved, form, key, std::min<uint64_t>(missing, form.limit.limit), now);
+  if (form.rule == nullptr) return;
+  missing = std::min<uint64_t>(missing, form.limit.limit);
+  cost = std::clamp<uint64_t>(cost, 1, missing);
+  note(Note::Kind::starved, form, key, cost, (missing + cost - 1) / cost, now);
 }
 
 Duration Upstream::patience(const Rule* rule) const {

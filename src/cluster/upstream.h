@@ -35,8 +35,8 @@ class Upstream {
   // Takes up to `wanted` in the window that runs now: of the rule of that name above, of `terms` where there is none (a limit
   // that came with a call).
   Drawn draw(const WireId& key, const Rule* rule, const Terms& terms, uint64_t wanted, Now now);
-  // Tells the level above that so much more is missing here, for as long as `patience`.
-  void ask(const WireId& key, const Rule* rule, const Terms& terms, uint64_t missing, Now now);
+  // Tells the level above that so much more is missing here, for as long as `patience`, and of use in requests of `cost` only.
+  void ask(const WireId& key, const Rule* rule, const Terms& terms, uint64_t missing, uint64_t cost, Now now);
   Duration patience(const Rule* rule) const;
   // Gives back what was drawn in the window that runs now. Returns how much that was.
   uint64_t put_back(const WireId& key, const Rule* rule, const Terms& terms, uint64_t amount, Now now);
@@ -52,8 +52,7 @@ class Upstream {
     Limit limit;
   };
   Form form_above(const Rule* rule, const Terms& terms) const;
-  // `requests` of cost 1.
-  void note(Note::Kind kind, const Form& form, const WireId& key, uint64_t requests, Now now);
+  void note(Note::Kind kind, const Form& form, const WireId& key, uint64_t cost, uint64_t requests, Now now);
 
   Node& above_;
   Limiter& limiter_;

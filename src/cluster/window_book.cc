@@ -224,7 +224,8 @@ std::optional<uint64_t> WindowBook::next_mark(Now now, double look_ahead_ratio, 
 }
 
 uint64_t WindowBook::to_draw(const Line& line, Now now, bool far) const {
-  return minus(part_of(line, minus(allowance(now.wall), outstanding()), now, far), remaining(now.wall));
+  // What is outstanding beyond what was drawn (floors) has to be drawn first.
+  return minus(part_of(line, minus(allowance(now.wall), outstanding()), now, far) + outstanding(), accepted_mark());
 }
 
 uint64_t WindowBook::missing(Now now, bool far) const {
@@ -232,7 +233,14 @@ uint64_t WindowBook::missing(Now now, bool far) const {
   uint64_t sum = 0;
   for (const Line& line : lines_)
     if (is_recent(line, now.mono)) sum += part_of(line, left, now, far);
-  return minus(std::min(sum, left), remaining(now.wall));
+  return sum == 0 ? 0 : minus(std::min(sum, left) + outstanding(), accepted_mark());
+}
+
+uint64_t WindowBook::waiting_min(MonoTime now) const {
+  uint64_t least = UINT64_MAX;
+  for (const Line& line : lines_)
+    if (is_recent(line, now) && line.unmet() > 0 && line.waiting_min > 0) least = std::min(least, line.waiting_min);
+  return least == UINT64_MAX ? 1 : least;
 }
 
 void WindowBook::propose(uint64_t mark, MonoTime now) {

@@ -43,6 +43,7 @@ class WindowBook {
   // What would have to be drawn for the line to have its part of all that is left, and for all lines.
   uint64_t to_draw(const Line& line, Now now, bool far) const;
   uint64_t missing(Now now, bool far) const;
+  uint64_t waiting_min(MonoTime now) const;  // the smallest cost that waits; 1 where nothing does
 
   int64_t window() const { return window_; }
   const Group& group() const { return group_; }

@@ -62,6 +62,7 @@ World::World(const WorldConfig& config)
     fleet.link = config.near;
     fleet.sync_interval = config.sync_interval;
     fleet.keys = config.keys;
+    fleet.keep_datagrams = config.keep_datagrams;
     fleet.clocks.resize(config.aggregators);
     for (const Duration ahead : config.ahead) fleet.clocks.push_back({ahead});
     for (uint16_t i = 0; i < config.aggregators; ++i) fleet.clocks[i].origin = default_origin(rank_above(region, i));  // one host

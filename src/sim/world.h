@@ -27,6 +27,7 @@ struct WorldConfig {
   std::vector<Duration> ahead;  // the wall clocks of a region's hosts, in every region; of those that are missing: true
   Duration sync_interval = std::chrono::milliseconds(100);
   size_t keys = 1000;  // each slot table
+  bool keep_datagrams = false;  // of the regions: FleetConfig's
   uint64_t seed = 1;
 };
 
