@@ -158,8 +158,8 @@ void Owner::report_window(Key& key, const Report& report, const Origin& from, No
   book->lower_limit(report.terms.limit);
   const LineKey line_key{around_.roster.id(from.rank), from.incarnation, report.line};
   Line* line = book->find(line_key);
-  const bool heard_elsewhere = line == nullptr ? report.ballot >= book->ballot() : report.ballot > book->ballot();
-  if (book->above() && report.has_ballot && !report.final && heard_elsewhere && report.ballot.counter < UINT32_MAX - kStepSpread) {
+  const bool heard_higher = report.has_ballot && report.ballot > book->ballot() && report.ballot.counter < UINT32_MAX - kStepSpread;
+  if (book->above() && heard_higher && !report.final) {
     book = &rebase(key, *book, report.ballot);
     line = nullptr;
   }
