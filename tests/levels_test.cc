@@ -109,6 +109,13 @@ void plan_faults(World& world, const WorldConfig& config, Random& random, Durati
   }
 }
 
+// The first aggregator of the first region is down for that long.
+void restart(World& world, Duration down) {
+  world.crash(0, 0);
+  world.run_for(down);
+  world.start(0, 0);
+}
+
 }  // namespace
 
 TEST_CASE("two regions share one limit, wherever its demand is") {
@@ -183,9 +190,7 @@ TEST_CASE("an aggregator that has lost its books is told a ballot that it does n
     for (uint16_t host = 0; host < 3; ++host) region.evenly(world.host(host), "r", "k", 150, t, t + 10s);
     world.run_for(3s);
     const uint32_t before = region.explain(world.host(0), "r", "k").ballot_counter;
-    world.crash(0, 0);
-    world.run_for(200ms);
-    world.start(0, 0);
+    restart(world, 200ms);
     world.run_for(9s);
     above += region.explain(world.host(0), "r", "k").ballot_counter > before ? 1 : 0;
     CHECK(world.admitted("r", "k") >= 380);  // of 450; for about a second nobody answers
@@ -203,9 +208,7 @@ TEST_CASE("books that began anew stay, and what is returned to them is issued ag
   Fleet& region = world.region(0);
   for (uint16_t host = 0; host < 6; ++host) region.evenly(world.host(host), "r", "k", 10, world.now(), world.now() + 2s);
   world.run_for(3s);
-  world.crash(0, 0);
-  world.run_for(100ms);
-  world.start(0, 0);
+  restart(world, 100ms);
   world.run_for(2s);
   for (int i = 0; i < 24; ++i)  // bursts in turn: what one has left over, the next needs
     for (uint16_t host = 0; host < 6; ++host) {
@@ -248,9 +251,7 @@ TEST_CASE("what was given back to one life of an aggregator is not counted by th
       if (const auto* report = std::get_if<Report>(&entry); report != nullptr && !report->has_ballot) first = sent.bytes;
   }
   REQUIRE_FALSE(first.empty());
-  world.crash(0, 0);
-  world.run_for(100ms);
-  world.start(0, 0);
+  restart(world, 100ms);
   world.run_for(50ms);
   region.inject(world.host(2), 0, first);  // it was late, and opens a line in the new books
   world.run_for(3s);

@@ -134,9 +134,7 @@ WindowBook* Owner::open_book(Key& key, int64_t window, Now now) {
 WindowBook& Owner::begin_book(Key& key, int64_t window, Ballot ballot, uint64_t base) {
   retire(key);
   auto& slot = key.books[static_cast<size_t>(window & 3)];
-  Terms terms = key.terms;
-  if (around_.upstream != nullptr) terms.algorithm = Algorithm::fixed_window;  // what is carried over, the level above counts
-  slot.emplace(window, terms, group(key, window), ballot, around_.recent(), base);
+  slot.emplace(window, key.terms, group(key, window), ballot, around_.recent(), base);
   if (around_.upstream != nullptr) slot->draw_from_above();
   return *slot;
 }

@@ -23,10 +23,8 @@ void Owner::ask_above(Key& key, WindowBook& book, Now now) {
   WindowBook::Above& above = *book.above();
   if (now.mono >= above.asked_until) above.asked = 0;
   const uint64_t missing = above.over ? 0 : book.missing(now, around_.far(around_.peers.group_round_trip(group(key))));
-  if (missing > above.asked) {
-    around_.upstream->ask(key.id, key.rule, key.terms, missing - above.asked, book.waiting_min(now.mono), now);
-    above.asked_until = now.mono + around_.upstream->patience(key.rule);
-  }
+  if (missing > above.asked)
+    above.asked_until = now.mono + around_.upstream->ask(key.id, key.rule, key.terms, missing - above.asked, book.waiting_min(now.mono), now);
   above.asked = missing;
 }
 

@@ -73,17 +73,13 @@ Upstream::Drawn Upstream::draw(const WireId& key, const Rule* rule, const Terms&
   return drawn;
 }
 
-void Upstream::ask(const WireId& key, const Rule* rule, const Terms& terms, uint64_t missing, uint64_t cost, Now now) {
+Duration Upstream::ask(const WireId& key, const Rule* rule, const Terms& terms, uint64_t missing, uint64_t cost, Now now) {
   const Form form = form_above(rule, terms);
-  if (form.rule == nullptr) return;
+  if (form.rule == nullptr) return Duration(0);
   missing = std::min<uint64_t>(missing, form.limit.limit);
   cost = std::clamp<uint64_t>(cost, 1, missing);
   note(Note::Kind::starved, form, key, cost, (missing + cost - 1) / cost, now);
-}
-
-Duration Upstream::patience(const Rule* rule) const {
-  const Rule* named = rule != nullptr ? rules_->find(rule->name) : nullptr;
-  return named != nullptr ? named->wait : rules_->inline_rule().wait;
+  return form.rule->wait;
 }
 
 uint64_t Upstream::put_back(const WireId& key, const Rule* rule, const Terms& terms, uint64_t amount, Now now) {

@@ -35,9 +35,9 @@ class Upstream {
   // Takes up to `wanted` in the window that runs now: of the rule of that name above, of `terms` where there is none (a limit
   // that came with a call).
   Drawn draw(const WireId& key, const Rule* rule, const Terms& terms, uint64_t wanted, Now now);
-  // Tells the level above that so much more is missing here, for as long as `patience`, and of use in requests of `cost` only.
-  void ask(const WireId& key, const Rule* rule, const Terms& terms, uint64_t missing, uint64_t cost, Now now);
-  Duration patience(const Rule* rule) const;
+  // Tells the level above that so much more is missing here, of use in requests of `cost` only. Returns for how long it has been
+  // told: the wait of the rule above.
+  Duration ask(const WireId& key, const Rule* rule, const Terms& terms, uint64_t missing, uint64_t cost, Now now);
   // Gives back what was drawn in the window that runs now. Returns how much that was.
   uint64_t put_back(const WireId& key, const Rule* rule, const Terms& terms, uint64_t amount, Now now);
   // Keys of which more may be had now.

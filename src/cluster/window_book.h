@@ -37,7 +37,10 @@ class WindowBook {
     bool over = false, isolated = false;
     Duration retry_after{0};  // where `over`
   };
-  void draw_from_above() { above_ = Above{0, terms_.limit}; }
+  void draw_from_above() {
+    terms_.algorithm = Algorithm::fixed_window;  // what is carried over, the level above counts
+    above_ = Above{0, terms_.limit};
+  }
   std::optional<Above>& above() { return above_; }
   const std::optional<Above>& above() const { return above_; }
   // What would have to be drawn for the line to have its part of all that is left, and for all lines.

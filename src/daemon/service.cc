@@ -189,12 +189,13 @@ void Service::take(Session& session, Item& item) {
   }
   // Others wait under this key: nobody passes them. Where there is something now, it is tried for those before first, and
   // the cluster thread is told of what is then still missing.
-  item.noted = parking_.last(item.hash)->noted && limiter_.peek(ask, now_).verdict == Verdict::starved;
+  item.answer = limiter_.peek(ask, now_);
+  item.noted = item.answer.verdict == Verdict::starved && parking_.last(item.hash)->noted;
   if (!item.noted)
     to_retry_.push_back(item.hash);
-  else if (notes != nullptr && limiter_.note_starved(ask, now_, *notes))
+  else if (limiter_.note_starved(ask, now_, *notes))  // only in a fleet does anybody wait
     urgent_ = true;
-  item.answer = Answer{Verdict::starved, item.request.limit.limit};
+  item.answer.verdict = Verdict::starved;
   try_park(session, item);
 }
 

@@ -319,7 +319,7 @@ class Fleet {
   void keep_horizon(Host& host, uint16_t rank);
 
   void ask(uint16_t rank, KeyState& state, uint32_t cost, Done done);
-  Verdict stand_behind(Host& host, uint16_t rank, const KeyState& state, uint32_t cost, bool& noted);
+  bool note_behind(Host& host, uint16_t rank, const KeyState& state, uint32_t cost);  // whether it was noted
   // `notes`: nullptr for one that waits.
   Verdict decide(Host& host, uint16_t rank, const KeyState& state, uint32_t cost, NoteRing* notes);
   void finish(uint16_t rank, KeyState& state, uint32_t cost, Outcome outcome, Duration waited,

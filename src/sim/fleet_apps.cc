@@ -85,8 +85,11 @@ void Fleet::ask(uint16_t rank, KeyState& state, uint32_t cost, Done done) {
   const auto waiting = host.parked.find(hash);
   const bool behind = waiting != host.parked.end() && !waiting->second.empty();
   bool noted = true;
-  const Verdict verdict =
-      behind ? stand_behind(host, rank, state, cost, noted) : decide(host, rank, state, cost, host.notes.get());
+  Verdict verdict = Verdict::starved;
+  if (behind)
+    noted = note_behind(host, rank, state, cost);
+  else
+    verdict = decide(host, rank, state, cost, host.notes.get());
   settle_soon(rank);
   if (verdict == Verdict::admitted) return finish(rank, state, cost, Outcome::admitted, Duration(0), done);
   if (verdict == Verdict::over_limit)
@@ -110,11 +113,11 @@ void Fleet::ask(uint16_t rank, KeyState& state, uint32_t cost, Done done) {
 
 // Nobody passes those that wait under the same key, as in the daemon's worker: where there is something now, it is tried for
 // those before first, and the cluster thread is told of what is then still missing.
-Verdict Fleet::stand_behind(Host& host, uint16_t rank, const KeyState& state, uint32_t cost, bool& noted) {
+bool Fleet::note_behind(Host& host, uint16_t rank, const KeyState& state, uint32_t cost) {
   const Ask ask = ask_of(host, state, cost);
-  noted = host.limiter->peek(ask, clock(rank)).verdict == Verdict::starved;
-  if (noted) host.limiter->note_starved(ask, clock(rank), *host.notes);
-  return Verdict::starved;
+  if (host.limiter->peek(ask, clock(rank)).verdict != Verdict::starved) return false;
+  host.limiter->note_starved(ask, clock(rank), *host.notes);
+  return true;
 }
 
 Verdict Fleet::decide(Host& host, uint16_t rank, const KeyState& state, uint32_t cost, NoteRing* notes) {

@@ -43,7 +43,6 @@ class World {
 
   Fleet& above() { return *above_; }
   Fleet& region(uint16_t which) { return *regions_[which]; }
-  uint16_t regions() const { return config_.regions; }
   // Ranks: of a region's aggregators and hosts in the region, of its aggregators above.
   uint16_t aggregator(uint16_t which) const { return which; }
   uint16_t host(uint16_t which) const { return static_cast<uint16_t>(config_.aggregators + which); }
