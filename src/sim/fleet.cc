@@ -11,6 +11,8 @@
 namespace tally::sim {
 namespace {
 
+constexpr size_t kNotes = 4096;  // the most that one instant may bring to a host
+
 constexpr Duration kTickMin =
     std::chrono::microseconds(50);  // a node that wants to be ticked at once is, so much later
 constexpr int kSettleRounds = 100;
@@ -392,7 +394,7 @@ void Fleet::begin_life(uint16_t rank, const Life& life) {
   host.born = now_;
   host.slots = std::make_unique<SlotTable>(config_.keys, random_.next(), fleet);
   host.limiter = std::make_unique<Limiter>(*host.slots, fleet);
-  host.notes = std::make_unique<NoteRing>(65'536);
+  host.notes = std::make_unique<NoteRing>(kNotes);
 
   node.self = peers_[host.name];
   node.sync_interval = config_.sync_interval;
