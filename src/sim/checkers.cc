@@ -64,12 +64,13 @@ void Checkers::admitted(size_t key, int64_t window, uint64_t cost, Duration at, 
 void Checkers::holding(size_t key, int64_t window, uint64_t unspent, Duration at) {
   const State& state = keys_[key];
   const auto found = state.windows.find(window);
-  const uint64_t net = found == state.windows.end() ? 0 : found->second.net();
+  const WindowCount count = found == state.windows.end() ? WindowCount{} : found->second;
   const uint64_t bound = state.what.bound + lives_ * state.what.per_life;
-  if (net + unspent > bound)
+  // Two hosts may have taken the same use back: then refunds are more than what was admitted, and what is held is theirs.
+  if (count.admitted + unspent > bound + count.refunded)
     violate(key, at, "holdings",
             "window " + std::to_string(window) + " holds " + std::to_string(unspent) + " more after " +
-                std::to_string(net) + " net, bound " + std::to_string(bound));
+                std::to_string(count.admitted) + " less " + std::to_string(count.refunded) + ", bound " + std::to_string(bound));
 }
 
 // Floors are nobody's to carry over: what was used of them in the window before may be unknown to the owner.
