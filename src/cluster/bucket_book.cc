@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 namespace tally {
 
@@ -69,9 +70,11 @@ void BucketBook::settle(MonoTime now) {
   for (Leased& leased : lines_) {
     if (leased.lease == 0 || leased.end > now) continue;
     if (leased.unreported() > 0) tat_ = std::max(tat_, leased.end + signed_amount(unreported()));
+    if (above_) count_spent(leased.unreported());
     leased.lease = 0;
     leased.line.granted = leased.line.used = leased.line.returned = 0;
   }
+  if (above_ && above_->stranded > 0 && above_->stranded_until <= now) count_spent(std::exchange(above_->stranded, 0));
   tat_ = std::max(tat_, now + signed_amount(unreported()));
 }
 
@@ -85,7 +88,9 @@ void BucketBook::merge(Leased& leased, const Report& report, MonoTime now) {
   const uint64_t returned = std::min(std::max(line.returned, report.returned), line.granted);
   const uint64_t back = returned - line.returned;
   line.returned = returned;
-  line.used = std::max(line.used, std::min(report.used, line.granted - returned));
+  const uint64_t used = std::max(line.used, std::min(report.used, line.granted - returned));
+  if (above_) count_spent(used - line.used);
+  line.used = used;
   // A return undoes that part of the grant: those tokens were not spent and can't be any more.
   tat_ -= signed_amount(back);
   tat_ = std::max(tat_, now + signed_amount(unreported()));
@@ -93,14 +98,17 @@ void BucketBook::merge(Leased& leased, const Report& report, MonoTime now) {
 
 Duration BucketBook::room(MonoTime now) {
   settle(now);
+  if (above_) return signed_amount(to_lease() + (above_->over ? 0 : above_->left));
   return std::max(Duration(0), burst_span_ - (tat_ - now));
 }
 
 bool BucketBook::exhausted(uint64_t cost, MonoTime now) {
+  if (above_ && !above_->over) return false;
   return room(now) + signed_amount(unreported()) < signed_amount(std::max<uint64_t>(cost, 1));
 }
 
 Duration BucketBook::regrows_after(uint64_t cost, MonoTime now) {
+  if (above_) return above_->over ? above_->retry_after : Duration(0);
   return std::max(Duration(0), signed_amount(std::max<uint64_t>(cost, 1)) - room(now));
 }
 
@@ -115,7 +123,6 @@ uint64_t BucketBook::issue(Leased& leased, MonoTime now) {
   settle(now);
   Line& line = leased.line;
   line.turned_away = false;
-  const uint64_t need = line.need();
   const uint64_t waits = line.unmet();
   const uint64_t out = unreported();
   const MonoTime mark = needs_marks() ? accepted_mark() : MonoTime::max();
@@ -127,20 +134,8 @@ uint64_t BucketBook::issue(Leased& leased, MonoTime now) {
   const MonoTime shortest = std::max({last_end(), running, now + lease_ / 4});
   const uint64_t cap = std::min(under(tat_), under(shortest + signed_amount(out)));
 
-  uint64_t amount = 0;
-  if (cap > 0 && need > 0) {
-    const uint64_t half = minus(amount_of(burst_span_ / 2), out);
-    const uint64_t policy = std::max(half, line.waiting_min);  // one whole request may always be
-    const double all = recent_demand(now);
-    const double own = line.demand();
-    const uint64_t space = std::min(amount_of(burst_span_ - (tat_ - now)), cap);
-    const auto part = all > 0 ? static_cast<uint64_t>(std::ceil(static_cast<double>(space) * own / all)) : space;
-    const uint64_t share = std::max({static_cast<uint64_t>(nanos(emission_)), line.waiting_min, part});
-    amount = std::min({need, policy, share, space});
-    const uint64_t whole = line.waiting_min != 0 ? line.waiting_min : static_cast<uint64_t>(nanos(emission_));
-    if (whole > 0 && amount < need) amount -= amount % whole;  // parts of a token are of no use
-    if (amount == 0 && space >= whole && out == 0) amount = whole;
-  }
+  const uint64_t space = above_ ? (above_->until > now ? to_lease() : 0) : std::min(amount_of(burst_span_ - (tat_ - now)), cap);
+  const uint64_t amount = part_of(leased, space, now);
   line.turned_away = waits > 0 && amount < waits;
   if (amount > 0) {
     if (leased.lease == 0) {
@@ -154,11 +149,28 @@ uint64_t BucketBook::issue(Leased& leased, MonoTime now) {
   // An empty lease is not renewed: its end would stand in the way of the next grant. Nor is one that the lessee does not
   // have (it leased to itself while isolated, or lost it): a new one can only follow when it has ended.
   if (leased.unreported() > 0 && leased.held) {
-    const MonoTime whole = now + owner_lease(lease_);
+    const MonoTime whole = std::min(now + owner_lease(lease_), above_ ? above_->until : MonoTime::max());
     const MonoTime end = mark == MonoTime::max() ? whole : std::min(whole, mark - signed_amount(out + amount));
     leased.end = std::max(leased.end, end);
   }
   leased.length = std::max(Duration(0), (leased.end - now) * 100 / 103);
+  return amount;
+}
+
+uint64_t BucketBook::part_of(const Leased& leased, uint64_t space, MonoTime now) const {
+  const Line& line = leased.line;
+  const uint64_t need = line.need();
+  if (space == 0 || need == 0) return 0;
+  const uint64_t out = unreported();
+  const uint64_t half = minus(amount_of(burst_span_ / 2), out);
+  const uint64_t policy = std::max(half, line.waiting_min);  // one whole request may always be
+  const double all = recent_demand(now);
+  const auto part = all > 0 ? static_cast<uint64_t>(std::ceil(static_cast<double>(space) * line.demand() / all)) : space;
+  const uint64_t share = std::max({static_cast<uint64_t>(nanos(emission_)), line.waiting_min, part});
+  uint64_t amount = std::min({need, policy, share, space});
+  const uint64_t whole = line.waiting_min != 0 ? line.waiting_min : static_cast<uint64_t>(nanos(emission_));
+  if (whole > 0 && amount < need) amount -= amount % whole;  // parts of a token are of no use
+  if (amount == 0 && space >= whole && out == 0) amount = whole;
   return amount;
 }
 
@@ -183,22 +195,58 @@ uint16_t BucketBook::demand_share(const Leased& leased, MonoTime now) const {
   return static_cast<uint16_t>(std::min(1.0, own / all) * 65535);
 }
 
-void BucketBook::give(Leased& leased, uint64_t given, MonoTime sent_after, MonoTime now) {
+uint64_t BucketBook::give(Leased& leased, uint64_t given, MonoTime sent_after, MonoTime now) {
   Line& line = leased.line;
   if (!leased.given_known) {
-    if (sent_after <= leased.given_from) return;
+    if (sent_after <= leased.given_from) return 0;
     leased.given_known = true;
     line.given = given;  // an earlier line has counted it, or it is lost
   }
-  if (given <= line.given) return;
+  if (given <= line.given) return 0;
   settle(now);
-  tat_ = std::max(tat_ - signed_amount(given - line.given), now + signed_amount(unreported()));
+  const uint64_t news = std::min(given - line.given, kAmountMax);
+  tat_ = std::max(tat_ - signed_amount(news), now + signed_amount(unreported()));
   line.given = given;
+  return news;
 }
 
-void BucketBook::reset(MonoTime now) {
+uint64_t BucketBook::reset(MonoTime now) {
   settle(now);
+  const MonoTime before = tat_;
   tat_ = std::max(now + signed_amount(unreported()), base_);
+  return amount_of(before - tat_);
+}
+
+void BucketBook::count_spent(uint64_t amount) {
+  above_->drawn = minus(above_->drawn, amount);
+  above_->spent += amount;
+}
+
+BucketBook::AboveLease BucketBook::strand() const {
+  AboveLease above = *above_;
+  above.stranded += unreported();
+  above.stranded_until = std::max(above.stranded_until, last_end());
+  return above;
+}
+
+uint64_t BucketBook::to_draw(const Leased& leased, MonoTime now) {
+  settle(now);
+  return minus(part_of(leased, to_lease() + above_->left, now), to_lease());
+}
+
+uint64_t BucketBook::missing(MonoTime now) {
+  settle(now);
+  uint64_t sum = 0;
+  for (const Leased& leased : lines_)
+    if (is_recent(leased, now)) sum += part_of(leased, to_lease() + above_->left, now);
+  return minus(sum, to_lease());
+}
+
+uint64_t BucketBook::waiting_min(MonoTime now) const {
+  auto least = UINT64_MAX;
+  for (const Leased& leased : lines_)
+    if (is_recent(leased, now) && leased.line.unmet() > 0 && leased.line.waiting_min > 0) least = std::min(least, leased.line.waiting_min);
+  return least == UINT64_MAX ? static_cast<uint64_t>(nanos(emission_)) : least;
 }
 
 MonoTime BucketBook::accepted_mark() const {
@@ -241,8 +289,8 @@ MonoTime BucketBook::owned_until() const {
 
 bool BucketBook::idle(MonoTime now) {
   settle(now);
-  for (const Leased& leased : lines_)
-    if (leased.lease != 0) return false;
+  if (has_leases()) return false;
+  if (above_ && above_->drawn + above_->spent > 0) return false;
   return tat_ <= now && accepted_mark() <= now && proposal_.mark <= now;
 }
 

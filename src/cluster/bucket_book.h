@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "base/time.h"
+#include "cluster/above.h"
 #include "cluster/line.h"
 #include "cluster/roster.h"
 #include "cluster/wire.h"
@@ -63,6 +64,9 @@ class BucketBook {
   // Takes in a report at `now`; what it says of a lease that is not the running one is ignored (it was charged in full).
   void merge(Leased& leased, const Report& report, MonoTime now);
   std::vector<Leased>& lines() { return lines_; }
+  bool has_leases() const {  // that have not ended
+    return std::ranges::any_of(lines_, [](const Leased& leased) { return leased.lease != 0; });
+  }
 
   // Brings TAT up to `now`: leases that have ended are charged in full. Called by everything below.
   void settle(MonoTime now);
@@ -82,12 +86,35 @@ class BucketBook {
   // What applications gave back elsewhere: `given` is all of it since the account's beginning, in a report that was sent
   // after `sent_after`. A line may be forgotten and then opened anew by a late copy of an old report: the first report that is
   // certainly younger than that only tells from where to count.
-  void give(Leased& leased, uint64_t given, MonoTime sent_after, MonoTime now);
+  // Returns how much of it is news.
+  uint64_t give(Leased& leased, uint64_t given, MonoTime sent_after, MonoTime now);
   // TAT = now + leased and unreported; not below what a claim was told, of which earlier owners' leases may still be spent.
-  void reset(MonoTime now);
+  // Returns by how much TAT fell.
+  uint64_t reset(MonoTime now);
+
+  // --- with a level above ---
+  // What is leased out here is of a lease from the level above (cluster/upstream.h), within it in amount and in time: no marks.
+  // Of what was drawn that much is spent as lessees tell, or as their leases end; not before.
+  struct AboveLease : Above {
+    uint64_t lease = 0;     // which; 0: none runs
+    MonoTime until{};       // its end, on this clock
+    uint64_t stranded = 0;  // of `drawn`: leased by books before these, until
+    MonoTime stranded_until{};
+    uint64_t spent = 0;     // no part of `drawn` any more; to be told above
+  };
+  void draw_from_above(const AboveLease& above) { above_ = above; }
+  std::optional<AboveLease>& above() { return above_; }
+  const std::optional<AboveLease>& above() const { return above_; }
+  // As books that begin after these have it: what is leased out is stranded until those leases have ended.
+  AboveLease strand() const;
+  uint64_t to_lease() const { return minus(above_->drawn, above_->stranded + unreported()); }
+  // What would have to be drawn for the line to have its part of all that is left, and for all lines.
+  uint64_t to_draw(const Leased& leased, MonoTime now);
+  uint64_t missing(MonoTime now);
+  uint64_t waiting_min(MonoTime now) const;  // the smallest amount that waits; a token where nothing does
 
   // --- marks, as times on the owner's clock ---
-  bool needs_marks() const { return group_.size > 1; }
+  bool needs_marks() const { return group_.size > 1 && !above_; }
   MonoTime accepted_mark() const;
   struct Proposal {
     uint64_t number = 0;
@@ -108,6 +135,8 @@ class BucketBook {
  private:
   double recent_demand(MonoTime now) const;
   MonoTime last_end() const;
+  uint64_t part_of(const Leased& leased, uint64_t space, MonoTime now) const;  // what of `space` the line may have of what it asked for
+  void count_spent(uint64_t amount);
 
   Duration burst_span_{0};
   Duration emission_{0};
@@ -125,6 +154,7 @@ class BucketBook {
   MonoTime base_;
   MonoTime pending_since_{};
   std::array<Proposal, 8> sent_{};  // the newest proposals, so that an echo of any of them counts
+  std::optional<AboveLease> above_;
 };
 
 }  // namespace tally

@@ -66,7 +66,7 @@ void Lessee::adopt_slot(Account& account, SlotRef slot) {
   const MonoTime none{};
   account.lease.lease = 0;
   account.lease.alone = false;
-  account.lease.granted = account.lease.returned = 0;
+  begin_lease(account.lease, 0);
   account.lease.end = none;
   account.lease.has_ballot = false;
   account.count_seen = 0;

@@ -54,6 +54,17 @@ class Lessee {
   // GIVE: what this node used is refunded here, the rest travels to the owner. Returns how much was taken back.
   uint64_t give(const WireId& key, uint64_t amount, Now now);
 
+  // A bucket's tokens that a region has drawn count as used when the region says so, not before: in a bucket the time counts at
+  // which they were spent. Of the running lease; amounts in ns of emission.
+  struct RunningLease {
+    uint64_t serial = 0;  // never that of another lease
+    MonoTime end{};
+  };
+  std::optional<RunningLease> running_lease(const WireId& key, Now now) const;
+  void hold(const WireId& key, uint64_t amount);   // drawn just now
+  void spent(const WireId& key, uint64_t amount);  // of what is held
+  uint64_t put_back(const WireId& key, uint64_t amount, Now now);  // likewise; can be drawn again. Returns how much that was
+
   struct View {
     uint64_t used = 0, ceiling = 0, used_fleet = 0;  // buckets: in tokens
     Ballot ballot;
@@ -94,7 +105,10 @@ class Lessee {
     // The highest ever opened, by the owner's place in the groups: none is opened twice, whatever ballots came between.
     std::array<uint64_t, Groups::kPlaces> opened{};
     uint8_t tag = 0;     // in the slot
+    uint64_t serial = 0;  // see begin_lease
     uint64_t granted = 0, returned = 0;
+    uint64_t held = 0;      // counted in the slot, but not known to be spent: a region's
+    uint64_t refunded = 0;  // counted in the slot, and put back
     uint64_t given = 0;
     uint64_t given_known = 0;  // to the owner, when it told `tat_ahead`
     MonoTime end{};
@@ -102,6 +116,7 @@ class Lessee {
     bool alone = false;     // the running lease is this node's own, issued while isolated
     MonoTime alone_tat{};   // of the bucket that it then keeps for itself
     bool open() const { return lease != 0 || alone; }
+    int64_t ceiling() const { return static_cast<int64_t>(std::min<uint64_t>(granted + refunded, LeaseCell::kAmountMax)); }
   };
   // What the oldest report said that is not acknowledged yet: a grant that echoes its stamp, or a later one, does.
   struct Told {
@@ -193,6 +208,7 @@ class Lessee {
   void send_final(Account& account, Now now);
   // Buckets.
   bool lease_runs(const Account& account, Now now) const;
+  void begin_lease(LeaseAccount& lease, uint64_t granted);  // or none: numbers anew, under another serial
   void grant_lease(Account& account, const Grant& grant, uint16_t from, bool newest, Now now);
   void be_refused(Account& account, const Grant& grant, Now now);
   void learn(Account& account, const Grant& grant, Now now);
@@ -238,6 +254,7 @@ class Lessee {
   std::vector<MonoTime> urgent_sent_;  // by owner's rank
   MonoTime next_urgent_ = MonoTime::max();
   uint32_t lines_ = 0;
+  uint64_t leases_ = 0;  // the last serial
   bool leaving_ = false;  // asks for nothing any more
   std::vector<Wake> wakes_;
   std::map<std::string, uint64_t> dropped_;

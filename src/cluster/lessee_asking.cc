@@ -111,7 +111,8 @@ bool Lessee::wants_report(Account& account, Now now) {
   const Quota q = quota(account, now);
   if (account.bucket()) {
     if (account.changed()) return true;
-    if (lease_runs(account, now) && (q.count != account.count_seen || account.demand > 0)) return true;
+    const bool moves = q.count != account.count_seen || account.demand > 0 || account.lease.held > 0;
+    if (lease_runs(account, now) && moves) return true;
     return now.mono >= account.ask_not_before && wanted(account, q, now) > q.ceiling;
   }
   const WindowAccount& w = window_account(account, window_now(account, now));
@@ -147,7 +148,7 @@ void Lessee::send_report(Account& account, Now now) {
     r.given = lease.given;
     if (!lease.alone) {  // what it leased to itself while isolated is no owner's business
       r.lease = lease.lease;
-      r.used = minus(q.count, lease.returned);
+      r.used = minus(q.count, lease.returned + lease.held + lease.refunded);
       r.returned = lease.returned;
       r.granted_heard = lease.granted;
     }

@@ -141,7 +141,8 @@ void Lessee::grant_lease(Account& account, const Grant& grant, uint16_t from, bo
     lease.ask = 0;
     lease.ballot = grant.ballot;
     lease.has_ballot = true;
-    lease.lease = lease.granted = lease.returned = 0;
+    lease.lease = 0;
+    begin_lease(lease, 0);
     lease.given = lease.given_known = 0;
   }
   if (newest) {
@@ -161,16 +162,15 @@ void Lessee::grant_lease(Account& account, const Grant& grant, uint16_t from, bo
       ++lease.tag;
       lease.lease = grant.lease;
       lease.alone = false;
-      lease.granted = grant.granted;
-      lease.returned = 0;
+      begin_lease(lease, grant.granted);
       lease.end = end;
-      limiter_.slots().open_lease(account.slot, lease.tag, static_cast<int64_t>(lease.granted), end);
+      limiter_.slots().open_lease(account.slot, lease.tag, lease.ceiling(), end);
       account.count_seen = 0;
       account.seen_in = lease.tag;
     } else if (grant.lease == lease.lease && !lease.alone) {
       lease.granted = std::max(lease.granted, grant.granted);
       lease.end = std::max(lease.end, end);
-      limiter_.slots().raise_lease(account.slot, lease.tag, static_cast<int64_t>(lease.granted), lease.end);
+      limiter_.slots().raise_lease(account.slot, lease.tag, lease.ceiling(), lease.end);
     }
   }
   tell_workers(account, now);
@@ -298,7 +298,7 @@ uint64_t Lessee::give(const WireId& key, uint64_t amount, Now now) {
     // What the bucket owes, as the owner told: less what is leased to this node and unspent, and what is on its way back.
     const uint64_t unit = amount_of(account->limit, 1);
     const uint64_t ahead = static_cast<uint64_t>(std::max<int64_t>(0, nanos(lease.tat_ahead - (now.mono - account->heard_at))));
-    const uint64_t owed = minus(ahead, quota(*account, now).unspent() + (lease.given - lease.given_known));
+    const uint64_t owed = minus(ahead, quota(*account, now).unspent() + lease.held + (lease.given - lease.given_known));
     const uint64_t back = std::min(amount, owed / unit);
     // An owner that has forgotten the account counts from what it is told first.
     if (back > 0 && now.mono - account->heard_at > around_.recent()) send_report(*account, now);
@@ -323,6 +323,45 @@ uint64_t Lessee::give(const WireId& key, uint64_t amount, Now now) {
   ++account->changes;
   tell_workers(*account, now);
   return here + there;
+}
+
+std::optional<Lessee::RunningLease> Lessee::running_lease(const WireId& key, Now now) const {
+  const auto found = accounts_.find(key);
+  if (found == accounts_.end() || !lease_runs(found->second, now)) return std::nullopt;
+  return RunningLease{found->second.lease.serial, found->second.lease.end};
+}
+
+void Lessee::begin_lease(LeaseAccount& lease, uint64_t granted) {
+  lease.serial = ++leases_;
+  lease.granted = granted;
+  lease.returned = lease.held = lease.refunded = 0;
+}
+
+void Lessee::hold(const WireId& key, uint64_t amount) {
+  if (Account* account = find(key)) account->lease.held += amount;
+}
+
+void Lessee::spent(const WireId& key, uint64_t amount) {
+  Account* account = find(key);
+  if (account == nullptr) return;
+  activate(*account);
+  account->lease.held = minus(account->lease.held, amount);
+  if (!account->pool_low()) return;
+  account->tell_used = true;
+  make_urgent(*account);
+}
+
+uint64_t Lessee::put_back(const WireId& key, uint64_t amount, Now now) {
+  Account* account = find(key);
+  if (account == nullptr || !lease_runs(*account, now)) return 0;
+  activate(*account);
+  LeaseAccount& lease = account->lease;
+  amount = std::min({amount, lease.held, minus(kLeasedMax, lease.granted + lease.refunded)});
+  lease.held -= amount;
+  lease.refunded += amount;
+  limiter_.slots().raise_lease(account->slot, lease.tag, lease.ceiling(), lease.end);
+  tell_workers(*account, now);
+  return amount;
 }
 
 void Lessee::refund_all(Account& account, WindowAccount& w) {
@@ -422,13 +461,12 @@ void Lessee::serve_alone(Account& account, Now now) {
   if (!lease.alone || !lease_runs(account, now)) {
     ++lease.tag;
     lease.alone = true;
-    lease.granted = held;
-    lease.returned = 0;
-    limiter_.slots().open_lease(account.slot, lease.tag, static_cast<int64_t>(lease.granted), now.mono + around_.lease);
+    begin_lease(lease, held);
+    limiter_.slots().open_lease(account.slot, lease.tag, lease.ceiling(), now.mono + around_.lease);
   }
   lease.granted += amount;
   lease.end = now.mono + around_.lease;
-  limiter_.slots().raise_lease(account.slot, lease.tag, static_cast<int64_t>(lease.granted), lease.end);
+  limiter_.slots().raise_lease(account.slot, lease.tag, lease.ceiling(), lease.end);
   tell_workers(account, now);
 }
 

@@ -122,6 +122,11 @@ class Node {
   // Questions that only the cluster thread can answer. In a fleet.
   uint32_t give(const Rule& rule, const Limit& limit, KeyHash hash, const WireId& id, uint32_t n, Now now);
   bool reset(const Rule& rule, const Limit& limit, KeyHash hash, const WireId& id, Now now);
+  // Of a region's bucket (Upstream): see Lessee.
+  std::optional<Lessee::RunningLease> running_lease(const WireId& id, Now now) const;
+  void hold(const WireId& id, uint64_t amount);
+  void spent(const WireId& id, uint64_t amount);
+  uint64_t put_back(const WireId& id, uint64_t amount, Now now);
   // Takes (key, window) over, whoever owns it (window 0: a bucket): always safe, and costs what the owner had under its mark and
   // did not issue. False where this node has not heard of the key, or is no member of its group.
   bool claim(const WireId& id, int64_t window, Now now);

@@ -30,6 +30,14 @@ uint32_t Node::give(const Rule& rule, const Limit& limit, KeyHash hash, const Wi
   return static_cast<uint32_t>(std::min<uint64_t>(n, impl_->lessee.give(id, n, now)));
 }
 
+std::optional<Lessee::RunningLease> Node::running_lease(const WireId& id, Now now) const { return impl_->lessee.running_lease(id, now); }
+
+void Node::hold(const WireId& id, uint64_t amount) { impl_->lessee.hold(id, amount); }
+
+void Node::spent(const WireId& id, uint64_t amount) { impl_->lessee.spent(id, amount); }
+
+uint64_t Node::put_back(const WireId& id, uint64_t amount, Now now) { return impl_->lessee.put_back(id, amount, now); }
+
 bool Node::reset(const Rule& rule, const Limit& limit, KeyHash hash, const WireId& id, Now now) {
   Impl& i = *impl_;
   ensure_account(i.lessee, i.limiter, rule, limit, hash, id, now);

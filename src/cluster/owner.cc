@@ -230,6 +230,8 @@ void Owner::send_grant(Key& key, WindowBook& book, Line& line, uint64_t stamp, N
   const bool granted_out = book.previous_known() && allowance <= book.outstanding();
   if (grant.exhausted) {
     grant.ask_again = std::max(Duration(1), book.regrows_after(std::max<uint64_t>(1, line.waiting_min), now.wall));
+  } else if (line.turned_away && book.above() && grant.backed && !granted_out) {
+    grant.ask_again = around_.sync_interval;  // the level above was asked, and this line is told when there is more
   } else if (line.turned_away && granted_out) {
     grant.ask_again = around_.sync_interval;  // room may come back before, and then this line is told
     ++denied_under_limit_;
@@ -286,7 +288,9 @@ void Owner::tick(Now now) {
       tick_bucket(key, now);
     else
       tick_windows(key, now);
-    key.active = now.mono - key.touched <= around_.recent();
+    // What is drawn from above is spent, or given back, at the latest when the leases of it have ended: see to that.
+    const bool drawn = key.bucket && key.bucket->above() && key.bucket->above()->drawn > 0;
+    key.active = drawn || now.mono - key.touched <= around_.recent();
     if (key.active) still.push_back(id);
   }
   still.insert(still.end(), active_.begin(), active_.end());  // what the round itself activated
@@ -350,7 +354,7 @@ void Owner::look_to_next_window(Key& key, WindowBook& book, Now now) {
 
 void Owner::on_turn(Now now) {
   for (auto& [id, key] : keys_) {
-    if (key.groups.same()) continue;
+    if (key.groups.same() || (key.bucket && key.bucket->above())) continue;
     if (key.terms.algorithm == Algorithm::token_bucket) {
       drop_bucket(key, now);
       key.contests.clear();
@@ -411,7 +415,10 @@ void Owner::on_reset(const WireId& id, uint64_t number, Now now) {
   activate(key);
   key.touched = now.mono;
   if (key.bucket) {
-    if (key.resets_it(number)) key.bucket->reset(now.mono);
+    if (key.resets_it(number)) {
+      const uint64_t back = key.bucket->reset(now.mono);
+      if (back > 0 && around_.upstream != nullptr) around_.upstream->refund(key.id, key.rule, key.terms, back, now);
+    }
     for (auto& leased : key.bucket->lines()) send_bucket_grant(key, leased, 0, now);
     return;
   }

@@ -8,7 +8,6 @@
 #include <cstdint>
 #include <map>
 #include <optional>
-#include <type_traits>
 #include <unordered_map>
 #include <vector>
 
@@ -182,8 +181,14 @@ class Owner {
   // With a level above (owner_upstream.cc).
   void draw(Key& key, WindowBook& book, uint64_t wanted, Now now);
   void ask_above(Key& key, WindowBook& book, Now now);
+  void ask_above(const Key& key, Above& above, uint64_t missing, uint64_t waiting_min, Now now);
   void put_back(Key& key, WindowBook& book, Now now);
   WindowBook& rebase(Key& key, WindowBook& book, Ballot heard);
+  BucketBook& begin_bucket_below(Key& key, Ballot ballot, const BucketBook::AboveLease& above, Now now);
+  void look_above_bucket(Key& key, Ballot heard, Now now);
+  void draw_bucket(Key& key, const BucketBook::Leased& leased, Now now);
+  void ask_above_bucket(Key& key, Now now);
+  void tick_bucket_below(Key& key, Now now);
   // From 1 to `spread`. Counters of ballots begin and step by chance there, so that no two lives give one ballot to different books.
   uint32_t by_chance(uint32_t spread);
   static constexpr uint32_t kFirstSpread = 1u << 30, kStepSpread = 1u << 20;
@@ -193,7 +198,7 @@ class Owner {
   uint64_t issue(Key& key, WindowBook& book, Line& line, Now now);
   bool says_exhausted(const Key& key, const WindowBook& book, Now now) const;
   void send_grant(Key& key, WindowBook& book, Line& line, uint64_t stamp, Now now);
-  void issue_bucket(Key& key, BucketBook::Leased& leased, Now now);
+  uint64_t issue_bucket(Key& key, BucketBook::Leased& leased, Now now);
   void send_bucket_grant(Key& key, BucketBook::Leased& leased, uint64_t stamp, Now now);
   void refuse(const Key& key, const Report& report, const Origin& from, Now now);
   void serve_turned_away(Key& key, WindowBook& book, Now now);
@@ -214,8 +219,7 @@ class Owner {
   bool group_lives(const Key& key, Now now) const;
   template <typename Book>
   bool backed(const Key& key, const Book& book, Now now) const {
-    if constexpr (std::is_same_v<Book, WindowBook>)
-      if (book.above()) return !book.above()->isolated;
+    if (book.above()) return !book.above()->isolated;
     const bool stuck = book.mark_pending() && now.mono - book.pending_since() > around_.isolation_after / 2;
     return !stuck && group_lives(key, now);
   }

@@ -6,12 +6,9 @@
 namespace tally {
 
 void Owner::report_bucket(Key& key, const Report& report, const Origin& from, Now now) {
-  if (around_.upstream != nullptr) {  // a draw is told above as used at once, which a bucket's leases may not be (docs/design.md)
-    ++dropped_["bucket_below_upstream"];
-    return;
-  }
   const Duration lease = lease_of(report.terms);
   key.terms = report.terms;
+  if (around_.upstream != nullptr) look_above_bucket(key, report.has_ballot ? report.ballot : Ballot{}, now);
   if (key.bucket && now.mono >= key.bucket->owned_until()) drop_bucket(key, now);  // the members may have forgotten it
   if (!key.bucket && natural(key, 0) && find_contest(key, 0) == nullptr &&
       around_.standing.may_vote_bucket(bucket_keep(span_of(report.terms), lease), now) && around_.registers.may_begin(key.id, 0, now)) {
@@ -40,16 +37,19 @@ void Owner::report_bucket(Key& key, const Report& report, const Origin& from, No
   }
   key.bucket->merge(*leased, report, now.mono);
   const bool same_books = report.has_ballot && report.ballot == key.bucket->ballot();
-  key.bucket->give(*leased, same_books ? report.given : 0, from.sent_after, now.mono);
+  const uint64_t given = key.bucket->give(*leased, same_books ? report.given : 0, from.sent_after, now.mono);
+  if (given > 0 && around_.upstream != nullptr) around_.upstream->refund(key.id, key.rule, key.terms, given, now);
   issue_bucket(key, *leased, now);
+  raise_mark_bucket(key, now);
+  if (leased->line.turned_away) issue_bucket(key, *leased, now);  // in a group of one the mark is in force at once
   send_bucket_grant(key, *leased, report.stamp, now);
   serve_turned_away_bucket(key, now);
+  if (around_.upstream != nullptr) ask_above_bucket(key, now);
 }
 
-void Owner::issue_bucket(Key& key, BucketBook::Leased& leased, Now now) {
-  key.bucket->issue(leased, now.mono);
-  raise_mark_bucket(key, now);
-  if (leased.line.turned_away) key.bucket->issue(leased, now.mono);
+uint64_t Owner::issue_bucket(Key& key, BucketBook::Leased& leased, Now now) {
+  if (around_.upstream != nullptr) draw_bucket(key, leased, now);
+  return key.bucket->issue(leased, now.mono);
 }
 
 void Owner::send_bucket_grant(Key& key, BucketBook::Leased& leased, uint64_t stamp, Now now) {
@@ -65,7 +65,9 @@ void Owner::send_bucket_grant(Key& key, BucketBook::Leased& leased, uint64_t sta
   grant.lease = leased.lease;
   // A lease is counted from the sending of the report that it answers; unasked, there is nothing to count from.
   grant.lease_for = stamp != 0 ? leased.length : Duration(0);
-  grant.tat_ahead = std::max(Duration(0), bucket.tat() - now.mono);
+  // What the fleet owes, regions and all.
+  const Duration ahead = bucket.above() ? bucket.burst_span() - Duration(static_cast<int64_t>(bucket.above()->left)) : bucket.tat() - now.mono;
+  grant.tat_ahead = std::max(Duration(0), ahead);
   grant.pool = level(static_cast<uint64_t>(nanos(bucket.room(now.mono))), static_cast<uint64_t>(nanos(bucket.burst_span())));
   grant.demand_share = bucket.demand_share(leased, now.mono);
   grant.backed = backed(key, bucket, now);
@@ -75,6 +77,8 @@ void Owner::send_bucket_grant(Key& key, BucketBook::Leased& leased, uint64_t sta
   const Duration regrows = std::max(Duration(1), bucket.regrows_after(cost, now.mono));
   if (grant.exhausted) {
     grant.ask_again = regrows;
+  } else if (line.turned_away && bucket.above() && grant.backed) {
+    grant.ask_again = around_.sync_interval;  // the level above was asked, and this line is told when there is more
   } else if (line.turned_away && nanos(bucket.room(now.mono)) < static_cast<int64_t>(std::min<uint64_t>(cost, INT64_MAX))) {
     grant.ask_again = std::min(around_.sync_interval, regrows);
     ++denied_under_limit_;
@@ -88,16 +92,20 @@ void Owner::serve_turned_away_bucket(Key& key, Now now) {
     const Line& line = leased.line;
     if (!line.turned_away || !key.bucket->is_recent(leased, now.mono)) continue;
     // Its own stamp still counts: the lease runs from when it asked.
-    if (key.bucket->issue(leased, now.mono) > 0) send_bucket_grant(key, leased, line.stamp, now);
+    if (issue_bucket(key, leased, now) > 0) send_bucket_grant(key, leased, line.stamp, now);
   }
 }
 
 void Owner::tick_bucket(Key& key, Now now) {
   resend_claim(key, 0, now);
   if (!key.bucket) return;
-  if (key.bucket->mark_pending()) send_mark_bucket(key, now);
-  raise_mark_bucket(key, now);
-  serve_turned_away_bucket(key, now);
+  if (around_.upstream != nullptr) {
+    tick_bucket_below(key, now);
+  } else {
+    if (key.bucket->mark_pending()) send_mark_bucket(key, now);
+    raise_mark_bucket(key, now);
+    serve_turned_away_bucket(key, now);
+  }
   // Lines of lives that are over, and of keys that fell silent, hold nothing: forget them.
   std::erase_if(key.bucket->lines(), [&](const BucketBook::Leased& leased) {
     return leased.lease == 0 && now.mono - leased.line.heard > line_kept();

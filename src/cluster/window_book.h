@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "base/time.h"
+#include "cluster/above.h"
 #include "cluster/line.h"
 #include "cluster/roster.h"
 #include "cluster/wire.h"
@@ -28,18 +29,10 @@ class WindowBook {
   WindowBook(int64_t window, const Terms& terms, const Group& group, Ballot ballot, Duration recent, uint64_t base = 0);
 
   // What is issued here is drawn from the level above instead, which also knows of the window before (cluster/upstream.h): no
-  // marks. `asked`: what it was told to be missing, until it forgets.
-  struct Above {
-    uint64_t drawn = 0;
-    uint64_t left = 0;  // to be had there, as far as is known
-    uint64_t asked = 0;
-    MonoTime asked_until{};
-    bool over = false, isolated = false;
-    Duration retry_after{0};  // where `over`
-  };
+  // marks.
   void draw_from_above() {
     terms_.algorithm = Algorithm::fixed_window;  // what is carried over, the level above counts
-    above_ = Above{0, terms_.limit};
+    above_ = Above{.left = terms_.limit};
   }
   std::optional<Above>& above() { return above_; }
   const std::optional<Above>& above() const { return above_; }

@@ -88,6 +88,7 @@ struct FleetConfig {
   std::function<Upstream*(uint16_t)> upstream;
   std::vector<uint16_t> region_hosts;
   std::function<void(uint16_t)> settled;
+  std::function<void(const Rule& rule, const std::string& key, uint64_t cost)> admitted;  // who hears of every admission
   uint64_t seed = 1;
 };
 

@@ -136,6 +136,7 @@ void Fleet::finish(uint16_t rank, KeyState& state, uint32_t cost, Outcome outcom
     const int64_t window = hosts_[rank].decided_in;
     if (window != 0) spent_of(state, rank).by_window[window] += cost;
     checkers_.admitted(checked_on(rank, state), window, cost, now_, latest_wall());
+    if (config_.admitted) config_.admitted(*state.rule, state.key, cost);
   }
   if (traced_ == &state)
     trace_line(rank, state,

@@ -45,6 +45,8 @@ World::World(const WorldConfig& config)
   above.link = config.far;
   above.sync_interval = config.sync_interval;
   above.keys = config.keys;
+  above.clocks.resize(above.nodes);
+  for (uint16_t rank = config.owners; rank < above.nodes; ++rank) above.clocks[rank].drift_ppm = config.aggregators_drift_ppm;
   above.region_hosts = ranks(config.owners, aggregators);
   above.seed = config.seed;
   above.settled = [this](uint16_t rank) {
@@ -64,8 +66,10 @@ World::World(const WorldConfig& config)
     fleet.keys = config.keys;
     fleet.keep_datagrams = config.keep_datagrams;
     fleet.clocks.resize(config.aggregators);
-    for (const Duration ahead : config.ahead) fleet.clocks.push_back({ahead});
-    for (uint16_t i = 0; i < config.aggregators; ++i) fleet.clocks[i].origin = default_origin(rank_above(region, i));  // one host
+    fleet.clocks.insert(fleet.clocks.end(), config.clocks.begin(), config.clocks.end());
+    for (uint16_t i = 0; i < config.aggregators; ++i)
+      fleet.clocks[i] = {Duration(0), config.aggregators_drift_ppm, default_origin(rank_above(region, i))};  // one host
+    fleet.admitted = [this](const Rule& of, const std::string& key, uint64_t cost) { count(of, key, cost); };
     fleet.seed = config.seed + region + 1;
     fleet.upstream = [this, region](uint16_t rank) -> Upstream* {
       return rank < config_.aggregators ? new_upstream(region, rank) : nullptr;
@@ -110,6 +114,24 @@ bool World::run_until_ready(Duration at_most) {
   return true;
 }
 
+uint32_t World::give(uint16_t region, uint16_t host, std::string_view rule_name, std::string_view key, uint32_t n) {
+  const uint32_t given = regions_[region]->give(this->host(host), rule_name, key, n);
+  const Rule& of = rule(rule_name);
+  if (of.limit.algorithm == Algorithm::token_bucket) bucket(of, std::string(key)).refund(given);
+  return given;
+}
+
+ReferenceBucket& World::bucket(const Rule& of, const std::string& key) {
+  int32_t fastest = std::max(0, config_.aggregators_drift_ppm);
+  for (const HostClock& clock : config_.clocks) fastest = std::max(fastest, clock.drift_ppm);
+  return buckets_.try_emplace({of.name, key}, of.limit, rule(of.name).max_overcount.ppm, static_cast<uint32_t>(fastest)).first->second;
+}
+
+void World::count(const Rule& of, const std::string& key, uint64_t cost) {
+  if (of.limit.algorithm != Algorithm::token_bucket || bucket(of, key).admit(cost, now())) return;
+  violations_.push_back({"world", "the bucket of all regions, fullest " + std::to_string(bucket(of, key).fullest()), of.name, key, now()});
+}
+
 // One process: both Nodes go, and come again, together.
 void World::crash(uint16_t region, uint16_t aggregator, bool keep_state) {
   regions_[region]->crash(aggregator, keep_state);
@@ -135,19 +157,26 @@ uint64_t World::admitted(std::string_view rule, std::string_view key) const {
   return sum;
 }
 
-uint64_t World::bound(std::string_view name) const {
-  const auto rule = std::ranges::find(config_.rules, name, &Rule::name);
-  CHECK_THAT(rule != config_.rules.end());
-  return rule->limit.limit + uint64_t{overcount_budget(rule->limit.limit, rule->max_overcount)};
+const Rule& World::rule(std::string_view name) const {
+  const auto found = std::ranges::find(config_.rules, name, &Rule::name);
+  CHECK_THAT(found != config_.rules.end());
+  return *found;
 }
 
-std::vector<Violation> World::violations(std::string_view rule, std::string_view key) const {
-  std::vector<Violation> all = above_->violations();
+uint64_t World::bound(std::string_view name) const {
+  const Rule& of = rule(name);
+  return of.limit.limit + uint64_t{overcount_budget(of.limit.limit, of.max_overcount)};
+}
+
+std::vector<Violation> World::violations(std::string_view name, std::string_view key) const {
+  std::vector<Violation> all = violations_;
+  all.insert(all.end(), above_->violations().begin(), above_->violations().end());
   for (const auto& region : regions_) all.insert(all.end(), region->violations().begin(), region->violations().end());
-  for (const auto& [window, sum] : windows(rule, key))
-    if (sum > bound(rule))
-      all.push_back({"world", "window " + std::to_string(window) + ": " + std::to_string(sum) + " of " + std::to_string(bound(rule)),
-                     std::string(rule), std::string(key), now()});
+  if (rule(name).limit.algorithm == Algorithm::token_bucket) return all;
+  for (const auto& [window, sum] : windows(name, key))
+    if (sum > bound(name))
+      all.push_back({"world", "window " + std::to_string(window) + ": " + std::to_string(sum) + " of " + std::to_string(bound(name)),
+                     std::string(name), std::string(key), now()});
   return all;
 }
 
