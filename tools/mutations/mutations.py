@@ -18,6 +18,7 @@ class Mutation:
 
 
 WORLDS = ("levels_test", "random worlds stay within their bounds")
+BUCKETS = ("levels_test", "random worlds with a token bucket stay within its bound")
 MOVES = ("rosters_test", "lists: hosts that move at random times, crash and forget, never pass the bound")
 
 MUTATIONS = [
@@ -372,19 +373,19 @@ MUTATIONS = [
     Mutation("levels: what is drawn is counted twice", "src/cluster/owner_upstream.cc",
              "  book.above()->drawn += drawn.amount;\n", "  book.above()->drawn += 2 * drawn.amount;\n", test=WORLDS),
     Mutation("levels: a lease outlives the one above", "src/cluster/bucket_book.cc",
-             "std::min(now + owner_lease(lease_), above_ ? above_->until : MonoTime::max());", "now + owner_lease(lease_);", test=WORLDS),
+             "std::min(now + owner_lease(lease_), above_ ? above_->until : MonoTime::max());", "now + owner_lease(lease_);", test=("levels_test", "no lease of a region outlives the one above that it is a part of")),
     Mutation("levels: a bucket's tokens count as used when they are drawn", "src/cluster/lessee_grants.cc",
-             "account->lease.held += amount;", "account->lease.held += 0 * amount;", test=WORLDS),
+             "account->lease.held += amount;", "account->lease.held += 0 * amount;", test=BUCKETS),
     Mutation("levels: another lease above, the same books", "src/cluster/owner_upstream.cc",
-             "if (lower || book->has_leases())", "if (lower)", test=WORLDS),
+             "if (lower || book->has_leases())", "if (lower)", test=("levels_test", "another lease above takes nothing along of what was leased out of the one before")),
     Mutation("levels: another lease above goes unseen", "src/cluster/owner_upstream.cc",
-             "const bool same = drawn.lease == book->above()->lease;", "const bool same = drawn.lease == book->above()->lease || book->above()->drawn > 0;", test=WORLDS),
+             "const bool same = drawn.lease == book->above()->lease;", "const bool same = drawn.lease == book->above()->lease || book->above()->drawn > 0;", test=("levels_test", "another lease above takes nothing along of what was leased out of the one before")),
     Mutation("levels: what books before these leased out is there at once", "src/cluster/bucket_book.cc",
-             "  above.stranded += unreported();\n", "", test=WORLDS),
+             "  above.stranded += unreported();\n", "", test=BUCKETS),
     Mutation("levels: a lease that has ended was not spent", "src/cluster/bucket_book.cc",
-             "    if (above_) count_spent(leased.unreported());\n", "", test=WORLDS),
+             "    if (above_) count_spent(leased.unreported());\n", "", test=BUCKETS),
     Mutation("levels: what is put back of a bucket stays drawn", "src/cluster/owner_upstream.cc",
-             "    book.above()->drawn -= around_.upstream->put_back(", "    around_.upstream->put_back(", test=WORLDS),
+             "    book.above()->drawn -= around_.upstream->put_back(", "    around_.upstream->put_back(", test=BUCKETS),
     Mutation("levels: every life begins with the same ballot", "src/cluster/owner_upstream.cc",
              "mix(++chances_)) % spread);", "mix(++chances_)) * 0 % spread);",
              test=("levels_test", "what was given back to one life of an aggregator is not counted by the next")),
