@@ -132,6 +132,12 @@ void Lessee::grant_window(Account& account, const Grant& grant, bool newest, Now
   if (w.returned != w.returned_reported) send_report(account, now);
 }
 
+void Lessee::begin_lease(LeaseAccount& lease, uint64_t granted) {
+  lease.serial = ++leases_;
+  lease.granted = granted;
+  lease.returned = lease.held = lease.refunded = 0;
+}
+
 void Lessee::grant_lease(Account& account, const Grant& grant, uint16_t from, bool newest, Now now) {
   LeaseAccount& lease = account.lease;
   const bool ended = !lease_runs(account, now);
@@ -323,45 +329,6 @@ uint64_t Lessee::give(const WireId& key, uint64_t amount, Now now) {
   ++account->changes;
   tell_workers(*account, now);
   return here + there;
-}
-
-std::optional<Lessee::RunningLease> Lessee::running_lease(const WireId& key, Now now) const {
-  const auto found = accounts_.find(key);
-  if (found == accounts_.end() || !lease_runs(found->second, now)) return std::nullopt;
-  return RunningLease{found->second.lease.serial, found->second.lease.end};
-}
-
-void Lessee::begin_lease(LeaseAccount& lease, uint64_t granted) {
-  lease.serial = ++leases_;
-  lease.granted = granted;
-  lease.returned = lease.held = lease.refunded = 0;
-}
-
-void Lessee::hold(const WireId& key, uint64_t amount) {
-  if (Account* account = find(key)) account->lease.held += amount;
-}
-
-void Lessee::spent(const WireId& key, uint64_t amount) {
-  Account* account = find(key);
-  if (account == nullptr) return;
-  activate(*account);
-  account->lease.held = minus(account->lease.held, amount);
-  if (!account->pool_low()) return;
-  account->tell_used = true;
-  make_urgent(*account);
-}
-
-uint64_t Lessee::put_back(const WireId& key, uint64_t amount, Now now) {
-  Account* account = find(key);
-  if (account == nullptr || !lease_runs(*account, now)) return 0;
-  activate(*account);
-  LeaseAccount& lease = account->lease;
-  amount = std::min({amount, lease.held, minus(kLeasedMax, lease.granted + lease.refunded)});
-  lease.held -= amount;
-  lease.refunded += amount;
-  limiter_.slots().raise_lease(account->slot, lease.tag, lease.ceiling(), lease.end);
-  tell_workers(*account, now);
-  return amount;
 }
 
 void Lessee::refund_all(Account& account, WindowAccount& w) {

@@ -374,7 +374,7 @@ MUTATIONS = [
              "  book.above()->drawn += drawn.amount;\n", "  book.above()->drawn += 2 * drawn.amount;\n", test=WORLDS),
     Mutation("levels: a lease outlives the one above", "src/cluster/bucket_book.cc",
              "std::min(now + owner_lease(lease_), above_ ? above_->until : MonoTime::max());", "now + owner_lease(lease_);", test=("levels_test", "no lease of a region outlives the one above that it is a part of")),
-    Mutation("levels: a bucket's tokens count as used when they are drawn", "src/cluster/lessee_grants.cc",
+    Mutation("levels: a bucket's tokens count as used when they are drawn", "src/cluster/lessee_region.cc",
              "account->lease.held += amount;", "account->lease.held += 0 * amount;", test=BUCKETS),
     Mutation("levels: another lease above, the same books", "src/cluster/owner_upstream.cc",
              "if (lower || book->has_leases())", "if (lower)", test=("levels_test", "another lease above takes nothing along of what was leased out of the one before")),
