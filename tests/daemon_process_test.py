@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 
@@ -173,7 +174,9 @@ class Ends(Case):
         daemon = self.start("-c", self.small()).ready()
         client = Plain(daemon)
         daemon.process.send_signal(signal.SIGHUP)
+        deadline = time.monotonic() + WAIT_S
         while "SIGHUP" not in daemon.text():  # a SIGTERM sent meanwhile may be delivered first
+            self.assertLess(time.monotonic(), deadline, "the log does not say SIGHUP")
             self.assertEqual(client.ask("PING"), "PONG")
         self.assertEqual(client.ask("PING"), "PONG")
         self.assertEqual(daemon.end(), 0)
