@@ -14,8 +14,8 @@ using namespace std::chrono_literals;
 namespace {
 
 // A second of a small limit: quick, and enough to see that the parts fit together.
-Setting small(double load) {
-  Setting s;
+AccuracySetting small(double load) {
+  AccuracySetting s;
   s.name = "small";
   s.nodes = 3;
   s.limit = 30;
@@ -30,8 +30,8 @@ Setting small(double load) {
 TEST_CASE("the table is decided by the seed") {
   const auto table = [](uint64_t seed) {
     std::vector<Row> rows;
-    for (const Setting& s : random_settings(seed, 3)) {
-      Setting shorter = s;
+    for (const AccuracySetting& s : random_settings(seed, 3)) {
+      AccuracySetting shorter = s;
       shorter.limit = 10;
       shorter.window = 1s;
       shorter.windows = 2;
@@ -74,7 +74,7 @@ TEST_CASE("above the limit: what is admissible is the limit of each window, and 
 }
 
 TEST_CASE("a day is measured around its midnight: half of the traffic before, half after") {
-  Setting s = small(1);
+  AccuracySetting s = small(1);
   s.window = 24h;
   s.windows = 2;
   s.pace = 1s;
@@ -102,7 +102,7 @@ TEST_CASE("a goal is judged by its worst run, at both ends") {
 TEST_CASE("names of settings and sections are told apart, so that each has its own randomness") {
   std::vector<std::string> names;
   for (const Section& section : accuracy_sections())
-    for (const Setting& s : section.settings) {
+    for (const AccuracySetting& s : section.settings) {
       names.push_back(section.title + s.name + std::to_string(s.load));
       CHECK(!s.name.empty());
     }

@@ -15,12 +15,6 @@ namespace {
 
 constexpr Duration kDay = std::chrono::hours(24);
 
-// So many of 2,000, in proportion.
-uint64_t fleets(uint64_t of_2000) {
-  const char* set = std::getenv("TALLY_CLUSTERS");
-  return set != nullptr ? std::strtoull(set, nullptr, 0) * of_2000 / 2000 + 1 : of_2000;
-}
-
 struct Fuzzed {
   uint64_t admitted = 0, offered = 0, violations = 0, votes = 0, overflowed = 0;
   std::string what;
@@ -164,7 +158,7 @@ Fuzzed fuzz(uint64_t seed) {
 
 TEST_CASE("crashes of all nodes in turns and at random, under deny: the exact bound") {
   const uint64_t seed = test_seed(771'000);
-  const uint64_t runs = fleets(100);
+  const uint64_t runs = scaled(100, 2);
   uint64_t bad = 0, admitted = 0, offered = 0, overflowed = 0;
   for (uint64_t i = 0; i < runs && bad < 20; ++i) {
     const Fuzzed result = fuzz(seed + i);
@@ -296,7 +290,7 @@ std::string forgetful(uint64_t seed, bool& locked) {
 
 TEST_CASE("crashes of all nodes, under forget: the limit once for each life of the group") {
   const uint64_t seed = test_seed(881'000);
-  const uint64_t runs = fleets(100);
+  const uint64_t runs = scaled(100, 2);
   uint64_t bad = 0, locks = 0;
   for (uint64_t i = 0; i < runs && bad < 20; ++i) {
     bool locked = false;

@@ -59,7 +59,8 @@ constexpr auto kStart = 2s;
 TEST_CASE("an owner that is killed is followed within half a second, and nine tenths of the limit are admitted") {
   uint64_t worst = 1000;
   Duration slowest{0};
-  for (uint64_t seed = 1; seed <= 20; ++seed) {
+  const uint64_t kills = scaled(20, 4);
+  for (uint64_t seed = 1; seed <= kills; ++seed) {
     Fleet fleet(config_of(10, window_rule("api", Algorithm::fixed_window, 1000, 1min, 5 * kPercent), seed));
     Random random(seed);
     Load load(fleet, 150, kStart, kStart + 10s);  // 1.5 times the limit, in ten seconds of a minute
@@ -70,7 +71,7 @@ TEST_CASE("an owner that is killed is followed within half a second, and nine te
     worst = std::min(worst, load.admitted);
     slowest = std::max(slowest, load.first_after - load.lost);
   }
-  MESSAGE("worst of 20: " << worst << " of 1000 admitted");
+  MESSAGE("worst of " << kills << ": " << worst << " of 1000 admitted");
   CHECK(worst >= 900);
   // Floors go on all the while: what shows the new owner is that the limit is used up.
   CHECK(slowest < 500ms);
@@ -185,7 +186,7 @@ TEST_CASE("a token bucket whose owner is killed goes on within a lease or two") 
 }
 
 TEST_CASE("claims at any time, with no failure at all, cost something and break no bound") {
-  for (uint64_t seed = 1; seed <= 10; ++seed) {
+  for (uint64_t seed = 1; seed <= scaled(10, 2); ++seed) {
     FleetConfig config = config_of(7, window_rule("api", seed % 2 == 0 ? Algorithm::fixed_window : Algorithm::sliding_window, 200,
                                                   3s, 5 * kPercent), seed);
     config.rules.push_back(bucket_rule("feed", 50, 50, 1s, 5 * kPercent));

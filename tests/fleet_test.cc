@@ -474,8 +474,7 @@ TEST_CASE("a table with fewer places than keys may only deny more") {
 // --- random clusters ---
 
 TEST_CASE("random clusters under every fault stay within their bounds") {
-  const char* set = std::getenv("TALLY_CLUSTERS");
-  const uint64_t clusters = set != nullptr ? std::strtoull(set, nullptr, 0) : 2'000;
+  const uint64_t clusters = scaled(2'000);
   const uint64_t seed = test_seed(1'000);
   ClusterResult all;
   for (uint64_t i = 0; i < clusters; ++i) {
@@ -499,8 +498,7 @@ TEST_CASE("random clusters under every fault stay within their bounds") {
 }
 
 TEST_CASE("random clusters serve again after every fault, and who waits there is served") {
-  const char* set = std::getenv("TALLY_CLUSTERS");
-  const uint64_t clusters = set != nullptr ? std::strtoull(set, nullptr, 0) / 4 : 300;
+  const uint64_t clusters = scaled(500);
   const uint64_t seed = test_seed(20'000);
   ClusterOptions options;
   options.liveness = true;

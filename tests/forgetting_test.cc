@@ -5,6 +5,7 @@
 #include "cluster/registers.h"
 #include "core/windows.h"
 #include "node_fixture.h"
+#include "seed.h"
 #include "sim/fleet.h"
 #include "sim/trace.h"
 
@@ -292,7 +293,7 @@ void burst(sim::Fleet& fleet, Duration at, uint16_t rank, const std::string& key
 
 TEST_CASE("what a teller's clock has left while it told is not voted in again") {
   uint64_t broken = 0, runs = 0;
-  for (uint64_t seed = 1; seed <= 20; ++seed) {
+  for (uint64_t seed = 1; seed <= scaled(20, 4); ++seed) {
     sim::FleetConfig config = three(10, 60s);
     config.seed = seed;
     sim::Fleet fleet(config);

@@ -459,12 +459,6 @@ TEST_CASE("a key that is asked for in vain all the time waits for no more than c
 
 namespace {
 
-// One for so many of the random clusters that are asked for.
-uint64_t worlds_for(uint64_t clusters) {
-  const char* set = std::getenv("TALLY_CLUSTERS");
-  return std::max<uint64_t>(4, (set != nullptr ? std::strtoull(set, nullptr, 0) : 2'000) / clusters);
-}
-
 void run_worlds(uint64_t worlds, bool buckets) {
   const uint64_t first = test_seed(1);
   uint64_t admitted = 0, at_limit = 0, windows = 0;
@@ -493,6 +487,6 @@ void run_worlds(uint64_t worlds, bool buckets) {
 
 }  // namespace
 
-TEST_CASE("random worlds stay within their bounds") { run_worlds(worlds_for(50), false); }
+TEST_CASE("random worlds stay within their bounds") { run_worlds(scaled(40, 4), false); }
 
-TEST_CASE("random worlds with a token bucket stay within its bound") { run_worlds(worlds_for(10), true); }
+TEST_CASE("random worlds with a token bucket stay within its bound") { run_worlds(scaled(200, 4), true); }

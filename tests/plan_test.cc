@@ -144,7 +144,7 @@ TEST_CASE(
       for (const auto& [round_trip, loss] : {std::pair<Duration, double>(500us, 0.0), {40ms, 0.1}}) {
         PlanTerms terms = terms_of(rule, 5);
         terms.rule.on_isolation = OnIsolation::closed;
-        Setting setting;
+        PlanSetting setting;
         setting.round_trip = round_trip;
         setting.loss = loss;
         const PlanResult r = run_plan(terms, setting, shaped(terms, shape, 3, 8s));
@@ -161,7 +161,7 @@ TEST_CASE("a window's overcount stays within the bound") {
   for (const uint32_t percent : {1u, 5u, 50u}) {
     PlanTerms terms = terms_of(window_rule("api", kFixed, 200, 2s, percent * 10'000), 10);
     terms.rule.on_isolation = OnIsolation::closed;
-    Setting setting;
+    PlanSetting setting;
     setting.loss = 0.3;
     const PlanResult r = run_plan(terms, setting, shaped(terms, Shape::zipf, 3, 10s));
     must_hold(r);
@@ -187,7 +187,7 @@ TEST_CASE("what an unbounded rule lets in beyond its limit is overcount, and not
 TEST_CASE("losses cost admissible traffic") {
   PlanTerms terms = terms_of(window_rule("api", kFixed, 100, 10s, 0), 5);
   const auto arrivals = shaped(terms, Shape::even, 1);
-  Setting lossy;
+  PlanSetting lossy;
   lossy.loss = 0.8;
   const PlanResult clean = run_plan(terms, {}, arrivals), bad = run_plan(terms, lossy, arrivals);
   CHECK(clean.kept() > 0.95);
@@ -199,7 +199,7 @@ TEST_CASE(
     "bytes are what the nodes sent from the first request on, with 28 bytes of headers to each datagram") {
   PlanTerms terms = terms_of(api(), 3);
   terms.length = 5s;
-  const Setting setting;
+  const PlanSetting setting;
   const PlanResult idle = run_plan(terms, setting, {});
   FleetConfig config;
   config.nodes = 3;
@@ -231,7 +231,7 @@ TEST_CASE("a node alone is the exact limiter: all of the admissible, nothing bey
 TEST_CASE("the same seed gives the same result, and another sync interval other traffic") {
   const PlanTerms terms = terms_of(window_rule("api", kSliding, 200, 10s, 50'000), 5);
   const auto arrivals = shaped(terms, Shape::zipf, 1.5);
-  Setting setting;
+  PlanSetting setting;
   setting.loss = 0.05;
   std::vector<PlanResult> results{run_plan(terms, setting, arrivals), run_plan(terms, setting, arrivals)};
   CHECK(plan_json({&results[0], 1}) == plan_json({&results[1], 1}));
@@ -255,7 +255,7 @@ TEST_CASE("a flood of keys that are seen once leaves them all in and the attacke
 TEST_CASE("who waits is counted, and how long it took") {
   PlanTerms terms = terms_of(window_rule("login", kFixed, 5, 1min, 0), 3);
   std::vector<Arrival> arrivals{{0s, 0, 0, 1}, {1s, 1, 0, 1}, {2s, 2, 0, 1}};
-  Setting setting;
+  PlanSetting setting;
   setting.round_trip = 4ms;
   const PlanResult r = run_plan(terms, setting, arrivals);
   CHECK(r.admitted == 3);

@@ -281,7 +281,7 @@ TEST_CASE("while one member lives on, members that crash again and again begin n
   using namespace std::chrono_literals;
   const uint64_t seed = test_seed(341);
   uint64_t admitted = 0, bound = 0;
-  for (uint64_t round = 0; round < 40; ++round) {
+  for (uint64_t round = 0; round < scaled(40, 4); ++round) {
     Random random(seed + round);
     sim::FleetConfig config;
     config.nodes = 3;

@@ -8,6 +8,7 @@
 #include "cluster/succession.h"
 #include "cluster_fixture.h"
 #include "doctest/doctest.h"
+#include "seed.h"
 #include "sim/fleet.h"
 
 using namespace tally;
@@ -15,11 +16,6 @@ using namespace tally::sim;
 using namespace std::chrono_literals;
 
 namespace {
-
-uint64_t number_from(const char* name, uint64_t otherwise) {
-  const char* text = std::getenv(name);
-  return text != nullptr ? std::strtoull(text, nullptr, 10) : otherwise;
-}
 
 std::string complaints(const Fleet& fleet) {
   std::string text;
@@ -64,8 +60,9 @@ TEST_CASE("lists: nodes are added one by one and every window admits its limit")
   config.rules[0].on_isolation = OnIsolation::closed;
   Fleet fleet(config);
   const Duration end = 200s;
+  const uint64_t keys = scaled(10, 3);
   for (uint16_t host = 0; host < 5; ++host)
-    for (int key = 0; key < 10; ++key)
+    for (uint64_t key = 0; key < keys; ++key)
       fleet.poisson(host, "api", "k" + std::to_string(key), 20, 0s, end);
   fleet.run_for(15s);
   for (size_t list = 1; list < config.lists.size(); ++list) {
@@ -76,13 +73,13 @@ TEST_CASE("lists: nodes are added one by one and every window admits its limit")
   }
   fleet.run_until(end);
   CHECK_MESSAGE(fleet.violations().empty(), complaints(fleet));
-  int full = 0;
-  for (int key = 0; key < 10; ++key) {
+  uint64_t full = 0;
+  for (uint64_t key = 0; key < keys; ++key) {
     const auto& windows = fleet.windows("api", "k" + std::to_string(key));
     for (const auto& [window, count] : windows)
       if (window != windows.begin()->first && window != windows.rbegin()->first) full += count.net() >= 380;
   }
-  CHECK(full >= 10 * 12);  // of 18 each; those in which hosts restart lose a part
+  CHECK(full >= keys * 12);  // of 18 each; those in which hosts restart lose a part
 }
 
 namespace {
@@ -204,7 +201,7 @@ void random_moves(uint64_t seed) {
 }  // namespace
 
 TEST_CASE("lists: hosts that move at random times, crash and forget, never pass the bound") {
-  const uint64_t seed = number_from("TALLY_SEED", 1), clusters = number_from("TALLY_CLUSTERS", 2000) / 20;
+  const uint64_t seed = test_seed(1), clusters = scaled(100);
   for (uint64_t i = 0; i < clusters; ++i) random_moves(seed + i);
 }
 
@@ -403,6 +400,7 @@ TEST_CASE("lists: a host alone becomes a fleet, and its window is its own until 
 }
 
 TEST_CASE("lists: hosts that leave and hosts that join reach each other, and every key is served under the new list") {
+  const int keys = static_cast<int>(scaled(8, 2));
   for (const std::vector<HostList>& lists : {std::vector<HostList>{{{0, 1, 2}, 6, {}}, {{3, 4, 5}, 6, {}}},
                                              std::vector<HostList>{{{0, 1, 2}, 6, {}}, {{1, 2, 3}, 6, {}}},
                                              std::vector<HostList>{{{0, 1, 2}, 6, {}}, {{0, 1, 2, 3, 4, 5}, 6, {}}}}) {
@@ -413,7 +411,7 @@ TEST_CASE("lists: hosts that leave and hosts that join reach each other, and eve
     Fleet fleet(config);
     for (uint16_t host = 0; host < 6; ++host)
       for (const Rule& rule : config.rules)
-        for (int k = 0; k < 8; ++k) fleet.poisson(host, rule.name, key_name(k), 4, 0s, 70s);
+        for (int k = 0; k < keys; ++k) fleet.poisson(host, rule.name, key_name(k), 4, 0s, 70s);
     fleet.run_for(10s);
     move_all(fleet, config, 1, 500ms);
     fleet.run_for(20s);
@@ -422,10 +420,10 @@ TEST_CASE("lists: hosts that leave and hosts that join reach each other, and eve
     fleet.run_for(10s);
     std::map<std::string, uint64_t> before;
     for (const Rule& rule : config.rules)
-      for (int k = 0; k < 8; ++k) before[rule.name + key_name(k)] = fleet.tally(rule.name, key_name(k)).admitted();
+      for (int k = 0; k < keys; ++k) before[rule.name + key_name(k)] = fleet.tally(rule.name, key_name(k)).admitted();
     fleet.run_for(10s);
     for (const Rule& rule : config.rules)
-      for (int k = 0; k < 8; ++k) {
+      for (int k = 0; k < keys; ++k) {
         INFO(rule.name, " ", key_name(k));
         CHECK(fleet.tally(rule.name, key_name(k)).admitted() - before[rule.name + key_name(k)] > 50);  // of 100, or of what is asked
       }
@@ -475,8 +473,9 @@ TEST_CASE("lists: of a node that is gone nobody knows by which clock it voted") 
   config.clocks.resize(5);
   for (uint16_t host = 2; host < 5; ++host) config.clocks[host].offset = -100s;
   Fleet fleet(config);
+  const int keys = static_cast<int>(scaled(20, 4));
   for (uint16_t host = 0; host < 5; ++host)
-    for (int k = 0; k < 20; ++k) fleet.poisson(host, "w", key_name(k), 20, 0s, 200s);
+    for (int k = 0; k < keys; ++k) fleet.poisson(host, "w", key_name(k), 20, 0s, 200s);
   fleet.run_until(12s);
   fleet.crash(0);
   for (uint16_t host = 1; host < 5; ++host) move_one(fleet, host, 1);

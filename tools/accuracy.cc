@@ -41,9 +41,9 @@ void progress(const std::string& what) {
   if (shown) std::fprintf(stderr, "\r\033[K%s", what.c_str());
 }
 
-std::vector<Row> measure_all(const std::vector<Setting>& settings, const Options& options) {
+std::vector<Row> measure_all(const std::vector<AccuracySetting>& settings, const Options& options) {
   std::vector<Row> rows;
-  for (const Setting& s : settings) {
+  for (const AccuracySetting& s : settings) {
     progress(s.name);
     rows.push_back(measure(s, options.seed));
   }
@@ -75,9 +75,9 @@ bool run_goals(const Options& options) {
 }
 
 bool run_section(const Section& section, const Options& options) {
-  std::vector<Setting> settings = section.settings;
+  std::vector<AccuracySetting> settings = section.settings;
   if (!wanted(options, section.title))
-    std::erase_if(settings, [&](const Setting& s) { return !wanted(options, s.name); });
+    std::erase_if(settings, [&](const AccuracySetting& s) { return !wanted(options, s.name); });
   if (settings.empty()) return true;
   const std::vector<Row> rows = measure_all(settings, options);
   const std::string broken = violations_of(rows);
@@ -87,11 +87,11 @@ bool run_section(const Section& section, const Options& options) {
 }
 
 bool run_random(const Options& options) {
-  std::vector<Setting> settings = random_settings(options.seed, options.settings);
+  std::vector<AccuracySetting> settings = random_settings(options.seed, options.settings);
   if (settings.empty()) return true;
   const std::string title = std::to_string(settings.size()) + " settings at random";
   if (!wanted(options, title)) {  // one or a few of them, as rows
-    std::erase_if(settings, [&](const Setting& s) { return lower(s.name) != options.only; });
+    std::erase_if(settings, [&](const AccuracySetting& s) { return lower(s.name) != options.only; });
     for (const Row& row : measure_all(settings, options))
       print(describe(row.setting) + "\n\n" + table_of({&row, 1}));
     return true;

@@ -21,7 +21,7 @@ constexpr std::string_view kRule = "rule";
 
 double seconds(Duration d) { return static_cast<double>(nanos(d)) / 1e9; }
 
-Rule rule_of(const Setting& s) {
+Rule rule_of(const AccuracySetting& s) {
   Rule rule = s.algorithm == Algorithm::token_bucket
                   ? bucket_rule(std::string(kRule), s.limit, s.limit, s.window, s.overcount.ppm)
                   : window_rule(std::string(kRule), s.algorithm, s.limit, s.window, s.overcount.ppm);
@@ -31,7 +31,7 @@ Rule rule_of(const Setting& s) {
   return rule;
 }
 
-FleetConfig config_of(const Setting& s, uint64_t seed) {
+FleetConfig config_of(const AccuracySetting& s, uint64_t seed) {
   FleetConfig config;
   config.nodes = s.nodes;
   config.rules = {rule_of(s)};
@@ -46,7 +46,7 @@ FleetConfig config_of(const Setting& s, uint64_t seed) {
   return config;
 }
 
-std::vector<Arrival> arrivals_of(const Setting& s, uint64_t seed) {
+std::vector<Arrival> arrivals_of(const AccuracySetting& s, uint64_t seed) {
   ShapeTerms terms;
   terms.shape = s.shape;
   terms.limit = rule_of(s).limit;
@@ -75,7 +75,7 @@ void bring_near(Fleet& fleet, const Group& group) {
     for (size_t b = 0; b < group.size; ++b) {
       if (a == b) continue;
       LinkTerms& link = fleet.network().link(group.rank[a], group.rank[b]);
-      link.delay_min = link.delay_max = Setting::kNear / 2;
+      link.delay_min = link.delay_max = AccuracySetting::kNear / 2;
     }
 }
 
@@ -92,7 +92,7 @@ uint64_t entries_sent(Fleet& fleet) {
 // Asks a fleet as the arrivals say, and measures what came of it.
 class Run {
  public:
-  Run(const Setting& s, Fleet& fleet, std::span<const Arrival> arrivals, WallTime epoch)
+  Run(const AccuracySetting& s, Fleet& fleet, std::span<const Arrival> arrivals, WallTime epoch)
       : fleet_(fleet), arrivals_(arrivals), key_(key_of_last_node(fleet)), meter_(rule_of(s).limit, epoch) {}
 
   const std::string& key() const { return key_; }
@@ -166,7 +166,7 @@ OvercountMeter metered(const ModelTerms& terms, std::span<const Arrival> arrival
 void run_models(Row& row, std::span<const Arrival> all, WallTime epoch, uint64_t seed) {
   std::vector<Arrival> arrivals;
   std::ranges::copy_if(all, std::back_inserter(arrivals), [](const Arrival& a) { return a.key == 0; });
-  const Setting& s = row.setting;
+  const AccuracySetting& s = row.setting;
   const ModelTerms terms{rule_of(s).limit, s.nodes, s.round_trip, s.sync_interval, s.loss, epoch, seed};
   row.offered = 0;
   for (const Arrival& a : arrivals) row.offered += a.cost;
@@ -179,7 +179,7 @@ void run_models(Row& row, std::span<const Arrival> all, WallTime epoch, uint64_t
 }
 
 void run_fleet(Row& row, std::span<const Arrival> arrivals, const FleetConfig& config) {
-  const Setting& s = row.setting;
+  const AccuracySetting& s = row.setting;
   Fleet fleet(config);
   Run run(s, fleet, arrivals, config.epoch);
   const Group group = fleet.group(kRule, run.key());
@@ -205,7 +205,7 @@ void run_fleet(Row& row, std::span<const Arrival> arrivals, const FleetConfig& c
 
 }  // namespace
 
-Row measure(const Setting& setting, uint64_t seed) {
+Row measure(const AccuracySetting& setting, uint64_t seed) {
   const uint64_t own = mix(seed ^ rule_seed_of(setting.name));
   Row row;
   row.setting = setting;

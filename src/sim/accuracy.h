@@ -19,7 +19,7 @@
 
 namespace tally::sim {
 
-struct Setting {
+struct AccuracySetting {
   std::string name;  // what is other than in the base; with the seed, it decides the randomness
   uint16_t nodes = 10;
   Algorithm algorithm = Algorithm::sliding_window;
@@ -54,7 +54,7 @@ struct Accuracy {
 };
 
 struct Row {
-  Setting setting;
+  AccuracySetting setting;
   uint64_t offered = 0, admissible = 0;
   Accuracy fleet;
   Accuracy others[std::size(kBaselines)];
@@ -67,6 +67,6 @@ struct Row {
   std::vector<std::string> violations;           // of the bound: none, or there is a bug
 };
 
-Row measure(const Setting& setting, uint64_t seed);
+Row measure(const AccuracySetting& setting, uint64_t seed);
 
 }  // namespace tally::sim

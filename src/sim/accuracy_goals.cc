@@ -8,8 +8,8 @@ namespace {
 
 using namespace std::chrono_literals;
 
-Setting far(Duration round_trip, bool group_near, double loss = 0) {
-  Setting s;
+AccuracySetting far(Duration round_trip, bool group_near, double loss = 0) {
+  AccuracySetting s;
   s.round_trip = round_trip;
   s.group_near = group_near;
   s.loss = loss;
@@ -20,25 +20,25 @@ Setting far(Duration round_trip, bool group_near, double loss = 0) {
 
 std::vector<Goal> accuracy_goals() {
   std::vector<Goal> out;
-  Setting at_once;
+  AccuracySetting at_once;
   at_once.nodes = 20;
   at_once.pace = 1s;
   at_once.load = 20;
   at_once.windows = 1;
   out.push_back({"twenty nodes at once: 20,000 requests in a second; admitted of L", at_once,
                  Goal::Figure::of_limit, 1, 1.005, 20});
-  out.push_back({"92 % of L over ten nodes, 0.5 ms", Setting{}, Goal::Figure::of_admissible, 0.99});
+  out.push_back({"92 % of L over ten nodes, 0.5 ms", AccuracySetting{}, Goal::Figure::of_admissible, 0.99});
   out.push_back({"the same at 60 ms, group near", far(60ms, true), Goal::Figure::of_admissible, 0.96});
   out.push_back({"the same at 60 ms, group as far", far(60ms, false), Goal::Figure::of_admissible, 0.95});
   out.push_back({"the same at 100 ms and 5 % loss, group near", far(100ms, true, 0.05),
                  Goal::Figure::of_admissible, 0.95});
   out.push_back({"the same at 100 ms and 5 % loss, group as far", far(100ms, false, 0.05),
                  Goal::Figure::of_admissible, 0.935});
-  Setting two;
+  AccuracySetting two;
   two.shape = Shape::two_of_ten;
   two.load = 1;
   out.push_back({"two of ten nodes have all of L", two, Goal::Figure::of_admissible, 0.99});
-  Setting killed;
+  AccuracySetting killed;
   killed.windows = 1;
   killed.load = 1;
   killed.kill_owner = true;

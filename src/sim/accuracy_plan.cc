@@ -15,9 +15,9 @@ constexpr double kUnder = 0.92, kOver = 3;  // loads
 constexpr uint32_t kPercent = 10'000;       // of an overcount, in millionths
 
 template <typename Change>
-void add(std::vector<Setting>& to, std::string name, Change change) {
+void add(std::vector<AccuracySetting>& to, std::string name, Change change) {
   for (const double load : {kUnder, kOver}) {
-    Setting s;
+    AccuracySetting s;
     s.name = name;
     s.load = load;
     change(s);
@@ -45,10 +45,10 @@ std::string_view algorithm_name(Algorithm algorithm) {
 // As many windows as it takes to see a few hundred requests, and not too many.
 uint32_t windows_for(uint32_t limit) { return std::clamp<uint32_t>(3000 / limit, 2, 60); }
 
-std::vector<Setting> base_settings() {
-  std::vector<Setting> out;
+std::vector<AccuracySetting> base_settings() {
+  std::vector<AccuracySetting> out;
   for (const double load : {0.5, kUnder, 1.0, 1.5, kOver}) {
-    Setting s;
+    AccuracySetting s;
     s.name = "base";
     s.load = load;
     out.push_back(s);
@@ -56,26 +56,26 @@ std::vector<Setting> base_settings() {
   return out;
 }
 
-std::vector<Setting> fleet_settings() {
-  std::vector<Setting> out;
+std::vector<AccuracySetting> fleet_settings() {
+  std::vector<AccuracySetting> out;
   for (const uint16_t nodes : std::initializer_list<uint16_t>{2, 5, 10, 20, 50, 300})
-    add(out, std::to_string(nodes) + " nodes", [&](Setting& s) {
+    add(out, std::to_string(nodes) + " nodes", [&](AccuracySetting& s) {
       s.nodes = nodes;
       if (nodes > 50) s.windows = 2;
     });
   return out;
 }
 
-std::vector<Setting> round_trip_settings() {
-  std::vector<Setting> out;
+std::vector<AccuracySetting> round_trip_settings() {
+  std::vector<AccuracySetting> out;
   for (const bool near : {true, false})
     for (const Duration round_trip : {500us, 5000us, 60'000us, 100'000us}) {
-      if (near && round_trip == Setting::kNear) continue;
+      if (near && round_trip == AccuracySetting::kNear) continue;
       add(out,
-          ms(round_trip) + (round_trip == Setting::kNear ? ""
+          ms(round_trip) + (round_trip == AccuracySetting::kNear ? ""
                             : near                       ? ", group near"
                                                          : ", group as far"),
-          [&](Setting& s) {
+          [&](AccuracySetting& s) {
             s.round_trip = round_trip;
             s.group_near = near;
           });
@@ -83,11 +83,11 @@ std::vector<Setting> round_trip_settings() {
   return out;
 }
 
-std::vector<Setting> loss_settings() {
-  std::vector<Setting> out;
+std::vector<AccuracySetting> loss_settings() {
+  std::vector<AccuracySetting> out;
   for (const int percent : {0, 5, 30})
     for (const Duration round_trip : {500us, 100'000us})
-      add(out, std::to_string(percent) + " % lost, " + ms(round_trip), [&](Setting& s) {
+      add(out, std::to_string(percent) + " % lost, " + ms(round_trip), [&](AccuracySetting& s) {
         s.loss = percent / 100.0;
         s.round_trip = round_trip;
         s.group_near = true;
@@ -95,54 +95,54 @@ std::vector<Setting> loss_settings() {
   return out;
 }
 
-std::vector<Setting> overcount_settings() {
-  std::vector<Setting> out;
+std::vector<AccuracySetting> overcount_settings() {
+  std::vector<AccuracySetting> out;
   for (const Overcount e :
        {Overcount{0, false}, Overcount{1 * kPercent, false}, Overcount{5 * kPercent, false},
         Overcount{10 * kPercent, false}, Overcount{0, true}})
-    add(out, "e " + overcount_name(e), [&](Setting& s) { s.overcount = e; });
+    add(out, "e " + overcount_name(e), [&](AccuracySetting& s) { s.overcount = e; });
   return out;
 }
 
-std::vector<Setting> limit_settings() {
-  std::vector<Setting> out;
+std::vector<AccuracySetting> limit_settings() {
+  std::vector<AccuracySetting> out;
   for (const uint32_t limit : {5u, 10u, 100u, 1'000u, 100'000u})
-    add(out, "L = " + std::to_string(limit), [&](Setting& s) {
+    add(out, "L = " + std::to_string(limit), [&](AccuracySetting& s) {
       s.limit = limit;
       s.windows = windows_for(limit);
     });
   return out;
 }
 
-std::vector<Setting> wait_settings() {
-  std::vector<Setting> out;
+std::vector<AccuracySetting> wait_settings() {
+  std::vector<AccuracySetting> out;
   for (const uint32_t limit : {5u, 100u, 1'000u})
     for (const Algorithm algorithm : {Algorithm::sliding_window, Algorithm::token_bucket})
       add(out, "L = " + std::to_string(limit) + ", " + std::string(algorithm_name(algorithm)),
-          [&](Setting& s) {
+          [&](AccuracySetting& s) {
             s.algorithm = algorithm;
             s.wait = 20ms;
             s.limit = limit;
             s.windows = windows_for(limit);
           });
-  add(out, "50 nodes", [](Setting& s) {
+  add(out, "50 nodes", [](AccuracySetting& s) {
     s.nodes = 50;
     s.wait = 20ms;
   });
   return out;
 }
 
-std::vector<Setting> window_settings() {
-  std::vector<Setting> out;
+std::vector<AccuracySetting> window_settings() {
+  std::vector<AccuracySetting> out;
   for (const Algorithm algorithm : {Algorithm::sliding_window, Algorithm::fixed_window}) {
     const std::string name(algorithm_name(algorithm));
-    add(out, name + " of 1 s", [&](Setting& s) {
+    add(out, name + " of 1 s", [&](AccuracySetting& s) {
       s.algorithm = algorithm;
       s.window = 1s;
       s.windows = 20;
     });
-    add(out, name + " of 60 s", [&](Setting& s) { s.algorithm = algorithm; });
-    add(out, name + " of a day", [&](Setting& s) {
+    add(out, name + " of 60 s", [&](AccuracySetting& s) { s.algorithm = algorithm; });
+    add(out, name + " of a day", [&](AccuracySetting& s) {
       s.algorithm = algorithm;
       s.window = 24h;
       s.windows = 2;
@@ -153,12 +153,12 @@ std::vector<Setting> window_settings() {
   return out;
 }
 
-std::vector<Setting> algorithm_settings() {
-  std::vector<Setting> out;
+std::vector<AccuracySetting> algorithm_settings() {
+  std::vector<AccuracySetting> out;
   for (const Algorithm algorithm :
        {Algorithm::sliding_window, Algorithm::fixed_window, Algorithm::token_bucket})
     for (const Duration round_trip : {500us, 60'000us})
-      add(out, std::string(algorithm_name(algorithm)) + ", " + ms(round_trip), [&](Setting& s) {
+      add(out, std::string(algorithm_name(algorithm)) + ", " + ms(round_trip), [&](AccuracySetting& s) {
         s.algorithm = algorithm;
         s.round_trip = round_trip;
         s.group_near = true;
@@ -166,11 +166,11 @@ std::vector<Setting> algorithm_settings() {
   return out;
 }
 
-std::vector<Setting> shape_settings() {
-  std::vector<Setting> out;
+std::vector<AccuracySetting> shape_settings() {
+  std::vector<AccuracySetting> out;
   for (const Shape shape : {Shape::even, Shape::two_of_ten, Shape::one_node, Shape::zipf, Shape::moving})
-    add(out, std::string(shape_name(shape)), [&](Setting& s) { s.shape = shape; });
-  Setting step;
+    add(out, std::string(shape_name(shape)), [&](AccuracySetting& s) { s.shape = shape; });
+  AccuracySetting step;
   step.name = "step from 10 % to 300 %";
   step.shape = Shape::step;
   step.load = 1;
@@ -179,11 +179,11 @@ std::vector<Setting> shape_settings() {
   return out;
 }
 
-std::vector<Setting> attack_settings() {
-  std::vector<Setting> out;
+std::vector<AccuracySetting> attack_settings() {
+  std::vector<AccuracySetting> out;
   for (const auto& [nodes, e] :
        {std::pair{50, 5 * kPercent}, std::pair{300, 5 * kPercent}, std::pair{300, 100 * kPercent}}) {
-    Setting s;
+    AccuracySetting s;
     s.name = std::to_string(nodes) + " nodes, e " + std::to_string(e / kPercent) + " %";
     s.nodes = static_cast<uint16_t>(nodes);
     s.overcount.ppm = e;
@@ -228,15 +228,15 @@ std::vector<Section> accuracy_sections() {
   };
 }
 
-std::vector<Setting> random_settings(uint64_t seed, size_t n) {
+std::vector<AccuracySetting> random_settings(uint64_t seed, size_t n) {
   Random random(seed);
   const auto pick = [&](auto... values) {
     const std::common_type_t<decltype(values)...> from[] = {values...};
     return from[random.below(sizeof...(values))];
   };
-  std::vector<Setting> out;
+  std::vector<AccuracySetting> out;
   for (size_t i = 0; i < n; ++i) {
-    Setting s;
+    AccuracySetting s;
     s.name = "random " + std::to_string(i + 1);
     s.nodes = static_cast<uint16_t>(pick(2, 3, 5, 10, 20, 50));
     s.algorithm = pick(Algorithm::sliding_window, Algorithm::fixed_window, Algorithm::token_bucket);
@@ -255,13 +255,13 @@ std::vector<Setting> random_settings(uint64_t seed, size_t n) {
   return out;
 }
 
-std::string describe(const Setting& s) {
+std::string describe(const AccuracySetting& s) {
   char numbers[160];
   std::snprintf(numbers, sizeof numbers, "%u nodes, L %u in %g s (%s), e %s, %s%s, %g %% lost, %s", s.nodes,
                 s.limit, static_cast<double>(nanos(s.window)) / 1e9,
                 std::string(algorithm_name(s.algorithm)).c_str(), overcount_name(s.overcount).c_str(),
                 ms(s.round_trip).c_str(),
-                s.round_trip == Setting::kNear ? ""
+                s.round_trip == AccuracySetting::kNear ? ""
                 : s.group_near                 ? " group near"
                                                : " group as far",
                 s.loss * 100, std::string(shape_name(s.shape)).c_str());

@@ -14,14 +14,14 @@ namespace tally::sim {
 struct Section {
   std::string title;
   std::string about;  // a sentence or two below the title; may be empty
-  std::vector<Setting> settings;
+  std::vector<AccuracySetting> settings;
 };
 std::vector<Section> accuracy_sections();
 
 // Drawn from lists of usual values; names are numbers.
-std::vector<Setting> random_settings(uint64_t seed, size_t n);
+std::vector<AccuracySetting> random_settings(uint64_t seed, size_t n);
 // All of a setting in a line, for one whose name does not say it.
-std::string describe(const Setting& setting);
+std::string describe(const AccuracySetting& setting);
 
 // A figure that has to be reached, in the worst of `repeats` runs.
 struct Goal {
@@ -30,7 +30,7 @@ struct Goal {
     of_limit,       // admitted, of the limit: traffic of one window
   };
   std::string name;
-  Setting setting;
+  AccuracySetting setting;
   Figure figure = Figure::of_admissible;
   double least = 0, most = 0;  // parts; most 0: no upper end
   uint32_t repeats = 5;

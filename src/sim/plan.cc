@@ -41,7 +41,7 @@ size_t keys_of_one_node(std::span<const Arrival> arrivals, uint16_t nodes) {
 
 class Run {
  public:
-  Run(const PlanTerms& terms, const Setting& setting, std::span<const Arrival> arrivals)
+  Run(const PlanTerms& terms, const PlanSetting& setting, std::span<const Arrival> arrivals)
       : terms_(terms),
         arrivals_(arrivals),
         window_(window_of(terms.rule.limit)),
@@ -85,7 +85,7 @@ class Run {
     uint64_t offered = 0, admissible = 0, admitted = 0, overcount = 0;
   };
 
-  static FleetConfig config_of(const PlanTerms& terms, const Setting& setting,
+  static FleetConfig config_of(const PlanTerms& terms, const PlanSetting& setting,
                                std::span<const Arrival> arrivals, Duration start) {
     FleetConfig config;
     config.nodes = terms.nodes;
@@ -189,7 +189,7 @@ double PlanResult::per_node_second(uint64_t n) const {
   return seconds <= 0 ? 0 : static_cast<double>(n) / seconds / nodes;
 }
 
-PlanResult run_plan(const PlanTerms& terms, const Setting& setting, std::span<const Arrival> arrivals,
+PlanResult run_plan(const PlanTerms& terms, const PlanSetting& setting, std::span<const Arrival> arrivals,
                     const std::function<void(double)>& progress) {
   return Run(terms, setting, arrivals).run(progress);
 }

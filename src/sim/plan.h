@@ -25,7 +25,7 @@
 namespace tally::sim {
 
 // What the operator chooses or is given, and what a plan compares.
-struct Setting {
+struct PlanSetting {
   Duration sync_interval = std::chrono::milliseconds(100);
   Duration round_trip = std::chrono::microseconds(500);  // of every pair of nodes
   double loss = 0;                                       // the part of the datagrams that is lost
@@ -43,7 +43,7 @@ struct PlanTerms {
 };
 
 struct PlanResult {
-  Setting setting;
+  PlanSetting setting;
   uint64_t requests = 0;
   uint64_t offered = 0, admissible = 0, admitted = 0;
   uint64_t overcount = 0;        // of all windows
@@ -74,7 +74,7 @@ struct PlanResult {
 
 // Requires arrivals in order of time, with nodes below terms.nodes. `progress` hears of the part that is
 // done.
-PlanResult run_plan(const PlanTerms& terms, const Setting& setting, std::span<const Arrival> arrivals,
+PlanResult run_plan(const PlanTerms& terms, const PlanSetting& setting, std::span<const Arrival> arrivals,
                     const std::function<void(double)>& progress = {});
 
 }  // namespace tally::sim

@@ -39,7 +39,7 @@ std::vector<std::vector<const PlanResult*>> groups_of(std::span<const PlanResult
   return groups;
 }
 
-std::string of_group(const Setting& s) {
+std::string of_group(const PlanSetting& s) {
   return short_duration(s.round_trip) + " round trip, " + percent_of(s.loss) + " loss";
 }
 
@@ -145,7 +145,7 @@ std::string describe_rule(const Rule& rule) {
                                        : percent_of(rule.max_overcount.ppm / double{kPartsPerMillion}));
 }
 
-std::string describe_setting(const Setting& s) {
+std::string describe_setting(const PlanSetting& s) {
   return short_duration(s.sync_interval) + " sync, " + of_group(s);
 }
 

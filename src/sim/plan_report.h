@@ -19,7 +19,7 @@ std::string short_duration(Duration d);          // three figures: "100ms", "1.5
 std::string percent_of(double part);             // 0.992: "99.2%"; what is not nothing is never shown as 0
 std::string bytes_rate(double bytes_per_s);      // "3.1 kB/s"
 std::string describe_rule(const Rule& rule);     // "1000 per 1m, sliding_window, overcount 5%"
-std::string describe_setting(const Setting& s);  // "100ms sync, 500us round trip, 0% loss"
+std::string describe_setting(const PlanSetting& s);  // "100ms sync, 500us round trip, 0% loss"
 
 Cells plan_table(const Rule& rule, std::span<const PlanResult> results);
 std::string plan_csv(std::span<const PlanResult> results);

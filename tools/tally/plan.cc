@@ -36,7 +36,7 @@ constexpr Duration kLengthLeast = std::chrono::seconds(10), kLengthUsual = std::
 struct Job {
   PlanTerms terms;
   std::vector<Arrival> arrivals;
-  std::vector<Setting> settings;
+  std::vector<PlanSetting> settings;
   std::string about;  // the traffic
 };
 
@@ -85,13 +85,13 @@ Duration need_duration(const std::string& text, const std::string& option, Durat
   return d;
 }
 
-std::vector<Setting> settings_of(const cxxopts::ParseResult& args) {
-  std::vector<Setting> settings;
+std::vector<PlanSetting> settings_of(const cxxopts::ParseResult& args) {
+  std::vector<PlanSetting> settings;
   for (const std::string& rtt : split(args["rtt"].as<std::string>()))
     for (const std::string& loss : split(args["loss"].as<std::string>()))
       for (const std::string& sync : split(args["sync"].as<std::string>())) {
         const Config::Cluster cluster = need(parse_sync_interval(sync));
-        Setting s;
+        PlanSetting s;
         s.sync_interval = cluster.sync_interval;
         s.isolation_after = cluster.isolation();
         s.lease = cluster.lease_length();
@@ -194,7 +194,7 @@ class Progress {
   Progress(const Progress&) = delete;
   Progress& operator=(const Progress&) = delete;
 
-  void show(size_t run, const Setting& setting, double part) const {
+  void show(size_t run, const PlanSetting& setting, double part) const {
     if (!shown_) return;
     std::fprintf(stderr, "\r\033[Krun %zu of %zu: %s: %.0f%%", run + 1, runs_,
                  describe_setting(setting).c_str(), part * 100);
