@@ -169,5 +169,41 @@ TEST_CASE("threads under eviction in a fleet: no key passes its floor and what a
   CHECK(beyond_floor > 10);
 }
 
+TEST_CASE("who found too little in an idle slot finds it there until the cluster thread has heard of it") {
+  const auto stays = [](Rule rule) {
+    Bench bench(std::move(rule), true, {0, 2}, 20);
+    REQUIRE(bench.take("k", 1, at(secs(0))).verdict == Verdict::starved);
+    const SlotRef first = bench.noted().at(0).slot;
+    REQUIRE(bench.slots.clear_noted(first));
+    // Its windows are over now, and so is all that a bucket could remember.
+    REQUIRE(bench.take("k", 1, at(secs(100))).verdict == Verdict::starved);
+    const SlotRef second = bench.noted().at(0).slot;
+    REQUIRE(second == first);
+    for (int i = 0; i < 1'000; ++i)
+      CHECK(bench.limiter.take(bench.ask(name_of(i)), at(secs(100)), nullptr).verdict == Verdict::starved);
+    CHECK(bench.slots.evicted_live() + bench.slots.evicted_idle() > 100);
+    const bool stayed = bench.slots.living(second);
+    bench.slots.clear_noted(second);
+    for (int i = 0; i < 1'000; ++i) bench.limiter.take(bench.ask(name_of(i)), at(secs(200)), nullptr);
+    CHECK_FALSE(bench.slots.living(second));  // and no longer
+    return stayed;
+  };
+  CHECK(stays(window_rule(Algorithm::fixed_window, 100, secs(10))));
+  CHECK(stays(window_rule(Algorithm::sliding_window, 100, secs(10))));
+  CHECK(stays(bucket_rule(100, ms(10))));
+}
+
+TEST_CASE("of an ask that found a full ring no mark is left") {
+  Bench bench(window_rule(Algorithm::fixed_window, 100, secs(10)), true, {0, 2}, 20, 2);
+  for (const char* key : {"a", "b", "k"}) REQUIRE(bench.take(key, 1, at(secs(0))).verdict == Verdict::starved);
+  REQUIRE(bench.limiter.notes_dropped() == 1);
+  REQUIRE(bench.noted().size() == 2);
+  bench.limiter.open_floors(kAlways, kFull);
+  REQUIRE(admitted(bench.take("k", 1, at(secs(0)))));
+  const auto notes = bench.noted();  // the first use after it is told
+  REQUIRE(notes.size() == 1);
+  CHECK(notes[0].kind == Note::Kind::used);
+}
+
 }  // namespace
 }  // namespace tally

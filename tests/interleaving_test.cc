@@ -323,6 +323,7 @@ Outcome leased_while_evicted() {
   const SlotRef x = w.ref("x"), y = w.ref("y");
   const MonoTime end = in_window(0).mono + seconds(5);
   w.slots.open_lease(y, 1, kToken, end);
+  w.slots.clear_noted(x);  // nobody asked for it lately: it is evicted before y
   const Bodies bodies{[&] { w.slots.open_lease(x, 1, kToken, end); },
                       [&] {
                         w.r[0] = w.take("z");

@@ -663,6 +663,22 @@ TEST_CASE("an unbounded rule asks nobody, and stops once the fleet has used its 
   CHECK(admitted(fleet.take(0, "k")));
 }
 
+TEST_CASE("a key for which there is no account is noted again once there may be room") {
+  Fleet fleet(2, window_rule(Algorithm::fixed_window, 100, secs(10)));
+  fleet.accounts_max = 1;
+  fleet.stop(0);
+  fleet.start(0, {.incarnation = 11, .first = true, .reckoned_start = {}});
+  fleet.until_ready();
+  fleet.take(0, "a");
+  fleet.settle();
+  CHECK(fleet.dropped(0, "accounts_full") == 0);
+  for (uint64_t n = 1; n <= 3; ++n) {
+    fleet.take(0, "b");
+    fleet.settle();
+    CHECK(fleet.dropped(0, "accounts_full") == n);
+  }
+}
+
 TEST_CASE("a node that leaves gives back what it did not use") {
   Fleet fleet(3, rule_of(160));
   fleet.until_ready();

@@ -108,7 +108,7 @@ void run_books(Random& random) {
       if (fits && !peek && !noted) expected.push_back(Note::Kind::used), noted = true;
       if (fits && !peek && static_cast<uint64_t>(after) > ask_at)
         expected.push_back(Note::Kind::low), ask_at = UINT64_MAX;
-      if (!fits && !peek && refused == Verdict::starved) expected.push_back(Note::Kind::starved);
+      if (!fits && !peek && refused == Verdict::starved) expected.push_back(Note::Kind::starved), noted = true;
       REQUIRE(notes.size() == expected.size());
       for (size_t n = 0; n < notes.size(); ++n) {
         REQUIRE(notes[n].kind == expected[n]);

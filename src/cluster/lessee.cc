@@ -33,6 +33,7 @@ Lessee::Account* Lessee::account_for(const Note& note, Now now) {
   if (account == nullptr) {
     if (accounts_.size() >= accounts_max_) {
       ++dropped_["accounts_full"];
+      limiter_.slots().clear_noted(note.slot);  // to be noted again, and evicted before those that have accounts
       return nullptr;
     }
     account = &accounts_[note.id];

@@ -145,6 +145,7 @@ class Limiter {
   static LeaseView lease_of(const Slot& slot, MonoTime now);
   MonoTime floor_tat(uint64_t word, const Limit& limit) const;
   Answer peek_fleet(const Ask& ask, Now now) const;
+  bool note_starved(const Ask& ask, const Held& held, NoteRing* notes);  // whether it went into the ring
   bool note_use(const Ask& ask, const Held& held, uint64_t count, NoteRing* notes);  // whether that is urgent
   bool push(const Ask& ask, const Held& held, Note::Kind kind, NoteRing* notes);
   static Answer crowded_out(const Limit& limit, Verdict verdict);

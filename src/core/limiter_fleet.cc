@@ -24,7 +24,7 @@ Answer Limiter::spend_window(const Ask& ask, Now now, NoteRing* notes) {
     Answer answer = decide_spend(limit, window_state(slot, v, limit), slots_.knowledge(held), ask.cost, now);
     if (answer.verdict != Verdict::admitted) {
       if (!held.still()) continue;
-      if (answer.verdict == Verdict::starved) answer.urgent = push(ask, held, Note::Kind::starved, notes);
+      if (answer.verdict == Verdict::starved) answer.urgent = note_starved(ask, held, notes);
       return answer;
     }
     const auto tag = static_cast<uint32_t>(v.window);
@@ -82,7 +82,7 @@ Answer Limiter::spend_bucket(const Ask& ask, Now now, NoteRing* notes) {
     if (decision.purse != Purse::none)
       decision.answer.urgent = note_use(ask, held, static_cast<uint64_t>(count.amount), notes);
     else if (decision.answer.verdict == Verdict::starved)
-      decision.answer.urgent = push(ask, held, Note::Kind::starved, notes);
+      decision.answer.urgent = note_starved(ask, held, notes);
     return decision.answer;
   }
   return crowded_out(limit, Verdict::starved);
@@ -112,7 +112,15 @@ Answer Limiter::peek_fleet(const Ask& ask, Now now) const {
 
 bool Limiter::note_starved(const Ask& ask, Now now, NoteRing& notes) {
   const Held held = slots_.find_or_insert(ask.hash, newcomer(ask, now));
-  return held && push(ask, held, Note::Kind::starved, &notes);
+  return held && note_starved(ask, held, &notes);
+}
+
+// Marked first: a slot that is noted is not idle, whatever its cells say, so it is still there when the note is taken.
+bool Limiter::note_starved(const Ask& ask, const Held& held, NoteRing* notes) {
+  const bool marked = notes != nullptr && slots_.set_noted(held);
+  if (push(ask, held, Note::Kind::starved, notes)) return true;
+  if (marked) slots_.clear_noted(held);
+  return false;
 }
 
 // Counted first, looked at the marks after: the cluster thread clears the mark first and reads the count

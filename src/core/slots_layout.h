@@ -105,8 +105,9 @@ inline bool is_idle(const Slot& slot, uint64_t life, Now now) {
 
 inline uint64_t weight_of(const Slot& slot, Now now) {
   const uint64_t life = slot.life.load();
-  if (is_idle(slot, life, now)) return kWeightIdle;
-  const uint64_t known = (life & kNoted) != 0 || slot.ask_at.load() != UINT64_MAX ? kWeightKnown : 0;
+  const bool noted = (life & kNoted) != 0;  // an ask that found too little here may wait for the cluster thread
+  if (!noted && is_idle(slot, life, now)) return kWeightIdle;
+  const uint64_t known = noted || slot.ask_at.load() != UINT64_MAX ? kWeightKnown : 0;
   const uint64_t first = slot.count[0].load();
   if (is_bucket(life)) {
     const MonoTime arrival = arrival_of(first);  // of a bucket that only has a lease: as long ago as there is
