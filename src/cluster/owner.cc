@@ -126,9 +126,7 @@ WindowBook* Owner::open_book(Key& key, int64_t window, Now now) {
   if (!around_.standing.may_vote(begins) || !around_.registers.may_begin(key.id, window, now)) return nullptr;
   // Nor where that register takes nothing any more: without a trace in it, books that were lost would be begun twice.
   if (key.terms.algorithm == Algorithm::sliding_window && around_.registers.may_tell(key.id, window, key.terms.window)) return nullptr;
-  WindowBook& book = begin_book(key, window, {0, around_.roster.id(around_.self)}, 0);
-  count_previous(key, book);  // a group of one knows it at once
-  return &book;
+  return &begin_book(key, window, {0, around_.roster.id(around_.self)}, 0);
 }
 
 WindowBook& Owner::begin_book(Key& key, int64_t window, Ballot ballot, uint64_t base) {
@@ -179,12 +177,12 @@ void Owner::report_window(Key& key, const Report& report, const Origin& from, No
     book->charge_floor(*line, report.floor);  // opened ahead, by books that had not charged its floor
   }
   book->merge(*line, report, now.mono);
+  count_previous(key, *book);
   issue(key, *book, *line, now);
   resend_mark(key, *book, now);
   send_grant(key, *book, *line, report.stamp, now);
   serve_turned_away(key, *book, now);
   ask_above(key, *book, now);
-  if (WindowBook* next = key.book(report.window + 1)) count_previous(key, *next);
 }
 
 // Gives the line what it may have now, raising the mark for it where needed.

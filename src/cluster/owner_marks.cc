@@ -61,10 +61,11 @@ void Owner::on_accepted(const Accepted& accepted, uint16_t from, Now now) {
     return;
   }
   take_acceptance(key, accepted, index, now);
-  if (key.bucket)
-    serve_turned_away_bucket(key, now);
-  else if (WindowBook* book = key.book(accepted.window))
-    serve_turned_away(key, *book, now);
+  if (key.bucket) return serve_turned_away_bucket(key, now);
+  WindowBook* book = key.book(accepted.window);
+  if (book == nullptr) return;
+  count_previous(key, *book);
+  serve_turned_away(key, *book, now);
 }
 
 void Owner::take_acceptance(Key& key, const Accepted& accepted, size_t index, Now now) {
@@ -86,7 +87,8 @@ void Owner::take_acceptance(Key& key, const Accepted& accepted, size_t index, No
   count_previous(key, *book);
 }
 
-// Where another group kept the window before, nobody here knows of it: all of the limit counts.
+// Before anything is issued in a sliding window, as it may be that more was issued in the one before since this was last done. Where
+// another group kept that, nobody here knows of it: all of the limit counts.
 void Owner::count_previous(Key& key, WindowBook& book) {
   if (!around_.succession.same_before(key.groups, book.window(), key.terms.window)) return;
   const WallTime before = window_start(book.window() - 1, key.terms.window);

@@ -404,6 +404,12 @@ MUTATIONS = [
     Mutation("levels: books that were lost go on below what their hosts have heard", "src/cluster/owner.cc",
              "report.has_ballot && report.ballot > book->ballot() &&", "false &&",
              test=("levels_test", "an aggregator that has lost its books is told a ballot that it does not know, and begins above it")),
+    Mutation("sliding: the past is counted when the books are opened, and not again at each report", "src/cluster/owner.cc",
+             "  return &begin_book(key, window, {0, around_.roster.id(around_.self)}, 0);\n}\n\nWindowBook& Owner::begin_book",
+             "  WindowBook& book = begin_book(key, window, {0, around_.roster.id(around_.self)}, 0);\n  count_previous(key, book);\n"
+             "  return &book;\n}\n\nWindowBook& Owner::begin_book",
+             more=(("src/cluster/owner.cc", "  count_previous(key, *book);\n  issue(key,", "  issue(key,"),),
+             test=("liveness_test", "clusters that did not serve again serve again")),
     # --- speed: none of these carries the bound ---
     Mutation("speed: exhausted said when the allowance is only granted out", "src/cluster/window_book.cc",
              "previous_known() && used() >= allowance(now);", "previous_known() && outstanding() >= allowance(now);", test=("window_book_test", "a window is exhausted when it is used, not when it is only granted out")),
@@ -414,7 +420,7 @@ MUTATIONS = [
              "    account.waiting = std::min(account.waiting, account.waiting_young);\n", "",
              test=("levels_test", "a key that is asked for in vain all the time waits for no more than came lately")),
     Mutation("speed: a group of one takes the window before for full until its next tick", "src/cluster/owner.cc",
-             "  count_previous(key, book);  // a group of one knows it at once\n", "", live=True),
+             "  count_previous(key, *book);\n  issue(key,", "  issue(key,", live=True),
     Mutation("speed: an empty answer ends a wait", "src/cluster/lessee_grants.cc",
              "  if (available < account.waiting_min) return;\n",
              "  if (available < account.waiting_min) {\n    account.waiting = account.waiting_min = 0;\n    return;\n  }\n", live=True),
