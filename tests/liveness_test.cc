@@ -103,7 +103,7 @@ TEST_CASE("who waits and is denied at half of the limit is found, and in a fleet
 }
 
 // What the search has found, each mended: the seed, and what was wrong.
-TEST_CASE("clusters that did not serve again serve again") {
+TEST_CASE("clusters in which the search found something wrong are well") {
   for (const uint64_t seed : {
            50145,    // a clock set back between two lives: taken for a clone by what the last life had under way
            7000869,  // datagrams said again from elsewhere: what was answered there reached the node

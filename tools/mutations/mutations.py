@@ -409,7 +409,7 @@ MUTATIONS = [
              "  WindowBook& book = begin_book(key, window, {0, around_.roster.id(around_.self)}, 0);\n  count_previous(key, book);\n"
              "  return &book;\n}\n\nWindowBook& Owner::begin_book",
              more=(("src/cluster/owner.cc", "  count_previous(key, *book);\n  issue(key,", "  issue(key,"),),
-             test=("liveness_test", "clusters that did not serve again serve again")),
+             test=("liveness_test", "clusters in which the search found something wrong are well")),
     # --- speed: none of these carries the bound ---
     Mutation("speed: exhausted said when the allowance is only granted out", "src/cluster/window_book.cc",
              "previous_known() && used() >= allowance(now);", "previous_known() && outstanding() >= allowance(now);", test=("window_book_test", "a window is exhausted when it is used, not when it is only granted out")),
