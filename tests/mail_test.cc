@@ -44,7 +44,7 @@ TEST_CASE(
     "what is said to one receiver goes out in one datagram, in order, under a header that says who speaks") {
   Post post;
   post.mail.send(2, report(1));
-  post.mail.send(2, Hello{true, 5, 6});
+  post.mail.send(2, Hello{true, 5, 6, 7});
   post.mail.send(2, report(2));
   const auto out = post.flushed(ms(5));
   REQUIRE(out.size() == 1);
@@ -53,7 +53,7 @@ TEST_CASE(
   const Datagram d = read(out[0]);
   REQUIRE(d.entries.size() == 3);
   CHECK(d.entries[0] == report(1));
-  CHECK(d.entries[1] == Entry(Hello{true, 5, 6}));
+  CHECK(d.entries[1] == Entry(Hello{true, 5, 6, 7}));
   CHECK(d.entries[2] == report(2));
   CHECK(d.header.sender == post.roster.id(1));
   CHECK(d.header.receiver == post.roster.id(2));

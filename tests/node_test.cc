@@ -319,7 +319,7 @@ TEST_CASE("what a node's own last life still has under way does not shut it out,
   fleet.pass(ms(10));
   fleet.start(0, {.incarnation = 20, .first = false, .reckoned_start = fleet.now().wall});
   fleet.pass(secs(7), ms(500));
-  for (const Entry& said : {Entry(Member{}), Entry(Hello{.answer = false, .remembered = 0, .rules = 1})}) {
+  for (const Entry& said : {Entry(Member{}), Entry(Hello{.rules = 1})}) {
     fleet.node(1).receive(datagram_of(last, {said}), 0, fleet.now());
     fleet.settle();
   }
@@ -437,7 +437,7 @@ TEST_CASE(
     if (const auto* clone = std::get_if<Clone>(&entry); clone != nullptr && to == 1) told.push_back(*clone);
   };
   for (const Entry& said :
-       {Entry(Member{}), Entry(Hello{.answer = true, .remembered = 0, .rules = 0}), Entry(Hello{})}) {
+       {Entry(Member{}), Entry(Hello{.answer = true}), Entry(Hello{})}) {
     CHECK(told.empty());
     fleet.node(0).receive(datagram_of(header, {said}), 1, fleet.now());
     fleet.settle();
@@ -445,6 +445,23 @@ TEST_CASE(
   CHECK(told == std::vector{Clone{10, 9, false}});
   CHECK(fleet.dropped(0, "older_life") == 3);
   CHECK(fleet.dropped(1, "this_node_is_a_clone") == 0);  // the living one is not meant
+}
+
+TEST_CASE("what was answered to an earlier life does not make a later one a first life") {
+  Fleet fleet(3, rule_of(60, 100'000));
+  fleet.until_ready();
+  for (uint16_t rank = 0; rank < 3; ++rank) fleet.stop(rank);
+  fleet.start(0, {.incarnation = 20, .first = true});  // its state file is lost
+  const auto both_answer = [&](uint64_t life) {
+    for (const uint16_t from : {1, 2})
+      fleet.node(0).receive(datagram_of(fleet.header(from, 0), {Hello{.answer = true, .remembered = 0, .rules = 1, .life = life}}), from, fleet.now());
+    fleet.pass(ms(20));
+  };
+  both_answer(10);  // recorded when it began for the first time, and said again
+  CHECK(fleet.take(0, "k").verdict == Verdict::starved);
+  CHECK(fleet.dropped(0, "answer_to_another_life") == 2);
+  both_answer(20);
+  CHECK(admitted(fleet.take(0, "k")));
 }
 
 TEST_CASE("a node restarted in mid-window has no floor in it, and its full floor in the next") {
@@ -758,7 +775,7 @@ class Madman {
       case 6:
         return Member{node(), any_number(random_), any_number(random_)};
       case 7:
-        return Hello{random_.chance(0.5), any_number(random_), any_number(random_)};
+        return Hello{random_.chance(0.5), any_number(random_), any_number(random_), any_number(random_)};
       default:
         return Reset{key(), any_number(random_)};
     }

@@ -150,11 +150,16 @@ uint64_t BucketBook::issue(Leased& leased, MonoTime now) {
   // have (it leased to itself while isolated, or lost it): a new one can only follow when it has ended.
   if (leased.unreported() > 0 && leased.held) {
     const MonoTime whole = std::min(now + owner_lease(lease_), above_ ? above_->until : MonoTime::max());
-    const MonoTime end = mark == MonoTime::max() ? whole : std::min(whole, mark - signed_amount(out + amount));
-    leased.end = std::max(leased.end, end);
+    leased.end = std::max(leased.end, mark == MonoTime::max() ? whole : std::min(whole, leave_room(mark, out + amount, shortest)));
   }
   leased.length = std::max(Duration(0), (leased.end - now) * 100 / 103);
   return amount;
+}
+
+MonoTime BucketBook::leave_room(MonoTime mark, uint64_t out, MonoTime shortest) const {
+  const MonoTime latest = mark - signed_amount(out);
+  const Duration rest = std::max(Duration(0), burst_span_ - signed_amount(out));
+  return std::min(latest, std::max(shortest, latest - std::min(rest, lease_ / 4)));
 }
 
 uint64_t BucketBook::part_of(const Leased& leased, uint64_t space, MonoTime now) const {

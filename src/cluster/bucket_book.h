@@ -135,6 +135,9 @@ class BucketBook {
  private:
   double recent_demand(MonoTime now) const;
   MonoTime last_end() const;
+  // Until when a lease may run that leaves `out` in all leased out: under the mark in force, no earlier than `shortest` where the mark
+  // allows that, and early enough for the rest of the bucket to be leased under the same mark, for a quarter of a lease at most.
+  MonoTime leave_room(MonoTime mark, uint64_t out, MonoTime shortest) const;
   uint64_t part_of(const Leased& leased, uint64_t space, MonoTime now) const;  // what of `space` the line may have of what it asked for
   void count_spent(uint64_t amount);
 

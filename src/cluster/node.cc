@@ -168,7 +168,7 @@ void Node::Impl::handle(const Entry& entry, const Origin& origin, Now now) {
   if (const auto* grant = std::get_if<Grant>(&entry)) return lessee.on_grant(*grant, origin, now);
   if (const auto* mark = std::get_if<Mark>(&entry)) return on_mark(*mark, from, now);
   if (const auto* accepted = std::get_if<Accepted>(&entry)) return owner.on_accepted(*accepted, from, now);
-  if (const auto* hello = std::get_if<Hello>(&entry)) return on_hello(*hello, from, now);
+  if (const auto* hello = std::get_if<Hello>(&entry)) return on_hello(*hello, origin, now);
   if (const auto* reset = std::get_if<Reset>(&entry)) return on_reset(reset->key, reset->number, now);
   if (const auto* clone = std::get_if<Clone>(&entry)) return on_clone(*clone, now);
   if (const auto* read = std::get_if<ReadRegisters>(&entry)) {
@@ -213,14 +213,19 @@ void Node::Impl::on_mark(const Mark& mark, uint16_t from, Now now) {
   if (answer->taken()) owner.on_promise(mark.key, mark.window, mark.ballot, now);
 }
 
-void Node::Impl::on_hello(const Hello& hello, uint16_t from, Now now) {
-  if (hello.rules != 0) peers[from].rules = hello.rules;  // a probe only asks whether anybody is there
+void Node::Impl::on_hello(const Hello& hello, const Origin& from, Now now) {
+  Peer& peer = peers[from.rank];
+  if (hello.rules != 0) peer.rules = hello.rules;  // a probe only asks whether anybody is there
   if (!hello.answer) {
-    mail.send(from, Hello{true, peers[from].other_life(), rules_fingerprint});
-    succession.answer_newcomer(from, mail);
+    mail.send(from.rank, Hello{true, peer.other_life(), rules_fingerprint, from.incarnation});
+    succession.answer_newcomer(from.rank, mail);
     return;
   }
-  peers[from].answered_hello = true;
+  if (hello.life != incarnation) {
+    ++dropped["answer_to_another_life"];
+    return;
+  }
+  peer.answered_hello = true;
   if (hello.remembered == 0 || hello.remembered == incarnation) return;
   standing.remembered(now);
   open_floors();
@@ -257,7 +262,7 @@ bool Node::Impl::all_answered() const {
 
 void Node::Impl::ask(Now now) {
   for (uint16_t rank = 0; rank < roster.count(); ++rank)
-    if (!is_self(rank) && !peers[rank].answered_hello) mail.send(rank, Hello{false, 0, rules_fingerprint});
+    if (!is_self(rank) && !peers[rank].answered_hello) mail.send(rank, Hello{.rules = rules_fingerprint});
   next_ask = now.mono + (standing.over() ? kAskRulesEvery : kAskEvery);
 }
 

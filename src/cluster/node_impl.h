@@ -37,7 +37,7 @@ struct Node::Impl {
   void on_moved(const Moved& moved, uint16_t from, Now now);
   void take_turn(Now now);
   void on_mark(const Mark& mark, uint16_t from, Now now);
-  void on_hello(const Hello& hello, uint16_t from, Now now);
+  void on_hello(const Hello& hello, const Origin& from, Now now);
   void on_clone(const Clone& clone, Now now);
   void on_reset(const WireId& key, uint64_t number, Now now);
   void receive_from(std::optional<uint16_t> from, const Datagram& datagram, size_t bytes, Now now);

@@ -220,6 +220,7 @@ void fields(V& v, Of<V, Hello>& e, const Header&) {
   flag(v, e.answer);
   number(v, e.remembered);
   word(v, e.rules);
+  number(v, e.life);
 }
 
 template <typename V>

@@ -157,6 +157,7 @@ struct Hello {
   bool answer = false;
   uint64_t remembered = 0;  // answer: the highest incarnation of the asker that this node heard before; 0: none
   uint64_t rules = 0;       // fingerprint of the sender's rules
+  uint64_t life = 0;        // answer: of which of the asker's lives. What was answered to an earlier one says nothing of this one
   friend bool operator==(const Hello&, const Hello&) = default;
 };
 

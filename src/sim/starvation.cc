@@ -15,12 +15,13 @@ constexpr uint32_t kRequestsMost = 40;
 constexpr uint32_t kDeniedOneOf = 10;
 constexpr Duration kWaitLeast = 20ms;  // a rule that waits for less may miss what is on its way
 
-// A part of the window from its beginning, so that no clock that runs a little apart is in another.
+// Of a window a part from its beginning, so that no clock that runs a little apart is in another; of a bucket when it is full again.
 struct Times {
   Duration first{0}, apart{0};
 };
 
 Times times_of(const Fleet& fleet, const Limit& limit, uint32_t requests) {
+  if (limit.algorithm == Algorithm::token_bucket) return {fleet.now() + limit.burst_span(), limit.emission * 2};
   const Duration next = limit.window - elapsed_in_window(fleet.clock(0).wall, limit.window);
   return {fleet.now() + next + limit.window / 10, limit.window * 6 / 10 / static_cast<int64_t>(requests)};
 }
@@ -39,7 +40,7 @@ void check_starvation(Fleet& fleet, const ClusterPlan& plan) {
     const uint32_t limit = shared_limit(plan, rule);
     const uint16_t first = plan.any_node(random);
     const bool at_odds = std::ranges::any_of(plan.config.own_rules, [&](const OwnRule& own) { return own.rule.name == name; });
-    if (limit == 0 || rule.limit.algorithm == Algorithm::token_bucket || at_odds || rule.wait < kWaitLeast) continue;
+    if (limit == 0 || at_odds || rule.wait < kWaitLeast) continue;
     const auto requests = std::clamp<uint32_t>(limit / 2, 1, kRequestsMost);
     const Times times = times_of(fleet, rule.limit, requests);
     const auto count = std::make_shared<Count>();

@@ -109,7 +109,7 @@ std::string text(const Member& m, const Roster& roster) {
       .take();
 }
 std::string text(const Hello& h, const Roster& roster) {
-  return Line(h.answer ? "hello answer" : "hello", roster).number("remembered", h.remembered).take();
+  return Line(h.answer ? "hello answer" : "hello", roster).number("remembered", h.remembered).number("life", h.life).take();
 }
 std::string text(const Reset& r, const Roster& roster) {
   return Line("reset", roster).number("number", r.number).take();
