@@ -453,7 +453,7 @@ TEST_CASE("what was answered to an earlier life does not make a later one a firs
   for (uint16_t rank = 0; rank < 3; ++rank) fleet.stop(rank);
   fleet.start(0, {.incarnation = 20, .first = true});  // its state file is lost
   const auto both_answer = [&](uint64_t life) {
-    for (const uint16_t from : {1, 2})
+    for (const uint16_t from : {uint16_t{1}, uint16_t{2}})
       fleet.node(0).receive(datagram_of(fleet.header(from, 0), {Hello{.answer = true, .remembered = 0, .rules = 1, .life = life}}), from, fleet.now());
     fleet.pass(ms(20));
   };

@@ -16,7 +16,7 @@ inline constexpr IdKey kKey = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15
 
 // A field that is added to a struct belongs into its fill below, too.
 static_assert(sizeof(Report) == 216 && sizeof(Grant) == 144 && sizeof(Mark) == 104 && sizeof(Accepted) == 136);
-static_assert(sizeof(Header) == 80 && sizeof(Member) == 32 && sizeof(Hello) == 24 && sizeof(Reset) == 24 && sizeof(Clone) == 24);
+static_assert(sizeof(Header) == 80 && sizeof(Member) == 32 && sizeof(Hello) == 32 && sizeof(Reset) == 24 && sizeof(Clone) == 24);
 
 // Numbers of every width alike, often 0, sometimes the largest.
 inline uint64_t any(Random& random) {
@@ -95,7 +95,7 @@ inline void fill(Random& random, Member& e, const Header&) {
   fill_all(random, e.node, e.incarnation, e.heard_ms_ago, e.asked_ms_ago);
 }
 inline void fill(Random& random, Hello& e, const Header&) {
-  fill_all(random, e.answer, e.remembered, e.rules);
+  fill_all(random, e.answer, e.remembered, e.rules, e.life);
 }
 inline void fill(Random& random, Reset& e, const Header&) { fill_all(random, e.key, e.number); }
 inline void fill(Random& random, Clone& e, const Header&) {
