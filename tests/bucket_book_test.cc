@@ -376,6 +376,17 @@ TEST_CASE("a lease is cut short where the accepted mark holds no whole one") {
   }
 }
 
+TEST_CASE("a lease leaves room under the accepted mark for who asks next") {
+  Desk d(10, 3);
+  d.hear(1, {.waiting = 1}, Duration(0));
+  d.accept_all(Duration(0), Duration(0));
+  REQUIRE(d.book.accepted_mark() == mono_at(ms(1130)));  // a whole lease and one token
+  CHECK(d.ask(1, {.waiting = 1}, Duration(0)) == 1);
+  CHECK(d.ask(2, {.waiting = 1}, Duration(0)) == 1);
+  CHECK(d.ask(3, {.waiting = 1}, Duration(0)) == 1);
+  for (uint16_t n = 1; n <= 3; ++n) CHECK(d.line(n).length >= kLease / 2);
+}
+
 TEST_CASE("a bucket is idle when it is full, nothing is leased and no mark is in force") {
   Desk d(10, 3);
   CHECK(d.book.idle(mono_at(Duration(0))));

@@ -107,6 +107,35 @@ TEST_CASE("a member without books, which tells of no reset, is believed all the 
   CHECK(asked == std::set<uint16_t>{2});
 }
 
+TEST_CASE("who is named as having claimed it since is asked at once, whatever refusals came before") {
+  Fleet fleet(3, rule_of(30));
+  fleet.until_ready();
+  const std::string key = fleet.key_of(1);
+  Overheard overheard(fleet, 1, 0);
+  REQUIRE(fleet.admits(0, key));
+  REQUIRE_FALSE(overheard.grants.empty());
+  Grant refusal = overheard.grants.back();
+  refusal.refused = true;
+  std::vector<uint16_t> asked;
+  fleet.watch = [&](const Entry& entry, uint16_t from, uint16_t to) {
+    if (from == 0 && std::holds_alternative<Report>(entry)) asked.push_back(to);
+  };
+  fleet.cut = [](uint16_t, uint16_t) { return true; };
+  for (int i = 0; i < 5; ++i) fleet.take(0, key);
+  const auto refuse = [&](uint16_t from, uint32_t ballot, NodeId ask) {
+    refusal.ballot = {ballot, fleet.roster.id(2)};
+    refusal.ask = ask;
+    asked.clear();
+    fleet.node(0).receive(datagram_of(fleet.header(from, 0), refusal), from, fleet.now());
+    fleet.pass(ms(2), ms(1));
+    return asked;
+  };
+  CHECK(refuse(1, 1, fleet.roster.id(2)) == std::vector<uint16_t>{2});
+  refuse(2, 2, 0);  // it has only begun to claim
+  CHECK(refuse(1, 2, fleet.roster.id(2)) == std::vector<uint16_t>{2});
+  CHECK(refuse(1, 2, fleet.roster.id(2)).empty());  // in circles no further
+}
+
 TEST_CASE("a grant counts only from a member of the key's group, under its own ballot") {
   Fleet fleet(5, rule_of(30));
   fleet.until_ready();

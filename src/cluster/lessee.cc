@@ -9,6 +9,7 @@ namespace tally {
 namespace {
 
 constexpr size_t kIdleAtATime = 4096;             // idle accounts looked at in one sync interval
+constexpr Duration kIdleLookMost = std::chrono::seconds(5);  // between two looks: its slot may be evicted, or the wall clock set
 constexpr Duration kAskAgainMin = std::chrono::milliseconds(3);
 
 Terms terms_of(const Rule& rule, const Limit& limit) {
@@ -167,7 +168,7 @@ void Lessee::tick(Now now) {
     const bool report = wants_report(*account, now);  // before `measure` takes the changes in
     measure(*account, now);
     give_back_idle(*account, false, now);
-    send_final(*account, now);
+    const bool told = send_final(*account, now);
     if (report || wants_report(*account, now)) send_report(*account, now);
     if (!account->isolated && account->waiting == 0 && !wants_report(*account, now)) {
       account->unanswered_since = MonoTime{};
@@ -181,7 +182,7 @@ void Lessee::tick(Now now) {
       still.push_back(id);
     } else {
       limiter_.slots().clear_noted(account->slot);
-      if (!std::exchange(account->idle, true)) idle_.push_back(id);
+      if (!account->idle) be_idle(*account, told, now);
     }
   }
   still.insert(still.end(), active_.begin(), active_.end());
@@ -189,36 +190,44 @@ void Lessee::tick(Now now) {
   tick_idle(now);
 }
 
+// When its lease has surely ended and, as far as is known here, its bucket is full again.
+MonoTime Lessee::bucket_full_at(const Account& account) const {
+  return std::max(account.lease.end + around_.lease, account.heard_at + account.lease.tat_ahead);
+}
+
 // Whether nothing of the account is still needed: its windows are over and told, its lease has ended and, as far as is known
 // here, its bucket is full again, so that nothing of it can be given back.
 bool Lessee::finished(const Account& account, Now now) const {
   if (account.active || account.urgent) return false;
-  if (account.bucket()) {  // a later account is another line, which gave nothing
-    const MonoTime full = account.heard_at + account.lease.tat_ahead;
-    return now.mono >= std::max(account.lease.end + around_.lease, full);
-  }
+  if (account.bucket()) return now.mono >= bucket_full_at(account);  // a later account is another line, which gave nothing
   const int64_t running = window_at(now.wall, account.limit.window);
   for (const WindowAccount& w : account.windows)
     if (w.window >= running - 1) return false;
   return true;
 }
 
+// It is looked at next when it may have a final report to send, or be finished.
+void Lessee::be_idle(Account& account, bool told, Now now) {
+  const Duration least = around_.sync_interval, most = std::max(least, kIdleLookMost);
+  const Duration left = account.bucket() ? bucket_full_at(account) - now.mono : window_end(window_now(account, now), account.limit.window) - now.wall;
+  account.idle = true;
+  idle_.push({now.mono + (told ? least : std::clamp(left, least, most)), account.id});
+}
+
 void Lessee::tick_idle(Now now) {
-  const size_t round = std::min(kIdleAtATime, idle_.size());
-  for (size_t i = 0; i < round; ++i) {
-    const WireId id = idle_.front();
-    idle_.pop_front();
+  for (size_t i = 0; i < kIdleAtATime && !idle_.empty() && idle_.top().due <= now.mono; ++i) {
+    const WireId id = idle_.top().id;
+    idle_.pop();
     Account* account = find(id);
     if (account == nullptr) continue;
     account->idle = false;
     if (account->active) continue;  // among the active again
-    send_final(*account, now);
+    const bool told = send_final(*account, now);
     if (finished(*account, now) || !limiter_.slots().living(account->slot)) {
       limiter_.slots().clear_noted(account->slot);
       accounts_.erase(id);
     } else {
-      account->idle = true;
-      idle_.push_back(id);
+      be_idle(*account, told, now);
     }
   }
 }

@@ -9,9 +9,10 @@
 
 #include <array>
 #include <cstdint>
-#include <deque>
+#include <functional>
 #include <map>
 #include <optional>
+#include <queue>
 #include <string>
 #include <unordered_map>
 #include <utility>
@@ -205,7 +206,7 @@ class Lessee {
   uint64_t count_of(const Account& account, const WindowAccount& w) const;
   void raise(Account& account, const WindowAccount& w);
   void grant_window(Account& account, const Grant& grant, bool newest, Now now);
-  void send_final(Account& account, Now now);
+  bool send_final(Account& account, Now now);  // whether there was something to send
   // Buckets.
   bool lease_runs(const Account& account, Now now) const;
   void begin_lease(LeaseAccount& lease, uint64_t granted);  // or none: numbers anew, under another serial
@@ -240,7 +241,14 @@ class Lessee {
   void end_isolation(Account& account, Now now);
   void serve_alone(Account& account, Now now);
   void refund_all(Account& account, WindowAccount& w);
+  MonoTime bucket_full_at(const Account& account) const;
   bool finished(const Account& account, Now now) const;
+  struct Idle {  // waits for its windows, or its lease, to end
+    MonoTime due{};
+    WireId id;
+    friend bool operator>(const Idle& a, const Idle& b) { return a.due > b.due; }
+  };
+  void be_idle(Account& account, bool told, Now now);  // `told`: a final report has just been sent, and may have to be repeated
   void tick_idle(Now now);
 
   Surroundings around_;
@@ -249,7 +257,7 @@ class Lessee {
   const MonoTime started_;
   std::unordered_map<WireId, Account> accounts_;
   std::vector<WireId> active_;   // looked at every sync interval
-  std::deque<WireId> idle_;      // waiting for their windows to end; some are looked at every interval
+  std::priority_queue<Idle, std::vector<Idle>, std::greater<>> idle_;
   std::vector<WireId> urgent_;
   std::vector<MonoTime> urgent_sent_;  // by owner's rank
   MonoTime next_urgent_ = MonoTime::max();

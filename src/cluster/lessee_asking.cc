@@ -224,8 +224,9 @@ void Lessee::ask_next(Account& account, Now now) {
 }
 
 // The last word on a window that is over: what was used there will not grow any more.
-void Lessee::send_final(Account& account, Now now) {
-  if (account.bucket()) return;
+bool Lessee::send_final(Account& account, Now now) {
+  if (account.bucket()) return false;
+  bool sent = false;
   const int64_t running = window_now(account, now);
   for (WindowAccount& w : account.windows) {
     if (w.window < 0 || w.window >= running || !w.contacted || w.final_heard || w.finals >= kFinalsMax) continue;
@@ -252,7 +253,9 @@ void Lessee::send_final(Account& account, Now now) {
     r.stamp = static_cast<uint64_t>(nanos(now.mono));
     r.final = true;
     around_.mail.send(owner_of(account, now), r);
+    sent = true;
   }
+  return sent;
 }
 
 // A worker notes the key when what is left falls under what comes in during a round trip: so a key with a look-ahead asks

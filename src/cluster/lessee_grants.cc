@@ -67,7 +67,7 @@ void Lessee::be_refused(Account& account, const Grant& grant, Now now) {
     window_account(account, grant.window).ask = grant.ask;
   if (account.refused_in != grant.window) account.highest = Ballot{};
   account.refused_in = grant.window;
-  if (grant.ballot > account.highest) account.refusals = 0;  // somebody has claimed it since: not the same refusal again
+  if (grant.ballot > account.highest) account.refusals = 0;  // somebody has claimed it since
   account.highest = std::max(account.highest, grant.ballot);
   account.ask_not_before = now.mono + grant.ask_again;
   account.refusals = static_cast<uint8_t>(std::min(account.refusals + 1, 255));

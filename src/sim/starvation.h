@@ -10,7 +10,7 @@ namespace tally::sim {
 
 // Requires a fleet without faults that serves (sim/liveness.h), whose clocks agree. Asks for each key whose rule waits and is the
 // same at all hosts, within one window, one request after the other, each at another host, for half of the limit in all, 40 requests
-// at most; for a bucket when it is full, at half of its rate. Each is made once. More than one of ten denied is a violation of the
+// at most; for a bucket at half of its rate, when it has rested. Each is made once. More than one of ten denied is a violation of the
 // fleet's checkers.
 void check_starvation(Fleet& fleet, const ClusterPlan& plan);
 
