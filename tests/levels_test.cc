@@ -382,7 +382,11 @@ TEST_CASE("no lease of a region outlives the one above that it is a part of") {
   world.run_until(cut);
   world.above().network().cut_off(world.rank_above(0, 0));
   CHECK(held_in(world, 0, 3) > 50);
-  for (world.run_until(cut + 1s); world.now() < cut + 4s; world.run_for(50ms)) REQUIRE(held_in(world, 0, 3) == 0);
+  const uint16_t rank = world.rank_above(0, 0);
+  const auto above = world.above().node(rank).running_lease(wire_id("k", rule_id_key("b", kPublicIdKey)), world.above().clock(rank));
+  REQUIRE(above.has_value());
+  for (world.run_until(cut + (above->end - world.above().clock(rank).mono)); world.now() < cut + 4s; world.run_for(50ms))
+    REQUIRE(held_in(world, 0, 3) == 0);
   CHECK(described(world.violations("b", "k")) == "");
 }
 
