@@ -107,5 +107,34 @@ TEST_CASE("rules are found by name and number, the inline rule is the last") {
   CHECK(rules.find("login")->id_key == rule_id_key("login", kPublicIdKey));
 }
 
+TEST_CASE("a rule keeps its id in the sets that follow, also when it was away, and what is gone is found by its id alone") {
+  const auto named = [](const char* name, uint32_t limit) {
+    Rule rule = window_rule(Algorithm::fixed_window, limit, secs(1));
+    rule.name = name;
+    return rule;
+  };
+  const RuleSet first({named("login", 5), named("api", 6)}, Rule{}, {0, 2}, kPublicIdKey);
+  CHECK(RuleSet::ids_with({named("feed", 1), named("api", 6)}, &first) == 4);
+  const RuleSet second({named("feed", 7), named("api", 8)}, Rule{}, {0, 2}, kPublicIdKey, &first);
+  CHECK(second.ids() == 4);
+  CHECK(second.all().size() == 3);
+  CHECK(second.find("api")->id == 1);
+  CHECK(second.by_id(1).limit.limit == 8);
+  CHECK(second.inline_rule().id == 2);
+  CHECK(&second.inline_rule() == &second.by_id(2));
+  CHECK(second.find("feed")->id == 3);
+  CHECK(second.find("login") == nullptr);
+  CHECK(second.by_seed(static_cast<uint32_t>(rule_seed_of("login"))) == nullptr);
+  CHECK(second.by_id(0).name == "login");
+  CHECK(second.is_retired(0));
+  CHECK_FALSE(second.is_retired(1));
+  const RuleSet third({named("login", 9)}, Rule{}, {0, 2}, kPublicIdKey, &second);
+  CHECK(third.ids() == 4);
+  CHECK(third.find("login")->id == 0);
+  CHECK(third.by_id(0).limit.limit == 9);
+  CHECK(third.by_id(3).limit.limit == 7);
+  CHECK_FALSE(third.is_retired(2));
+}
+
 }  // namespace
 }  // namespace tally

@@ -30,6 +30,12 @@ Lessee::Account* Lessee::find(const WireId& key) {
 
 Lessee::Account* Lessee::account_for(const Note& note, Now now) {
   if (!limiter_.slots().living(note.slot)) return nullptr;  // evicted meanwhile; its next use is noted anew
+  const Rule& rule = around_.rules->by_id(note.rule);
+  const bool own_limit = &rule != &around_.rules->inline_rule();
+  if (own_limit && !same_form(rule.limit, note.limit)) {  // by a worker that does not decide by the newest rules yet
+    ++dropped_["rule_replaced"];
+    return nullptr;
+  }
   Account* account = find(note.id);
   if (account == nullptr) {
     if (accounts_.size() >= accounts_max_) {
@@ -39,7 +45,7 @@ Lessee::Account* Lessee::account_for(const Note& note, Now now) {
     }
     account = &accounts_[note.id];
     account->id = note.id;
-    account->rule = &around_.rules.by_id(note.rule);
+    account->rule = &rule;
     account->groups = around_.roster.groups(note.id);
     account->line = ++lines_;
     account->slot = note.slot;
@@ -50,9 +56,29 @@ Lessee::Account* Lessee::account_for(const Note& note, Now now) {
   } else if (account->slot != note.slot) {
     adopt_slot(*account, note.slot);
   }
-  account->limit = note.limit;
-  account->terms = terms_of(*account->rule, note.limit);
+  account->limit = own_limit ? rule.limit : note.limit;
+  account->terms = terms_of(rule, account->limit);
   return account;
+}
+
+// False: it is of another form now, and the slot of another key.
+bool Lessee::use_rule(Account& account) {
+  account.rule = &around_.rules->by_id(account.rule->id);
+  if (account.rule == &around_.rules->inline_rule()) return true;
+  if (!same_form(account.rule->limit, account.limit)) return false;
+  account.limit = account.rule->limit;
+  account.terms = terms_of(*account.rule, account.limit);
+  return true;
+}
+
+void Lessee::use_rules() {
+  for (auto it = accounts_.begin(); it != accounts_.end();) it = use_rule(it->second) ? std::next(it) : accounts_.erase(it);
+  // Each account stands in a list once: one that begins anew under the same id shall not find itself there.
+  const auto gone = [&](const WireId& id) { return !accounts_.contains(id); };
+  std::erase_if(active_, gone);
+  std::erase_if(urgent_, gone);
+  for (auto idle = std::exchange(idle_, {}); !idle.empty(); idle.pop())
+    if (!gone(idle.top().id)) idle_.push(idle.top());
 }
 
 // The key was evicted and came back: a new line, whose floor the old line already spent or holds.
@@ -63,6 +89,7 @@ void Lessee::adopt_slot(Account& account, SlotRef slot) {
     const int64_t window = w.window;
     w = WindowAccount{};
     w.window = window;
+    w.floor = account.limit.floor;
     w.floor_lost = true;
   }
   const MonoTime none{};
@@ -134,12 +161,13 @@ Lessee::WindowAccount& Lessee::window_account(Account& account, int64_t window) 
   if (w.window < window) {
     w = WindowAccount{};
     w.window = window;
+    w.floor = account.limit.floor;
   }
   return w;
 }
 
 uint64_t Lessee::floor_of_window(const Account& account, const WindowAccount& w) const {
-  return limiter_.floor_in(account.limit, w.window);
+  return limiter_.floor_in({.floor = w.floor, .window = account.limit.window}, w.window);
 }
 
 uint64_t Lessee::ceiling_of(const Account& account, const WindowAccount& w) const {

@@ -39,6 +39,7 @@ class Lessee {
   Lessee(Surroundings around, Limiter& limiter, size_t accounts_max, MonoTime started);
 
   void note(const Note& note, Now now);
+  void use_rules();  // those of the surroundings are others
   void on_grant(const Grant& grant, const Origin& origin, Now now);
   // A reset that this node has not seen yet: refunds all that it used in this window and the one before, once. A number is
   // the wall clock of the node that was asked (ns); an account that began later has nothing to refund for it.
@@ -83,6 +84,7 @@ class Lessee {
     Ballot ballot;
     NodeId ask = 0;  // whom another member names as the owner; 0: nobody did
     bool has_ballot = false;
+    uint32_t floor = 0;         // of the limit as it was when the window began here: rules may change in it
     bool floor_lost = false;    // the key was evicted in this window: its floor was charged to an older line
     uint64_t granted_before = 0;  // under earlier ballots; stays in the ceiling
     uint64_t granted = 0;         // under `ballot`
@@ -187,6 +189,7 @@ class Lessee {
     bool bucket() const { return limit.algorithm == Algorithm::token_bucket; }
   };
 
+  bool use_rule(Account& account);
   Account* account_for(const Note& note, Now now);
   Account* find(const WireId& key);
   void adopt_slot(Account& account, SlotRef slot);

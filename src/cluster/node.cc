@@ -307,6 +307,19 @@ bool Node::look_at_clock(Now now) {
   return true;
 }
 
+void Node::use(std::shared_ptr<const RuleSet> rules, Now now) {
+  Impl& n = *impl_;
+  const std::shared_ptr<const RuleSet> before = std::exchange(n.rules, std::move(rules));  // until nothing points there any more
+  n.rules_fingerprint = fingerprint(*n.rules);
+  n.window_min = shortest_window(*n.rules);
+  if (alone()) return;
+  n.lessee.use_rules();
+  n.owner.use_rules();
+  // Each other is told of them, and asked for its own, until it answers.
+  for (uint16_t rank = 0; rank < n.roster.count(); ++rank) n.peers[rank].answered_hello = false;
+  n.next_ask = now.mono;
+}
+
 void Node::tick(Now now) {
   Impl& n = *impl_;
   if (alone()) return;

@@ -110,6 +110,12 @@ class Node {
   // Writes what has to go out; call after a batch of inputs.
   void flush(Now now);
 
+  // Goes on by `rules`, which follow (RuleSet) those that it had; workers may decide by them from then on. A limit or an overcount
+  // that is another holds at once for what is granted, and from the next window on for what is granted already: the bound is the
+  // larger's meanwhile. The keys of a rule of another form (same_form) begin anew; what was granted under the old one counts as
+  // spent in it.
+  void use(std::shared_ptr<const RuleSet> rules, Now now);
+
   // Output, emptied by taking.
   std::vector<Outgoing> take_outbox();
   std::vector<Wake> take_wakes();

@@ -26,7 +26,7 @@ struct Node::Impl {
   Impl(NodeConfig c, Life which, Limiter& l, std::shared_ptr<const RuleSet> r, uint64_t seed, Now now);
 
   Surroundings around() {
-    return {roster,  *rules, peers, standing, succession, registers, resets, mail, config.sync_interval, config.isolation_after, config.lease,
+    return {roster,  rules, peers, standing, succession, registers, resets, mail, config.sync_interval, config.isolation_after, config.lease,
             peers.self(), incarnation, config.upstream, config.region};
   }
 
@@ -48,7 +48,7 @@ struct Node::Impl {
   std::vector<uint16_t> pick_others(size_t n);
 
   const NodeConfig config;
-  const std::shared_ptr<const RuleSet> rules;
+  std::shared_ptr<const RuleSet> rules;
   Limiter& limiter;
   const MonoTime started;
   const uint64_t incarnation;
@@ -63,8 +63,8 @@ struct Node::Impl {
   Mail mail;
   Owner owner;
   Lessee lessee;
-  const uint64_t rules_fingerprint;
-  const Duration window_min;
+  uint64_t rules_fingerprint;
+  Duration window_min;
   MonoTime next_sync, next_gossip, next_ask;
   MonoTime reached{};  // when somebody last echoed what this life sent, to where its name is looked for; epoch: never
   bool ready = false;

@@ -54,9 +54,9 @@ Owner::Key* Owner::key_for(const Report& report, Now now) {
     if (found->second.rule == nullptr && terms.algorithm != Algorithm::token_bucket) found->second.terms = report.terms;
     return &found->second;
   }
-  const Rule* rule = around_.rules.by_seed(report.rule);
+  const Rule* rule = around_.rules->by_seed(report.rule);
   const OnAmnesia on_amnesia = rule != nullptr ? rule->on_amnesia : OnAmnesia::deny;
-  if (rule == &around_.rules.inline_rule()) rule = nullptr;
+  if (rule == &around_.rules->inline_rule()) rule = nullptr;
   if (rule != nullptr && (rule->limit.algorithm != report.terms.algorithm || rule->limit.window != report.terms.window)) {
     ++dropped_["rule_mismatch"];
     return nullptr;
@@ -84,6 +84,27 @@ Owner::Key* Owner::key_for(const Report& report, Now now) {
   key.born = now.wall;
   key.reset = around_.resets.number_of(key.id);
   return &key;
+}
+
+// False: its rule has another form now.
+bool Owner::use_rule(Key& key) {
+  if (key.rule == nullptr) return true;
+  const uint16_t id = key.rule->id;
+  key.rule = around_.rules->is_retired(id) ? nullptr : &around_.rules->by_id(id);
+  if (key.rule == nullptr) return true;
+  const Limit& limit = key.rule->limit;
+  if (limit.algorithm != key.terms.algorithm || limit.window != key.terms.window) return false;
+  key.terms.limit = limit.limit;
+  key.terms.max_overcount = key.rule->max_overcount;
+  key.on_amnesia = key.rule->on_amnesia;
+  for (auto& book : key.books)
+    if (book) book->lower_limit(limit.limit);
+  return true;
+}
+
+void Owner::use_rules() {
+  for (auto it = keys_.begin(); it != keys_.end();) it = use_rule(it->second) ? std::next(it) : keys_.erase(it);
+  std::erase_if(active_, [&](const WireId& id) { return !keys_.contains(id); });
 }
 
 void Owner::activate(Key& key) {

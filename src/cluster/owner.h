@@ -30,7 +30,7 @@ namespace tally {
 // What every part of a node sees of the rest. The node owns all of it.
 struct Surroundings {
   const Roster& roster;
-  const RuleSet& rules;
+  const std::shared_ptr<const RuleSet>& rules;  // the node's, which change
   Peers& peers;
   Standing& standing;
   const Succession& succession;
@@ -76,6 +76,7 @@ class Owner {
   void on_turn(Now now);
   // More of it may be had from the level above.
   void on_woken(const WireId& key, Now now);
+  void use_rules();    // those of the surroundings are others
   void tick(Now now);  // every sync interval
 
   struct View {  // for EXPLAIN; amounts in tokens or costs
@@ -141,6 +142,7 @@ class Owner {
     }
   };
 
+  bool use_rule(Key& key);
   Key* key_for(const Report& report, Now now);
   WindowBook* open_book(Key& key, int64_t window, Now now);
   WindowBook& begin_book(Key& key, int64_t window, Ballot ballot, uint64_t base);

@@ -1,6 +1,7 @@
 #include "core/rules.h"
 
 #include <algorithm>
+#include <unordered_set>
 
 #include "base/fail.h"
 #include "base/nearest.h"
@@ -9,6 +10,7 @@ namespace tally {
 namespace {
 
 constexpr uint64_t kBoundMax = uint64_t{1} << 63;
+constexpr uint16_t kNoId = RuleSet::kIdsMax;
 
 uint64_t saturated(unsigned __int128 x) { return x < kBoundMax ? static_cast<uint64_t>(x) : kBoundMax; }
 
@@ -79,27 +81,53 @@ Limit inline_limit(const Rule& rule, Share share, uint32_t burst, uint32_t count
   return limit;
 }
 
-RuleSet::RuleSet(std::vector<Rule> rules, Rule inline_rule, Share share, const IdKey& id_key)
+size_t RuleSet::ids_with(const std::vector<Rule>& rules, const RuleSet* before) {
+  if (before == nullptr) return rules.size() + 1;
+  std::unordered_set<std::string_view> known;
+  for (const Rule* rule : before->by_id_) known.insert(rule->name);
+  return before->ids() + static_cast<size_t>(std::ranges::count_if(rules, [&](const Rule& rule) { return !known.contains(rule.name); }));
+}
+
+RuleSet::RuleSet(std::vector<Rule> rules, Rule inline_rule, Share share, const IdKey& id_key, const RuleSet* before)
     : rules_(std::move(rules)), share_(share) {
+  CHECK_THAT(ids_with(rules_, before) <= kIdsMax);
   inline_rule.name = kInlineRule;
   inline_rule.limit.algorithm = Algorithm::token_bucket;
   rules_.push_back(std::move(inline_rule));
-  CHECK_THAT(rules_.size() <= UINT16_MAX);
-  for (size_t i = 0; i < rules_.size(); ++i) {
-    Rule& rule = rules_[i];
-    rule.id = static_cast<uint16_t>(i);
+  for (Rule& rule : rules_) {
+    rule.id = kNoId;
+    by_name_.emplace(rule.name, &rule);
+  }
+  if (before != nullptr) keep_ids(*before);
+  for (Rule& rule : rules_) {
+    if (rule.id == kNoId) {
+      rule.id = static_cast<uint16_t>(by_id_.size());
+      by_id_.push_back(&rule);
+    }
     rule.seed = rule_seed_of(rule.name);
     const auto form = static_cast<uint64_t>(rule.limit.algorithm);
     rule.table_seed = rule.seed ^ mix(form + static_cast<uint64_t>(nanos(rule.limit.window)) * 4);
     rule.id_key = rule_id_key(rule.name, id_key);
     set_floor(rule.limit, rule.max_overcount, share);
-    by_name_.emplace(rule.name, rule.id);
+  }
+}
+
+void RuleSet::keep_ids(const RuleSet& before) {
+  for (const Rule* known : before.by_id_)
+    if (!by_name_.contains(known->name)) retired_.push_back(*known);
+  by_id_.resize(before.ids());
+  for (Rule& rule : retired_) by_id_[rule.id] = &rule;
+  for (const Rule* known : before.by_id_) {
+    const auto kept = by_name_.find(known->name);
+    if (kept == by_name_.end()) continue;
+    kept->second->id = known->id;
+    by_id_[known->id] = kept->second;
   }
 }
 
 const Rule* RuleSet::find(std::string_view name) const {
   const auto it = by_name_.find(name);
-  return it != by_name_.end() ? &rules_[it->second] : nullptr;
+  return it != by_name_.end() ? it->second : nullptr;
 }
 
 const Rule* RuleSet::by_seed(uint32_t seed) const {

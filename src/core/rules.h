@@ -75,7 +75,7 @@ inline constexpr Duration kBurstSpanMax{int64_t{1} << 55};
 
 struct Rule {
   std::string name;
-  uint16_t id = 0;  // its place in the RuleSet
+  uint16_t id = 0;  // in all RuleSets of this process that follow each other
   Limit limit;
   uint32_t rate_count = 0;  // buckets: rate_count tokens per rate_period, as configured
   Duration rate_period{0};
@@ -101,17 +101,31 @@ uint64_t bound_isolated_of(const Rule& rule, uint32_t size);
 // Requires burst in [1, kLimitMax], count >= 1, period > 0, burst * period / count <= kBurstSpanMax.
 Limit inline_limit(const Rule& rule, Share share, uint32_t burst, uint32_t count, Duration period);
 
+// Of one name, whether two rules count the same things: a rule of another form is another rule, whose keys begin anew.
+inline bool same_form(const Limit& a, const Limit& b) { return a.algorithm == b.algorithm && a.window == b.window; }
+
+// The rules of one configuration. Never changed: a reload makes the set that follows.
 class RuleSet {
  public:
+  static constexpr size_t kIdsMax = UINT16_MAX;
+
   // `rules` in configured order, names unique; `inline_rule` carries only max_overcount, on_isolation,
   // on_amnesia, wait. Fills in id, seed, id_key, limit.floor and limit.floor_emission.
-  RuleSet(std::vector<Rule> rules, Rule inline_rule, Share share, const IdKey& id_key);
+  // `before`: the set that this one follows, if any. Ids go by name: a rule keeps the one it had, also when it was away, and of
+  // what is not configured any more the last that was known stays to be found by its id. Requires
+  // ids_with(rules, before) <= kIdsMax.
+  RuleSet(std::vector<Rule> rules, Rule inline_rule, Share share, const IdKey& id_key, const RuleSet* before = nullptr);
+  RuleSet(const RuleSet&) = delete;
+  RuleSet& operator=(const RuleSet&) = delete;
+  static size_t ids_with(const std::vector<Rule>& rules, const RuleSet* before);
 
   const Rule* find(
       std::string_view name) const;  // nullptr where there is none; "(inline)" finds the inline rule
   // By the low 32 bits of Rule::seed, as reports name rules; nullptr where there is none.
   const Rule* by_seed(uint32_t seed) const;
-  const Rule& by_id(uint16_t id) const { return rules_[id]; }
+  size_t ids() const { return by_id_.size(); }  // given out so far
+  const Rule& by_id(uint16_t id) const { return *by_id_[id]; }
+  bool is_retired(uint16_t id) const { return find(by_id_[id]->name) == nullptr; }  // not configured any more
   const Rule& inline_rule() const { return rules_.back(); }
   const std::vector<Rule>& all() const { return rules_; }  // the named ones in order, then the inline rule
   Share share() const { return share_; }
@@ -122,8 +136,12 @@ class RuleSet {
     using is_transparent = void;
     size_t operator()(std::string_view s) const { return std::hash<std::string_view>{}(s); }
   };
-  std::vector<Rule> rules_;
-  std::unordered_map<std::string, uint16_t, Hash, std::equal_to<>> by_name_;
+  void keep_ids(const RuleSet& before);
+
+  std::vector<Rule> rules_;    // configured
+  std::vector<Rule> retired_;
+  std::vector<const Rule*> by_id_;
+  std::unordered_map<std::string, Rule*, Hash, std::equal_to<>> by_name_;  // configured
   Share share_;
 };
 

@@ -12,6 +12,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -67,6 +68,7 @@ class Call {
   };
 
   Kind kind = Kind::give;
+  std::shared_ptr<const RuleSet> rules;  // of the rule, which a reload may have replaced
   const Rule* rule = nullptr;
   Limit limit;
   std::vector<Key> keys;  // one; several for DEL

@@ -84,7 +84,7 @@ std::string about(const ClusterPlan& plan) {
   if (plan.wide) text += ", wide";
   if (c.keep_datagrams) text += ", attacked";
   if (!c.clones.empty()) text += ", clones " + std::to_string(c.clones.size());
-  if (!c.own_rules.empty()) text += ", rules at odds";
+  if (!c.own_rules.empty()) text += c.own_rules_later ? ", rules change" : ", rules at odds";
   if (!c.owners.empty()) text += ", keys belong to " + std::to_string(c.owners.size());
   if (c.registers < 1000) text += ", registers " + std::to_string(c.registers) + " and " + std::to_string(c.overflow_cells) + " cells";
   return text;

@@ -85,6 +85,8 @@ void draw_faults(Random& random, ClusterPlan& plan);
 void draw_attacks(Random& random, ClusterPlan& plan);
 void draw_clones(Random& random, ClusterPlan& plan);
 void draw_own_rules(Random& random, ClusterPlan& plan);
+// Rules change while the fleet runs. Requires a plan without rules of hosts' own.
+void draw_reloads(Random& random, ClusterPlan& plan);
 void draw_wide(Random& random, ClusterPlan& plan);
 
 }  // namespace tally::sim

@@ -95,4 +95,27 @@ void draw_own_rules(Random& random, ClusterPlan& plan) {
   }
 }
 
+void draw_reloads(Random& random, ClusterPlan& plan) {
+  for (const Rule& rule : plan.config.rules) {
+    if (random.chance(0.3)) continue;
+    Rule other = random.chance(0.2) ? draw_form(random, rule) : rule;
+    draw_numbers(random, other);
+    for (uint16_t rank = 0; rank < plan.config.nodes; ++rank) plan.config.own_rules.push_back({rank, other});
+  }
+  plan.config.own_rules_later = true;
+  const auto reload = [&](Duration at, uint16_t rank, bool other) {
+    const Duration workers_after = up_to(random, 3ms);
+    plan.add(at, rank, "host " + std::to_string(rank) + (other ? " reloads other rules" : " reloads the rules that it had first"),
+             [rank, other, workers_after](Fleet& fleet) { fleet.reload(rank, other, workers_after); });
+  };
+  // Host by host, as a rollout goes; some are rolled back.
+  const Duration apart = pick<Duration>(random, {0ms, 20ms, 300ms});
+  Duration at = up_to(random, plan.length * 2 / 3);
+  for (uint16_t rank = 0; rank < plan.config.nodes; ++rank, at += apart) {
+    if (random.chance(0.1)) continue;
+    reload(at, rank, true);
+    if (random.chance(0.2)) reload(at + up_to(random, plan.length / 4), rank, false);
+  }
+}
+
 }  // namespace tally::sim

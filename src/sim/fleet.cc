@@ -87,7 +87,10 @@ Fleet::Fleet(FleetConfig config)
     hosts_[rank].clock = config_.clocks[rank];
     hosts_[rank].furthest = config_.clocks[rank].offset;
   }
-  for (uint16_t rank = 0; rank < hosts(); ++rank) hosts_[rank].rules = rule_set(rules_of(rank), share_of(hosts_[rank]));
+  for (uint16_t rank = 0; rank < hosts(); ++rank) {
+    hosts_[rank].own_rules = !config_.own_rules_later;
+    decide_by(rank, rule_set(rules_of(rank), share_of(hosts_[rank])));
+  }
   for (const uint16_t rank : config_.lists.front().hosts) start(rank);
 }
 
@@ -388,7 +391,7 @@ void Fleet::begin_life(uint16_t rank, const Life& life) {
   }
   std::ranges::sort(host.by_rank);
   host.by_rank.erase(std::ranges::unique(host.by_rank).begin(), host.by_rank.end());
-  host.rules = rule_set(rules_of(rank), share_of(host));
+  decide_by(rank, rule_set(rules_of(rank), share_of(host)));
   const bool fleet = host.by_rank.size() > 1;
   if (++host.life > 1) checkers_.another_life();
   host.born = now_;

@@ -64,6 +64,7 @@ struct FleetConfig {
   std::vector<uint16_t> owners;  // with no lists: those of the hosts that keys may belong to; empty: all
   std::vector<Rule> rules;
   std::vector<OwnRule> own_rules;  // of names that are in `rules`
+  bool own_rules_later = false;    // hosts begin without them: see reload()
   // Further hosts, each with the name (a rank) of one that is there already. The first has the number
   // `nodes`; none is up before start(). What they send comes from an address that is in no roster.
   std::vector<uint16_t> clones;
@@ -101,7 +102,7 @@ Rule window_rule(std::string name, Algorithm algorithm, uint32_t limit, Duration
                  uint32_t overcount_ppm);
 Rule bucket_rule(std::string name, uint32_t burst, uint32_t count, Duration period, uint32_t overcount_ppm);
 
-std::shared_ptr<const RuleSet> rule_set(std::vector<Rule> rules, Share share);
+std::shared_ptr<const RuleSet> rule_set(std::vector<Rule> rules, Share share, const RuleSet* before = nullptr);
 
 enum class Outcome : uint8_t { admitted, over_limit, no_grant, isolated, lost };
 inline constexpr size_t kOutcomes = 5;
@@ -173,6 +174,8 @@ class Fleet {
   bool give_list(uint16_t rank, size_t list, bool with_previous);
   size_t list_of(uint16_t rank) const { return hosts_[rank].list; }
   void leave(uint16_t rank);              // says goodbye and is gone
+  // Goes on with the rules of its own, or without them; its workers decide by them `workers_after` later. A later life does too.
+  void reload(uint16_t rank, bool own_rules, Duration workers_after);
   void pause(uint16_t rank, Duration d);  // a process stopped: everything for it happens afterwards
   void step_wall_clock(uint16_t rank, Duration by);
   bool is_up(uint16_t rank) const { return hosts_[rank].node != nullptr; }
@@ -263,7 +266,7 @@ class Fleet {
   // its own bound; where only the numbers differ, the bound is that of the larger.
   struct Forms {
     std::vector<Rule> rules;       // the first: as in config.rules
-    std::vector<uint8_t> of_host;  // by host: its place in `rules`
+    std::vector<uint8_t> of_host;  // by host: the place in `rules` of what its workers decide by
   };
   struct Host {
     uint16_t name = 0;         // its rank
@@ -279,7 +282,8 @@ class Fleet {
     uint64_t life = 0;  // events of an earlier one are void
     Duration born{0};
 
-    std::shared_ptr<const RuleSet> rules;
+    bool own_rules = false;
+    std::shared_ptr<const RuleSet> rules;  // that its workers decide by
     // One life. Nodes use the limiter, which uses the table: destroyed in this order's reverse.
     std::unique_ptr<SlotTable> slots;
     std::unique_ptr<Limiter> limiter;
@@ -346,6 +350,7 @@ class Fleet {
   KeyState& key_state(std::string_view rule, std::string_view key);
   const KeyState* known(std::string_view rule, std::string_view key) const;  // nullptr: never asked about
   void find_forms();
+  void decide_by(uint16_t rank, std::shared_ptr<const RuleSet> rules);
   const Rule& rule_on(uint16_t rank, const KeyState& state) const;
   size_t checked_on(uint16_t rank, const KeyState& state) const;
   CheckedKey checked_key(const Rule& form, std::string_view key) const;

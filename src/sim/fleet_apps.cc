@@ -39,7 +39,7 @@ Ask Fleet::ask_of(const Host& host, const KeyState& state, uint32_t cost) const 
 }
 
 KeyHash Fleet::hash_on(const Host& host, const KeyState& state) const {
-  return host.limiter->hash(*state.rule, state.key);
+  return host.limiter->hash(host.rules->by_id(state.rule->id), state.key);
 }
 
 int64_t Fleet::window_on(uint16_t rank, const Rule& rule) const {

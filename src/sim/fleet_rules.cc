@@ -8,8 +8,6 @@
 namespace tally::sim {
 namespace {
 
-bool same_form(const Limit& a, const Limit& b) { return a.algorithm == b.algorithm && a.window == b.window; }
-
 // What holds both: of two limits of one form that hosts of a fleet have under one name.
 void widen(Rule& rule, const Rule& other) {
   rule.max_overcount.ppm = std::max(rule.max_overcount.ppm, other.max_overcount.ppm);
@@ -49,16 +47,16 @@ Rule bucket_rule(std::string name, uint32_t burst, uint32_t count, Duration peri
   return rule;
 }
 
-std::shared_ptr<const RuleSet> rule_set(std::vector<Rule> rules, Share share) {
+std::shared_ptr<const RuleSet> rule_set(std::vector<Rule> rules, Share share, const RuleSet* before) {
   Rule inline_rule;
   inline_rule.name = kInlineRule;
-  return std::make_shared<RuleSet>(std::move(rules), inline_rule, share, kPublicIdKey);
+  return std::make_shared<RuleSet>(std::move(rules), inline_rule, share, kPublicIdKey, before);
 }
 
 std::vector<Rule> Fleet::rules_of(uint16_t rank) const {
   std::vector<Rule> rules = config_.rules;
   for (const OwnRule& own : config_.own_rules) {
-    if (own.host != rank) continue;
+    if (own.host != rank || !hosts_[rank].own_rules) continue;
     const auto found = std::ranges::find(rules, own.rule.name, &Rule::name);
     CHECK_THAT(found != rules.end());
     *found = own.rule;
@@ -84,8 +82,37 @@ void Fleet::find_forms() {
       form = forms.rules.insert(form, std::move(other));
     }
     widen(*form, own.rule);
-    forms.of_host[own.host] = static_cast<uint8_t>(form - forms.rules.begin());
   }
+}
+
+void Fleet::decide_by(uint16_t rank, std::shared_ptr<const RuleSet> rules) {
+  hosts_[rank].rules = std::move(rules);
+  for (Forms& forms : forms_) {
+    const Limit& limit = hosts_[rank].rules->by_id(forms.rules.front().id).limit;
+    const auto form = std::ranges::find_if(forms.rules, [&](const Rule& r) { return same_form(r.limit, limit); });
+    forms.of_host[rank] = static_cast<uint8_t>(form - forms.rules.begin());
+  }
+}
+
+void Fleet::reload(uint16_t rank, bool own_rules, Duration workers_after) {
+  Host& host = hosts_[rank];
+  host.own_rules = own_rules;
+  if (host.node == nullptr) return;
+  const auto next = rule_set(rules_of(rank), share_of(host), host.rules.get());
+  host.node->use(next, clock(rank));
+  settle_soon(rank);
+  at(now_ + workers_after, [this, rank, next, life = host.life] {
+    Host& later = hosts_[rank];
+    if (later.life != life || later.node == nullptr) return;
+    // Who waits for a key of another form is answered by what that had: nothing more.
+    for (auto& [hash, queue] : later.parked)
+      std::erase_if(queue, [&](Parked& p) {
+        const bool stays = same_form(later.rules->by_id(p.state->rule->id).limit, next->by_id(p.state->rule->id).limit);
+        if (!stays) finish(rank, *p.state, p.cost, Outcome::no_grant, now_ - p.since, p.done);
+        return !stays;
+      });
+    decide_by(rank, next);
+  });
 }
 
 const Rule& Fleet::rule_on(uint16_t rank, const KeyState& state) const {

@@ -15,6 +15,7 @@ constexpr double kFewOwn = 0.1;  // keys belong to some of the nodes alone
 constexpr double kAttacked = 0.3;  // strangers and old datagrams come in
 constexpr double kCloned = 0.1;    // a name lives twice
 constexpr double kAtOdds = 0.1;    // hosts have different rules of one name
+constexpr double kReloaded = 0.1;  // hosts change their rules
 constexpr double kWide = 0.25;     // a rougher world; not where a peer that remembers must be heard in time
 constexpr double kMiddling = 0.1;  // of those: 11 to 19 nodes
 
@@ -60,6 +61,8 @@ ClusterPlan random_cluster(uint64_t seed, const ClusterOptions& options) {
   if (more.chance(kCloned) && plan.config.owners.size() != 1) draw_clones(more, plan);
   if (more.chance(kAtOdds)) draw_own_rules(more, plan);
   if (wide) draw_wide(wider, plan);
+  Random reloads(mix(mix(~seed)));
+  if (plan.config.own_rules.empty() && reloads.chance(kReloaded)) draw_reloads(reloads, plan);
   return plan;
 }
 
