@@ -266,17 +266,22 @@ TEST_CASE("a node is one of its peers, by its bind or by name") {
   CHECK(cluster_error(R"("bind": "127.0.0.1:1")") == "");
 }
 
-TEST_CASE("peers are distinct numeric loopback addresses with ports") {
+TEST_CASE("peers are distinct numeric addresses with ports, and not on loopback only with a secret") {
+  const std::string kNeedsSecret =
+      " is not a loopback address, so the nodes need a secret: make one with \"tally secret FILE\", bring it to all hosts, and set "
+      "\"cluster\": {\"secret_file\": FILE} on each";
   CHECK(cluster_error(R"("bind": "127.0.0.1:1", "peers": ["127.0.0.1:1", "127.0.0.1:1"])") ==
         "f:1:62: cluster.peers[1]: \"127.0.0.1:1\" stands at peers[0] already");
   CHECK(cluster_error(R"("bind": "127.0.0.1:1", "peers": ["127.0.0.1:1", "10.0.0.7:1"])") ==
-        "f:1:62: cluster.peers[1]: peers are not encrypted yet: only loopback addresses (127.0.0.0/8, "
-        "[::1]), got "
-        "\"10.0.0.7:1\"");
-  CHECK(
-      cluster_error(R"("bind": "0.0.0.0:1", "peers": ["127.0.0.1:1"], "self": "127.0.0.1:1")") ==
-      "f:1:22: cluster.bind: peers are not encrypted yet: only loopback addresses (127.0.0.0/8, [::1]), got "
-      "\"0.0.0.0:1\"");
+        "f:1:62: cluster.peers[1]: \"10.0.0.7:1\"" + kNeedsSecret);
+  CHECK(cluster_error(R"("bind": "0.0.0.0:1", "peers": ["127.0.0.1:1"], "self": "127.0.0.1:1")") ==
+        "f:1:22: cluster.bind: \"0.0.0.0:1\"" + kNeedsSecret);
+  CHECK(cluster_error(R"("bind": "10.0.0.7:1", "peers": ["10.0.0.7:1", "[2001:db8::1]:1"])") ==  // said once
+        "f:1:22: cluster.bind: \"10.0.0.7:1\"" + kNeedsSecret);
+  CHECK(cluster_error(R"("bind": "10.0.0.7:1", "peers": ["10.0.0.7:1", "[2001:db8::1]:1"], "secret_file": "/x")") == "");
+  CHECK(cluster_error(R"("secret_file": "x")") == "f:1:29: cluster.secret_file: must be an absolute path, got \"x\"");
+  CHECK(cluster_error(R"("secret_file": "")") == "f:1:29: cluster.secret_file: must be an absolute path, got \"\"");
+  CHECK(cluster_error(R"("secret_file": 5)") == "f:1:29: cluster.secret_file: must be an absolute path, got 5");
   CHECK(cluster_error(R"("bind": "127.0.0.1:1", "peers": ["127.0.0.1:1", "edge-2:1"])") ==
         "f:1:62: cluster.peers[1]: must be a numeric address and a port such as \"127.0.0.1:8381\" or "
         "\"[::1]:8381\", got "

@@ -43,7 +43,7 @@ constexpr std::string_view kExample = R"({ // every field has a default
   "cluster": { "bind": "127.0.0.1:8381", "self": null,
                "peers": ["127.0.0.1:8381", "127.0.0.1:8382", "127.0.0.1:8383"], "roster_version": 7,
                "size": 4, "aggregators": [], "upstream": [], "sync_interval": "50ms", "isolation_after": "3s",
-               "lease": "900ms", "secret_file": null, "books": "peers" },
+               "lease": "900ms", "secret_file": "/etc/tallyd.secret", "books": "peers" },
   "table":   { "keys": 2097152, "file": null },
   "inline":  { "max_overcount": "10%", "on_isolation": "open" },   /* what
      CL.THROTTLE's own limits get */
@@ -286,7 +286,6 @@ TEST_CASE("what this version does not serve is accepted at its default only") {
   CHECK(error_of(R"({"table": {"file": "/x"}})") == "f:1:20: table.file" + no);
   CHECK(cluster_error(R"("aggregators": ["127.0.0.1:1"])") == "f:1:29: cluster.aggregators" + no);
   CHECK(cluster_error(R"("upstream": ["127.0.0.1:1"])") == "f:1:26: cluster.upstream" + no);
-  CHECK(cluster_error(R"("secret_file": "/x")") == "f:1:29: cluster.secret_file" + no);
   CHECK(cluster_error(R"("books": "redis://x")") == "f:1:23: cluster.books" + no + " or set it to \"peers\"");
   const std::string rule = R"("name": "a", "limit": 1, "window": "1m", )";
   CHECK(rule_error(rule + R"("mode": "central")") ==

@@ -31,7 +31,7 @@ LIBRARIES = {
     r"nlohmann/": ["src/config/", "src/doors/http"],
     r"cxxopts\.hpp": ["src/daemon/main", "src/daemon/options"],
     r"xxhash\.h": ["src/base/hash"],
-    r"sodium(/|\.h)": ["src/base/", "src/daemon/"],
+    r"sodium(/|\.h)": ["src/base/", "src/cluster/seal", "src/daemon/"],
 }
 
 PURE = {"base", "core", "cluster", "config", "doors"}  # bytes, structs and `now` in; bytes and structs out

@@ -101,7 +101,7 @@ TEST_CASE("each receiver is numbered by itself") {
 
 TEST_CASE("an answer to wherever a datagram came from goes there and says whom it is meant for") {
   Post post;
-  post.mail.answer_source(2, Clone{9}, at(ms(3)));
+  post.mail.answer_source(post.peers, 2, Clone{9}, at(ms(3)));
   const auto out = post.mail.take();
   REQUIRE(out.size() == 1);
   CHECK(out[0].to_source);
@@ -110,8 +110,9 @@ TEST_CASE("an answer to wherever a datagram came from goes there and says whom i
   CHECK(d.header.sender == post.roster.id(1));
   REQUIRE(d.entries.size() == 1);
   CHECK(d.entries[0] == Entry(Clone{9}));
-  // It takes no number of those to the member of that name, who would miss it.
-  CHECK(post.peers[2].sequence_out == 0);
+  // Its number is one of those to the member of that name: said again to that member, it must not pass for another one.
+  CHECK(d.header.sequence == 1);
+  CHECK(post.peers[2].sequence_out == 1);
 }
 
 TEST_CASE("datagrams, entries by kind and bytes are counted") {
@@ -122,7 +123,7 @@ TEST_CASE("datagrams, entries by kind and bytes are counted") {
   size_t to_first = 0;
   for (const Outgoing& out : post.flushed(ms(0)))
     if (out.to == 0) to_first += out.bytes.size();
-  post.mail.answer_source(1, Clone{}, at(ms(1)));
+  post.mail.answer_source(post.peers, 1, Clone{}, at(ms(1)));
   CHECK(post.mail.datagrams() == 3);
   CHECK(post.mail.entries()[Entry(Report{}).index()] == 2);
   CHECK(post.mail.entries()[Entry(Member{}).index()] == 1);

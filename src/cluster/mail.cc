@@ -2,8 +2,8 @@
 
 namespace tally {
 
-Mail::Mail(const Roster& roster, uint16_t self, uint64_t incarnation, const IdKey& key)
-    : roster_(roster), self_(self), incarnation_(incarnation), key_(key), spoken_(roster.count(), Which::current), queued_(roster.count()) {
+Mail::Mail(const Roster& roster, uint16_t self, uint64_t incarnation, const IdKey& key, size_t around)
+    : roster_(roster), self_(self), incarnation_(incarnation), key_(key), around_(around), spoken_(roster.count(), Which::current), queued_(roster.count()) {
   // The list before until a node says that it knows the new one, where both are in it.
   for (uint16_t rank = 0; rank < roster.count(); ++rank)
     if (roster.lists(Which::previous, rank) && roster.lists(Which::previous, self)) spoken_[rank] = Which::previous;
@@ -35,12 +35,12 @@ Header Mail::header_to(uint16_t rank) const {
   return header;
 }
 
-void Mail::answer_source(uint16_t rank, const Entry& entry, Now now) {
+void Mail::answer_source(Peers& peers, uint16_t rank, const Entry& entry, Now now) {
   Header header = header_to(rank);
-  header.sequence = 1;
+  header.sequence = ++peers[rank].sequence_out;
   header.sent_mono_ns = static_cast<uint64_t>(nanos(now.mono));
   header.sent_wall_ns = nanos(now.wall);
-  DatagramWriter writer(header, key_);
+  DatagramWriter writer(header, key_, kDatagramMax - around_);
   CHECK_THAT(writer.add(entry));
   out_.push_back({self_, true, writer.finish()});
   ++datagrams_;
@@ -54,11 +54,11 @@ void Mail::flush(Peers& peers, Now now) {
     while (next < entries.size()) {
       Header header = header_to(rank);
       peers.stamp(rank, header, now);
-      DatagramWriter writer(header, key_);
+      DatagramWriter writer(header, key_, kDatagramMax - around_);
       while (next < entries.size() && writer.add(entries[next])) ++entries_[entries[next++].index()];
       CHECK_THAT(!writer.empty());  // every entry of ours fits an empty datagram
       out_.push_back({rank, false, writer.finish()});
-      peers[rank].bytes_out += out_.back().bytes.size();
+      peers[rank].bytes_out += out_.back().bytes.size() + around_;
       ++datagrams_;
     }
     entries.clear();

@@ -23,14 +23,16 @@ struct Outgoing {
 
 class Mail {
  public:
-  Mail(const Roster& roster, uint16_t self, uint64_t incarnation, const IdKey& key);
+  // `around`: bytes that are laid around each datagram before it goes out.
+  Mail(const Roster& roster, uint16_t self, uint64_t incarnation, const IdKey& key, size_t around = 0);
 
   // Queues an entry. To oneself: see pop_local.
   void send(uint16_t to, Entry entry);
   // From now on that node is spoken to as one that goes by that list.
   void speak(uint16_t to, Which which) { spoken_[to] = which; }
-  // A datagram of its own to wherever the one just received came from.
-  void answer_source(uint16_t rank, const Entry& entry, Now now);
+  // A datagram of its own to wherever the one just received came from. It is numbered with those to `rank`: a number that is used
+  // twice would make one of the two a replay.
+  void answer_source(Peers& peers, uint16_t rank, const Entry& entry, Now now);
   bool pop_local(Entry& out);
   // Packs all that is queued for others.
   void flush(Peers& peers, Now now);
@@ -46,6 +48,7 @@ class Mail {
   const uint16_t self_;
   const uint64_t incarnation_;
   const IdKey key_;
+  const size_t around_;
   std::vector<Which> spoken_;               // by rank: the list that its headers name
   std::vector<std::vector<Entry>> queued_;  // by rank
   std::vector<uint16_t> busy_;              // ranks with something queued

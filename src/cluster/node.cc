@@ -67,7 +67,7 @@ Node::Impl::Impl(NodeConfig c, Life which, Limiter& l, std::shared_ptr<const Rul
       succession(roster, peers.self(), which.tenure, config.gone, standing, config.sync_interval, now),
       recovery(roster, peers.self(), incarnation, standing, succession),
       registers(config.registers_max, config.overflow_cells_max, roster, standing, succession, recovery),
-      mail(roster, peers.self(), incarnation, config.id_key),
+      mail(roster, peers.self(), incarnation, config.id_key, around_datagrams()),
       owner(around(), config.ledgers_max, now.mono),
       lessee(around(), limiter, config.accounts_max, now.mono),
       rules_fingerprint(fingerprint(*rules)),
@@ -106,6 +106,10 @@ void Node::receive(std::span<const uint8_t> bytes, std::optional<uint16_t> from,
 void Node::Impl::receive_from(std::optional<uint16_t> from, const Datagram& datagram, size_t bytes, Now now) {
   const Header& header = datagram.header;
   const auto rank = roster.rank_of(header.sender);
+  if (rank && is_self(*rank) && header.receiver != header.sender) {
+    ++dropped["reflected"];
+    return;
+  }
   if (!rank || header.receiver != roster.id(peers.self())) {
     ++dropped["foreign"];
     return;
@@ -122,13 +126,17 @@ void Node::Impl::receive_from(std::optional<uint16_t> from, const Datagram& data
     ++dropped["own_name"];
     return;
   }
+  if (config.sealed && peers.replayed(*rank, header)) {
+    ++dropped["replayed"];
+    return;
+  }
   if (from != rank) {
     // Somebody uses the name of a member from elsewhere. Where that member lives, this is a clone, and is told so: it must
     // not open floors that the member has too.
     ++dropped["wrong_source"];
     const Peer& peer = peers[*rank];
     if (peer.incarnation != 0 && peers.up(*rank, now.mono))
-      mail.answer_source(*rank, Clone{peer.incarnation, header.incarnation, true}, now);
+      mail.answer_source(peers, *rank, Clone{peer.incarnation, header.incarnation, true}, now);
     return;
   }
   switch (peers.hear(*rank, header, now)) {
@@ -153,7 +161,7 @@ void Node::Impl::receive_from(std::optional<uint16_t> from, const Datagram& data
     succession.heard_current(*rank);
     mail.speak(*rank, Which::current);
   }
-  peers[*rank].bytes_in += bytes;
+  peers[*rank].bytes_in += bytes + around_datagrams();
   ++datagrams_in;
   const Origin origin{*rank, header.incarnation, header.sequence, peers.sent_after(header, now.mono)};
   for (const Entry& entry : datagram.entries) {

@@ -38,6 +38,9 @@ struct NodeConfig {
   Upstream* upstream = nullptr;  // what this node's owner draws from; outlives the node. nullptr: this fleet is the highest level
   bool region = false;           // this node draws for the owner of a region (it is an Upstream's)
   IdKey id_key = kPublicIdKey;
+  // The node's datagrams travel sealed (cluster/seal.h): each leaves room for that, and none is taken in twice. Where they do not,
+  // anybody on the host can say anything, and a duplicate is as good as the original: the simulator relies on its being harmless.
+  bool sealed = false;
   size_t accounts_max = 1'048'576;   // keys that this node may hold an account for as a lessee
   size_t ledgers_max = 1'048'576;    // keys that this node may own at once
   size_t registers_max = 1'048'576;  // marks that this node may keep at once, each by itself

@@ -17,6 +17,7 @@
 #include "cluster/peers.h"
 #include "cluster/recovery.h"
 #include "cluster/registers.h"
+#include "cluster/seal.h"
 #include "cluster/standing.h"
 #include "cluster/succession.h"
 
@@ -32,6 +33,7 @@ struct Node::Impl {
 
   void open_floors() { limiter.open_floors(std::max(standing.floors_from(), succession.floors_from()), standing.buckets_empty_at()); }
   bool is_self(uint16_t rank) const { return rank == peers.self(); }
+  size_t around_datagrams() const { return config.sealed ? kSealBytes : 0; }
 
   void handle(const Entry& entry, const Origin& origin, Now now);
   void on_moved(const Moved& moved, uint16_t from, Now now);

@@ -71,6 +71,7 @@ Peers::Heard Peers::hear(uint16_t rank, const Header& header, Now now) {
   // Old sequence numbers are only late, and late entries are harmless (all numbers are cumulative); the same number twice
   // in a row is a duplicate, which is harmless too. Both still prove that the peer lives, but carry no newer clock.
   const bool newest = header.sequence > peer.sequence_in;
+  peer.taken.add(header.sequence);
   peer.heard = now.mono;
   peer.heard_of = now.mono;
   peer.asked = peer.probed = MonoTime{};

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/time.h"
+#include "cluster/replay_window.h"
 #include "cluster/roster.h"
 #include "cluster/wire.h"
 
@@ -23,6 +24,7 @@ struct Peer {
   uint64_t remembered = 0;  // the highest incarnation ever heard, directly or by gossip
   uint64_t before = 0;      // the highest but that one; 0: none known
   uint64_t sequence_in = 0, sequence_out = 0;
+  ReplayWindow taken;       // of this life: the numbers that were heard
   MonoTime life_heard{};    // the first datagram of this life
   MonoTime heard{};         // itself, directly
   MonoTime heard_of{};      // directly or by gossip
@@ -70,6 +72,10 @@ class Peers {
   // way, or somebody says again, echoes nothing so new, whatever its wall clock showed. (Only where this host has booted
   // since, and its monotonic clock begun anew, may an echo of before pass for one.)
   Heard hear(uint16_t rank, const Header& header, Now now);
+  // Whether this very datagram was taken in by hear() before, or is so old that nobody can tell.
+  bool replayed(uint16_t rank, const Header& header) const {
+    return header.incarnation == peers_[rank].incarnation && peers_[rank].taken.has(header.sequence);
+  }
   // Gossip: somebody heard `rank` at `at`, and has waited for its answer since `asked` (epoch: has not).
   void hear_of(uint16_t rank, uint64_t incarnation, MonoTime at, MonoTime asked = {});
 

@@ -346,7 +346,8 @@ std::string_view decode_error_name(DecodeError error) {
   return "unknown";
 }
 
-DatagramWriter::DatagramWriter(const Header& header, const IdKey& id_key) : header_(header), key_(id_key) {
+DatagramWriter::DatagramWriter(const Header& header, const IdKey& id_key, size_t bytes_max)
+    : header_(header), bytes_max_(bytes_max), key_(id_key) {
   Sizer sizer;
   fields(sizer, header_);
   const size_t body = sizer.size();
@@ -369,7 +370,7 @@ bool DatagramWriter::add(const Entry& entry) {
         fields(sizer, e, header_);
         const size_t body = sizer.size(), before = bytes_.size();
         const size_t after = before + 1 + varint_bytes(body) + body;
-        if (after + kHashBytes > kDatagramMax) return false;
+        if (after + kHashBytes > bytes_max_) return false;
         bytes_.resize(after);
         Putter out(bytes_.data() + before);
         out.put_varint(kTypes[entry.index()]);

@@ -251,7 +251,8 @@ struct Datagram {
 // written as 0.
 class DatagramWriter {
  public:
-  DatagramWriter(const Header& header, const IdKey& key);
+  // `bytes_max`: of the whole datagram, at most kDatagramMax; less where something is laid around it (cluster/seal.h).
+  DatagramWriter(const Header& header, const IdKey& key, size_t bytes_max = kDatagramMax);
   // False where the entry does not fit any more: take finish()'s bytes and start a new writer.
   bool add(const Entry& entry);
   bool empty() const;  // no entries yet
@@ -261,6 +262,7 @@ class DatagramWriter {
   Header header_;  // entries are written relative to it
   Bytes bytes_;
   size_t header_bytes_ = 0;
+  size_t bytes_max_;
   IdKey key_;
 };
 

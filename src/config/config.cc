@@ -204,7 +204,10 @@ void read_cluster(Fields in, Config::Cluster& cluster) {
   in.duration("lease", cluster.lease, kLeaseRange);
   in.not_yet("aggregators");
   in.not_yet("upstream");
-  in.not_yet("secret_file");
+  if (const JsonNode* file = in.text("secret_file", "an absolute path")) {
+    cluster.secret_file = file->text;
+    if (file->text.empty()) in.wrong(*file, "secret_file", "must be an absolute path, got \"\"");
+  }
   in.not_yet("books", "peers");
   in.finish();
 }

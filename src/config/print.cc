@@ -104,6 +104,7 @@ std::string print_cluster(const Config::Cluster& cluster) {
   out.add("sync_interval", duration(cluster.sync_interval));
   out.add("isolation_after", duration(cluster.isolation_after));
   out.add("lease", duration(cluster.lease));
+  out.add("secret_file", or_null(cluster.secret_file));
   return section(out);
 }
 

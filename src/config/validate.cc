@@ -71,7 +71,7 @@ void check_listeners(const Config& config, Complaints& complaints) {
   check(config.http, "http", false);
 }
 
-// An address of this fleet: numeric, with a port, and on loopback for as long as peers do not encrypt.
+// An address of this fleet: numeric, with a port.
 bool check_peer_address(const std::string& path, const std::string& text, Complaints& complaints) {
   const auto endpoint = parse_endpoint(text);
   if (!endpoint) {
@@ -79,10 +79,27 @@ bool check_peer_address(const std::string& path, const std::string& text, Compla
     return false;
   }
   if (endpoint.value().port == 0) complaints.add(path, "the other nodes must know the port: it cannot be 0");
-  if (!endpoint.value().loopback)
-    complaints.add(path, "peers are not encrypted yet: only loopback addresses (127.0.0.0/8, [::1]), got " +
-                             quoted(text));
   return true;
+}
+
+// Said once, however many addresses it is true of.
+void check_secret(const Config::Cluster& cluster, Complaints& complaints) {
+  if (!cluster.secret_file.empty()) {
+    if (!is_absolute_path(cluster.secret_file))
+      complaints.add("cluster.secret_file", "must be an absolute path, got " + quoted(cluster.secret_file));
+    return;
+  }
+  const auto needs_one = [&](const std::string& path, const std::string& text) {
+    const auto endpoint = parse_endpoint(text);
+    if (!endpoint || endpoint.value().loopback) return false;
+    complaints.add(path, quoted(text) +
+                             " is not a loopback address, so the nodes need a secret: make one with \"tally secret FILE\", bring it to "
+                             "all hosts, and set \"cluster\": {\"secret_file\": FILE} on each");
+    return true;
+  };
+  if (!cluster.bind.empty() && needs_one("cluster.bind", cluster.bind)) return;
+  for (size_t i = 0; i < cluster.peers.size(); ++i)
+    if (needs_one(item_path("cluster.peers", i), cluster.peers[i])) return;
 }
 
 void check_membership(const Config::Cluster& cluster, Complaints& complaints) {
@@ -117,6 +134,7 @@ void check_cluster(const Config::Cluster& cluster, Complaints& complaints) {
   if (cluster.peers.size() > kPeersMax)
     complaints.add("cluster.peers", too_many("peers", kPeersMax, cluster.peers.size()));
   if (readable) check_membership(cluster, complaints);
+  check_secret(cluster, complaints);
   complaints.range("cluster.roster_version", cluster.roster_version, kRosterVersionRange);
   complaints.range("cluster.size", cluster.size, kSizeRange);
   if (cluster.size != 0 && cluster.size < cluster.peers.size())

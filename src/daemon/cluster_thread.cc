@@ -45,8 +45,18 @@ void ClusterThread::join() {
 
 void ClusterThread::ask(std::function<void(View)> then) {
   asio::post(parts_.io, [this, then = std::move(then)] {
-    then(View{node_.peers(parts_.clock.now()), node_.stats(), parts_.socket->send_failures()});
+    then(View{node_.peers(parts_.clock.now()), stats(), parts_.socket->send_failures(), parts_.seal.keys()});
   });
+}
+
+void ClusterThread::use_secret(Secret secret, std::function<void(Result<bool>)> then) {
+  asio::post(parts_.io, [this, secret = std::move(secret), then = std::move(then)] { then(parts_.seal.replace(secret)); });
+}
+
+NodeStats ClusterThread::stats() const {
+  NodeStats stats = node_.stats();
+  parts_.seal.add_dropped(stats);
+  return stats;
 }
 
 void ClusterThread::stop() {
@@ -166,7 +176,7 @@ void ClusterThread::answer(Call& call, Now now) {
       call.peers = node_.peers(now);
       return;
     case Call::Kind::stats:
-      call.stats = node_.stats();
+      call.stats = stats();
       return;
   }
 }
@@ -175,16 +185,20 @@ void ClusterThread::receive_all() {
   for (int i = 0; i < kDatagramsAtOnce; ++i) {
     const auto received = parts_.socket->receive();
     if (!received) return watch_socket();
+    const auto content = parts_.seal.open(received->bytes);
+    if (!content) continue;
     // The clock anew for each: round trips are measured by it.
-    node_.receive(received->bytes, received->from, parts_.clock.now());
+    node_.receive(*content, received->from, parts_.clock.now());
     send_all();  // an answer to the source of this very datagram, if any; all else waits for flush
   }
   busy_ = true;
 }
 
 void ClusterThread::send_all() {
-  for (const Outgoing& out : node_.take_outbox())
-    out.to_source ? parts_.socket->send_to_source(out.bytes) : parts_.socket->send(out.to, out.bytes);
+  for (const Outgoing& out : node_.take_outbox()) {
+    const auto bytes = parts_.seal.seal(out.bytes);
+    out.to_source ? parts_.socket->send_to_source(bytes) : parts_.socket->send(out.to, bytes);
+  }
 }
 
 void ClusterThread::deliver_wakes() {

@@ -17,6 +17,7 @@
 #include "daemon/counters.h"
 #include "daemon/horizon.h"
 #include "daemon/log.h"
+#include "daemon/peer_seal.h"
 #include "daemon/peer_socket.h"
 #include "daemon/port.h"
 
@@ -27,6 +28,7 @@ class ClusterThread {
   struct Parts {
     asio::io_context& io;  // the socket's; run by this thread alone
     std::unique_ptr<PeerSocket> socket;
+    PeerSeal seal;
     std::unique_ptr<Node> node;
     Bell& bell;  // of the ports
     std::vector<std::unique_ptr<Port>>& ports;
@@ -44,9 +46,12 @@ class ClusterThread {
     std::vector<PeerStatus> peers;
     NodeStats stats;
     uint64_t send_failures = 0;
+    std::vector<PeerSeal::KeyUse> keys;
   };
   // Calls `then` with a copy, on this thread.
   void ask(std::function<void(View)> then);
+  // Calls `then` with what PeerSeal::replace said, on this thread.
+  void use_secret(Secret secret, std::function<void(Result<bool>)> then);
   const TimeHistogram& tick_lag() const { return tick_lag_; }
   // Returns what is not used, says the last word, ends. The workers must be gone.
   void stop();
@@ -60,6 +65,7 @@ class ClusterThread {
   bool take_notes(Now now);
   void take_calls(Port& port, Now now);
   void answer(Call& call, Now now);
+  NodeStats stats() const;
   void receive_all();
   void send_all();
   void deliver_wakes();

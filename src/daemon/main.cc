@@ -14,6 +14,7 @@
 #include <asio/steady_timer.hpp>
 #include <csignal>
 #include <cstdio>
+#include <functional>
 #include <optional>
 #include <random>
 #include <thread>
@@ -27,6 +28,7 @@
 #include "daemon/options.h"
 #include "daemon/page.h"
 #include "daemon/paths.h"
+#include "daemon/secret_file.h"
 #include "daemon/state_file.h"
 
 namespace tally {
@@ -83,7 +85,7 @@ size_t worker_count(const Config& config) {
   return cores > 3 ? cores - 2 : 1;
 }
 
-NodeConfig node_config(const Config& config) {
+NodeConfig node_config(const Config& config, const std::optional<Secret>& secret) {
   NodeConfig node;
   node.peers = config.cluster.peers;
   node.self = config.cluster.own_entry();
@@ -92,6 +94,8 @@ NodeConfig node_config(const Config& config) {
   node.sync_interval = config.cluster.sync_interval;
   node.isolation_after = config.cluster.isolation();
   node.lease = config.cluster.lease_length();
+  node.sealed = secret.has_value();
+  if (secret) node.id_key = secret->id;
   node.registers_max = config.limits.registers;
   node.overflow_cells_max = std::min<size_t>(node.overflow_cells_max, config.limits.registers / 4);
   return node;
@@ -131,6 +135,7 @@ struct Fleet {
 
 struct Daemon {
   const Config& config;
+  const std::optional<Secret>& secret;
   Log& log;
   Clock& clock;
   Notifier& notifier;
@@ -144,13 +149,21 @@ void announce_ready(Daemon& d) {
   d.log.info("ready", {{"node", d.overview.node}});
 }
 
+// For the log: fingerprints, no keys.
+std::string accepted_keys(const Secret& secret) {
+  std::string text;
+  for (const auto* key : {&secret.next, &secret.old})
+    if (*key) text = (*key)->fingerprint_text();
+  return text.empty() ? "-" : text;
+}
+
 Result<bool> start_fleet(Fleet& fleet, Daemon& d) {
-  const NodeConfig node = node_config(d.config);
+  const NodeConfig node = node_config(d.config, d.secret);
   auto lived = begin_life(d.config, d.clock.now().wall);
   if (!lived) return Failure{lived.error()};
   fleet.lived = std::move(lived.value());
   const Roster roster(node.peers, node.roster_version, node.size, node.id_key);
-  auto socket = PeerSocket::open(fleet.io, d.config.cluster.bind, roster);
+  auto socket = PeerSocket::open(fleet.io, d.config.cluster.bind, roster, node.sealed);
   if (!socket) return Failure{socket.error()};
   for (size_t i = 0; i < d.overview.workers.size(); ++i)
     fleet.ports.push_back(std::make_unique<Port>(fleet.bell));
@@ -164,9 +177,10 @@ Result<bool> start_fleet(Fleet& fleet, Daemon& d) {
                                    {"incarnation", life.incarnation},
                                    {"first_life", life.first ? "yes" : "no"},
                                    {"state", fleet.lived.file->path()}});
+  if (d.secret) d.log.info("datagrams are sealed", {{"key", d.secret->seal.fingerprint_text()}, {"also_accepted", accepted_keys(*d.secret)}});
   d.notifier.send("STATUS=asking the other nodes");
   fleet.thread = std::make_unique<ClusterThread>(ClusterThread::Parts{
-      fleet.io, std::move(socket.value()),
+      fleet.io, std::move(socket.value()), PeerSeal(d.secret),
       std::make_unique<Node>(node, life, d.overview.limiter, d.overview.rules(), random_seed(), d.clock.now()),
       fleet.bell, fleet.ports, d.clock, *fleet.horizon, d.log, [&d] { announce_ready(d); }});
   return true;
@@ -193,13 +207,32 @@ std::string try_command(const std::vector<std::unique_ptr<Acceptor>>& doors) {
   return "";
 }
 
-// SIGTERM and SIGINT end the loop; SIGHUP is said to be of no use yet rather than ending the process.
-void watch_signals(asio::signal_set& signals, asio::io_context& io, Log& log) {
+// All or nothing: where anything is wrong, the keys of before stay.
+void reload_secret(Daemon& d, Fleet& fleet) {
+  if (d.config.cluster.secret_file.empty() || fleet.thread == nullptr)
+    return d.log.warning("SIGHUP: reloading is not there yet; restart to change the configuration");
+  const auto refuse = [&d](const std::string& why) {
+    d.overview.last_reload_successful.store(false, std::memory_order_relaxed);
+    d.log.error("SIGHUP: the secret file was not taken, the keys of before stay", {{"error", why}});
+  };
+  SecretFile file = read_secret_file(d.config.cluster.secret_file);
+  for (const std::string& why : file.errors) refuse(why);
+  if (!file.errors.empty()) return;
+  const std::string seals = file.secret->seal.fingerprint_text(), also = accepted_keys(*file.secret);
+  fleet.thread->use_secret(std::move(*file.secret), [&d, refuse, seals, also](const Result<bool>& taken) {
+    if (!taken) return refuse(d.config.cluster.secret_file + ": " + taken.error());
+    d.overview.last_reload_successful.store(true, std::memory_order_relaxed);
+    d.log.info("SIGHUP: the secret file was read again; to change anything else, restart", {{"key", seals}, {"also_accepted", also}});
+  });
+}
+
+// SIGTERM and SIGINT end the loop.
+void watch_signals(asio::signal_set& signals, asio::io_context& io, Log& log, const std::function<void()>& on_hangup) {
   signals.async_wait([&](const asio::error_code& error, int signal) {
     if (error) return;
     if (signal == SIGHUP) {
-      log.warning("SIGHUP: reloading is not there yet; restart to change the configuration");
-      return watch_signals(signals, io, log);
+      on_hangup();
+      return watch_signals(signals, io, log, on_hangup);
     }
     log.info("draining", {{"signal", signal == SIGTERM ? "SIGTERM" : "SIGINT"}});
     io.stop();
@@ -225,17 +258,17 @@ Result<std::vector<Listener>> listen_on(const std::vector<Address>& addresses) {
   return listeners;
 }
 
-Result<bool> run(const Config& config, Log& log) {
+Result<bool> run(const Config& config, const std::optional<Secret>& secret, Log& log) {
   asio::io_context io(1);
   asio::signal_set signals(io, SIGTERM, SIGINT,
                            SIGHUP);  // first: a signal during the start ends it in order as well
-  watch_signals(signals, io, log);
   const size_t descriptors = raise_descriptor_limit();
   Clock clock;
   Notifier notifier;
   const bool in_fleet = !config.cluster.alone();
   const auto rules =
-      std::make_shared<const RuleSet>(config.rules, config.inline_rule, share_of(config), kPublicIdKey);
+      std::make_shared<const RuleSet>(config.rules, config.inline_rule, share_of(config),
+                                      secret ? secret->id : kPublicIdKey);
   SlotTable slots(config.table_keys, random_seed(), in_fleet);
   Limiter limiter(slots, in_fleet);
   Overview overview(node_name(config), rules, limiter, worker_count(config), clock.mono());
@@ -253,7 +286,7 @@ Result<bool> run(const Config& config, Log& log) {
 
   AdminThread admin;
   Fleet fleet;
-  Daemon daemon{config, log, clock, notifier, overview, admin};
+  Daemon daemon{config, secret, log, clock, notifier, overview, admin};
   if (in_fleet)
     if (const auto started = start_fleet(fleet, daemon); !started) return Failure{started.error()};
 
@@ -281,6 +314,8 @@ Result<bool> run(const Config& config, Log& log) {
     announce_ready(daemon);
     keep_clock(clock_timer, clock);
   }
+  const std::function<void()> on_hangup = [&] { reload_secret(daemon, fleet); };
+  watch_signals(signals, io, log, on_hangup);
   io.run();
 
   overview.ready.store(false, std::memory_order_relaxed);
@@ -322,7 +357,7 @@ int main_with(const Options& options) {
       config.resp.front().path = path.value();
     }
   }
-  const auto ran = run(config, log);
+  const auto ran = run(config, loaded.secret, log);
   if (!ran) return log.error(ran.error()), kExitFailure;
   return 0;
 }

@@ -214,8 +214,8 @@ Families Metrics::Collect() const {
   Family(all, "tallyd_build_info", "The version that runs.", MetricKind::gauge)
       .add({{"version", kVersion}}, uint64_t{1});
   Family(all, "tallyd_config_last_reload_successful",
-         "Whether the configuration was last read without an error.", MetricKind::gauge)
-      .add({}, uint64_t{1});
+         "Whether what SIGHUP reads again, the secret file, was last read without an error.", MetricKind::gauge)
+      .add({}, uint64_t{overview_.last_reload_successful.load(std::memory_order_relaxed)});
   add_decisions(all, overview_);
   add_doors(all, overview_);
   add_table(all, overview_);
@@ -228,6 +228,9 @@ Families Metrics::Collect() const {
                    MetricKind::counter);
     for (const auto& [reason, n] : node->stats.dropped) dropped.add({{"reason", reason}}, n);
     dropped.add({{"reason", "send_failed"}}, node->send_failures);
+    Family opened(all, "tallyd_sync_opened_total", "Datagrams that were opened, by the key that they were sealed with.",
+                  MetricKind::counter);
+    for (const auto& key : node->keys) opened.add({{"key", key.fingerprint}, {"use", key.use}}, key.opened);
     Family lag(all, "tallyd_sync_tick_lag_seconds", "How late the cluster thread's ticks were.",
                MetricKind::histogram);
     add_histogram(lag, {}, {&cluster_->tick_lag()});

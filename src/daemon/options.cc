@@ -7,6 +7,7 @@
 #include <sstream>
 
 #include "daemon/paths.h"
+#include "daemon/secret_file.h"
 
 namespace tally {
 namespace {
@@ -107,6 +108,17 @@ void append(std::vector<std::string>& lines, const std::string& file, const std:
   }
 }
 
+// What is wrong with the file, and where the configuration names it.
+void read_secret(const Options& options, const Parsed& parsed, Loaded& loaded) {
+  SecretFile file = read_secret_file(loaded.config.cluster.secret_file);
+  loaded.secret = std::move(file.secret);
+  loaded.errors = std::move(file.errors);
+  if (loaded.errors.empty()) return;
+  std::vector<Problem> here{{0, 0, "cluster.secret_file", "cannot be used, see above; \"tally secret FILE\" makes one"}};
+  parsed.places.locate(here);
+  append(loaded.errors, options.config_file, here);
+}
+
 }  // namespace
 
 Result<Options> parse_options(int argc, char** argv) {
@@ -134,7 +146,9 @@ Loaded load_config(const Options& options) {
   const Parsed parsed = parse_config(text, [&](Config& config) { lay_over(options, config); });
   append(loaded.warnings, options.config_file, parsed.warnings);
   append(loaded.errors, options.config_file, parsed.errors);
-  if (loaded.errors.empty()) loaded.config = parsed.config;
+  if (!loaded.errors.empty()) return loaded;
+  loaded.config = parsed.config;
+  if (!loaded.config.cluster.secret_file.empty() && (options.check || !options.print_config)) read_secret(options, parsed, loaded);
   return loaded;
 }
 

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/fail.h"
+#include "base/secret.h"
 #include "config/config.h"
 #include "daemon/log.h"
 
@@ -34,8 +35,10 @@ struct Loaded {
   Config config;
   std::vector<std::string> errors;    // whole lines, ready to be shown
   std::vector<std::string> warnings;  // likewise
+  std::optional<Secret> secret;       // where the configuration names a file of it
 };
-// Reads the file (none: all defaults), lays the flags over it, and checks the whole.
+// Reads the file (none: all defaults), lays the flags over it, and checks the whole; then reads the secret file, unless only
+// --print-config is asked for.
 Loaded load_config(const Options& options);
 
 }  // namespace tally

@@ -82,6 +82,7 @@ class Overview {
   std::atomic<uint64_t> waiting{0};           // parked requests of all workers: what limits.waiting bounds
   std::atomic<uint64_t> connections_full{0};  // turned away by main
   std::atomic<bool> ready{false};             // what /readyz says
+  std::atomic<bool> last_reload_successful{true};  // of the secret file
 
  private:
   mutable std::mutex rules_mutex_;

@@ -26,7 +26,7 @@ Result<udp::endpoint> resolve_peer(asio::io_context& io, const std::string& text
 }
 
 Result<std::unique_ptr<PeerSocket>> PeerSocket::open(asio::io_context& io, const std::string& bind,
-                                                     const Roster& roster) {
+                                                     const Roster& roster, bool sealed) {
   std::unique_ptr<PeerSocket> peers(new PeerSocket(io));
   const auto own = resolve_peer(io, bind);
   if (!own) return Failure{"cluster.bind " + own.error()};
@@ -35,9 +35,8 @@ Result<std::unique_ptr<PeerSocket>> PeerSocket::open(asio::io_context& io, const
     const std::string& text = is_bind ? bind : roster.entry(rank);
     const auto endpoint = is_bind ? own : resolve_peer(io, text);
     if (!endpoint) return Failure{"cluster.peers " + endpoint.error()};
-    if (!endpoint.value().address().is_loopback())
-      return Failure{
-          text + " is not a loopback address; peers are not encrypted yet, so they must all be on this host"};
+    if (!sealed && !endpoint.value().address().is_loopback())
+      return Failure{text + " is not a loopback address, and there is no cluster.secret_file"};
     if (is_bind) break;
     peers->by_rank_.push_back(endpoint.value());
     if (!peers->ranks_.emplace(endpoint.value(), rank).second)

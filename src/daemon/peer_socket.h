@@ -26,10 +26,9 @@ Result<asio::ip::udp::endpoint> resolve_peer(asio::io_context& io, const std::st
 
 class PeerSocket {
  public:
-  // Without encryption peers may be on loopback only: anything else is refused, for `bind` and for every
-  // entry.
+  // `sealed`: what goes over it is. Otherwise anything but loopback is refused, for `bind` and for every entry.
   static Result<std::unique_ptr<PeerSocket>> open(asio::io_context& io, const std::string& bind,
-                                                  const Roster& roster);
+                                                  const Roster& roster, bool sealed);
 
   struct Received {
     std::span<const uint8_t> bytes;  // valid until the next call
