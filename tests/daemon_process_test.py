@@ -81,11 +81,11 @@ class Starts(Case):
         again = run(PROGRAMS["tallyd"], "--print-config", "-c", self.write(printed.stdout, "printed.json"))
         self.assertEqual(again.stdout, printed.stdout)
 
-    def test_peers_beyond_loopback_are_refused_while_there_is_no_encryption(self):
+    def test_peers_beyond_loopback_are_refused_without_a_secret(self):
         done = run(PROGRAMS["tallyd"], "--bind", "192.0.2.1:8381", "--peers", "192.0.2.1:8381,192.0.2.2:8381", "--name", "x",
                    folder=self.folder)
-        self.assertIn(done.returncode, (1, 78), done)
-        self.assertIn("loopback", done.stderr)
+        self.assertEqual(done.returncode, 78, done)
+        self.assertIn("cluster.bind: \"192.0.2.1:8381\" is not a loopback address, so the nodes need a secret", done.stderr)
 
     def test_a_second_daemon_on_the_socket_is_refused_and_the_first_goes_on(self):
         first = self.start("-c", self.small()).ready()

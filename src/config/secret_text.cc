@@ -33,6 +33,7 @@ class Reading {
  public:
   ParsedSecret all(std::string_view text) {
     if (text.size() > kSecretFileBytesMax) {
+      line_ = 1;
       error(1, "", "a secret file has at most " + std::to_string(kSecretFileBytesMax) + " bytes");
       return std::move(out_);
     }

@@ -1,7 +1,7 @@
 // tally: the operator's tool. Asks a running daemon over its socket, checks configurations, and plans.
 //
 // Exit codes: 0 allowed (or done), 1 limited, 2 usage (the daemon refused the question), 3 unreachable;
-// `check` ends as tallyd --check does: 78 for a configuration with errors.
+// `check` ends as tallyd --check does, 78 for a configuration with errors; `secret` for a file that cannot be used.
 #include <algorithm>
 #include <cerrno>
 #include <charconv>
@@ -276,9 +276,10 @@ std::string help_text(const cxxopts::Options& options) {
     text += left + command.help + "\n";
   }
   text += "  plan RULE [OPTION...]                     what a rule does on a fleet, by settings; plan --help\n"
-          "  try RULE [OPTION...]                      a rule against a stream on one node; try --help\n";
+          "  try RULE [OPTION...]                      a rule against a stream on one node; try --help\n"
+          "  secret [--rotate] FILE                    make, or rotate, what a fleet seals with; secret --help\n";
   return text +
-         "\nExit codes: 0 allowed, 1 limited, 2 usage, 3 unreachable; check: 78 where there are errors.\n";
+         "\nExit codes: 0 allowed, 1 limited, 2 usage, 3 unreachable; check, secret: 78 where there are errors.\n";
 }
 
 Result<std::string> socket_of(const cxxopts::ParseResult& parsed) {
@@ -289,11 +290,12 @@ Result<std::string> socket_of(const cxxopts::ParseResult& parsed) {
 }
 
 int run(int argc, char** argv) {
-  // These two have options of their own; --json may stand before any command.
+  // These have options of their own; --json may stand before any command.
   if (argc > 2 && std::string(argv[1]) == "--json") std::swap(argv[1], argv[2]);
   const std::string first = argc > 1 ? argv[1] : "";
   if (first == "plan") return run_plan_command(argc - 1, argv + 1);
   if (first == "try") return run_try_command(argc - 1, argv + 1);
+  if (first == "secret") return run_secret_command(argc - 1, argv + 1);
   cxxopts::Options options("tally", "tally - asks a running tallyd\n");
   options.custom_help("[-s PATH] [--json]").positional_help("COMMAND [ARGUMENT...]");
   options.add_options()  //

@@ -1,11 +1,12 @@
-// The commands that need no daemon: `tally plan` and `tally try`, with options of their own.
+// The commands that need no daemon and have options of their own: `tally plan`, `tally try`, `tally secret`.
 #pragma once
 
 namespace tally::tool {
 
-// argv[0] is the command's name. Both return the tool's exit codes: 0, 2 usage; plan: 1 where the engine
-// broke one of its own promises. Throw what cxxopts throws.
+// argv[0] is the command's name. All return the tool's exit codes: 0, 2 usage; plan: 1 where the engine
+// broke one of its own promises; secret: 78 for a file that cannot be used. Throw what cxxopts throws.
 int run_plan_command(int argc, char** argv);
 int run_try_command(int argc, char** argv);
+int run_secret_command(int argc, char** argv);
 
 }  // namespace tally::tool
