@@ -72,6 +72,7 @@ TEST_CASE("old datagrams, said again to hosts that were started anew and by them
                                     window_rule("slide", Algorithm::sliding_window, 100, 1s, 100'000),
                                     bucket_rule("feed", 50, 50, 1s, 0)});
     config.seed = seed;
+    config.sealed = seed % 2 == 0;
     Fleet fleet(config);
     for (const char* rule : {"api", "slide", "feed"}) press(fleet, rule, 10s);
     arrange(fleet, {Attack::replay, 2s, 10s, 20ms, 5, seed});
@@ -84,6 +85,7 @@ TEST_CASE("old datagrams, said again to hosts that were started anew and by them
     CAPTURE(seed);
     check_bounds(fleet);
     CHECK(dropped(fleet, "older_life") > 0);
+    CHECK((dropped(fleet, "replayed") > 0) == config.sealed);
     CHECK(fleet.tally("feed", "k").admitted() > 200);
   }
 }

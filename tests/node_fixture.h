@@ -51,6 +51,7 @@ class Fleet {
     config.self = config.peers[rank];
     config.size = size;
     config.accounts_max = accounts_max;
+    config.sealed = sealed;
     host.node = std::make_unique<Node>(config, life, *host.limiter, host.rules, rank + 1u, now());
   }
   void stop(uint16_t rank) { hosts_[rank] = Host{}; }
@@ -158,6 +159,7 @@ class Fleet {
   const Roster roster;
   Duration since{0};
   size_t accounts_max = NodeConfig{}.accounts_max;  // of those that are started from now on
+  bool sealed = false;                              // likewise
   bool must_settle = true;  // false: peers that never stop asking are part of the test
   std::function<bool(uint16_t from, uint16_t to)> cut;  // true: lost
   std::function<void(const Entry&, uint16_t from, uint16_t to)> watch;

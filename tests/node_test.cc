@@ -242,6 +242,42 @@ TEST_CASE(
   CHECK(admitted(fleet.take(0, "k")));
 }
 
+TEST_CASE("what travels sealed is taken in once: said again, from wherever, it is dropped, shows no life and is not answered") {
+  Fleet fleet(3, rule_of(30));
+  fleet.sealed = true;
+  for (uint16_t rank = 0; rank < 3; ++rank) fleet.start(rank, {.incarnation = 10, .first = true, .reckoned_start = {}});
+  fleet.until_ready();
+  Header header = fleet.header(1, 0);
+  const Bytes fine = datagram_of(header, {Hello{}});
+  fleet.node(0).receive(fine, 1, fleet.now());
+  fleet.settle();
+  const NodeStats before = fleet.node(0).stats();
+  fleet.stop(1);
+  fleet.pass(ms(500));
+  const Duration heard = fleet.node(0).peers(fleet.now())[1].last_heard;
+  for (const std::optional<uint16_t> from : {std::optional<uint16_t>(1), std::optional<uint16_t>(2), std::optional<uint16_t>()})
+    fleet.node(0).receive(fine, from, fleet.now());
+  CHECK(fleet.dropped(0, "replayed") == 3);
+  CHECK(fleet.dropped(0, "wrong_source") == 0);
+  CHECK(fleet.node(0).stats().entries_in[Entry(Hello{}).index()] == before.entries_in[Entry(Hello{}).index()]);
+  CHECK(fleet.node(0).peers(fleet.now())[1].last_heard == heard);
+  CHECK(fleet.node(0).take_outbox().empty());
+  header.sequence -= 10;  // late, and never heard
+  fleet.node(0).receive(datagram_of(header, {Hello{}}), 1, fleet.now());
+  CHECK(fleet.dropped(0, "replayed") == 3);
+  header.sequence -= ReplayWindow::kReach;  // so old that nobody can tell
+  fleet.node(0).receive(datagram_of(header, {Hello{}}), 1, fleet.now());
+  CHECK(fleet.dropped(0, "replayed") == 4);
+}
+
+TEST_CASE("a node's own datagram, sent back to it, is dropped as reflected") {
+  Fleet fleet(2, rule_of(30));
+  fleet.until_ready();
+  fleet.node(0).receive(datagram_of(fleet.header(0, 1), {Hello{}}), 1, fleet.now());
+  CHECK(fleet.dropped(0, "reflected") == 1);
+  CHECK(fleet.dropped(0, "foreign") == 0);
+}
+
 TEST_CASE("bytes that are no datagram are dropped and counted by what is wrong with them") {
   Fleet fleet(2, rule_of(30));
   fleet.until_ready();

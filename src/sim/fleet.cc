@@ -407,6 +407,7 @@ void Fleet::begin_life(uint16_t rank, const Life& life) {
   node.region = draws(rank);
   node.registers_max = config_.registers;
   node.overflow_cells_max = config_.overflow_cells;
+  node.sealed = config_.sealed;
   host.node = std::make_unique<Node>(node, life, *host.limiter, host.rules, random_.next(), clock(rank));
   host.settle_due = false;
   host.tick_due = Duration(0);

@@ -80,6 +80,7 @@ struct FleetConfig {
   size_t keys = 1000;                        // each host's slot table
   size_t registers = 1'048'576;              // marks that each host keeps
   size_t overflow_cells = 262'144;           // and for those that find no room: NodeConfig::overflow_cells_max
+  bool sealed = false;                       // the hosts' datagrams travel sealed: NodeConfig::sealed (the seal itself is left out)
   bool isolation_possible = false;           // check against the bound of the isolation policies
   bool check_wire = true;
   bool sliding_late = false;    // see CheckedKey
