@@ -281,6 +281,8 @@ TEST_CASE("peers are distinct numeric addresses with ports, and not on loopback 
   CHECK(cluster_error(R"("bind": "10.0.0.7:1", "peers": ["10.0.0.7:1", "[2001:db8::1]:1"], "secret_file": "/x")") == "");
   CHECK(cluster_error(R"("secret_file": "x")") == "f:1:29: cluster.secret_file: must be an absolute path, got \"x\"");
   CHECK(cluster_error(R"("secret_file": "")") == "f:1:29: cluster.secret_file: must be an absolute path, got \"\"");
+  CHECK(cluster_error(R"("bind": "10.0.0.7:1", "secret_file": 5)") ==
+        "f:1:51: cluster.secret_file: must be an absolute path, got 5");
   CHECK(cluster_error(R"("secret_file": 5)") == "f:1:29: cluster.secret_file: must be an absolute path, got 5");
   CHECK(cluster_error(R"("bind": "127.0.0.1:1", "peers": ["127.0.0.1:1", "edge-2:1"])") ==
         "f:1:62: cluster.peers[1]: must be a numeric address and a port such as \"127.0.0.1:8381\" or "

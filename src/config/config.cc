@@ -204,9 +204,11 @@ void read_cluster(Fields in, Config::Cluster& cluster) {
   in.duration("lease", cluster.lease, kLeaseRange);
   in.not_yet("aggregators");
   in.not_yet("upstream");
-  if (const JsonNode* file = in.text("secret_file", "an absolute path")) {
-    cluster.secret_file = file->text;
-    if (file->text.empty()) in.wrong(*file, "secret_file", "must be an absolute path, got \"\"");
+  if (in.find("secret_file") != nullptr) {
+    const JsonNode* file = in.text("secret_file", "an absolute path");
+    if (file != nullptr && file->text.empty()) in.wrong(*file, "secret_file", "must be an absolute path, got \"\"");
+    // Where it is wrong, that was said; the addresses are not to be complained of too.
+    cluster.secret_file = file != nullptr && !file->text.empty() ? file->text : "/";
   }
   in.not_yet("books", "peers");
   in.finish();

@@ -18,6 +18,7 @@
 #include <optional>
 #include <random>
 #include <thread>
+#include <utility>
 
 #include "cluster/standing.h"
 #include "daemon/acceptor.h"
@@ -135,7 +136,7 @@ struct Fleet {
 
 struct Daemon {
   const Config& config;
-  const std::optional<Secret>& secret;
+  std::optional<Secret> secret;  // until the cluster thread has it: no copy stays behind
   Log& log;
   Clock& clock;
   Notifier& notifier;
@@ -180,7 +181,7 @@ Result<bool> start_fleet(Fleet& fleet, Daemon& d) {
   if (d.secret) d.log.info("datagrams are sealed", {{"key", d.secret->seal.fingerprint_text()}, {"also_accepted", accepted_keys(*d.secret)}});
   d.notifier.send("STATUS=asking the other nodes");
   fleet.thread = std::make_unique<ClusterThread>(ClusterThread::Parts{
-      fleet.io, std::move(socket.value()), PeerSeal(d.secret),
+      fleet.io, std::move(socket.value()), PeerSeal(std::exchange(d.secret, std::nullopt)),
       std::make_unique<Node>(node, life, d.overview.limiter, d.overview.rules(), random_seed(), d.clock.now()),
       fleet.bell, fleet.ports, d.clock, *fleet.horizon, d.log, [&d] { announce_ready(d); }});
   return true;
@@ -258,7 +259,7 @@ Result<std::vector<Listener>> listen_on(const std::vector<Address>& addresses) {
   return listeners;
 }
 
-Result<bool> run(const Config& config, const std::optional<Secret>& secret, Log& log) {
+Result<bool> run(const Config& config, std::optional<Secret> secret, Log& log) {
   asio::io_context io(1);
   asio::signal_set signals(io, SIGTERM, SIGINT,
                            SIGHUP);  // first: a signal during the start ends it in order as well
@@ -286,7 +287,7 @@ Result<bool> run(const Config& config, const std::optional<Secret>& secret, Log&
 
   AdminThread admin;
   Fleet fleet;
-  Daemon daemon{config, secret, log, clock, notifier, overview, admin};
+  Daemon daemon{config, std::exchange(secret, std::nullopt), log, clock, notifier, overview, admin};
   if (in_fleet)
     if (const auto started = start_fleet(fleet, daemon); !started) return Failure{started.error()};
 
@@ -357,7 +358,7 @@ int main_with(const Options& options) {
       config.resp.front().path = path.value();
     }
   }
-  const auto ran = run(config, loaded.secret, log);
+  const auto ran = run(config, std::exchange(loaded.secret, std::nullopt), log);
   if (!ran) return log.error(ran.error()), kExitFailure;
   return 0;
 }
