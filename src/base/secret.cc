@@ -52,7 +52,9 @@ std::string SealKey::fingerprint_text() const {
   return text;
 }
 
-bool SealKey::operator==(const SealKey& other) const { return sodium_memcmp(data(), other.data(), kBytes) == 0; }
+bool SealKey::operator==(const SealKey& other) const {
+  return sodium_memcmp(data(), other.data(), kBytes) == 0;
+}
 
 Secret Secret::random() { return {random_bytes<sizeof(IdKey)>(), SealKey::random()}; }
 

@@ -1,9 +1,10 @@
-// What the nodes of a fleet know and nobody else: the key of the names of keys, and the keys that datagrams are sealed with.
+// What the nodes of a fleet know and nobody else: the key of the names of keys, and the keys that datagrams
+// are sealed with.
 //
 // Thread rule: a value; one owner each. Every copy wipes its own keys when it goes.
 //
-// A rotation is three steps, each done on all hosts before the next begins, so that whatever is sealed can be opened by everybody:
-// {seal: A} -> {seal: A, next: B} -> {seal: B, old: A} -> {seal: B}.
+// A rotation is three steps, each done on all hosts before the next begins, so that whatever is sealed can be
+// opened by everybody: {seal: A} -> {seal: A, next: B} -> {seal: B, old: A} -> {seal: B}.
 #pragma once
 
 #include <array>
@@ -57,7 +58,8 @@ struct Secret {
 enum class RotationStep : uint8_t { add, use, drop };
 // The step that comes next.
 RotationStep next_step(const Secret& secret);
-// Takes it. False: it was taken already, and nothing changes. A step out of order is a failure that says what comes before.
+// Takes it. False: it was taken already, and nothing changes. A step out of order is a failure that says what
+// comes before.
 Result<bool> rotate(Secret& secret, RotationStep step);
 
 // Overwrites what a text held, however the compiler sees it.

@@ -3,7 +3,13 @@
 namespace tally {
 
 Mail::Mail(const Roster& roster, uint16_t self, uint64_t incarnation, const IdKey& key, size_t around)
-    : roster_(roster), self_(self), incarnation_(incarnation), key_(key), around_(around), spoken_(roster.count(), Which::current), queued_(roster.count()) {
+    : roster_(roster),
+      self_(self),
+      incarnation_(incarnation),
+      key_(key),
+      around_(around),
+      spoken_(roster.count(), Which::current),
+      queued_(roster.count()) {
   // The list before until a node says that it knows the new one, where both are in it.
   for (uint16_t rank = 0; rank < roster.count(); ++rank)
     if (roster.lists(Which::previous, rank) && roster.lists(Which::previous, self)) spoken_[rank] = Which::previous;

@@ -1,9 +1,11 @@
-// Which datagrams of one life of a peer have been here: the latest by number, and a bit for each of some before it.
+// Which datagrams of one life of a peer have been here: the latest by number, and a bit for each of some
+// before it.
 //
 // Thread rule: the cluster thread's. Bounded: 136 bytes a peer, and one word touched for a datagram in order.
 //
-// As in RFC 6479: a ring of words, of which those that the latest number passes are emptied. What is older than the window counts as
-// having been here: it may be, and a loss costs nothing, as every number in a datagram is cumulative or absolute.
+// As in RFC 6479: a ring of words, of which those that the latest number passes are emptied. What is older
+// than the window counts as having been here: it may be, and a loss costs nothing, as every number in a
+// datagram is cumulative or absolute.
 #pragma once
 
 #include <algorithm>

@@ -26,14 +26,16 @@ bool begins_with(std::span<const uint8_t> bytes, const uint8_t (&magic)[2]) {
 
 }  // namespace
 
-std::span<const uint8_t> seal(std::span<const uint8_t> content, const SealKey& key, const SealNonce& nonce, DatagramBuffer& out) {
+std::span<const uint8_t> seal(std::span<const uint8_t> content, const SealKey& key, const SealNonce& nonce,
+                              DatagramBuffer& out) {
   CHECK_THAT(content.size() <= kSealedContentMax);
   std::memcpy(out.data(), kMagic, sizeof kMagic);
   out[kVersionAt] = kSealVersion;
-  for (unsigned i = 0; i < 4; ++i) out[kFingerprintAt + i] = static_cast<uint8_t>(key.fingerprint() >> (8 * i));
+  for (unsigned i = 0; i < 4; ++i)
+    out[kFingerprintAt + i] = static_cast<uint8_t>(key.fingerprint() >> (8 * i));
   std::memcpy(out.data() + kNonceAt, nonce.data(), nonce.size());
-  crypto_aead_xchacha20poly1305_ietf_encrypt(out.data() + kContentAt, nullptr, content.data(), content.size(), out.data(), kNonceAt,
-                                             nullptr, nonce.data(), key.data());
+  crypto_aead_xchacha20poly1305_ietf_encrypt(out.data() + kContentAt, nullptr, content.data(), content.size(),
+                                             out.data(), kNonceAt, nullptr, nonce.data(), key.data());
   return std::span(out).first(content.size() + kSealBytes);
 }
 
@@ -48,7 +50,8 @@ Opened open(std::span<const uint8_t> sealed, const Secret& secret, DatagramBuffe
   const SealKey* key = secret.find(fingerprint);
   if (key == nullptr) return {OpenError::unknown_key, {}, nullptr};
   const auto closed = sealed.subspan(kContentAt);
-  if (crypto_aead_xchacha20poly1305_ietf_decrypt(buffer.data(), nullptr, nullptr, closed.data(), closed.size(), sealed.data(), kNonceAt,
+  if (crypto_aead_xchacha20poly1305_ietf_decrypt(buffer.data(), nullptr, nullptr, closed.data(),
+                                                 closed.size(), sealed.data(), kNonceAt,
                                                  sealed.data() + kNonceAt, key->data()) != 0)
     return {OpenError::forged, {}, nullptr};
   return {OpenError::none, std::span(buffer).first(sealed.size() - kSealBytes), key};

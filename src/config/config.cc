@@ -206,7 +206,8 @@ void read_cluster(Fields in, Config::Cluster& cluster) {
   in.not_yet("upstream");
   if (in.find("secret_file") != nullptr) {
     const JsonNode* file = in.text("secret_file", "an absolute path");
-    if (file != nullptr && file->text.empty()) in.wrong(*file, "secret_file", "must be an absolute path, got \"\"");
+    if (file != nullptr && file->text.empty())
+      in.wrong(*file, "secret_file", "must be an absolute path, got \"\"");
     // Where it is wrong, that was said; the addresses are not to be complained of too.
     cluster.secret_file = file != nullptr && !file->text.empty() ? file->text : "/";
   }

@@ -53,7 +53,7 @@ struct Config {
     Duration sync_interval = std::chrono::milliseconds(100);  // 1 ms to 1 min
     std::optional<Duration> isolation_after;                  // nullopt: max(2 s, 10 sync intervals)
     std::optional<Duration> lease;                            // nullopt: 10 sync intervals
-    std::string secret_file;                                  // absolute path; "": none, and then loopback only
+    std::string secret_file;  // absolute path; "": none, and then loopback only
 
     uint32_t nodes() const { return size != 0 ? size : static_cast<uint32_t>(peers.size()); }
     bool alone() const { return peers.size() <= 1; }

@@ -44,8 +44,9 @@ class Reading {
     ++line_;
     check_whole();
     if (out_.errors.empty()) make();
-    std::stable_sort(out_.errors.begin(), out_.errors.end(),
-                     [](const Problem& a, const Problem& b) { return std::pair(a.line, a.column) < std::pair(b.line, b.column); });
+    std::stable_sort(out_.errors.begin(), out_.errors.end(), [](const Problem& a, const Problem& b) {
+      return std::pair(a.line, a.column) < std::pair(b.line, b.column);
+    });
     return std::move(out_);
   }
   ~Reading() {
@@ -71,31 +72,38 @@ class Reading {
     if (word.empty()) return;
     const auto which = static_cast<size_t>(std::find(kWords.begin(), kWords.end(), word) - kWords.begin());
     if (which == kWords.size())
-      return error(word_at, "", "a line begins with \"id\", \"seal\", \"next\" or \"old\", and then comes a key");
+      return error(word_at, "",
+                   "a line begins with \"id\", \"seal\", \"next\" or \"old\", and then comes a key");
     const auto [key_at, key] = take_word();
-    if (lines_[which] != 0) return error(word_at, word, "stands in line " + std::to_string(lines_[which]) + " already");
+    if (lines_[which] != 0)
+      return error(word_at, word, "stands in line " + std::to_string(lines_[which]) + " already");
     lines_[which] = line_;
     read_key(which, key_at, key);
-    if (const auto [more_at, more] = take_word(); !more.empty()) error(more_at, word, "there is something behind the key");
+    if (const auto [more_at, more] = take_word(); !more.empty())
+      error(more_at, word, "there is something behind the key");
   }
 
   void read_key(size_t which, size_t key_at, std::string_view text) {
     const size_t digits = 2 * (which == kId ? sizeof(IdKey) : SealKey::kBytes);
     const auto wrong = std::find_if(text.begin(), text.end(), [](char c) { return digit(c) < 0; });
     if (wrong != text.end())
-      return error(key_at + static_cast<size_t>(wrong - text.begin()), kWords[which], "not a hexadecimal digit (0-9, a-f)");
+      return error(key_at + static_cast<size_t>(wrong - text.begin()), kWords[which],
+                   "not a hexadecimal digit (0-9, a-f)");
     if (text.size() != digits)
-      return error(key_at, kWords[which],
-                   "must be " + std::to_string(digits) + " hexadecimal digits, got " + std::to_string(text.size()));
+      return error(
+          key_at, kWords[which],
+          "must be " + std::to_string(digits) + " hexadecimal digits, got " + std::to_string(text.size()));
     std::string& bytes = keys_[which].emplace(digits / 2, '\0');
-    for (size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<char>(digit(text[2 * i]) << 4 | digit(text[2 * i + 1]));
+    for (size_t i = 0; i < bytes.size(); ++i)
+      bytes[i] = static_cast<char>(digit(text[2 * i]) << 4 | digit(text[2 * i + 1]));
     if (std::all_of(bytes.begin(), bytes.end(), [&](char c) { return c == bytes.front(); }))
       error(key_at, kWords[which], "one byte again and again is no key; make one with: tally secret FILE");
   }
 
   void check_whole() {
     for (const size_t needed : {kId, kSeal})
-      if (lines_[needed] == 0) error(1, kWords[needed], "is missing; make a whole file with: tally secret FILE");
+      if (lines_[needed] == 0)
+        error(1, kWords[needed], "is missing; make a whole file with: tally secret FILE");
     if (lines_[kNext] != 0 && lines_[kOld] != 0) {
       line_ = std::max(lines_[kNext], lines_[kOld]);
       error(1, "", "\"next\" and \"old\" are of different steps of a rotation: only one of them at a time");
@@ -127,19 +135,21 @@ class Reading {
 
   ParsedSecret out_;
   int line_ = 0;
-  std::array<int, kWords.size()> lines_{};  // where each stands; 0: nowhere
+  std::array<int, kWords.size()> lines_{};                      // where each stands; 0: nowhere
   std::array<std::optional<std::string>, kWords.size()> keys_;  // their bytes
 };
 
 std::string key_line(std::string_view word, std::span<const uint8_t> bytes, std::string_view comment) {
   std::string digits = hex(bytes);
-  std::string line = std::string(word) + std::string(6 - word.size(), ' ') + digits + "  # " + std::string(comment) + "\n";
+  std::string line =
+      std::string(word) + std::string(6 - word.size(), ' ') + digits + "  # " + std::string(comment) + "\n";
   wipe(digits);
   return line;
 }
 
 std::string key_line(std::string_view word, const SealKey& key, std::string_view comment) {
-  return key_line(word, std::span(key.data(), SealKey::kBytes), key.fingerprint_text() + ": " + std::string(comment));
+  return key_line(word, std::span(key.data(), SealKey::kBytes),
+                  key.fingerprint_text() + ": " + std::string(comment));
 }
 
 }  // namespace
@@ -148,7 +158,8 @@ ParsedSecret parse_secret(std::string_view text) { return Reading().all(text); }
 
 std::string format_secret(const Secret& secret) {
   std::string out =
-      "# The secret of a tallyd fleet: the same file on every host, owned by the daemon's user or root, mode 0600.\n"
+      "# The secret of a tallyd fleet: the same file on every host, owned by the daemon's user or root, mode "
+      "0600.\n"
       "# Whoever can read it can speak as any host of the fleet. Changed by: tally secret --rotate FILE\n"
       "# After each change bring it to all hosts, and send SIGHUP to their tallyd, before the next change.\n";
   out.reserve(4096);  // so that no copy is left behind

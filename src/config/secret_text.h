@@ -2,7 +2,8 @@
 //
 // Thread rule: pure functions. No message quotes what stands in the file: messages go to logs.
 //
-// Lines end with \n; '#' begins a comment; a line is a word and a key in hexadecimal digits. In any order, each once at most:
+// Lines end with \n; '#' begins a comment; a line is a word and a key in hexadecimal digits. In any order,
+// each once at most:
 //   id    32 digits    needed: the key of the names of keys
 //   seal  64 digits    needed: what this host seals with; it opens with all
 //   next  64 digits    will be sealed with

@@ -93,7 +93,8 @@ void check_secret(const Config::Cluster& cluster, Complaints& complaints) {
     const auto endpoint = parse_endpoint(text);
     if (!endpoint || endpoint.value().loopback) return false;
     complaints.add(path, quoted(text) +
-                             " is not a loopback address, so the nodes need a secret: make one with \"tally secret FILE\", bring it to "
+                             " is not a loopback address, so the nodes need a secret: make one with \"tally "
+                             "secret FILE\", bring it to "
                              "all hosts, and set \"cluster\": {\"secret_file\": FILE} on each");
     return true;
   };

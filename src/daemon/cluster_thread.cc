@@ -50,7 +50,9 @@ void ClusterThread::ask(std::function<void(View)> then) {
 }
 
 void ClusterThread::use_secret(Secret secret, std::function<void(Result<bool>)> then) {
-  asio::post(parts_.io, [this, secret = std::move(secret), then = std::move(then)] { then(parts_.seal.replace(secret)); });
+  asio::post(parts_.io, [this, secret = std::move(secret), then = std::move(then)] {
+    then(parts_.seal.replace(secret));
+  });
 }
 
 NodeStats ClusterThread::stats() const {

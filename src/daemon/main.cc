@@ -178,7 +178,9 @@ Result<bool> start_fleet(Fleet& fleet, Daemon& d) {
                                    {"incarnation", life.incarnation},
                                    {"first_life", life.first ? "yes" : "no"},
                                    {"state", fleet.lived.file->path()}});
-  if (d.secret) d.log.info("datagrams are sealed", {{"key", d.secret->seal.fingerprint_text()}, {"also_accepted", accepted_keys(*d.secret)}});
+  if (d.secret)
+    d.log.info("datagrams are sealed",
+               {{"key", d.secret->seal.fingerprint_text()}, {"also_accepted", accepted_keys(*d.secret)}});
   d.notifier.send("STATUS=asking the other nodes");
   fleet.thread = std::make_unique<ClusterThread>(ClusterThread::Parts{
       fleet.io, std::move(socket.value()), PeerSeal(std::exchange(d.secret, std::nullopt)),

@@ -114,7 +114,8 @@ void read_secret(const Options& options, const Parsed& parsed, Loaded& loaded) {
   loaded.secret = std::move(file.secret);
   loaded.errors = std::move(file.errors);
   if (loaded.errors.empty()) return;
-  std::vector<Problem> here{{0, 0, "cluster.secret_file", "cannot be used, see above; \"tally secret FILE\" makes one"}};
+  std::vector<Problem> here{
+      {0, 0, "cluster.secret_file", "cannot be used, see above; \"tally secret FILE\" makes one"}};
   parsed.places.locate(here);
   append(loaded.errors, options.config_file, here);
 }
@@ -148,7 +149,8 @@ Loaded load_config(const Options& options) {
   append(loaded.errors, options.config_file, parsed.errors);
   if (!loaded.errors.empty()) return loaded;
   loaded.config = parsed.config;
-  if (!loaded.config.cluster.secret_file.empty() && (options.check || !options.print_config)) read_secret(options, parsed, loaded);
+  if (!loaded.config.cluster.secret_file.empty() && (options.check || !options.print_config))
+    read_secret(options, parsed, loaded);
   return loaded;
 }
 

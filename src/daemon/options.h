@@ -37,7 +37,8 @@ struct Loaded {
   std::vector<std::string> warnings;  // likewise
   std::optional<Secret> secret;       // where the configuration names a file of it
 };
-// Reads the file (none: all defaults), lays the flags over it, and checks the whole; then reads the secret file, unless only
+// Reads the file (none: all defaults), lays the flags over it, and checks the whole; then reads the secret
+// file, unless only
 // --print-config is asked for.
 Loaded load_config(const Options& options);
 

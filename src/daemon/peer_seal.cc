@@ -29,7 +29,9 @@ std::optional<std::span<const uint8_t>> PeerSeal::open(std::span<const uint8_t> 
 Result<bool> PeerSeal::replace(const Secret& secret) {
   CHECK_THAT(secret_.has_value());
   if (secret.id != secret_->id)
-    return Failure{"its line \"id\" is another one: that is another fleet's secret; hosts change it by a restart, all at once"};
+    return Failure{
+        "its line \"id\" is another one: that is another fleet's secret; hosts change it by a restart, all "
+        "at once"};
   secret_ = secret;
   std::erase_if(opened_by_, [&](const auto& count) { return secret_->find(count.first) == nullptr; });
   return true;
@@ -50,7 +52,8 @@ std::vector<PeerSeal::KeyUse> PeerSeal::keys() const {
 
 void PeerSeal::add_dropped(NodeStats& stats) const {
   for (size_t i = 1; i < kOpenErrors; ++i)
-    if (dropped_[i] > 0) stats.dropped[std::string(open_error_name(static_cast<OpenError>(i)))] += dropped_[i];
+    if (dropped_[i] > 0)
+      stats.dropped[std::string(open_error_name(static_cast<OpenError>(i)))] += dropped_[i];
   if (dropped_sealed_ > 0) stats.dropped["sealed"] += dropped_sealed_;
 }
 

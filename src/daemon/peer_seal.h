@@ -1,4 +1,5 @@
-// What stands between the cluster thread's node and its socket: datagrams are sealed and opened, and what cannot be opened is counted.
+// What stands between the cluster thread's node and its socket: datagrams are sealed and opened, and what
+// cannot be opened is counted.
 //
 // Thread rule: the cluster thread's.
 #pragma once
@@ -25,7 +26,8 @@ class PeerSeal {
   std::span<const uint8_t> seal(std::span<const uint8_t> content);
   std::optional<std::span<const uint8_t>> open(std::span<const uint8_t> bytes);  // nullopt: dropped, counted
 
-  // All or nothing. Fails where it is the secret of another fleet: the names of keys must stay as they are, and workers have them.
+  // All or nothing. Fails where it is the secret of another fleet: the names of keys must stay as they are,
+  // and workers have them.
   Result<bool> replace(const Secret& secret);
 
   struct KeyUse {

@@ -26,7 +26,8 @@ Result<asio::ip::udp::endpoint> resolve_peer(asio::io_context& io, const std::st
 
 class PeerSocket {
  public:
-  // `sealed`: what goes over it is. Otherwise anything but loopback is refused, for `bind` and for every entry.
+  // `sealed`: what goes over it is. Otherwise anything but loopback is refused, for `bind` and for every
+  // entry.
   static Result<std::unique_ptr<PeerSocket>> open(asio::io_context& io, const std::string& bind,
                                                   const Roster& roster, bool sealed);
 

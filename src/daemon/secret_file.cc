@@ -26,8 +26,8 @@ std::string objection(const struct stat& found) {
   if ((found.st_mode & 077) != 0)
     return "may be used by others than its owner (mode " + octal(found.st_mode) + "): chmod 600";
   if (found.st_uid != 0 && found.st_uid != ::geteuid())
-    return "belongs to another user (" + std::to_string(found.st_uid) + "): it must be root's or this user's (" +
-           std::to_string(::geteuid()) + ")";
+    return "belongs to another user (" + std::to_string(found.st_uid) +
+           "): it must be root's or this user's (" + std::to_string(::geteuid()) + ")";
   return "";
 }
 
@@ -43,7 +43,8 @@ SecretFile read_secret_file(const std::string& path) {
   const Descriptor fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK));
   if (!fd) return fail(std::string("cannot be opened: ") + std::strerror(errno));
   struct stat found {};
-  if (::fstat(fd.get(), &found) != 0) return fail(std::string("cannot be looked at: ") + std::strerror(errno));
+  if (::fstat(fd.get(), &found) != 0)
+    return fail(std::string("cannot be looked at: ") + std::strerror(errno));
   if (const std::string why = objection(found); !why.empty()) return fail(why);
   out.mode = found.st_mode & 07777;
   out.owner = found.st_uid;

@@ -14,14 +14,15 @@
 namespace tally {
 
 struct SecretFile {
-  std::optional<Secret> secret;     // where errors is empty
-  std::vector<std::string> errors;  // whole lines with their places, ready to be shown; nothing of the keys is in them
-  mode_t mode = 0600;               // of the file
+  std::optional<Secret> secret;  // where errors is empty
+  std::vector<std::string>
+      errors;          // whole lines with their places, ready to be shown; nothing of the keys is in them
+  mode_t mode = 0600;  // of the file
   uid_t owner = 0;
   gid_t group = 0;
 };
-// Refuses what is no regular file, what group or others can do anything with, and what belongs neither to root nor to this user:
-// whoever could have written it could speak as a host of the fleet.
+// Refuses what is no regular file, what group or others can do anything with, and what belongs neither to
+// root nor to this user: whoever could have written it could speak as a host of the fleet.
 SecretFile read_secret_file(const std::string& path);
 
 }  // namespace tally
