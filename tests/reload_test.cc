@@ -3,7 +3,6 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
-#include <utility>
 
 #include "core/windows.h"
 #include "sim/fleet.h"
@@ -76,42 +75,4 @@ TEST_CASE("a limit that is raised or lowered host by host is shared all the time
     CHECK_FALSE(any_at_odds(fleet));
     check_bounds(fleet);
   }
-}
-
-TEST_CASE("a rule of another algorithm or window counts anew, and so does the first when it is back") {
-  const Rule fixed = window_rule("api", Algorithm::fixed_window, 40, kWindow, 0);
-  for (const Rule& other : {window_rule("api", Algorithm::sliding_window, 40, kWindow, 0), window_rule("api", Algorithm::fixed_window, 40, kWindow / 2, 0),
-                            bucket_rule("api", 40, 40, kWindow, 0)}) {
-    CAPTURE(static_cast<int>(other.limit.algorithm));
-    CAPTURE(nanos(other.limit.window));
-    Fleet fleet(config_of(fixed, other));
-    REQUIRE(fleet.run_until_ready(5s));
-    CHECK(admitted_in_next_window(fleet) == 40);
-    reload_all(fleet, true);
-    // A sliding window that begins takes the one before for full.
-    CHECK(admitted_in_next_window(fleet) >= (other.limit.algorithm == Algorithm::sliding_window ? 10 : 40));
-    reload_all(fleet, false);
-    CHECK(admitted_in_next_window(fleet) == 40);
-    check_bounds(fleet);
-  }
-}
-
-TEST_CASE("a rule that is taken back in the same window has not forgotten what it admitted there") {
-  Fleet fleet(config_of(window_rule("api", Algorithm::fixed_window, 40, 1h, 0), window_rule("api", Algorithm::fixed_window, 40, 1s, 0)));
-  REQUIRE(fleet.run_until_ready(5s));
-  uint64_t admitted = 0;
-  const auto ask = [&] {
-    for (uint16_t i = 0; i < 100; ++i)
-      fleet.at(fleet.now() + 10ms * i, [&fleet, &admitted, i] {
-        fleet.take(i % kNodes, "api", "k", 1, [&admitted](Outcome outcome) { admitted += outcome == Outcome::admitted; });
-      });
-    fleet.run_for(2s);
-    return std::exchange(admitted, 0);
-  };
-  CHECK(ask() == 40);
-  reload_all(fleet, true);
-  CHECK(ask() >= 40);
-  reload_all(fleet, false);
-  CHECK(ask() == 0);
-  check_bounds(fleet);
 }

@@ -128,11 +128,12 @@ class Secrets(Case):
         self.until(lambda: sum(sender == 1 and receiver == 0 for sender, receiver, _ in list(self.relay.seen)) > 20, "too little was said")
         said = [data for sender, receiver, data in list(self.relay.seen) if (sender, receiver) == (1, 0)]
         before = self.metrics(nodes[0])
-        for data in said[:20]:
+        for n, data in enumerate(said[:20], 1):  # no faster than they are read: a full receive queue loses some, and all are counted below
             damaged = bytearray(data)
             damaged[-1] ^= 1
             self.relay.say(1, 0, bytes(damaged))
             self.relay.say(1, 0, data)
+            self.until(lambda n=n: self.dropped(nodes[0], "replayed") >= n, f"not {n} times replayed")
         to_others = [data for sender, receiver, data in list(self.relay.seen) if (sender, receiver) == (0, 1)][:10]
         for data in to_others:
             self.relay.say(1, 0, data)

@@ -32,10 +32,6 @@ Lessee::Account* Lessee::account_for(const Note& note, Now now) {
   if (!limiter_.slots().living(note.slot)) return nullptr;  // evicted meanwhile; its next use is noted anew
   const Rule& rule = around_.rules->by_id(note.rule);
   const bool own_limit = &rule != &around_.rules->inline_rule();
-  if (own_limit && !same_form(rule.limit, note.limit)) {  // by a worker that does not decide by the newest rules yet
-    ++dropped_["rule_replaced"];
-    return nullptr;
-  }
   Account* account = find(note.id);
   if (account == nullptr) {
     if (accounts_.size() >= accounts_max_) {
@@ -61,26 +57,13 @@ Lessee::Account* Lessee::account_for(const Note& note, Now now) {
   return account;
 }
 
-// False: it is of another form now, and the slot of another key.
-bool Lessee::use_rule(Account& account) {
-  account.rule = &around_.rules->by_id(account.rule->id);
-  if (account.rule == &around_.rules->inline_rule()) return true;
-  if (!same_form(account.rule->limit, account.limit)) return false;
-  account.limit = account.rule->limit;
-  account.terms = terms_of(*account.rule, account.limit);
-  return true;
-}
-
 void Lessee::use_rules() {
-  for (auto it = accounts_.begin(); it != accounts_.end();) it = use_rule(it->second) ? std::next(it) : accounts_.erase(it);
-  // Each account stands in a list once: one that begins anew under the same id shall not find itself there.
-  const auto gone = [&](const WireId& id) { return !accounts_.contains(id); };
-  std::erase_if(active_, gone);
-  std::erase_if(urgent_, gone);
-  for (auto idle = std::exchange(idle_, {}); !idle.empty(); idle.pop())
-    if (!gone(idle.top().id)) idle_.push(idle.top());
+  for (auto& [id, account] : accounts_) {
+    account.rule = &around_.rules->by_id(account.rule->id);
+    if (account.rule != &around_.rules->inline_rule()) account.limit = account.rule->limit;
+    account.terms = terms_of(*account.rule, account.limit);
+  }
 }
-
 // The key was evicted and came back: a new line, whose floor the old line already spent or holds.
 void Lessee::adopt_slot(Account& account, SlotRef slot) {
   account.slot = slot;

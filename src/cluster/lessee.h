@@ -189,7 +189,6 @@ class Lessee {
     bool bucket() const { return limit.algorithm == Algorithm::token_bucket; }
   };
 
-  bool use_rule(Account& account);
   Account* account_for(const Note& note, Now now);
   Account* find(const WireId& key);
   void adopt_slot(Account& account, SlotRef slot);

@@ -318,6 +318,8 @@ bool Node::look_at_clock(Now now) {
 void Node::use(std::shared_ptr<const RuleSet> rules, Now now) {
   Impl& n = *impl_;
   const std::shared_ptr<const RuleSet> before = std::exchange(n.rules, std::move(rules));  // until nothing points there any more
+  for (size_t id = 0; id < before->ids(); ++id)
+    CHECK_THAT(same_form(before->by_id(static_cast<uint16_t>(id)).limit, n.rules->by_id(static_cast<uint16_t>(id)).limit));
   n.rules_fingerprint = fingerprint(*n.rules);
   n.window_min = shortest_window(*n.rules);
   if (alone()) return;

@@ -115,8 +115,8 @@ class Node {
 
   // Goes on by `rules`, which follow (RuleSet) those that it had; workers may decide by them from then on. A limit or an overcount
   // that is another holds at once for what is granted, and from the next window on for what is granted already: the bound is the
-  // larger's meanwhile. The keys of a rule of another form (same_form) begin anew; what was granted under the old one counts as
-  // spent in it.
+  // larger's meanwhile. Requires that no rule has another form (same_form) than it ever had under its name: an owner
+  // that went back to the first would have forgotten what it issued there.
   void use(std::shared_ptr<const RuleSet> rules, Now now);
 
   // Output, emptied by taking.

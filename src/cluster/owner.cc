@@ -86,25 +86,18 @@ Owner::Key* Owner::key_for(const Report& report, Now now) {
   return &key;
 }
 
-// False: its rule has another form now.
-bool Owner::use_rule(Key& key) {
-  if (key.rule == nullptr) return true;
-  const uint16_t id = key.rule->id;
-  key.rule = around_.rules->is_retired(id) ? nullptr : &around_.rules->by_id(id);
-  if (key.rule == nullptr) return true;
-  const Limit& limit = key.rule->limit;
-  if (limit.algorithm != key.terms.algorithm || limit.window != key.terms.window) return false;
-  key.terms.limit = limit.limit;
-  key.terms.max_overcount = key.rule->max_overcount;
-  key.on_amnesia = key.rule->on_amnesia;
-  for (auto& book : key.books)
-    if (book) book->lower_limit(limit.limit);
-  return true;
-}
-
 void Owner::use_rules() {
-  for (auto it = keys_.begin(); it != keys_.end();) it = use_rule(it->second) ? std::next(it) : keys_.erase(it);
-  std::erase_if(active_, [&](const WireId& id) { return !keys_.contains(id); });
+  for (auto& [id, key] : keys_) {
+    if (key.rule == nullptr) continue;
+    const uint16_t rule = key.rule->id;
+    key.rule = around_.rules->is_retired(rule) ? nullptr : &around_.rules->by_id(rule);
+    if (key.rule == nullptr) continue;
+    key.terms.limit = key.rule->limit.limit;
+    key.terms.max_overcount = key.rule->max_overcount;
+    key.on_amnesia = key.rule->on_amnesia;
+    for (auto& book : key.books)
+      if (book) book->lower_limit(key.terms.limit);
+  }
 }
 
 void Owner::activate(Key& key) {

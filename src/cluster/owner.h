@@ -142,7 +142,6 @@ class Owner {
     }
   };
 
-  bool use_rule(Key& key);
   Key* key_for(const Report& report, Now now);
   WindowBook* open_book(Key& key, int64_t window, Now now);
   WindowBook& begin_book(Key& key, int64_t window, Ballot ballot, uint64_t base);

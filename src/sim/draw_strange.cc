@@ -98,7 +98,7 @@ void draw_own_rules(Random& random, ClusterPlan& plan) {
 void draw_reloads(Random& random, ClusterPlan& plan) {
   for (const Rule& rule : plan.config.rules) {
     if (random.chance(0.3)) continue;
-    Rule other = random.chance(0.2) ? draw_form(random, rule) : rule;
+    Rule other = rule;
     draw_numbers(random, other);
     for (uint16_t rank = 0; rank < plan.config.nodes; ++rank) plan.config.own_rules.push_back({rank, other});
   }

@@ -104,17 +104,7 @@ void Fleet::reload(uint16_t rank, bool own_rules, Duration workers_after) {
   at(now_ + workers_after, [this, rank, next, life = host.life] {
     Host& later = hosts_[rank];
     if (later.life != life || later.node == nullptr) return;
-    // Who waits for a key of another form is answered by what that had: nothing more.
-    std::vector<Parked> over;
-    for (auto& [hash, queue] : later.parked)
-      std::erase_if(queue, [&](const Parked& p) {
-        const uint16_t id = p.state->rule->id;
-        const bool stays = same_form(later.rules->by_id(id).limit, next->by_id(id).limit);
-        if (!stays) over.push_back(p);
-        return !stays;
-      });
     decide_by(rank, next);
-    for (const Parked& p : over) finish(rank, *p.state, p.cost, Outcome::no_grant, now_ - p.since, p.done);
   });
 }
 

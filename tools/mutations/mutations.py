@@ -146,9 +146,9 @@ MUTATIONS = [
              "line.refunded = std::max(line.refunded, std::min(report.refunded, kAmountMax));",
              "line.refunded += std::min(report.refunded, kAmountMax);"),
     Mutation("a new line goes on with the old one's returns", "src/cluster/lessee.cc",
-             "    w = WindowAccount{};\n    w.window = window;\n    w.floor_lost = true;",
+             "    w = WindowAccount{};\n    w.window = window;\n    w.floor = account.limit.floor;\n    w.floor_lost = true;",
              "    const WindowAccount old = w;\n    w = WindowAccount{};\n    w.returned = old.returned, w.ballot = old.ballot, "
-             "w.has_ballot = old.has_ballot;\n    w.window = window;\n    w.floor_lost = true;",
+             "w.has_ballot = old.has_ballot;\n    w.window = window;\n    w.floor = account.limit.floor;\n    w.floor_lost = true;",
              test=("schedules_test", "what a line gave back is not given back once more by the line that follows it after an eviction")),
     Mutation("a reset refunds again with each grant", "src/cluster/lessee_grants.cc",
              "  account->reset = number;\n", ""),
