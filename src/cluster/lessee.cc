@@ -52,7 +52,7 @@ Lessee::Account* Lessee::account_for(const Note& note, Now now) {
   } else if (account->slot != note.slot) {
     adopt_slot(*account, note.slot);
   }
-  account->limit = own_limit ? rule.limit : note.limit;
+  account->limit = own_limit ? rule.limit : note.limit;  // a worker may still decide by the rules before these
   account->terms = terms_of(rule, account->limit);
   return account;
 }
@@ -64,6 +64,7 @@ void Lessee::use_rules() {
     account.terms = terms_of(*account.rule, account.limit);
   }
 }
+
 // The key was evicted and came back: a new line, whose floor the old line already spent or holds.
 void Lessee::adopt_slot(Account& account, SlotRef slot) {
   account.slot = slot;

@@ -184,7 +184,7 @@ Result<bool> start_fleet(Fleet& fleet, Daemon& d) {
   d.notifier.send("STATUS=asking the other nodes");
   fleet.thread = std::make_unique<ClusterThread>(ClusterThread::Parts{
       fleet.io, std::move(socket.value()), PeerSeal(std::exchange(d.secret, std::nullopt)),
-      std::make_unique<Node>(node, life, d.overview.limiter, d.overview.rules(), random_seed(), d.clock.now()),
+      std::make_unique<Node>(node, life, d.overview.limiter, d.overview.rules, random_seed(), d.clock.now()),
       fleet.bell, fleet.ports, d.clock, *fleet.horizon, d.log, [&d] { announce_ready(d); }});
   return true;
 }

@@ -24,7 +24,6 @@ struct HeldReply;
 
 struct Parked {
   // The question, owned.
-  std::shared_ptr<const RuleSet> rules;  // of the rule, which a reload may have replaced
   const Rule* rule = nullptr;
   Limit limit;
   std::string key;

@@ -12,7 +12,6 @@
 
 #include <atomic>
 #include <cstdint>
-#include <memory>
 #include <string>
 #include <vector>
 
@@ -68,7 +67,6 @@ class Call {
   };
 
   Kind kind = Kind::give;
-  std::shared_ptr<const RuleSet> rules;  // of the rule, which a reload may have replaced
   const Rule* rule = nullptr;
   Limit limit;
   std::vector<Key> keys;  // one; several for DEL

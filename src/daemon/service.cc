@@ -34,7 +34,7 @@ Service::Service(Overview& overview, WorkerCounters& counters, const Clock& cloc
       port_(port),
       limits_(limits),
       batch_(kBatch) {
-  use(overview.rules());
+  env_.rules = overview.rules.get();
   env_.key_bytes_max = limits.key_bytes;
   env_.version = kVersion;
   env_.node = overview.node;
@@ -43,11 +43,6 @@ Service::Service(Overview& overview, WorkerCounters& counters, const Clock& cloc
 }
 
 Service::~Service() = default;
-
-void Service::use(std::shared_ptr<const RuleSet> rules) {
-  rules_ = std::move(rules);
-  env_.rules = rules_.get();
-}
 
 // --- serving ---
 
@@ -208,7 +203,6 @@ void Service::ask_cluster(Session& session, Item& item, Call::Kind kind) {
   const resp::Request& request = item.request;
   auto call = std::make_unique<Call>();
   call->kind = kind;
-  call->rules = rules_;
   call->rule = request.rule;
   call->limit = request.limit;
   call->n = request.cost;
@@ -304,7 +298,7 @@ void Service::write_own_facts(resp::Writer& writer, const Item& item) {
     known = &answer;
   }
   resp::write_map(writer, explain_fields(explain_alone(overview_.node, known), *request.rule,
-                                         rules_->share().size, known));
+                                         overview_.rules->share().size, known));
 }
 
 void Service::count(const Rule& rule, const Answer& answer) {
@@ -369,7 +363,7 @@ void Service::finish(std::unique_ptr<Call> call) {
     case Call::Kind::explain: {
       const bool own = has_own_limit(*call->rule);
       const Answer answer = own ? peek(1) : Answer{};
-      resp::write_map(writer, explain_fields(call->explanation, *call->rule, call->rules->share().size,
+      resp::write_map(writer, explain_fields(call->explanation, *call->rule, overview_.rules->share().size,
                                              own ? &answer : nullptr));
       break;
     }

@@ -44,8 +44,6 @@ class Service {
   Service(const Service&) = delete;
   Service& operator=(const Service&) = delete;
 
-  // Decides by these rules from now on. What waits, or is with the cluster thread, is answered by those that it came under.
-  void use(std::shared_ptr<const RuleSet> rules);
   // Answers what can be answered of `input`, which must begin where the last call said it had come to.
   // Returns how many bytes are done; the rest is to be handed in again, with what arrives or when the session
   // is touched.
@@ -105,7 +103,6 @@ class Service {
   Port* const port_;
   const ServiceLimits limits_;
 
-  std::shared_ptr<const RuleSet> rules_;
   Now now_{};  // of the batch
   resp::Env env_;
   MonoTime env_at_{};

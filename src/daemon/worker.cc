@@ -72,10 +72,6 @@ void Worker::adopt(Descriptor fd, bool unix_socket) {
   });
 }
 
-void Worker::use(std::shared_ptr<const RuleSet> rules) {
-  asio::post(io_, [this, rules = std::move(rules)] { service_.use(rules); });
-}
-
 void Worker::drain(Duration grace) {
   asio::post(io_, [this, grace] { start_drain(grace); });
 }

@@ -1,6 +1,6 @@
 // A worker: one thread, one event loop, its connections.
 //
-// Thread rule: adopt(), use(), drain() and join() from main; everything else is the worker's own thread.
+// Thread rule: adopt(), drain() and join() from main; everything else is the worker's own thread.
 //
 // Connections live on an epoll descriptor of their own that is registered in the asio loop: asio does the
 // timers, the wakes and what other threads post, and a ready connection costs what it costs in a bare epoll
@@ -37,7 +37,6 @@ class Worker {
 
   void adopt(Descriptor fd, bool unix_socket);  // an accepted connection, non-blocking
   size_t connections() const { return static_cast<size_t>(counters_.connections.value()); }
-  void use(std::shared_ptr<const RuleSet> rules);  // soon: see Service::use
   // Answers what has arrived and what waits, then closes all; the thread ends, after `grace` at the latest.
   void drain(Duration grace);
   void join();

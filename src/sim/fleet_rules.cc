@@ -96,6 +96,7 @@ void Fleet::decide_by(uint16_t rank, std::shared_ptr<const RuleSet> rules) {
 
 void Fleet::reload(uint16_t rank, bool own_rules, Duration workers_after) {
   Host& host = hosts_[rank];
+  if (host.paused_until > now_) return at(host.paused_until, [this, rank, own_rules, workers_after] { reload(rank, own_rules, workers_after); });
   host.own_rules = own_rules;
   if (host.node == nullptr) return;
   const auto next = rule_set(rules_of(rank), share_of(host), host.rules.get());
