@@ -124,9 +124,10 @@ class Secrets(Case):
 
     def test_forged_replayed_reflected_and_foreign_datagrams_change_nothing_and_are_counted(self):
         nodes = self.fleet([self.secret()] * 3)
+        first = len(self.relay.seen)  # what was said earlier may have found node 0 not there yet, and would be no replay
         self.assertEqual(sum(Plain(nodes[0]).ask("TALLY.TAKE", "login", "bob")[0] == 0 for _ in range(5)), 5)
-        self.until(lambda: sum(sender == 1 and receiver == 0 for sender, receiver, _ in list(self.relay.seen)) > 20, "too little was said")
-        said = [data for sender, receiver, data in list(self.relay.seen) if (sender, receiver) == (1, 0)]
+        self.until(lambda: sum(sender == 1 and receiver == 0 for sender, receiver, _ in self.relay.seen[first:]) > 20, "too little was said")
+        said = [data for sender, receiver, data in self.relay.seen[first:] if (sender, receiver) == (1, 0)]
         before = self.metrics(nodes[0])
         for n, data in enumerate(said[:20], 1):  # no faster than they are read: a full receive queue loses some, and all are counted below
             damaged = bytearray(data)
