@@ -41,8 +41,8 @@ struct Desk {
   BucketBook book;
   uint64_t stamp = 0;
 
-  explicit Desk(uint32_t burst, uint8_t group = 1)
-      : book(terms_of(burst), group_of(group), kBallot, kLease, kRecent, 0, {mono_at(Duration(0)), mono_at(Duration(0))}) {}
+  explicit Desk(uint32_t burst, uint8_t group = 1, Duration proven = Duration::max())
+      : book(terms_of(burst), group_of(group), kBallot, kLease, kRecent, 0, {mono_at(Duration(0)), mono_at(Duration(0)), proven}) {}
 
   static LineKey key(uint16_t n) { return {n, 1, 1}; }
   BucketBook::Leased& line(uint16_t n) {
@@ -397,6 +397,23 @@ TEST_CASE("a bucket is idle when it is full, nothing is leased and no mark is in
   CHECK_FALSE(d.book.idle(mono_at(ms(1000))));
   CHECK_FALSE(d.book.idle(mono_at(ms(1040))));
   CHECK(d.book.idle(mono_at(secs(3))));
+}
+
+TEST_CASE("a longer burst than was proven to be there counts as used when the books began") {
+  for (const bool proven : {true, false}) {
+    CAPTURE(proven);
+    Desk desk(10, 1, proven ? Duration::max() : kEmission * 10);
+    CHECK(desk.book.room(mono_at(Duration(0))) == kEmission * 10);
+    desk.book.use_terms(terms_of(100), kLease);
+    const Duration room = desk.book.room(mono_at(Duration(0)));
+    CHECK(room <= kEmission * (proven ? 100 : 10));
+    CHECK(room >= kEmission * (proven ? 100 : 3));  // less what V has on top
+    desk.book.use_terms(terms_of(10), kLease);
+    desk.book.use_terms(terms_of(100), kLease);
+    CHECK(desk.book.room(mono_at(Duration(0))) == room);  // once
+    CHECK(desk.book.room(mono_at(kEmission * 100)) == kEmission * 100);
+    CHECK(desk.book.longest_span() == kEmission * 100);
+  }
 }
 
 TEST_CASE("calls with other parameters are answered by their own, and leases get no shorter") {

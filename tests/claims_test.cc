@@ -157,6 +157,41 @@ TEST_CASE("a bucket's reset leaves alone what an owner before has leased") {
   CHECK(after >= 50);
 }
 
+TEST_CASE("a bucket whose rule changes between a claim and its promises is held to the new one, not to one's burst at another's rate") {
+  const Rule coarse = bucket_rule(1, secs(4), kStrict), fine = bucket_rule(4, secs(1), kStrict);  // both fill in 4 s
+  Stage s(coarse);
+  s.burst(s.x, 1);
+  s.fleet.pass(ms(100));
+  s.say(s.x, s.b, s.known());
+  s.cut_off(s.a);
+  REQUIRE(s.fleet.node(s.b).claim(s.fleet.id(s.key), 0, s.fleet.now()));
+  s.fleet.use(s.b, fine);
+  uint64_t furthest = 0;
+  s.fleet.watch = [&](const Entry& entry, uint16_t from, uint16_t) {
+    const auto* mark = std::get_if<Mark>(&entry);
+    if (mark != nullptr && !mark->claim && from == s.b) furthest = std::max(furthest, mark->mark);
+  };
+  s.fleet.pass(ms(200));
+  CHECK(furthest > static_cast<uint64_t>(nanos(secs(3))));  // it has the bucket, which is empty
+  CHECK(furthest <= static_cast<uint64_t>(nanos(bucket_mark_max(secs(4), secs(1)))));
+}
+
+TEST_CASE("members keep a bucket's mark for as long as the longest of the rules that it was used by needs") {
+  const Rule shorter = bucket_rule(10, secs(1), kStrict), longer = bucket_rule(100, secs(1), kStrict);
+  Stage s(longer);
+  s.burst(s.x, 10);
+  s.fleet.pass(ms(100));
+  s.fleet.use(s.y, shorter);
+  Duration least = Duration::max();
+  s.fleet.watch = [&](const Entry& entry, uint16_t from, uint16_t) {
+    const auto* mark = std::get_if<Mark>(&entry);
+    if (mark != nullptr && from == s.a) least = std::min(least, mark->length);
+  };
+  s.burst(s.y, 10);
+  s.fleet.pass(ms(200));
+  CHECK(least == bucket_keep(secs(100), secs(1)));
+}
+
 TEST_CASE("a lessee of a bucket that moved follows it") {
   Stage s(hundred_tokens(ms(100)));
   for (int i = 0; i < 5; ++i) {

@@ -19,7 +19,6 @@ Fleet fleet_of(uint16_t nodes, Algorithm algorithm, uint32_t limit, Duration win
   config.nodes = nodes;
   config.rules = {window_rule("api", algorithm, limit, window, overcount_ppm)};
   config.rules[0].on_isolation = OnIsolation::closed;
-  config.check_wire = false;  // what a line reports may fall with its clock; owners keep the largest
   return Fleet(std::move(config));
 }
 
@@ -93,5 +92,18 @@ TEST_CASE("a node whose clock was set back is served by the others meanwhile") {
     fleet.run_until(21s);
     CHECK(fleet.tally("api", "k").admitted() >= 35);
     bound_holds(fleet, "after an hour ahead");
+  }
+}
+
+TEST_CASE("what was used in a window that a clock comes back to is not told as less") {
+  for (uint16_t rank = 0; rank < 3; ++rank) {
+    Fleet fleet = fleet_of(3, Algorithm::fixed_window, 60, 1s, kHalf);
+    fleet.run_until(2s);
+    fleet.evenly(rank, "api", "k", 60 * 8, fleet.now(), fleet.now() + 8s);
+    fleet.step_wall_clock(rank, 3500ms);
+    fleet.run_for(3s);
+    fleet.step_wall_clock(rank, -4800ms);
+    fleet.run_for(5s);
+    bound_holds(fleet, "rank " + std::to_string(rank));
   }
 }

@@ -209,6 +209,10 @@ TEST_CASE("questions without a key") {
   CHECK(client.request.kind == Kind::peers);
   CHECK(client.ask({"TALLY.STATS"}) == "");
   CHECK(client.request.kind == Kind::stats);
+  CHECK_FALSE(client.request.barrier);
+  CHECK(client.ask({"TALLY.RELOAD"}) == "");
+  CHECK(client.request.kind == Kind::reload);
+  CHECK(client.request.barrier);
 }
 
 TEST_CASE("a wrong number of arguments is told by the command's name, whichever it is") {
@@ -334,7 +338,7 @@ TEST_CASE("whatever words are asked, the answer is one whole reply or a whole qu
     }
     REQUIRE(reply.empty());
     REQUIRE(r.fault == Fault::none);
-    if (r.kind == Kind::peers || r.kind == Kind::stats) continue;
+    if (r.kind == Kind::peers || r.kind == Kind::stats || r.kind == Kind::reload) continue;
     REQUIRE(r.rule != nullptr);
     if (r.kind == Kind::del) {
       REQUIRE_FALSE(r.keys.empty());
@@ -346,7 +350,7 @@ TEST_CASE("whatever words are asked, the answer is one whole reply or a whole qu
     REQUIRE(r.limit.limit <= kLimitMax);
     if (r.limit.algorithm == Algorithm::token_bucket) REQUIRE(r.limit.burst_span() <= kBurstSpanMax);
   }
-  CHECK(seen.size() == 9);
+  CHECK(seen.size() == 10);
 }
 
 TEST_CASE("a command of no words asks nothing and answers nothing") {

@@ -55,6 +55,12 @@ class Fleet {
     host.node = std::make_unique<Node>(config, life, *host.limiter, host.rules, rank + 1u, now());
   }
   void stop(uint16_t rank) { hosts_[rank] = Host{}; }
+  void use(uint16_t rank, const Rule& rule) {  // under the same name
+    Host& host = hosts_[rank];
+    const auto before = host.rules;
+    host.rules = std::make_shared<RuleSet>(std::vector<Rule>{rule}, Rule{}, before->share(), kPublicIdKey, before.get());
+    host.node->use(host.rules, now());
+  }
 
   // All notes are heard and all datagrams delivered, until nobody has anything more to say.
   void settle() {

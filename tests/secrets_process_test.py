@@ -184,7 +184,7 @@ class Secrets(Case):
                 for i, node in enumerate(nodes):
                     shutil.copy(source, copies[i])
                     node.process.send_signal(signal.SIGHUP)
-                    self.until(lambda node=node, step=step: node.text().count("the secret file was read again") == step, "not read again")
+                    self.until(lambda node=node, step=step: node.text().count("the configuration was read again") == step, "not read again")
                     counts = list(taken)  # each step of each node sees traffic
                     self.until(lambda counts=counts: all(now > then + 20 for now, then in zip(taken, counts)), "the load stands still")
                 for node in nodes:
@@ -233,7 +233,7 @@ class Secrets(Case):
         replies = [Plain(node).ask("TALLY.TAKE", "login", "bob")[0] for node in nodes * 2]
         self.assertEqual(replies.count(0), 5)
         shutil.copy(source, copy)
-        hup("the secret file was read again")
+        hup("the configuration was read again")
         self.assertEqual(self.metrics(nodes[0])["tallyd_config_last_reload_successful"], 1)
         self.assertEqual([node.end() for node in nodes], [0, 0, 0])
 

@@ -50,7 +50,8 @@ struct Desk {
         limiter(slots, fleet),
         overview("node", rules, limiter, 1, MonoTime{}),
         port(bell),
-        service(overview, *overview.workers[0], clock, fleet ? &port : nullptr, limits) {}
+        service(overview, *overview.workers[0], clock, fleet ? &port : nullptr, limits,
+                [this](std::unique_ptr<Call> call) { reload = std::move(call); }) {}
   ~Desk() {
     for (auto* session : {&a, &b}) service.drop(*session);
   }
@@ -85,6 +86,7 @@ struct Desk {
   Overview overview;
   Bell bell;
   Port port;
+  std::unique_ptr<Call> reload;  // what was handed to main
   Service service;
   Session a{Descriptor(), 1, true, {}}, b{Descriptor(), 2, true, {}};
 };

@@ -33,7 +33,7 @@ Duration lease_for(Duration burst_span, Duration configured, Duration sync_inter
 
 BucketBook::BucketBook(const Terms& terms, const Group& group, Ballot ballot, Duration lease, Duration recent,
                        uint64_t numbered, const Start& start)
-    : group_(group), ballot_(ballot), recent_(recent), leases_(numbered), tat_(start.tat), since_(start.since), base_(start.tat) {
+    : proven_(start.proven), group_(group), ballot_(ballot), recent_(recent), leases_(numbered), tat_(start.tat), since_(start.since), base_(start.tat) {
   proposal_.number = numbered;
   use_terms(terms, lease);
 }
@@ -41,7 +41,13 @@ BucketBook::BucketBook(const Terms& terms, const Group& group, Ballot ballot, Du
 void BucketBook::use_terms(const Terms& terms, Duration lease) {
   emission_ = terms.emission;
   burst_span_ = terms.emission * static_cast<int64_t>(terms.limit);
+  longest_span_ = std::max(longest_span_, burst_span_);
   lease_ = std::max(lease_, lease);
+  if (burst_span_ <= proven_) return;
+  const Duration unknown = bucket_keep(burst_span_, lease_) - bucket_keep(proven_, lease_);
+  tat_ += unknown;
+  base_ += unknown;
+  proven_ = burst_span_;
 }
 
 BucketBook::Leased* BucketBook::find(const LineKey& key) {

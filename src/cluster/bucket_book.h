@@ -36,6 +36,9 @@ class BucketBook {
   struct Start {
     MonoTime tat;    // `now` for the natural owner; a claimant's is as far ahead as the largest mark that it was told
     MonoTime since;  // when ownership began: for a claimant, when its claim was sent
+    // Of a bucket with a burst/rate of this at most, nothing can have been forgotten. (What members forgot is older than V, which
+    // goes by burst/rate, and hosts may have different rules: while these change, and where each call brings its own.)
+    Duration proven = Duration::max();
   };
   BucketBook(const Terms& terms, const Group& group, Ballot ballot, Duration lease, Duration recent, uint64_t numbered,
              const Start& start);
@@ -45,8 +48,10 @@ class BucketBook {
   Duration burst_span() const { return burst_span_; }
   Duration lease() const { return lease_; }
   Duration keep() const { return bucket_keep(burst_span_, lease_); }
-  // A call may come with other parameters (inline limits); each is answered by its own.
+  // A call may come with other parameters (inline limits); each is answered by its own. A longer burst/rate than was proven when
+  // the books began counts as used up so far.
   void use_terms(const Terms& terms, Duration lease);
+  Duration longest_span() const { return longest_span_; }  // of the terms so far
 
   struct Leased {
     Line line;
@@ -142,6 +147,8 @@ class BucketBook {
   void count_spent(uint64_t amount);
 
   Duration burst_span_{0};
+  Duration longest_span_{0};
+  Duration proven_;
   Duration emission_{0};
   Duration lease_{0};
   const Group group_;

@@ -158,8 +158,9 @@ uint64_t Lessee::ceiling_of(const Account& account, const WindowAccount& w) cons
   return floor_of_window(account, w) + w.granted_before + w.granted + w.refunded + w.isolated;
 }
 
+// Where the clock was set back the slot may have left a window that comes again: nothing is added to what was counted there.
 uint64_t Lessee::count_of(const Account& account, const WindowAccount& w) const {
-  return limiter_.slots().count(account.slot, static_cast<uint32_t>(w.window)).value_or(0);
+  return limiter_.slots().count(account.slot, static_cast<uint32_t>(w.window)).value_or(w.used_reported + w.taken);
 }
 
 void Lessee::raise(Account& account, const WindowAccount& w) {
@@ -220,7 +221,7 @@ bool Lessee::finished(const Account& account, Now now) const {
 
 // It is looked at next when it may have a final report to send, or be finished.
 void Lessee::be_idle(Account& account, bool told, Now now) {
-  const Duration least = around_.sync_interval, most = std::max(least, kIdleLookMost);
+  const Duration least = around_.pace.sync_interval, most = std::max(least, kIdleLookMost);
   const Duration left = account.bucket() ? bucket_full_at(account) - now.mono : window_end(window_now(account, now), account.limit.window) - now.wall;
   account.idle = true;
   idle_.push({now.mono + (told ? least : std::clamp(left, least, most)), account.id});

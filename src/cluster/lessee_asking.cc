@@ -44,7 +44,7 @@ int64_t Lessee::running_in(const Account& account, Now now) const {
 double Lessee::demand_now(const Account& account, uint64_t count, Now now) const {
   const uint64_t seen = account.seen_in == running_in(account, now) ? account.count_seen : 0;
   const uint64_t offered = minus(count, seen) + account.denied;
-  const Duration since = std::max(now.mono - account.measured_at, around_.sync_interval);
+  const Duration since = std::max(now.mono - account.measured_at, around_.pace.sync_interval);
   return static_cast<double>(minus(offered, account.cost_seen)) * 1e9 / static_cast<double>(nanos(since));
 }
 
@@ -58,9 +58,9 @@ void Lessee::measure(Account& account, Now now) {
   account.burst = sample >= account.burst ? sample : (account.burst + sample) / 2;
   if (account.burst * 8 < static_cast<double>(amount_of(account.limit, 1))) account.burst = 0;
   // Steady demand comes from many intervals, so that a node with less than one request an interval has a look-ahead too.
-  const double intervals = std::clamp(static_cast<double>(nanos(kSteadyTime)) / static_cast<double>(nanos(around_.sync_interval)),
+  const double intervals = std::clamp(static_cast<double>(nanos(kSteadyTime)) / static_cast<double>(nanos(around_.pace.sync_interval)),
                                       kSteadyIntervalsMin, kSteadyIntervalsMax);
-  const auto since = static_cast<double>(nanos(std::max(now.mono - account.measured_at, around_.sync_interval)));
+  const auto since = static_cast<double>(nanos(std::max(now.mono - account.measured_at, around_.pace.sync_interval)));
   account.steady += (static_cast<double>(offered) * 1e9 / since - account.steady) / intervals;
   account.demand = std::max(account.burst, account.steady);
   account.count_seen = count;
@@ -100,7 +100,7 @@ uint64_t Lessee::spare(const Account& account, Now now) const {
 
 uint64_t Lessee::wanted(Account& account, const Quota& quota, Now now) const {
   if (leaving_) return quota.count;
-  const Duration look = around_.sync_interval * 2 + around_.peers.round_trip(owner_of(account, now));
+  const Duration look = around_.pace.sync_interval * 2 + around_.peers.round_trip(owner_of(account, now));
   const uint64_t ahead = std::max(expected(account, quota.count, look, now), spare(account, now));
   return quota.count + ahead + account.waiting + promised_left(account, quota, now);
 }

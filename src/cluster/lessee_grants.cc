@@ -72,7 +72,7 @@ void Lessee::be_refused(Account& account, const Grant& grant, Now now) {
   account.ask_not_before = now.mono + grant.ask_again;
   account.refusals = static_cast<uint8_t>(std::min(account.refusals + 1, 255));
   if (grant.ask == 0) return;
-  if (account.refusals > kRefusalsAtOnce) account.ask_not_before = now.mono + around_.sync_interval;
+  if (account.refusals > kRefusalsAtOnce) account.ask_not_before = now.mono + around_.pace.sync_interval;
   if (account.refusals > kRefusalsAtOnce) return;
   account.choice = 0;  // whoever has them is asked at once
   account.answered = true;
@@ -372,11 +372,11 @@ uint64_t Lessee::reset_taken(const WireId& key) const {
 // ---- isolation ----------------------------------------------------------------------------------------------------------
 
 bool Lessee::group_lost(const Account& account, Now now) const {
-  if (!around_.standing.over() || now.mono - started_ < around_.isolation_after) return false;
+  if (!around_.standing.over() || now.mono - started_ < around_.pace.isolation_after) return false;
   const Group& group = this->group(account, now);
-  if (group.contains(around_.self)) return !around_.peers.majority_heard(group, now.mono, around_.isolation_after);
+  if (group.contains(around_.self)) return !around_.peers.majority_heard(group, now.mono, around_.pace.isolation_after);
   for (size_t i = 0; i < group.size; ++i)
-    if (now.mono - around_.peers[group.rank[i]].heard_of <= around_.isolation_after) return false;
+    if (now.mono - around_.peers[group.rank[i]].heard_of <= around_.pace.isolation_after) return false;
   return true;
 }
 
@@ -392,7 +392,7 @@ double Lessee::isolated_share(const Account& account) const {
 
 void Lessee::check_isolation(Account& account, Now now) {
   const bool unanswered =
-      account.unanswered_since != MonoTime{} && now.mono - account.unanswered_since >= around_.isolation_after;
+      account.unanswered_since != MonoTime{} && now.mono - account.unanswered_since >= around_.pace.isolation_after;
   const bool wants = account.waiting != 0 || account.unanswered_since != MonoTime{};
   if (!account.isolated && !(wants && (unanswered || group_lost(account, now)))) return;
   account.isolated = true;

@@ -49,7 +49,7 @@ bool asks_who_it_is(const Datagram& datagram) {
 Peers make_peers(const Roster& roster, const NodeConfig& config) {
   const auto self = roster.rank_of(config.self);
   CHECK_THAT(self.has_value());  // the configuration was validated
-  return Peers(roster, *self, config.sync_interval);
+  return Peers(roster, *self, config.pace.sync_interval);
 }
 
 }  // namespace
@@ -57,14 +57,15 @@ Peers make_peers(const Roster& roster, const NodeConfig& config) {
 Node::Impl::Impl(NodeConfig c, Life which, Limiter& l, std::shared_ptr<const RuleSet> r, uint64_t seed, Now now)
     : config(std::move(c)),
       rules(std::move(r)),
+      pace(config.pace),
       limiter(l),
       started(now.mono),
       incarnation(which.incarnation),
       random(seed),
       roster({entries_of(config), config.roster_version, config.size, config.owners}, config.previous, config.id_key),
       peers(make_peers(roster, config)),
-      standing(which.first, which.reckoned_start, config.sync_interval, roster.count() > 1, now),
-      succession(roster, peers.self(), which.tenure, config.gone, standing, config.sync_interval, now),
+      standing(which.first, which.reckoned_start, pace.sync_interval, roster.count() > 1, now),
+      succession(roster, peers.self(), which.tenure, config.gone, standing, pace.sync_interval, now),
       recovery(roster, peers.self(), incarnation, standing, succession),
       registers(config.registers_max, config.overflow_cells_max, roster, standing, succession, recovery),
       mail(roster, peers.self(), incarnation, config.id_key, around_datagrams()),
@@ -72,7 +73,7 @@ Node::Impl::Impl(NodeConfig c, Life which, Limiter& l, std::shared_ptr<const Rul
       lessee(around(), limiter, config.accounts_max, now.mono),
       rules_fingerprint(fingerprint(*rules)),
       window_min(shortest_window(*rules)),
-      next_sync(now.mono + config.sync_interval),
+      next_sync(now.mono + pace.sync_interval),
       next_gossip(now.mono),
       next_ask(now.mono) {
   open_floors();
@@ -286,7 +287,7 @@ std::vector<uint16_t> Node::Impl::pick_others(size_t n) {
 }
 
 void Node::Impl::gossip(Now now) {
-  next_gossip = now.mono + std::max(config.sync_interval, kGossipEvery);
+  next_gossip = now.mono + std::max(pace.sync_interval, kGossipEvery);
   const std::vector<uint16_t> told = pick_others(kMembersPerGossip);
   for (const uint16_t to : pick_others(kGossipFanout)) {
     bool said = false;
@@ -330,6 +331,14 @@ void Node::use(std::shared_ptr<const RuleSet> rules, Now now) {
   n.next_ask = now.mono;
 }
 
+void Node::use(const Pace& pace, Now now) {
+  Impl& n = *impl_;
+  n.pace = pace;
+  n.peers.use(pace.sync_interval);
+  n.next_sync = std::min(n.next_sync, now.mono + pace.sync_interval);
+  n.next_gossip = std::min(n.next_gossip, n.next_sync);
+}
+
 void Node::tick(Now now) {
   Impl& n = *impl_;
   if (alone()) return;
@@ -347,7 +356,7 @@ void Node::tick(Now now) {
   n.recovery.tick(n.mail, now);
   n.ready = n.ready || (n.standing.over() && (n.recovery.complete() || now.mono - n.started > kReadyAtLast));
   if (now.mono < n.next_sync) return;
-  n.next_sync = std::max(n.next_sync + n.config.sync_interval, now.mono + n.config.sync_interval / 2);
+  n.next_sync = std::max(n.next_sync + n.pace.sync_interval, now.mono + n.pace.sync_interval / 2);
   n.lessee.tick(now);
   n.deliver_local(now);
   n.owner.tick(now);

@@ -16,6 +16,7 @@
 #include "base/time.h"
 #include "cluster/lessee.h"
 #include "cluster/mail.h"
+#include "cluster/pace.h"
 #include "cluster/roster.h"
 #include "cluster/succession.h"
 #include "cluster/wire.h"
@@ -32,8 +33,9 @@ struct NodeConfig {
   uint32_t size = 1;  // cluster.size
   std::optional<NodeList> previous;  // the list that this one replaces, until the change is over
   std::vector<std::string> gone;     // those of it that are stopped for good
-  Duration sync_interval = std::chrono::milliseconds(100);
-  Duration isolation_after = std::chrono::seconds(2);
+  Pace pace{};
+  // Of tokens of a bucket, at most; the same on all nodes: a member that forgot a bucket's mark has no vote for as long as any
+  // owner's lease may run.
   Duration lease = std::chrono::seconds(1);
   Upstream* upstream = nullptr;  // what this node's owner draws from; outlives the node. nullptr: this fleet is the highest level
   bool region = false;           // this node draws for the owner of a region (it is an Upstream's)
@@ -118,6 +120,8 @@ class Node {
   // larger's meanwhile. Requires that no rule has another form (same_form) than it ever had under its name: an owner
   // that went back to the first would have forgotten what it issued there.
   void use(std::shared_ptr<const RuleSet> rules, Now now);
+  // From now on. How far ahead windows are granted (Standing) stays what it was at the start: 4 of the sync intervals then.
+  void use(const Pace& pace, Now now);
 
   // Output, emptied by taking.
   std::vector<Outgoing> take_outbox();

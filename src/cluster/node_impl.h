@@ -27,7 +27,7 @@ struct Node::Impl {
   Impl(NodeConfig c, Life which, Limiter& l, std::shared_ptr<const RuleSet> r, uint64_t seed, Now now);
 
   Surroundings around() {
-    return {roster,  rules, peers, standing, succession, registers, resets, mail, config.sync_interval, config.isolation_after, config.lease,
+    return {roster,  rules, peers, standing, succession, registers, resets, mail, pace, config.lease,
             peers.self(), incarnation, config.upstream, config.region};
   }
 
@@ -51,6 +51,7 @@ struct Node::Impl {
 
   const NodeConfig config;
   std::shared_ptr<const RuleSet> rules;
+  Pace pace;
   Limiter& limiter;
   const MonoTime started;
   const uint64_t incarnation;

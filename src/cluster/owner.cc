@@ -13,6 +13,13 @@ namespace {
 // After so many rounds of shares of what is left, nothing to speak of is.
 constexpr int kRoundsMax = 8;
 
+// Of the form that `terms` have.
+void go_by(const Rule& rule, Terms& terms) {
+  terms.limit = rule.limit.limit;
+  terms.emission = rule.limit.emission;
+  terms.max_overcount = rule.max_overcount;
+}
+
 bool sane(const Terms& terms) {
   if (terms.limit < 1 || terms.limit > kLimitMax || terms.max_overcount.ppm > kPartsPerMillion) return false;
   if (terms.algorithm == Algorithm::token_bucket)
@@ -77,10 +84,7 @@ Owner::Key* Owner::key_for(const Report& report, Now now) {
   key.groups = groups;
   key.rule = rule;
   key.on_amnesia = on_amnesia;
-  if (rule != nullptr) {
-    key.terms.limit = rule->limit.limit;
-    key.terms.max_overcount = rule->max_overcount;
-  }
+  if (rule != nullptr) go_by(*rule, key.terms);
   key.born = now.wall;
   key.reset = around_.resets.number_of(key.id);
   return &key;
@@ -92,8 +96,7 @@ void Owner::use_rules() {
     const uint16_t rule = key.rule->id;
     key.rule = around_.rules->is_retired(rule) ? nullptr : &around_.rules->by_id(rule);
     if (key.rule == nullptr) continue;
-    key.terms.limit = key.rule->limit.limit;
-    key.terms.max_overcount = key.rule->max_overcount;
+    go_by(*key.rule, key.terms);
     key.on_amnesia = key.rule->on_amnesia;
     for (auto& book : key.books)
       if (book) book->lower_limit(key.terms.limit);
@@ -120,7 +123,7 @@ void Owner::refuse(const Key& key, const Report& report, const Origin& from, Now
   grant.stamp = report.stamp;
   grant.refused = true;
   if (c == nullptr || !c->claim) {
-    grant.ask_again = around_.sync_interval;
+    grant.ask_again = around_.pace.sync_interval;
     if (other && *other != around_.self) {
       grant.ask_again = Duration(0);
       if (!around_.peers.probing(*other)) grant.ask = highest.node;
@@ -243,9 +246,9 @@ void Owner::send_grant(Key& key, WindowBook& book, Line& line, uint64_t stamp, N
   if (grant.exhausted) {
     grant.ask_again = std::max(Duration(1), book.regrows_after(std::max<uint64_t>(1, line.waiting_min), now.wall));
   } else if (line.turned_away && book.above() && grant.backed && !granted_out) {
-    grant.ask_again = around_.sync_interval;  // the level above was asked, and this line is told when there is more
+    grant.ask_again = around_.pace.sync_interval;  // the level above was asked, and this line is told when there is more
   } else if (line.turned_away && granted_out) {
-    grant.ask_again = around_.sync_interval;  // room may come back before, and then this line is told
+    grant.ask_again = around_.pace.sync_interval;  // room may come back before, and then this line is told
     ++denied_under_limit_;
     nudge_holders(key, book, now);
   }
@@ -333,13 +336,13 @@ void Owner::tick_windows(Key& key, Now now) {
 // nothing stampedes at the boundary.
 void Owner::look_to_next_window(Key& key, WindowBook& book, Now now) {
   const Duration left = window_end(book.window(), key.terms.window) - now.wall;
-  if (left > around_.sync_interval * 2 || !around_.can_lease(key.terms, Duration(0)) || book.used() == 0) return;
+  if (left > around_.pace.sync_interval * 2 || !around_.can_lease(key.terms, Duration(0)) || book.used() == 0) return;
   if (key.terms.max_overcount.unbounded) return;
   WindowBook* next = open_book(key, book.window() + 1, now);
   if (next == nullptr) return claim_if_lost(key, book.window() + 1, false, now);
   uint64_t ahead = 0;
   const bool fixed = key.terms.algorithm == Algorithm::fixed_window;
-  const double intervals = 3.0 * static_cast<double>(nanos(around_.sync_interval)) / 1e9;
+  const double intervals = 3.0 * static_cast<double>(nanos(around_.pace.sync_interval)) / 1e9;
   double all = 0;
   for (const Line& line : book.lines())
     if (book.is_recent(line, now.mono)) all += static_cast<double>(line.demand_milli) / 1000;

@@ -14,6 +14,7 @@
 #include "base/time.h"
 #include "cluster/bucket_book.h"
 #include "cluster/mail.h"
+#include "cluster/pace.h"
 #include "cluster/peers.h"
 #include "cluster/registers.h"
 #include "cluster/resets.h"
@@ -37,8 +38,7 @@ struct Surroundings {
   Registers& registers;
   const Resets& resets;
   Mail& mail;
-  Duration sync_interval;
-  Duration isolation_after;
+  const Pace& pace;  // the node's, which changes
   Duration lease;
   uint16_t self;
   uint64_t incarnation;
@@ -46,16 +46,16 @@ struct Surroundings {
   bool region;         // what this node takes is a region's, which issues it
 
   // A link or a group is far where a round trip takes more than an eighth of the sync interval.
-  bool far(Duration round_trip) const { return round_trip * 8 > sync_interval; }
+  bool far(Duration round_trip) const { return round_trip * 8 > pace.sync_interval; }
   // How long a report's demand counts.
-  Duration recent() const { return sync_interval * 3 + std::chrono::milliseconds(50); }
+  Duration recent() const { return pace.sync_interval * 3 + std::chrono::milliseconds(50); }
   // A reset's number is a wall clock; one from far ahead would stand in the way of all that come.
   bool plausible_reset(uint64_t number, Now now) const {
     return number <= static_cast<uint64_t>(nanos(now.wall + std::chrono::hours(24)));
   }
   // A window must be long enough to ask and be answered a few times, else there are only floors.
   bool can_lease(const Terms& terms, Duration round_trip) const {
-    return terms.algorithm == Algorithm::token_bucket || terms.window >= (sync_interval + round_trip) * 4;
+    return terms.algorithm == Algorithm::token_bucket || terms.window >= (pace.sync_interval + round_trip) * 4;
   }
 };
 
@@ -105,6 +105,7 @@ class Owner {
     Lives forgotten_by{};  // who has no memory of the window
     bool anew = false;     // nobody has: it is claimed from those lives, all of them
     MonoTime began{}, sent{};
+    Duration span{0};  // of a bucket, when it began: its promises prove so much
   };
   // What is known of who owns (key, window), where it is not simply the natural owner.
   struct Contest {
@@ -146,7 +147,10 @@ class Owner {
   WindowBook* open_book(Key& key, int64_t window, Now now);
   WindowBook& begin_book(Key& key, int64_t window, Ballot ballot, uint64_t base);
   static Duration span_of(const Terms& terms) { return terms.emission * static_cast<int64_t>(terms.limit); }
-  Duration lease_of(const Terms& terms) const { return lease_for(span_of(terms), around_.lease, around_.sync_interval); }
+  // V: how long members keep a bucket's register, and have no vote where they forgot it. By the longest lease that any owner may
+  // give, whatever its sync interval.
+  Duration keep_of(Duration span) const { return bucket_keep(span, around_.lease); }
+  Duration lease_of(const Terms& terms) const { return lease_for(span_of(terms), around_.lease, around_.pace.sync_interval); }
   // A bucket's line that holds no lease and is not heard for longer is forgotten.
   Duration line_kept() const { return around_.recent() + around_.lease; }
   const Group& group(const Key& key, int64_t window) const { return around_.succession.group(key.groups, window, key.terms.window); }
@@ -221,7 +225,7 @@ class Owner {
   template <typename Book>
   bool backed(const Key& key, const Book& book, Now now) const {
     if (book.above()) return !book.above()->isolated;
-    const bool stuck = book.mark_pending() && now.mono - book.pending_since() > around_.isolation_after / 2;
+    const bool stuck = book.mark_pending() && now.mono - book.pending_since() > around_.pace.isolation_after / 2;
     return !stuck && group_lives(key, now);
   }
   void activate(Key& key);

@@ -6,18 +6,19 @@
 namespace tally {
 
 void Owner::report_bucket(Key& key, const Report& report, const Origin& from, Now now) {
-  const Duration lease = lease_of(report.terms);
+  const Duration lease = lease_of(report.terms), span = span_of(report.terms);
   key.terms = report.terms;
   if (around_.upstream != nullptr) look_above_bucket(key, report.has_ballot ? report.ballot : Ballot{}, now);
   if (key.bucket && now.mono >= key.bucket->owned_until()) drop_bucket(key, now);  // the members may have forgotten it
   if (!key.bucket && natural(key, 0) && find_contest(key, 0) == nullptr &&
-      around_.standing.may_vote_bucket(bucket_keep(span_of(report.terms), lease), now) && around_.registers.may_begin(key.id, 0, now)) {
+      around_.standing.may_vote_bucket(keep_of(span), now) && around_.registers.may_begin(key.id, 0, now)) {
     // Where only the sketch may know of earlier books, this begins with all that they may have issued.
     const auto told = around_.registers.look(key.id, 0, now);
-    const MonoTime base = around_.succession.bucket_base(key.groups, bucket_keep(span_of(report.terms), lease));
+    const MonoTime base = around_.succession.bucket_base(key.groups, keep_of(span));
+    const bool remembers_all = around_.standing.remembers(now) == Duration::max() && base == MonoTime::min();
     const MonoTime tat = std::max(base, now.mono + Duration(told ? static_cast<int64_t>(told->mark) : 0));
     key.bucket.emplace(report.terms, group(key, 0), Ballot{0, around_.roster.id(around_.self)}, lease, around_.recent(), numbers_,
-                       BucketBook::Start{tat, now.mono});
+                       BucketBook::Start{tat, now.mono, remembers_all ? Duration::max() : span});
   }
   if (!key.bucket) {
     heard_ballot(key, 0, std::max(report.ballot, report.highest), now);
@@ -78,9 +79,9 @@ void Owner::send_bucket_grant(Key& key, BucketBook::Leased& leased, uint64_t sta
   if (grant.exhausted) {
     grant.ask_again = regrows;
   } else if (line.turned_away && bucket.above() && grant.backed) {
-    grant.ask_again = around_.sync_interval;  // the level above was asked, and this line is told when there is more
+    grant.ask_again = around_.pace.sync_interval;  // the level above was asked, and this line is told when there is more
   } else if (line.turned_away && nanos(bucket.room(now.mono)) < static_cast<int64_t>(std::min<uint64_t>(cost, INT64_MAX))) {
-    grant.ask_again = std::min(around_.sync_interval, regrows);
+    grant.ask_again = std::min(around_.pace.sync_interval, regrows);
     ++denied_under_limit_;
   }
   around_.mail.send(line.rank, grant);
@@ -113,7 +114,7 @@ void Owner::tick_bucket(Key& key, Now now) {
 }
 
 void Owner::raise_mark_bucket(Key& key, Now now) {
-  const Duration ahead = around_.sync_interval * 2 + around_.peers.group_round_trip(group(key));
+  const Duration ahead = around_.pace.sync_interval * 2 + around_.peers.group_round_trip(group(key));
   if (key.bucket->next_mark(now.mono, ahead)) send_mark_bucket(key, now);
 }
 
@@ -124,7 +125,7 @@ void Owner::send_mark_bucket(Key& key, Now now) {
   mark.key = key.id;
   mark.ballot = key.bucket->ballot();
   mark.mark = static_cast<uint64_t>(nanos(proposal.mark - now.mono));
-  mark.length = key.bucket->keep();
+  mark.length = keep_of(key.bucket->longest_span());
   mark.number = proposal.number;
   send_to_group(key, mark, now);
 }

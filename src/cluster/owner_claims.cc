@@ -123,6 +123,7 @@ void Owner::start_claim(Key& key, int64_t window, Now now) {
   c.claim = Claim{};
   c.claim->ballot = c.highest;
   c.claim->began = c.claim->sent = now.mono;
+  if (window == 0) c.claim->span = span_of(key.terms);
   c.not_before = now.mono + kClaimsApart;
   ++claims_started_;
   activate(key);
@@ -148,10 +149,11 @@ void Owner::send_claim(Key& key, int64_t window, Now now) {
   mark.window = window;
   mark.ballot = contest(key, window).highest;
   mark.claim = true;
-  if (const Claim& claim = *contest(key, window).claim; claim.anew) mark.lives = claim.forgotten_by;
+  const Claim& claim = *contest(key, window).claim;
+  if (claim.anew) mark.lives = claim.forgotten_by;
   mark.number = around_.incarnation;
   mark.sliding = key.terms.algorithm == Algorithm::sliding_window;
-  mark.length = window != 0 ? key.terms.window : bucket_keep(span_of(key.terms), lease_of(key.terms));
+  mark.length = window != 0 ? key.terms.window : keep_of(claim.span);
   send_to_group(key, mark, now);
 }
 
@@ -184,7 +186,7 @@ void Owner::take_promise(Key& key, const Accepted& accepted, size_t index, Now n
     drop_bucket(key, now);
     const MonoTime tat = now.mono + Duration(static_cast<int64_t>(base));
     key.bucket.emplace(key.terms, group, claim.ballot, lease_of(key.terms), around_.recent(), numbers_,
-                       BucketBook::Start{tat, claim.began});
+                       BucketBook::Start{tat, claim.began, claim.span});
     return;
   }
   WindowBook& book = begin_book(key, accepted.window, claim.ballot, base);

@@ -4,12 +4,12 @@
 namespace tally {
 
 bool Owner::group_lives(const Key& key, Now now) const {
-  return around_.peers.majority_heard(group(key), now.mono, around_.isolation_after / 2);
+  return around_.peers.majority_heard(group(key), now.mono, around_.pace.isolation_after / 2);
 }
 
 void Owner::raise_mark(Key& key, WindowBook& book, Now now, uint64_t ahead) {
   const Duration trip = around_.peers.group_round_trip(group(key));
-  const double ratio = static_cast<double>(nanos(trip)) / static_cast<double>(nanos(around_.sync_interval));
+  const double ratio = static_cast<double>(nanos(trip)) / static_cast<double>(nanos(around_.pace.sync_interval));
   const auto mark = book.next_mark(now, ratio, ahead);
   if (!mark) return;
   book.propose(*mark, now.mono);

@@ -50,7 +50,13 @@ Duration up_within(Duration sync_interval) {
 }
 
 Peers::Peers(const Roster& roster, uint16_t self, Duration sync_interval)
-    : peers_(roster.count()), self_(self), up_within_(up_within(sync_interval) * static_cast<int64_t>(1 + roster.count() / kGossipReach)) {}
+    : peers_(roster.count()), self_(self) {
+  use(sync_interval);
+}
+
+void Peers::use(Duration sync_interval) {
+  up_within_ = up_within(sync_interval) * static_cast<int64_t>(1 + peers_.size() / kGossipReach);
+}
 
 Peers::Heard Peers::hear(uint16_t rank, const Header& header, Now now) {
   Peer& peer = peers_[rank];

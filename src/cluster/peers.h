@@ -65,6 +65,7 @@ struct Origin {
 class Peers {
  public:
   Peers(const Roster& roster, uint16_t self, Duration sync_interval);
+  void use(Duration sync_interval);  // this node's
 
   enum class Heard : uint8_t { fine, replayed, older_life, clone };
   // Takes in a header from `rank`. older_life: a newer incarnation of that name was heard before; clone: and yet this one
@@ -117,7 +118,7 @@ class Peers {
  private:
   std::vector<Peer> peers_;
   const uint16_t self_;
-  const Duration up_within_;
+  Duration up_within_;
 };
 
 }  // namespace tally

@@ -52,7 +52,7 @@ struct Config {
     uint32_t size = 0;                                        // 0: as many as peers
     Duration sync_interval = std::chrono::milliseconds(100);  // 1 ms to 1 min
     std::optional<Duration> isolation_after;                  // nullopt: max(2 s, 10 sync intervals)
-    std::optional<Duration> lease;                            // nullopt: 10 sync intervals
+    std::optional<Duration> lease;                            // nullopt: max(1 s, 10 sync intervals)
     std::string secret_file;  // absolute path; "": none, and then loopback only
 
     uint32_t nodes() const { return size != 0 ? size : static_cast<uint32_t>(peers.size()); }
@@ -97,6 +97,9 @@ struct Parsed {
 Parsed parse_config(std::string_view text, const std::function<void(Config&)>& lay_over = {});
 // Checks that need the whole: used again after command line flags were laid over the file.
 std::vector<Problem> validate(const Config& config);
+// What of `next` a daemon that runs by `running` cannot change without a restart. `known`: its rules so far, former ones included
+// (RuleSet): no rule may have another algorithm or window than it ever had under its name.
+std::vector<Problem> refused_by_reload(const Config& running, const Config& next, const RuleSet& known);
 // What is legal but unwise on this cluster: a floor of 0, a window that cannot lease in time, a fleet of two,
 // ...
 std::vector<Problem> advice(const Config& config);

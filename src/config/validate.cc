@@ -246,7 +246,9 @@ std::string wrong_node_name(std::string_view name) {
 Duration Config::Cluster::isolation() const {
   return isolation_after.value_or(std::max<Duration>(std::chrono::seconds(2), 10 * sync_interval));
 }
-Duration Config::Cluster::lease_length() const { return lease.value_or(10 * sync_interval); }
+Duration Config::Cluster::lease_length() const {
+  return lease.value_or(std::max<Duration>(std::chrono::seconds(1), 10 * sync_interval));
+}
 std::string Config::Cluster::own_entry() const { return self.value_or(bind); }
 
 std::vector<Problem> validate(const Config& config) {

@@ -49,9 +49,15 @@ void ClusterThread::ask(std::function<void(View)> then) {
   });
 }
 
-void ClusterThread::use_secret(Secret secret, std::function<void(Result<bool>)> then) {
-  asio::post(parts_.io, [this, secret = std::move(secret), then = std::move(then)] {
-    then(parts_.seal.replace(secret));
+void ClusterThread::use(Change change, std::function<void(Result<bool>)> then) {
+  asio::post(parts_.io, [this, change = std::move(change), then = std::move(then)] {
+    const Result<bool> taken = change.secret ? parts_.seal.replace(*change.secret) : Result<bool>(true);
+    if (taken) {
+      const Now now = parts_.clock.now();
+      node_.use(change.rules, now);
+      node_.use(change.pace, now);
+    }
+    then(taken);
   });
 }
 
@@ -179,6 +185,8 @@ void ClusterThread::answer(Call& call, Now now) {
       return;
     case Call::Kind::stats:
       call.stats = stats();
+      return;
+    case Call::Kind::reload:  // main's
       return;
   }
 }

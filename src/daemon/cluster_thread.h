@@ -1,6 +1,6 @@
 // The cluster thread: a Node with a socket, a clock and the workers' rings.
 //
-// Thread rule: ask() and stop() from any thread; everything else is the thread's own. It never blocks: the
+// Thread rule: ask(), use() and stop() from any thread; everything else is the thread's own. It never blocks: the
 // state file is written elsewhere, and while that is behind the node stands still (Horizon).
 #pragma once
 
@@ -9,6 +9,7 @@
 #include <asio/steady_timer.hpp>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <thread>
 #include <vector>
 
@@ -50,8 +51,13 @@ class ClusterThread {
   };
   // Calls `then` with a copy, on this thread.
   void ask(std::function<void(View)> then);
-  // Calls `then` with what PeerSeal::replace said, on this thread.
-  void use_secret(Secret secret, std::function<void(Result<bool>)> then);
+  struct Change {
+    std::shared_ptr<const RuleSet> rules;  // as Node::use requires
+    Pace pace;
+    std::optional<Secret> secret;  // nullopt: there is none
+  };
+  // All or nothing: calls `then` with what PeerSeal::replace said, on this thread.
+  void use(Change change, std::function<void(Result<bool>)> then);
   const TimeHistogram& tick_lag() const { return tick_lag_; }
   // Returns what is not used, says the last word, ends. The workers must be gone.
   void stop();

@@ -59,21 +59,39 @@ inline constexpr const char* kTroubleNames[kTroubles] = {"connections_full", "wa
                                                          "lease_passed"};
 inline constexpr size_t kFaults = 6;  // of resp::Fault, none included
 
-struct WorkerCounters {
-  explicit WorkerCounters(size_t rules) : decisions(std::make_unique<PerRule[]>(rules)) {}
-  WorkerCounters(const WorkerCounters&) = delete;
-  WorkerCounters& operator=(const WorkerCounters&) = delete;
-
+// By rule id. It may grow while it is counted in: what is there never moves.
+//
+// Thread rule: grow() from one thread at a time; whoever uses a rule's counters was told of the rule after that.
+class RuleCounters {
+ public:
   struct PerRule {
     std::array<Count, kOutcomes> outcome;
     Count isolated;  // of all of these: decided while the key's owner could not be asked
   };
+  explicit RuleCounters(size_t rules) { grow(rules); }
+  RuleCounters(const RuleCounters&) = delete;
+  RuleCounters& operator=(const RuleCounters&) = delete;
+
+  void grow(size_t rules) {  // at most 65,536
+    for (size_t i = 0; i * kChunk < rules; ++i)
+      if (chunks_[i] == nullptr) chunks_[i] = std::make_unique<PerRule[]>(kChunk);
+  }
+  PerRule& operator[](uint16_t rule) { return chunks_[rule / kChunk][rule % kChunk]; }
+
+ private:
+  static constexpr size_t kChunk = 256;
+  std::array<std::unique_ptr<PerRule[]>, 65'536 / kChunk> chunks_;
+};
+
+struct WorkerCounters {
+  explicit WorkerCounters(size_t rules) : decisions(rules) {}
+
   void decided(uint16_t rule, Outcome outcome) {
     decisions[rule].outcome[static_cast<size_t>(outcome)].add();
   }
   void failed(Trouble trouble) { troubles[static_cast<size_t>(trouble)].add(); }
 
-  std::unique_ptr<PerRule[]> decisions;  // by rule id
+  RuleCounters decisions;
   Count unknown_rule;
   Count requests;
   std::array<Count, kFaults> faults;

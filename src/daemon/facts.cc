@@ -108,9 +108,10 @@ std::vector<resp::Field> stats_fields(const Overview& overview, const NodeStats*
   fields.add("ready", resp::Value(overview.ready.load(std::memory_order_relaxed)));
   fields.add("connections", overview.total(&WorkerCounters::connections));
   fields.add("requests", overview.total(&WorkerCounters::requests));
+  const auto rules = overview.rules();
   for (size_t i = 0; i < kOutcomes; ++i) {
     uint64_t n = 0;
-    for (const Rule& rule : overview.rules->all()) n += overview.decisions(rule.id, static_cast<Outcome>(i));
+    for (size_t rule = 0; rule < rules->ids(); ++rule) n += overview.decisions(static_cast<uint16_t>(rule), static_cast<Outcome>(i));
     fields.add(kOutcomeNames[i], n);
   }
   fields.add("waiting", overview.total(&WorkerCounters::waiting));

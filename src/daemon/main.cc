@@ -29,7 +29,7 @@
 #include "daemon/options.h"
 #include "daemon/page.h"
 #include "daemon/paths.h"
-#include "daemon/secret_file.h"
+#include "daemon/reload.h"
 #include "daemon/state_file.h"
 
 namespace tally {
@@ -92,8 +92,7 @@ NodeConfig node_config(const Config& config, const std::optional<Secret>& secret
   node.self = config.cluster.own_entry();
   node.roster_version = config.cluster.roster_version;
   node.size = config.cluster.nodes();
-  node.sync_interval = config.cluster.sync_interval;
-  node.isolation_after = config.cluster.isolation();
+  node.pace = pace_of(config);
   node.lease = config.cluster.lease_length();
   node.sealed = secret.has_value();
   if (secret) node.id_key = secret->id;
@@ -169,7 +168,7 @@ Result<bool> start_fleet(Fleet& fleet, Daemon& d) {
   for (size_t i = 0; i < d.overview.workers.size(); ++i)
     fleet.ports.push_back(std::make_unique<Port>(fleet.bell));
   fleet.horizon =
-      std::make_unique<Horizon>(*fleet.lived.file, look_ahead(node.sync_interval), d.admin.io(), d.log);
+      std::make_unique<Horizon>(*fleet.lived.file, look_ahead(node.pace.sync_interval), d.admin.io(), d.log);
 
   const Life& life = fleet.lived.life;
   d.log.info("a node of a fleet", {{"entry", node.self},
@@ -184,7 +183,7 @@ Result<bool> start_fleet(Fleet& fleet, Daemon& d) {
   d.notifier.send("STATUS=asking the other nodes");
   fleet.thread = std::make_unique<ClusterThread>(ClusterThread::Parts{
       fleet.io, std::move(socket.value()), PeerSeal(std::exchange(d.secret, std::nullopt)),
-      std::make_unique<Node>(node, life, d.overview.limiter, d.overview.rules, random_seed(), d.clock.now()),
+      std::make_unique<Node>(node, life, d.overview.limiter, d.overview.rules(), random_seed(), d.clock.now()),
       fleet.bell, fleet.ports, d.clock, *fleet.horizon, d.log, [&d] { announce_ready(d); }});
   return true;
 }
@@ -210,30 +209,12 @@ std::string try_command(const std::vector<std::unique_ptr<Acceptor>>& doors) {
   return "";
 }
 
-// All or nothing: where anything is wrong, the keys of before stay.
-void reload_secret(Daemon& d, Fleet& fleet) {
-  if (d.config.cluster.secret_file.empty() || fleet.thread == nullptr)
-    return d.log.warning("SIGHUP: reloading is not there yet; restart to change the configuration");
-  const auto refuse = [&d](const std::string& why) {
-    d.overview.last_reload_successful.store(false, std::memory_order_relaxed);
-    d.log.error("SIGHUP: the secret file was not taken, the keys of before stay", {{"error", why}});
-  };
-  SecretFile file = read_secret_file(d.config.cluster.secret_file);
-  for (const std::string& why : file.errors) refuse(why);
-  if (!file.errors.empty()) return;
-  const std::string seals = file.secret->seal.fingerprint_text(), also = accepted_keys(*file.secret);
-  fleet.thread->use_secret(std::move(*file.secret), [&d, refuse, seals, also](const Result<bool>& taken) {
-    if (!taken) return refuse(d.config.cluster.secret_file + ": " + taken.error());
-    d.overview.last_reload_successful.store(true, std::memory_order_relaxed);
-    d.log.info("SIGHUP: the secret file was read again; to change anything else, restart", {{"key", seals}, {"also_accepted", also}});
-  });
-}
-
 // SIGTERM and SIGINT end the loop.
 void watch_signals(asio::signal_set& signals, asio::io_context& io, Log& log, const std::function<void()>& on_hangup) {
   signals.async_wait([&](const asio::error_code& error, int signal) {
     if (error) return;
     if (signal == SIGHUP) {
+      log.info("SIGHUP: reading the configuration again");
       on_hangup();
       return watch_signals(signals, io, log, on_hangup);
     }
@@ -261,7 +242,8 @@ Result<std::vector<Listener>> listen_on(const std::vector<Address>& addresses) {
   return listeners;
 }
 
-Result<bool> run(const Config& config, std::optional<Secret> secret, Log& log) {
+// `config`: with what the defaults stand for; `loaded`: as it was read.
+Result<bool> run(const Options& options, const Config& loaded, const Config& config, std::optional<Secret> secret, Log& log) {
   asio::io_context io(1);
   asio::signal_set signals(io, SIGTERM, SIGINT,
                            SIGHUP);  // first: a signal during the start ends it in order as well
@@ -296,9 +278,11 @@ Result<bool> run(const Config& config, std::optional<Secret> secret, Log& log) {
   const ServiceLimits limits{config.limits.key_bytes, config.limits.pipeline_bytes, config.limits.waiting,
                              config.cluster.sync_interval};
   std::vector<std::unique_ptr<Worker>> workers;
+  Reload reload({io, options, loaded, overview, fleet.thread.get(), workers, notifier, log});
   for (size_t i = 0; i < overview.workers.size(); ++i)
     workers.push_back(
-        std::make_unique<Worker>(i, overview, clock, in_fleet ? fleet.ports[i].get() : nullptr, limits));
+        std::make_unique<Worker>(i, overview, clock, in_fleet ? fleet.ports[i].get() : nullptr, limits,
+                                 [&reload](Reload::Done done) { reload.request(std::move(done)); }));
   const Metrics metrics(overview, fleet.thread.get(), config.limits.registers);
   std::vector<std::unique_ptr<HttpServer>> pages;
   for (Listener& listener : http_listeners.value())
@@ -317,7 +301,7 @@ Result<bool> run(const Config& config, std::optional<Secret> secret, Log& log) {
     announce_ready(daemon);
     keep_clock(clock_timer, clock);
   }
-  const std::function<void()> on_hangup = [&] { reload_secret(daemon, fleet); };
+  const std::function<void()> on_hangup = [&reload] { reload.request([](const Result<bool>&) {}); };
   watch_signals(signals, io, log, on_hangup);
   io.run();
 
@@ -341,7 +325,7 @@ int main_with(const Options& options) {
   Loaded loaded = load_config(options);
   for (const std::string& line : loaded.errors) std::fprintf(stderr, "tallyd: %s\n", line.c_str());
   if (!loaded.errors.empty()) return kExitConfiguration;
-  Config& config = loaded.config;
+  Config config = loaded.config;
   if (options.check || options.print_config) {
     for (const std::string& line : loaded.warnings)
       std::fprintf(stderr, "tallyd: warning: %s\n", line.c_str());
@@ -360,7 +344,7 @@ int main_with(const Options& options) {
       config.resp.front().path = path.value();
     }
   }
-  const auto ran = run(config, std::exchange(loaded.secret, std::nullopt), log);
+  const auto ran = run(options, loaded.config, config, std::exchange(loaded.secret, std::nullopt), log);
   if (!ran) return log.error(ran.error()), kExitFailure;
   return 0;
 }

@@ -41,7 +41,9 @@ void add_decisions(Families& all, const Overview& overview) {
   Family isolated(all, "tallyd_isolated_decisions_total",
                   "Decisions, of any outcome, on keys whose owner could not be asked, by policy.",
                   MetricKind::counter);
-  for (const Rule& rule : overview.rules->all()) {
+  const auto rules = overview.rules();
+  for (size_t id = 0; id < rules->ids(); ++id) {  // those that a reload has left out, too: counters do not vanish
+    const Rule& rule = rules->by_id(static_cast<uint16_t>(id));
     for (size_t i = 0; i < kOutcomes; ++i) {
       const uint64_t n = overview.decisions(rule.id, static_cast<Outcome>(i));
       decisions.add({{"rule", rule.name}, {"outcome", kOutcomeNames[i]}}, n);
@@ -110,14 +112,15 @@ void add_table(Families& all, const Overview& overview) {
 }
 
 void add_promises(Families& all, const Overview& overview) {
-  const uint32_t size = overview.rules->share().size;
+  const auto rules = overview.rules();
+  const uint32_t size = rules->share().size;
   Family bound(all, "tallyd_overcount_promised_ratio", "What the fleet may admit above the limit, by rule.",
                MetricKind::gauge);
   Family isolated(all, "tallyd_overcount_promised_isolated_ratio",
                   "What the fleet may admit above the limit while nodes are cut off, by rule.",
                   MetricKind::gauge);
-  for (const Rule& rule : overview.rules->all()) {
-    if (&rule == &overview.rules->inline_rule()) continue;  // its limit comes with each call
+  for (const Rule& rule : rules->all()) {
+    if (&rule == &rules->inline_rule()) continue;  // its limit comes with each call
     bound.add({{"rule", rule.name}}, promised(bound_of(rule, size), rule.limit.limit));
     isolated.add({{"rule", rule.name}}, promised(bound_isolated_of(rule, size), rule.limit.limit));
   }
@@ -189,8 +192,9 @@ void add_node(Families& all, const NodeStats& node, const Overview& overview, ui
       .add({}, node.denied_under_limit);
   Family seen(all, "tallyd_overcount_seen_ratio",
               "Used above the limit by the worst key of the last full window, by rule.", MetricKind::gauge);
+  const auto rules = overview.rules();
   for (const auto& [id, ratio] : node.overcount_seen)
-    if (id < overview.rules->all().size()) seen.add({{"rule", overview.rules->by_id(id).name}}, ratio);
+    if (id < rules->ids()) seen.add({{"rule", rules->by_id(id).name}}, ratio);
 }
 
 }  // namespace

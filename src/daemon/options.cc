@@ -133,7 +133,7 @@ Result<Options> parse_options(int argc, char** argv) {
   }
 }
 
-Loaded load_config(const Options& options) {
+Loaded load_config(const Options& options, const Running* running) {
   Loaded loaded;
   std::string text = "{}";
   if (!options.config_file.empty()) {
@@ -149,6 +149,12 @@ Loaded load_config(const Options& options) {
   append(loaded.errors, options.config_file, parsed.errors);
   if (!loaded.errors.empty()) return loaded;
   loaded.config = parsed.config;
+  if (running != nullptr) {
+    auto refused = refused_by_reload(running->config, loaded.config, running->rules);
+    parsed.places.locate(refused);
+    append(loaded.errors, options.config_file, refused);
+    if (!loaded.errors.empty()) return loaded;
+  }
   if (!loaded.config.cluster.secret_file.empty() && (options.check || !options.print_config))
     read_secret(options, parsed, loaded);
   return loaded;

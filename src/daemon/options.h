@@ -37,9 +37,13 @@ struct Loaded {
   std::vector<std::string> warnings;  // likewise
   std::optional<Secret> secret;       // where the configuration names a file of it
 };
-// Reads the file (none: all defaults), lays the flags over it, and checks the whole; then reads the secret
-// file, unless only
-// --print-config is asked for.
-Loaded load_config(const Options& options);
+// What a daemon goes by already, where it reads the configuration again.
+struct Running {
+  const Config& config;
+  const RuleSet& rules;
+};
+// Reads the file (none: all defaults), lays the flags over it, and checks the whole, also against what is running, if
+// anything is; then reads the secret file, unless only --print-config is asked for.
+Loaded load_config(const Options& options, const Running* running = nullptr);
 
 }  // namespace tally

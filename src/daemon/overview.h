@@ -1,12 +1,13 @@
 // What the whole daemon is and counts: shared by the workers (INFO, TALLY.STATS), the metrics and the log.
 //
 // Thread rule: built before the threads start; after that every member may be read from any thread, each
-// worker writes its own counters, and `waiting` is shared.
+// worker writes its own counters, and `waiting` is shared. Only main changes the rules.
 #pragma once
 
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -21,14 +22,28 @@ inline constexpr const char* kVersion = "0.1.0";
 
 class Overview {
  public:
-  Overview(std::string node_, std::shared_ptr<const RuleSet> rules_, Limiter& limiter_, size_t workers_,
+  Overview(std::string node_, std::shared_ptr<const RuleSet> rules, Limiter& limiter_, size_t workers_,
            MonoTime started_)
-      : node(std::move(node_)), rules(std::move(rules_)), limiter(limiter_), started(started_) {
+      : node(std::move(node_)), limiter(limiter_), started(started_), rules_(std::move(rules)) {
     for (size_t i = 0; i < workers_; ++i)
-      workers.push_back(std::make_unique<WorkerCounters>(rules->all().size()));
+      workers.push_back(std::make_unique<WorkerCounters>(rules_->ids()));
   }
   Overview(const Overview&) = delete;
   Overview& operator=(const Overview&) = delete;
+
+  // Of the last configuration that was loaded. A worker decides by those that it was told of (Service::use).
+  std::shared_ptr<const RuleSet> rules() const {
+    const std::lock_guard lock(rules_mutex_);
+    return rules_;
+  }
+  // Before anybody is told of `next`: what counts by rule id has room for it.
+  void make_room_for(const RuleSet& next) {
+    for (const auto& worker : workers) worker->decisions.grow(next.ids());
+  }
+  void use(std::shared_ptr<const RuleSet> next) {
+    const std::lock_guard lock(rules_mutex_);
+    rules_ = std::move(next);
+  }
 
   uint64_t total(Count WorkerCounters::*count) const {
     uint64_t n = 0;
@@ -59,7 +74,6 @@ class Overview {
   }
 
   const std::string node;  // its name, for people
-  const std::shared_ptr<const RuleSet> rules;
   Limiter& limiter;
   const MonoTime started;
   uint64_t connections_max = 0;
@@ -68,7 +82,11 @@ class Overview {
   std::atomic<uint64_t> waiting{0};           // parked requests of all workers: what limits.waiting bounds
   std::atomic<uint64_t> connections_full{0};  // turned away by main
   std::atomic<bool> ready{false};             // what /readyz says
-  std::atomic<bool> last_reload_successful{true};  // of the secret file
+  std::atomic<bool> last_reload_successful{true};  // of the configuration
+
+ private:
+  mutable std::mutex rules_mutex_;
+  std::shared_ptr<const RuleSet> rules_;
 };
 
 }  // namespace tally

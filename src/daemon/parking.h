@@ -24,6 +24,7 @@ struct HeldReply;
 
 struct Parked {
   // The question, owned.
+  std::shared_ptr<const RuleSet> rules;  // of the rule, which a reload may have replaced
   const Rule* rule = nullptr;
   Limit limit;
   std::string key;

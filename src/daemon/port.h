@@ -12,6 +12,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -56,17 +57,18 @@ class Bell {
 struct Session;
 struct HeldReply;
 
-// A question that only the cluster thread can answer. The worker owns it before and after; in between the
-// cluster thread does, and the connection that asked may be gone by the time it comes back.
+// A question that only the cluster thread (a reload: main) can answer. The worker owns it before and after; in between
+// that thread does, and the connection that asked may be gone by the time it comes back.
 class Call {
  public:
-  enum class Kind : uint8_t { give, reset, explain, peers, stats };
+  enum class Kind : uint8_t { give, reset, explain, peers, stats, reload };
   struct Key {
     KeyHash hash;
     WireId id;
   };
 
   Kind kind = Kind::give;
+  std::shared_ptr<const RuleSet> rules;  // of the rule, which a reload may have replaced
   const Rule* rule = nullptr;
   Limit limit;
   std::vector<Key> keys;  // one; several for DEL
@@ -76,6 +78,7 @@ class Call {
   Explanation explanation;
   std::vector<PeerStatus> peers;
   NodeStats stats;
+  std::string error;  // of a reload; "": it was done
 
   // The worker's: where the answer goes.
   Session* session = nullptr;

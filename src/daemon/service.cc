@@ -26,15 +26,16 @@ bool has_own_limit(const Rule& rule) { return rule.name != kInlineRule; }
 }  // namespace
 
 Service::Service(Overview& overview, WorkerCounters& counters, const Clock& clock, Port* port,
-                 ServiceLimits limits)
+                 ServiceLimits limits, std::function<void(std::unique_ptr<Call>)> reload)
     : overview_(overview),
       limiter_(overview.limiter),
       counters_(counters),
       clock_(clock),
       port_(port),
       limits_(limits),
+      reload_(std::move(reload)),
       batch_(kBatch) {
-  env_.rules = overview.rules.get();
+  use(overview.rules(), limits.sync_interval);
   env_.key_bytes_max = limits.key_bytes;
   env_.version = kVersion;
   env_.node = overview.node;
@@ -43,6 +44,12 @@ Service::Service(Overview& overview, WorkerCounters& counters, const Clock& cloc
 }
 
 Service::~Service() = default;
+
+void Service::use(std::shared_ptr<const RuleSet> rules, Duration sync_interval) {
+  rules_ = std::move(rules);
+  limits_.sync_interval = sync_interval;
+  env_.rules = rules_.get();
+}
 
 // --- serving ---
 
@@ -151,30 +158,32 @@ void Service::decide(Session& session, Item& item) {
           item.answer, limiter_.peek(Ask{request.rule, &request.limit, request.key, item.hash, 0}, now_));
       return;
     case Kind::give:
-      if (port_ != nullptr) return ask_cluster(session, item, Call::Kind::give);
+      if (port_ != nullptr) return ask_elsewhere(session, item, Call::Kind::give);
       limiter_.give(ask, request.cost, now_);
       item.answer = limiter_.peek(Ask{request.rule, &request.limit, request.key, item.hash, 0}, now_);
       return;
     case Kind::reset:
-      if (port_ != nullptr) return ask_cluster(session, item, Call::Kind::reset);
+      if (port_ != nullptr) return ask_elsewhere(session, item, Call::Kind::reset);
       limiter_.reset(ask, now_);
       return;
     case Kind::del:
-      if (port_ != nullptr) return ask_cluster(session, item, Call::Kind::reset);
+      if (port_ != nullptr) return ask_elsewhere(session, item, Call::Kind::reset);
       item.text_size = 0;  // the number of keys that had a count
       for (const std::string_view key : request.keys)
         item.text_size += limiter_.reset(
             Ask{request.rule, &request.limit, key, limiter_.hash(*request.rule, key), 0}, now_);
       return;
     case Kind::explain:
-      if (port_ != nullptr) ask_cluster(session, item, Call::Kind::explain);
+      if (port_ != nullptr) ask_elsewhere(session, item, Call::Kind::explain);
       return;
     case Kind::peers:
-      if (port_ != nullptr) ask_cluster(session, item, Call::Kind::peers);
+      if (port_ != nullptr) ask_elsewhere(session, item, Call::Kind::peers);
       return;
     case Kind::stats:
-      if (port_ != nullptr) ask_cluster(session, item, Call::Kind::stats);
+      if (port_ != nullptr) ask_elsewhere(session, item, Call::Kind::stats);
       return;
+    case Kind::reload:
+      return ask_elsewhere(session, item, Call::Kind::reload);
   }
 }
 
@@ -199,10 +208,11 @@ void Service::take(Session& session, Item& item) {
   try_park(session, item);
 }
 
-void Service::ask_cluster(Session& session, Item& item, Call::Kind kind) {
+void Service::ask_elsewhere(Session& session, Item& item, Call::Kind kind) {
   const resp::Request& request = item.request;
   auto call = std::make_unique<Call>();
   call->kind = kind;
+  call->rules = rules_;
   call->rule = request.rule;
   call->limit = request.limit;
   call->n = request.cost;
@@ -236,7 +246,9 @@ void Service::answer_batch(Session& session, size_t count) {
       HeldReply& held = session.replies.hold();
       item.call->held = &held;
       held.call = item.call.get();
-      if (port_->calls.push(item.call.get())) {
+      if (item.call->kind == Call::Kind::reload) {
+        reload_(std::move(item.call));
+      } else if (port_->calls.push(item.call.get())) {
         item.call.release();
         urgent_ = true;
       } else {
@@ -283,6 +295,8 @@ void Service::write_reply(Session& session, Item& item) {
     case Kind::peers:
     case Kind::stats:
       return write_own_facts(writer, item);
+    case Kind::reload:  // always asked elsewhere
+      return;
   }
 }
 
@@ -298,7 +312,7 @@ void Service::write_own_facts(resp::Writer& writer, const Item& item) {
     known = &answer;
   }
   resp::write_map(writer, explain_fields(explain_alone(overview_.node, known), *request.rule,
-                                         overview_.rules->share().size, known));
+                                         rules_->share().size, known));
 }
 
 void Service::count(const Rule& rule, const Answer& answer) {
@@ -338,7 +352,7 @@ Answer Service::as_sent(Answer answer, MonoTime now) {
   return answer;
 }
 
-// --- what the cluster thread answered ---
+// --- what was answered elsewhere ---
 
 void Service::finish(std::unique_ptr<Call> call) {
   if (call->session == nullptr) return;  // the connection went
@@ -363,7 +377,7 @@ void Service::finish(std::unique_ptr<Call> call) {
     case Call::Kind::explain: {
       const bool own = has_own_limit(*call->rule);
       const Answer answer = own ? peek(1) : Answer{};
-      resp::write_map(writer, explain_fields(call->explanation, *call->rule, overview_.rules->share().size,
+      resp::write_map(writer, explain_fields(call->explanation, *call->rule, call->rules->share().size,
                                              own ? &answer : nullptr));
       break;
     }
@@ -372,6 +386,12 @@ void Service::finish(std::unique_ptr<Call> call) {
       break;
     case Call::Kind::stats:
       resp::write_map(writer, stats_fields(overview_, &call->stats, clock_.mono()));
+      break;
+    case Call::Kind::reload:
+      if (call->error.empty())
+        writer.simple("OK");
+      else
+        writer.error("ERR " + call->error);
       break;
   }
   call->session->replies.fill(*call->held, std::move(bytes));

@@ -9,6 +9,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -38,12 +39,15 @@ class Service {
   // keep step with pipelines.
   static constexpr uint32_t kSampleEvery = 97;
 
-  // `port`: nullptr alone.
-  Service(Overview& overview, WorkerCounters& counters, const Clock& clock, Port* port, ServiceLimits limits);
+  // `port`: nullptr alone. `reload`: hands a call to main; it comes back through finish().
+  Service(Overview& overview, WorkerCounters& counters, const Clock& clock, Port* port, ServiceLimits limits,
+          std::function<void(std::unique_ptr<Call>)> reload);
   ~Service();
   Service(const Service&) = delete;
   Service& operator=(const Service&) = delete;
 
+  // Decides by these rules from now on. What waits, or is with the cluster thread, is answered by those that it came under.
+  void use(std::shared_ptr<const RuleSet> rules, Duration sync_interval);
   // Answers what can be answered of `input`, which must begin where the last call said it had come to.
   // Returns how many bytes are done; the rest is to be handed in again, with what arrives or when the session
   // is touched.
@@ -56,7 +60,7 @@ class Service {
   void wake_all();
   void expire();  // denies those whose time has come
   std::optional<MonoTime> next_due() const { return parking_.next_due(); }
-  void finish(std::unique_ptr<Call> call);  // it came back from the cluster thread
+  void finish(std::unique_ptr<Call> call);  // it came back
 
   // The connection is going: what waits is dropped, uncharged.
   void drop(Session& session);
@@ -84,7 +88,7 @@ class Service {
   void decide(Session& session, Item& item);
   void take(Session& session, Item& item);
   void try_park(Session& session, Item& item);
-  void ask_cluster(Session& session, Item& item, Call::Kind kind);
+  void ask_elsewhere(Session& session, Item& item, Call::Kind kind);
   void answer_batch(Session& session, size_t count);
   void write_reply(Session& session, Item& item);
   void write_own_facts(resp::Writer& writer, const Item& item);  // EXPLAIN, PEERS and STATS of a node alone
@@ -101,8 +105,10 @@ class Service {
   WorkerCounters& counters_;
   const Clock& clock_;
   Port* const port_;
-  const ServiceLimits limits_;
+  ServiceLimits limits_;
+  const std::function<void(std::unique_ptr<Call>)> reload_;
 
+  std::shared_ptr<const RuleSet> rules_;
   Now now_{};  // of the batch
   resp::Env env_;
   MonoTime env_at_{};

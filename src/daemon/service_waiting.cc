@@ -23,6 +23,7 @@ void Service::try_park(Session& session, Item& item) {
   }
   counters_.waiting.add();
   auto parked = std::make_unique<Parked>();
+  parked->rules = rules_;
   parked->rule = request.rule;
   parked->limit = request.limit;
   parked->key = request.key;

@@ -35,12 +35,13 @@ void trim(std::string& bytes) {
 
 }  // namespace
 
-Worker::Worker(size_t index, Overview& overview, const Clock& clock, Port* port, const ServiceLimits& limits)
+Worker::Worker(size_t index, Overview& overview, const Clock& clock, Port* port, const ServiceLimits& limits, AskReload ask_reload)
     : counters_(*overview.workers[index]),
       clock_(clock),
       port_(port),
       parser_limits_(parser_limits(limits)),
-      service_(overview, counters_, clock, port, limits),
+      ask_reload_(std::move(ask_reload)),
+      service_(overview, counters_, clock, port, limits, [this](std::unique_ptr<Call> call) { reload(std::move(call)); }),
       epoll_(::epoll_create1(EPOLL_CLOEXEC)),
       next_session_id_(index + 1),
       buffer_(kReadBytes) {
@@ -69,6 +70,22 @@ void Worker::adopt(Descriptor fd, bool unix_socket) {
     if (::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, session->fd.get(), &event) != 0) return;
     counters_.connections.add();
     sessions_.emplace(session.get(), std::move(session));
+  });
+}
+
+void Worker::use(std::shared_ptr<const RuleSet> rules, Duration sync_interval) {
+  asio::post(io_, [this, sync_interval, rules = std::move(rules)] { service_.use(rules, sync_interval); });
+}
+
+void Worker::reload(std::unique_ptr<Call> call) {
+  // In a function that can be copied; whichever of its copies goes last, the call goes with it.
+  const auto held = std::make_shared<std::unique_ptr<Call>>(std::move(call));
+  ask_reload_([this, held](const Result<bool>& done) {
+    asio::post(io_, [this, held, error = done ? std::string() : done.error()] {
+      (*held)->error = error;
+      service_.finish(std::move(*held));
+      end_turn();
+    });
   });
 }
 

@@ -1,6 +1,6 @@
 // A worker: one thread, one event loop, its connections.
 //
-// Thread rule: adopt(), drain() and join() from main; everything else is the worker's own thread.
+// Thread rule: adopt(), use(), drain() and join() from main; everything else is the worker's own thread.
 //
 // Connections live on an epoll descriptor of their own that is registered in the asio loop: asio does the
 // timers, the wakes and what other threads post, and a ready connection costs what it costs in a bare epoll
@@ -12,6 +12,7 @@
 #include <asio/posix/stream_descriptor.hpp>
 #include <asio/steady_timer.hpp>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -29,14 +30,18 @@ namespace tally {
 
 class Worker {
  public:
+  // Asks for a reload: calls back from any thread, with what became of it.
+  using AskReload = std::function<void(std::function<void(const Result<bool>&)>)>;
+
   // `port`: nullptr alone. The thread starts here.
-  Worker(size_t index, Overview& overview, const Clock& clock, Port* port, const ServiceLimits& limits);
+  Worker(size_t index, Overview& overview, const Clock& clock, Port* port, const ServiceLimits& limits, AskReload ask_reload);
   ~Worker();  // requires drain() before
   Worker(const Worker&) = delete;
   Worker& operator=(const Worker&) = delete;
 
   void adopt(Descriptor fd, bool unix_socket);  // an accepted connection, non-blocking
   size_t connections() const { return static_cast<size_t>(counters_.connections.value()); }
+  void use(std::shared_ptr<const RuleSet> rules, Duration sync_interval);  // soon: see Service::use
   // Answers what has arrived and what waits, then closes all; the thread ends, after `grace` at the latest.
   void drain(Duration grace);
   void join();
@@ -54,6 +59,7 @@ class Worker {
   void close(Session& session);
   void watch(Session& session);
   void take_from_port();
+  void reload(std::unique_ptr<Call> call);
   void settle_touched();
   void arm_timer();
   void end_turn();
@@ -63,6 +69,7 @@ class Worker {
   const Clock& clock_;
   Port* const port_;
   const resp::Limits parser_limits_;
+  const AskReload ask_reload_;
   Service service_;
 
   asio::io_context io_{1};

@@ -164,6 +164,10 @@ void run_explain(Call& call) {
 void run_rules(Call& call) { write_table(call.reply, describe_rules(*call.env.rules)); }
 void run_peers(Call& call) { call.request.kind = Request::Kind::peers; }
 void run_stats(Call& call) { call.request.kind = Request::Kind::stats; }
+void run_reload(Call& call) {
+  call.request.kind = Request::Kind::reload;
+  call.request.barrier = true;  // what follows is decided by what was loaded
+}
 
 constexpr auto kCommands = std::to_array<Command>({
     {"cl.throttle", 5, 6, run_throttle, "write fast", 1, 1, "tally", "key max_burst count period [quantity]",
@@ -185,6 +189,7 @@ constexpr auto kCommands = std::to_array<Command>({
     {"tally.peers", 1, 1, run_peers, "readonly", 0, 0, "tally", "",
      "Lists the nodes of the fleet and what is known of them"},
     {"tally.stats", 1, 1, run_stats, "readonly", 0, 0, "tally", "", "Counts since the start"},
+    {"tally.reload", 1, 1, run_reload, "", 0, 0, "tally", "", "Reads the configuration again: all of it or nothing"},
     {"del", 2, kAnyArguments, run_del, "write", 1, -1, "tally", "key [key]",
      "Forgets keys of CL.THROTTLE, fleet-wide"},
     {"auth", 2, 3, run_auth, "fast", 0, 0, "connection", "[username] password", "There is no password"},

@@ -55,6 +55,7 @@ struct Request {
     explain,   // write_map
     peers,     // write_table
     stats,     // write_map
+    reload,    // the configuration is read again: +OK, or an error
   };
   Kind kind = Kind::answered;
   bool throttle = false;  // take and peek: the reply is write_throttle rather than write_six

@@ -87,6 +87,8 @@ void draw_clones(Random& random, ClusterPlan& plan);
 void draw_own_rules(Random& random, ClusterPlan& plan);
 // Rules change while the fleet runs. Requires a plan without rules of hosts' own.
 void draw_reloads(Random& random, ClusterPlan& plan);
+// Hosts have sync intervals of their own, the configured one at most, and change them.
+void draw_paces(Random& random, ClusterPlan& plan);
 void draw_wide(Random& random, ClusterPlan& plan);
 
 }  // namespace tally::sim

@@ -118,4 +118,21 @@ void draw_reloads(Random& random, ClusterPlan& plan) {
   }
 }
 
+
+void draw_paces(Random& random, ClusterPlan& plan) {
+  const auto draw = [&] {
+    const Duration sync = std::min(pick<Duration>(random, {5ms, 20ms, 50ms, 100ms, 250ms}), plan.config.sync_interval);
+    return Pace{sync, std::max(pick<Duration>(random, {500ms, 1s, 2s}), plan.config.sync_interval * 5)};
+  };
+  for (uint16_t rank = 0; rank < plan.config.nodes; ++rank) {
+    Duration at{0};
+    for (uint64_t changes = random.below(4); changes > 0; --changes) {
+      const Pace pace = draw();
+      plan.add(at, rank, "host " + std::to_string(rank) + " syncs every " + describe(pace.sync_interval),
+               [rank, pace](Fleet& fleet) { fleet.set_pace(rank, pace); });
+      at += up_to(random, plan.length / 3);
+    }
+  }
+}
+
 }  // namespace tally::sim

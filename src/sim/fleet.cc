@@ -86,6 +86,7 @@ Fleet::Fleet(FleetConfig config)
     hosts_[rank].name = rank < config_.nodes ? rank : config_.clones[rank - config_.nodes];
     hosts_[rank].clock = config_.clocks[rank];
     hosts_[rank].furthest = config_.clocks[rank].offset;
+    hosts_[rank].pace = {config_.sync_interval, config_.isolation_after};
   }
   for (uint16_t rank = 0; rank < hosts(); ++rank) {
     hosts_[rank].own_rules = !config_.own_rules_later;
@@ -400,8 +401,7 @@ void Fleet::begin_life(uint16_t rank, const Life& life) {
   host.notes = std::make_unique<NoteRing>(kNotes);
 
   node.self = peers_[host.name];
-  node.sync_interval = config_.sync_interval;
-  node.isolation_after = config_.isolation_after;
+  node.pace = host.pace;
   node.lease = config_.lease;
   if (config_.upstream) node.upstream = config_.upstream(rank);
   node.region = draws(rank);

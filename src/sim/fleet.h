@@ -177,6 +177,8 @@ class Fleet {
   void leave(uint16_t rank);              // says goodbye and is gone
   // Goes on with the rules of its own, or without them; its workers decide by them `workers_after` later. A later life does too.
   void reload(uint16_t rank, bool own_rules, Duration workers_after);
+  // Goes on at this pace; a later life does too. Its sync interval is at most that of the configuration.
+  void set_pace(uint16_t rank, const Pace& pace);
   void pause(uint16_t rank, Duration d);  // a process stopped: everything for it happens afterwards
   void step_wall_clock(uint16_t rank, Duration by);
   bool is_up(uint16_t rank) const { return hosts_[rank].node != nullptr; }
@@ -283,6 +285,7 @@ class Fleet {
     uint64_t life = 0;  // events of an earlier one are void
     Duration born{0};
 
+    Pace pace;
     bool own_rules = false;
     std::shared_ptr<const RuleSet> rules;  // that its workers decide by
     // One life. Nodes use the limiter, which uses the table: destroyed in this order's reverse.

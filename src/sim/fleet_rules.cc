@@ -109,6 +109,16 @@ void Fleet::reload(uint16_t rank, bool own_rules, Duration workers_after) {
   });
 }
 
+void Fleet::set_pace(uint16_t rank, const Pace& pace) {
+  CHECK_THAT(pace.sync_interval <= config_.sync_interval);
+  Host& host = hosts_[rank];
+  if (host.paused_until > now_) return at(host.paused_until, [this, rank, pace] { set_pace(rank, pace); });
+  host.pace = pace;
+  if (host.node == nullptr) return;
+  host.node->use(pace, clock(rank));
+  settle_soon(rank);
+}
+
 const Rule& Fleet::rule_on(uint16_t rank, const KeyState& state) const {
   const Forms& forms = forms_[state.rule->id];
   return forms.rules[forms.of_host[rank]];

@@ -16,6 +16,7 @@ constexpr double kAttacked = 0.3;  // strangers and old datagrams come in
 constexpr double kCloned = 0.1;    // a name lives twice
 constexpr double kAtOdds = 0.1;    // hosts have different rules of one name
 constexpr double kReloaded = 0.1;  // hosts change their rules
+constexpr double kPaced = 0.1;     // hosts sync at intervals of their own
 constexpr double kWide = 0.25;     // a rougher world; not where a peer that remembers must be heard in time
 constexpr double kMiddling = 0.1;  // of those: 11 to 19 nodes
 
@@ -63,6 +64,8 @@ ClusterPlan random_cluster(uint64_t seed, const ClusterOptions& options) {
   if (wide) draw_wide(wider, plan);
   Random reloads(mix(mix(~seed)));
   if (plan.config.own_rules.empty() && reloads.chance(kReloaded)) draw_reloads(reloads, plan);
+  Random paces(mix(~mix(mix(seed))));
+  if (paces.chance(kPaced)) draw_paces(paces, plan);
   return plan;
 }
 

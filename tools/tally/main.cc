@@ -114,6 +114,13 @@ int run_reset(const Invocation& invocation) {
              });
 }
 
+int run_reload(const Invocation& invocation) {
+  return ask(invocation, {"TALLY.RELOAD"}, [&](const Reply&) {
+    std::printf(invocation.json ? "{\"reloaded\":true}\n" : "the configuration was read again\n");
+    return kAllowed;
+  });
+}
+
 int run_ping(const Invocation& invocation) {
   return ask(invocation, {"PING"}, [&](const Reply& reply) {
     std::printf(invocation.json ? "{\"reply\":%s}\n" : "%s\n",
@@ -265,6 +272,7 @@ constexpr Command kCommands[] = {
     {"peers", 0, 0, run_peers, "", "the nodes of the fleet and what is known of them"},
     {"stat", 0, 0, run_stat, "", "a line a second; -n LINES to end"},
     {"check", 1, 1, run_check, "FILE", "check a configuration, without a daemon"},
+    {"reload", 0, 0, run_reload, "", "have the daemon read its configuration again, all of it or nothing"},
     {"ping", 0, 0, run_ping, "", "whether the daemon answers"},
 };
 

@@ -1,0 +1,65 @@
+#include "daemon/reload.h"
+
+#include <asio/post.hpp>
+#include <utility>
+
+namespace tally {
+
+Pace pace_of(const Config& config) {
+  return {config.cluster.sync_interval, config.cluster.isolation()};
+}
+
+void Reload::request(Done done) {
+  asio::post(parts_.main, [this, done = std::move(done)] {
+    waiting_.push_back(done);
+    if (!under_way_) begin();
+  });
+}
+
+void Reload::begin() {
+  under_way_ = true;
+  served_ = std::exchange(waiting_, {});
+  if (parts_.overview.ready.load(std::memory_order_relaxed)) parts_.notifier.send("RELOADING=1");
+  const std::shared_ptr<const RuleSet> before = parts_.overview.rules();
+  const Running running{parts_.running, *before};
+  const auto next = std::make_shared<Loaded>(load_config(parts_.options, &running));
+  for (const std::string& line : next->warnings) parts_.log.warning(line);
+  if (!next->errors.empty()) return finish(next->errors);
+  const auto rules = std::make_shared<const RuleSet>(next->config.rules, next->config.inline_rule, before->share(),
+                                                     next->secret ? next->secret->id : kPublicIdKey, before.get());
+  parts_.overview.make_room_for(*rules);
+  if (parts_.cluster == nullptr) return use(next, rules);
+  ClusterThread::Change change{rules, pace_of(next->config), std::exchange(next->secret, std::nullopt)};
+  parts_.cluster->use(std::move(change), [this, next, rules](const Result<bool>& taken) {
+    asio::post(parts_.main, [this, next, rules, taken] {
+      if (!taken) return finish({next->config.cluster.secret_file + ": " + taken.error()});
+      use(next, rules);
+    });
+  });
+}
+
+void Reload::use(const std::shared_ptr<Loaded>& next, std::shared_ptr<const RuleSet> rules) {
+  parts_.running = next->config;
+  for (const auto& worker : parts_.workers) worker->use(rules, next->config.cluster.sync_interval);
+  parts_.overview.use(std::move(rules));
+  finish({});
+}
+
+void Reload::finish(const std::vector<std::string>& errors) {
+  const bool fine = errors.empty();
+  parts_.overview.last_reload_successful.store(fine, std::memory_order_relaxed);
+  for (const std::string& line : errors) parts_.log.error(line);
+  if (fine)
+    parts_.log.info("the configuration was read again", {{"rules", parts_.running.rules.size()}});
+  else
+    parts_.log.error("nothing was changed: what was loaded before stays", {{"errors", errors.size()}});
+  if (parts_.overview.ready.load(std::memory_order_relaxed)) parts_.notifier.send("READY=1");
+  under_way_ = false;
+  std::string why = fine ? "" : "nothing was changed: " + errors.front();
+  if (errors.size() > 1) why += " (and " + std::to_string(errors.size() - 1) + " more errors: see the log)";
+  const Result<bool> result = fine ? Result<bool>(true) : Result<bool>(Failure{why});
+  for (const Done& done : std::exchange(served_, {})) done(result);
+  if (!waiting_.empty()) begin();
+}
+
+}  // namespace tally

@@ -1,0 +1,93 @@
+// What a reload may change, and what it refuses.
+#include <doctest/doctest.h>
+
+#include <memory>
+#include <string>
+
+#include "config/config.h"
+
+using namespace tally;
+
+namespace {
+
+constexpr std::string_view kBefore = R"({
+  "listen": {"http": ["127.0.0.1:9100"]},
+  "cluster": {"bind": "127.0.0.1:1", "peers": ["127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"]},
+  "rules": [{"name": "login", "limit": 5, "window": "1m"},
+            {"name": "api", "algorithm": "token_bucket", "rate": "10/s", "burst": 5}]})";
+
+Config parsed(std::string_view text) {
+  const Parsed result = parse_config(text);
+  REQUIRE_MESSAGE(result.errors.empty(), format_problem("f", result.errors.front()));
+  return result.config;
+}
+
+std::shared_ptr<const RuleSet> rules_of(const Config& config, const RuleSet* before = nullptr) {
+  return std::make_shared<const RuleSet>(config.rules, config.inline_rule, Share{0, 3}, kPublicIdKey, before);
+}
+
+std::string replaced(std::string_view what, std::string_view with) {
+  std::string text(kBefore);
+  const size_t at = text.find(what);
+  REQUIRE(at != std::string::npos);
+  return text.replace(at, what.size(), with);
+}
+
+// Each path that is refused with its message, by lines.
+std::string refused(const Config& running, const Config& next, const RuleSet& known) {
+  std::string lines;
+  for (const Problem& problem : refused_by_reload(running, next, known)) lines += problem.path + ": " + problem.message + "\n";
+  return lines;
+}
+std::string refused(std::string_view what, std::string_view with) {
+  const Config before = parsed(kBefore);
+  return refused(before, parsed(replaced(what, with)), *rules_of(before));
+}
+
+}  // namespace
+
+TEST_CASE("rules and what a rule says may change, but for its algorithm and its window") {
+  CHECK(refused("10/s", "10/s") == "");
+  CHECK(refused("\"limit\": 5", "\"limit\": 50, \"max_overcount\": 0, \"wait\": \"1s\", \"shadow\": true") == "");
+  CHECK(refused("10/s", "20/m") == "");
+  CHECK(refused("\"burst\": 5", "\"burst\": 500") == "");
+  CHECK(refused("\"login\"", "\"signup\"") == "");
+  CHECK(refused("\"rules\": [", "\"inline\": {\"wait\": \"1s\"}, \"rules\": [{\"name\": \"new\", \"limit\": 1, \"window\": \"1s\"},") == "");
+  CHECK(refused("1m", "2m") ==
+        "rules[0].window: is 1m for \"login\" since this daemon started, and a reload cannot change that: give the rule another "
+        "name, or restart\n");
+  CHECK(refused("\"1m\"", "\"1m\", \"algorithm\": \"fixed_window\"") ==
+        "rules[0].algorithm: is sliding_window for \"login\" since this daemon started, and a reload cannot change that: give the "
+        "rule another name, or restart\n");
+  CHECK(refused("\"name\": \"login\", \"limit\": 5, \"window\": \"1m\"", "\"name\": \"login\", \"algorithm\": \"token_bucket\", \"rate\": \"1/s\", \"burst\": 2")
+            .starts_with("rules[0].algorithm: is sliding_window"));
+}
+
+TEST_CASE("a rule that was away comes back as what it was") {
+  const Config first = parsed(kBefore), without = parsed(replaced("\"login\"", "\"signup\""));
+  const auto known = rules_of(without, rules_of(first).get());
+  CHECK(refused(without, first, *known) == "");
+  CHECK(refused(without, parsed(replaced("1m", "2m")), *known).starts_with("rules[0].window: is 1m for \"login\""));
+}
+
+TEST_CASE("the sync interval and what goes by it may change, while leases stay as long as they are") {
+  const auto cluster = [](std::string_view fields) { return refused("\"peers\":", std::string(fields) + ", \"peers\":"); };
+  CHECK(cluster(R"("sync_interval": "20ms")") == "");
+  CHECK(cluster(R"("sync_interval": "20ms", "isolation_after": "7s", "lease": "1s")") == "");
+  CHECK(cluster(R"("sync_interval": "500ms", "lease": "1s")") == "");
+  CHECK(cluster(R"("sync_interval": "500ms")") ==
+        "cluster.sync_interval: leases would be 5s instead of 1s, and a reload cannot change that: set \"lease\" to \"1s\", or restart\n");
+  CHECK(cluster(R"("lease": "3s")") ==
+        "cluster.lease: leases would be 3s instead of 1s, and a reload cannot change that: set \"lease\" to \"1s\", or restart\n");
+}
+
+TEST_CASE("anything else needs a restart, and every such place is named") {
+  constexpr std::string_view kRestart = ": was changed, and a reload cannot change it: restart\n";
+  CHECK(refused("127.0.0.1:3", "127.0.0.1:4") == "cluster.peers" + std::string(kRestart));
+  CHECK(refused(", \"127.0.0.1:3\"", "") == "cluster.peers" + std::string(kRestart));
+  CHECK(refused("9100", "9101") == "listen.http" + std::string(kRestart));
+  CHECK(refused("\"peers\":", R"("secret_file": "/etc/tallyd.secret", "peers":)") == "cluster.secret_file" + std::string(kRestart));
+  CHECK(refused("{\n", R"({"table": {"keys": 4096}, "workers": 3, "limits": {"waiting": 5}, "node": {"name": "x"},)") ==
+        "limits.waiting" + std::string(kRestart) + "node.name" + std::string(kRestart) + "table.keys" + std::string(kRestart) +
+            "workers" + std::string(kRestart));
+}
