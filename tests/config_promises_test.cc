@@ -126,6 +126,14 @@ TEST_CASE("a fleet of two is warned about: it has no failover") {
             .find("cluster.peers: a fleet of two: both must live") != std::string::npos);
 }
 
+TEST_CASE("one aggregator, or two, are warned about") {
+  constexpr std::string_view rule = R"("limit": 1000, "window": "1m")";
+  const std::string first = R"(, "aggregators": ["127.0.0.1:1")";
+  CHECK(warnings_of(fleet(4, rule, first + "]")).find("cluster.aggregators: one alone: while it is down") != std::string::npos);
+  CHECK(warnings_of(fleet(4, rule, first + R"(, "127.0.0.1:2"])")).find("cluster.aggregators: two of them: both must live") != std::string::npos);
+  CHECK(warnings_of(fleet(4, rule, first + R"(, "127.0.0.1:2", "127.0.0.1:3"])")) == "");
+}
+
 TEST_CASE("a strict rule is warned about a wait of 0 and about a policy that is not closed") {
   constexpr std::string_view strict = R"("limit": 5, "window": "1m", "max_overcount": 0)";
   CHECK(warnings_of(fleet(3, std::string(strict) + R"(, "on_isolation": "closed")")) == "");
@@ -196,7 +204,7 @@ TEST_CASE("what is laid over the text is checked with it") {
 }
 
 TEST_CASE("the examples are valid and wise, and the full one shows every default") {
-  for (const char* name : {"conf/tallyd.json", "conf/single.json", "conf/fleet-of-three.json"}) {
+  for (const char* name : {"conf/tallyd.json", "conf/single.json", "conf/fleet-of-three.json", "conf/aggregators.json"}) {
     CAPTURE(name);
     CHECK(warnings_of(read_file(name)) == "");
   }

@@ -28,7 +28,7 @@ inline bool same(const Rule& a, const Rule& b) {
 inline bool same(const Config::Cluster& a, const Config::Cluster& b) {
   return a.bind == b.bind && a.self == b.self && a.peers == b.peers && a.roster_version == b.roster_version &&
          a.size == b.size && a.sync_interval == b.sync_interval && a.isolation_after == b.isolation_after &&
-         a.lease == b.lease;
+         a.lease == b.lease && a.aggregators == b.aggregators;
 }
 
 inline bool same(const Config::Limits& a, const Config::Limits& b) {
@@ -108,6 +108,8 @@ inline void random_cluster(Random& random, Config::Cluster& cluster) {
     cluster.bind = own;
     if (random.chance(0.5)) cluster.self = own;
     if (cluster.self && random.chance(0.5)) cluster.bind = "127.0.0.1:9000";
+    for (const std::string& peer : cluster.peers)
+      if (random.chance(0.3)) cluster.aggregators.push_back(peer);
     if (random.chance(0.5))
       cluster.size = static_cast<uint32_t>(random.between(static_cast<int64_t>(peers), 100'000));
   }

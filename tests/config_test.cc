@@ -259,6 +259,15 @@ TEST_CASE("a wrong type is named together with what was there") {
         "f:1:31: cluster.sync_interval: must be a duration such as \"100ms\" or \"1m\", got true");
 }
 
+TEST_CASE("aggregators are some of the peers, each named once") {
+  const std::string three = R"({"cluster": {"bind": "127.0.0.1:1", "peers": ["127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"], )";
+  CHECK(parse_config(three + R"("aggregators": ["127.0.0.1:3", "127.0.0.1:2"]}})").config.cluster.aggregators.size() == 2);
+  CHECK(error_of(three + R"("aggregators": ["127.0.0.1:4"]}})") == "f:1:109: cluster.aggregators[0]: must be one of the peers, got \"127.0.0.1:4\"");
+  CHECK(error_of(three + R"("aggregators": ["127.0.0.1:2", "127.0.0.1:2"]}})") ==
+        "f:1:124: cluster.aggregators[1]: \"127.0.0.1:2\" stands at aggregators[0] already");
+  CHECK(error_of(three + R"("aggregators": [2]}})").starts_with("f:1:109: cluster.aggregators[0]: must be \"ADDRESS:PORT\", got 2"));
+}
+
 TEST_CASE("a value out of range is answered with the range and what was got") {
   CHECK(cluster_error(R"("sync_interval": "2m")") ==
         "f:1:31: cluster.sync_interval: must be 1ms to 1m, got 2m");
@@ -279,12 +288,11 @@ TEST_CASE("a value out of range is answered with the range and what was got") {
 
 TEST_CASE("what this version does not serve is accepted at its default only") {
   CHECK(error_of(
-            R"({"listen": {"rls": []}, "table": {"file": null}, "cluster": {"aggregators": [], "upstream": [],
+            R"({"listen": {"rls": []}, "table": {"file": null}, "cluster": {"upstream": [],
                      "secret_file": null, "books": "peers"}})") == "");
   const std::string no = ": this version does not have it yet; leave it out";
   CHECK(error_of(R"({"listen": {"rls": ["127.0.0.1:1"]}})") == "f:1:20: listen.rls" + no);
   CHECK(error_of(R"({"table": {"file": "/x"}})") == "f:1:20: table.file" + no);
-  CHECK(cluster_error(R"("aggregators": ["127.0.0.1:1"])") == "f:1:29: cluster.aggregators" + no);
   CHECK(cluster_error(R"("upstream": ["127.0.0.1:1"])") == "f:1:26: cluster.upstream" + no);
   CHECK(cluster_error(R"("books": "redis://x")") == "f:1:23: cluster.books" + no + " or set it to \"peers\"");
   const std::string rule = R"("name": "a", "limit": 1, "window": "1m", )";

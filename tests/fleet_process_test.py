@@ -59,6 +59,30 @@ class Fleets(Case):
         self.assertEqual(clients[0].ask("TALLY.TAKE", "login", "bob")[0], 0)
         self.assertEqual([node.end() for node in nodes], [0, 0, 0])
 
+    def test_hosts_share_a_limit_that_aggregators_keep_and_one_of_these_may_die(self):
+        ports = free_ports(5)
+        peers = [f"127.0.0.1:{port}" for port in ports]
+        config = self.small(rules=RULES, cluster={"sync_interval": "20ms", "isolation_after": "1h", "peers": peers, "aggregators": peers[:3]})
+        nodes = [self.start("-c", config, "--bind", peer, name=f"n{i}") for i, peer in enumerate(peers)]
+        edges = [Plain(node.ready()) for node in nodes][3:]
+        for key in ("bob", "eve", "joe"):
+            replies = [client.ask("TALLY.TAKE", "login", key)[0] for client in edges * 4]
+            self.assertEqual(replies.count(0), 5, key)
+            told = edges[0].ask("TALLY.EXPLAIN", "login", key)
+            self.assertIn(told[told.index(b"owner") + 1].decode(), peers[:3])
+        table = edges[0].ask("TALLY.PEERS")
+        self.assertEqual({name.decode(): row[1].decode() for name, row in zip(table[::2], table[1::2])},
+                         {peer: "aggregator" if peer in peers[:3] else "edge" for peer in peers})
+        nodes[0].end(signal.SIGKILL)
+        for key in ("mia", "ben", "zoe", "kim"):  # some are its own
+            end = time.monotonic() + WAIT_S
+            admitted = 0
+            while admitted < 5:  # those that come before it is passed over get no grant in time, and nothing is lost by it
+                self.assertLess(time.monotonic(), end, key)
+                admitted += sum(client.ask("TALLY.TAKE", "login", key)[0] == 0 for client in edges)
+            self.assertEqual((admitted, [client.ask("TALLY.TAKE", "login", key)[0] for client in edges]), (5, [1, 1]), key)
+        self.assertEqual([node.end() for node in nodes[1:]], [0] * 4)
+
     def test_a_request_that_waits_holds_up_nobody_else(self):
         node = self.node(0).ready()  # no other is there: a strict rule has nothing to give
         waiting, other = Plain(node), Plain(node)

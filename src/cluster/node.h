@@ -72,6 +72,7 @@ struct PeerStatus {
   std::string name;
   bool up = false;  // heard within max(1 s, 5 sync intervals)
   bool self = false;
+  bool owns = true;  // keys may belong to it
   Duration last_heard{-1};  // -1: never
   Duration round_trip{0};
   Duration clock_skew{0};   // its wall clock less ours

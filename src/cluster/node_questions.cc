@@ -104,6 +104,7 @@ std::vector<PeerStatus> Node::peers(Now now) const {
     PeerStatus status;
     status.name = i.roster.entry(rank);
     status.self = i.is_self(rank);
+    status.owns = i.roster.owns(rank);
     status.up = i.peers.up(rank, now.mono);
     status.incarnation = status.self ? i.incarnation : peer.remembered;
     status.last_heard = status.self ? Duration(0) : peer.incarnation == 0 ? Duration(-1) : now.mono - peer.heard;

@@ -6,6 +6,7 @@
 // is no list before, that is the place in the list. Which of the two rules a window is for succession.h.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <optional>
@@ -99,6 +100,7 @@ class Roster {
   // By rank, rising. Without a list before, `previous` is the current one.
   const std::vector<uint16_t>& ranks(Which which) const { return list(which).ranks; }
   bool lists(Which which, uint16_t rank) const { return list(which).listed[rank]; }
+  bool owns(uint16_t rank) const { return std::ranges::find(current_.owners, rank) != current_.owners.end(); }  // keys may belong to it
 
  private:
   struct List {

@@ -89,11 +89,15 @@ class Advisor {
             "there are no other peers: this node counts alone; list the same peers at every node");
       return;
     }
-    if (cluster.peers.size() == 2)
-      add("cluster.peers",
-          "a fleet of two: both must live, or keys get nothing beyond their floors; a third member, which "
-          "needs no "
-          "applications of its own, gives a failover");
+    if (cluster.aggregators.size() == 1)
+      add("cluster.aggregators",
+          "one alone: while it is down, keys get nothing beyond their floors; with three, one may be down");
+    if (cluster.owners() == 2)
+      add(cluster.aggregators.empty() ? "cluster.peers" : "cluster.aggregators",
+          std::string(cluster.aggregators.empty() ? "a fleet of two" : "two of them") +
+              ": both must live, or keys get nothing beyond their floors; a third member, which "
+              "needs no "
+              "applications of its own, gives a failover");
     const Duration usual = std::max<Duration>(std::chrono::seconds(2), 10 * cluster.sync_interval);
     if (cluster.isolation() < usual)
       add("cluster.isolation_after",
@@ -261,6 +265,8 @@ std::string describe_promises(const Config& config) {
   std::string out = "fleet of " + std::to_string(cluster.peers.size());
   if (cluster.nodes() != cluster.peers.size())
     out += ", floors split over " + std::to_string(cluster.nodes());
+  if (!cluster.aggregators.empty())
+    out += ", keys belong to " + std::to_string(cluster.aggregators.size()) + " of them";
   out += ", sync interval " + format_duration(cluster.sync_interval) + ", cut off after " +
          format_duration(cluster.isolation()) + "\n";
   out +=

@@ -178,14 +178,14 @@ void read_listen(Fields in, Config& config) {
   in.finish();
 }
 
-void read_peers(Fields& in, std::vector<std::string>& out) {
-  const JsonNode* list = in.array("peers", "\"ADDRESS:PORT\"");
+void read_entries(Fields& in, std::string_view name, std::vector<std::string>& out) {
+  const JsonNode* list = in.array(name, "\"ADDRESS:PORT\"");
   if (list == nullptr) return;
   if (list->items.size() > kPeersMax)
-    return in.wrong(*list, "peers", too_many("peers", kPeersMax, list->items.size()));
+    return in.wrong(*list, name, too_many(name, kPeersMax, list->items.size()));
   for (size_t i = 0; i < list->items.size(); ++i) {
     const JsonNode& node = list->items[i];
-    const std::string path = item_path(in.path_of("peers"), i);
+    const std::string path = item_path(in.path_of(name), i);
     in.findings().place(node, path);
     if (node.kind != Kind::string)
       in.findings().error(node.offset, path, "must be \"ADDRESS:PORT\", got " + describe(node));
@@ -196,13 +196,13 @@ void read_peers(Fields& in, std::vector<std::string>& out) {
 void read_cluster(Fields in, Config::Cluster& cluster) {
   if (const JsonNode* bind = in.text("bind", "\"ADDRESS:PORT\"")) cluster.bind = bind->text;
   if (const JsonNode* self = in.text("self", "one of the peers")) cluster.self = self->text;
-  read_peers(in, cluster.peers);
+  read_entries(in, "peers", cluster.peers);
+  read_entries(in, "aggregators", cluster.aggregators);
   in.number("roster_version", cluster.roster_version, kRosterVersionRange);
   in.number("size", cluster.size, kSizeRange);
   in.duration("sync_interval", cluster.sync_interval, kSyncIntervalRange);
   in.duration("isolation_after", cluster.isolation_after, kIsolationRange);
   in.duration("lease", cluster.lease, kLeaseRange);
-  in.not_yet("aggregators");
   in.not_yet("upstream");
   if (in.find("secret_file") != nullptr) {
     const JsonNode* file = in.text("secret_file", "an absolute path");

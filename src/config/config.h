@@ -48,6 +48,7 @@ struct Config {
     std::string bind;  // "": alone
     std::optional<std::string> self;
     std::vector<std::string> peers;  // "host:port"
+    std::vector<std::string> aggregators;  // those of the peers that keys belong to; empty: all
     uint32_t roster_version = 1;
     uint32_t size = 0;                                        // 0: as many as peers
     Duration sync_interval = std::chrono::milliseconds(100);  // 1 ms to 1 min
@@ -57,6 +58,7 @@ struct Config {
 
     uint32_t nodes() const { return size != 0 ? size : static_cast<uint32_t>(peers.size()); }
     bool alone() const { return peers.size() <= 1; }
+    size_t owners() const { return aggregators.empty() ? peers.size() : aggregators.size(); }
     Duration isolation() const;
     Duration lease_length() const;
     std::string own_entry() const;  // self, or else bind

@@ -98,7 +98,9 @@ std::string print_cluster(const Config::Cluster& cluster) {
   Object out(kLines);
   out.add("bind", or_null(cluster.bind));
   out.add("self", cluster.self ? json_string(*cluster.self) : "null");
-  out.add("peers", list(cluster.peers, [](const std::string& peer) { return peer; }));
+  const auto entries = [](const std::vector<std::string>& items) { return list(items, [](const std::string& item) { return item; }); };
+  out.add("peers", entries(cluster.peers));
+  out.add("aggregators", entries(cluster.aggregators));
   out.add("roster_version", cluster.roster_version);
   out.add("size", cluster.size);
   out.add("sync_interval", duration(cluster.sync_interval));

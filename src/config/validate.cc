@@ -120,6 +120,19 @@ void check_membership(const Config::Cluster& cluster, Complaints& complaints) {
                                         " (cluster.bind), or name this node's entry in cluster.self");
 }
 
+void check_aggregators(const Config::Cluster& cluster, Complaints& complaints) {
+  std::unordered_map<std::string_view, size_t> seen;
+  for (size_t i = 0; i < cluster.aggregators.size(); ++i) {
+    const std::string& entry = cluster.aggregators[i];
+    const std::string path = item_path("cluster.aggregators", i);
+    const auto [at, fresh] = seen.try_emplace(entry, i);
+    if (!fresh)
+      complaints.add(path, quoted(std::string_view(entry)) + " stands at aggregators[" + std::to_string(at->second) + "] already");
+    else if (std::ranges::find(cluster.peers, entry) == cluster.peers.end())
+      complaints.add(path, "must be one of the peers, got " + quoted(std::string_view(entry)));
+  }
+}
+
 void check_cluster(const Config::Cluster& cluster, Complaints& complaints) {
   if (!cluster.bind.empty()) check_peer_address("cluster.bind", cluster.bind, complaints);
   bool readable = true;
@@ -135,6 +148,7 @@ void check_cluster(const Config::Cluster& cluster, Complaints& complaints) {
   if (cluster.peers.size() > kPeersMax)
     complaints.add("cluster.peers", too_many("peers", kPeersMax, cluster.peers.size()));
   if (readable) check_membership(cluster, complaints);
+  check_aggregators(cluster, complaints);
   check_secret(cluster, complaints);
   complaints.range("cluster.roster_version", cluster.roster_version, kRosterVersionRange);
   complaints.range("cluster.size", cluster.size, kSizeRange);

@@ -89,6 +89,7 @@ size_t worker_count(const Config& config) {
 NodeConfig node_config(const Config& config, const std::optional<Secret>& secret) {
   NodeConfig node;
   node.peers = config.cluster.peers;
+  node.owners = config.cluster.aggregators;
   node.self = config.cluster.own_entry();
   node.roster_version = config.cluster.roster_version;
   node.size = config.cluster.nodes();
@@ -162,7 +163,7 @@ Result<bool> start_fleet(Fleet& fleet, Daemon& d) {
   auto lived = begin_life(d.config, d.clock.now().wall);
   if (!lived) return Failure{lived.error()};
   fleet.lived = std::move(lived.value());
-  const Roster roster(node.peers, node.roster_version, node.size, node.id_key);
+  const Roster roster({node.peers, node.roster_version, node.size, node.owners}, std::nullopt, node.id_key);
   auto socket = PeerSocket::open(fleet.io, d.config.cluster.bind, roster, node.sealed);
   if (!socket) return Failure{socket.error()};
   for (size_t i = 0; i < d.overview.workers.size(); ++i)
