@@ -176,6 +176,33 @@ TEST_CASE("a bucket whose rule changes between a claim and its promises is held 
   CHECK(furthest <= static_cast<uint64_t>(nanos(bucket_mark_max(secs(4), secs(1)))));
 }
 
+TEST_CASE("who stood still for longer than members keep a bucket's mark owns it no more when it goes on") {
+  const Rule rule = bucket_rule(10, ms(200), kStrict);  // full in 2 s
+  Stage s(rule);
+  s.cut_off(s.a);
+  for (int i = 0; i < 20 && s.net == 0; ++i) {  // the next of the group claims it
+    s.burst(s.y, 1);
+    s.fleet.pass(ms(50));
+  }
+  REQUIRE(s.net > 0);
+  s.fleet.cut = nullptr;
+  auto stands_still = std::move(s.fleet[s.b].node);
+  s.fleet.pass(bucket_keep(secs(2), secs(1)) * 2);  // nobody asks: all others forget
+  const int64_t before = s.net;
+  const Duration asked = s.fleet.since;
+  for (int i = 0; i < 8; ++i) {
+    s.burst(s.x, 10);  // of the natural owner
+    s.fleet.pass(ms(20));
+  }
+  REQUIRE(s.net >= before + 9);
+  s.fleet[s.b].node = std::move(stands_still);
+  for (int i = 0; i < 4; ++i) {
+    s.fleet.pass(ms(50));
+    s.burst(s.y, 10);
+  }
+  CHECK(s.net <= before + 10 + (s.fleet.since - asked) / ms(200) + 1);
+}
+
 TEST_CASE("members keep a bucket's mark for as long as the longest of the rules that it was used by needs") {
   const Rule shorter = bucket_rule(10, secs(1), kStrict), longer = bucket_rule(100, secs(1), kStrict);
   Stage s(longer);

@@ -25,10 +25,15 @@ inline bool same(const Rule& a, const Rule& b) {
          a.shadow == b.shadow && a.comment == b.comment;
 }
 
+inline bool same_members(const Config::Members& a, const Config::Members& b) {
+  return a.peers == b.peers && a.aggregators == b.aggregators && a.roster_version == b.roster_version && a.size == b.size;
+}
+
 inline bool same(const Config::Cluster& a, const Config::Cluster& b) {
   return a.bind == b.bind && a.self == b.self && a.peers == b.peers && a.roster_version == b.roster_version &&
          a.size == b.size && a.sync_interval == b.sync_interval && a.isolation_after == b.isolation_after &&
-         a.lease == b.lease && a.aggregators == b.aggregators;
+         a.lease == b.lease && a.aggregators == b.aggregators && a.gone == b.gone &&
+         a.previous.has_value() == b.previous.has_value() && (!a.previous || same_members(*a.previous, *b.previous));
 }
 
 inline bool same(const Config::Limits& a, const Config::Limits& b) {
@@ -113,7 +118,14 @@ inline void random_cluster(Random& random, Config::Cluster& cluster) {
     if (random.chance(0.5))
       cluster.size = static_cast<uint32_t>(random.between(static_cast<int64_t>(peers), 100'000));
   }
-  cluster.roster_version = static_cast<uint32_t>(random.between(1, UINT32_MAX));
+  cluster.roster_version = static_cast<uint32_t>(random.between(2, UINT32_MAX));
+  if (peers > 0 && random.chance(0.3)) {
+    cluster.previous.emplace().peers = {"127.0.0.3:1", "127.0.0.3:2"};
+    if (random.chance(0.5)) cluster.previous->aggregators = {"127.0.0.3:2"};
+    cluster.previous->roster_version = cluster.roster_version - 1;
+    cluster.previous->size = static_cast<uint32_t>(random.chance(0.5) ? 0 : random.between(2, 100));
+    if (random.chance(0.5)) cluster.gone = {"127.0.0.3:1"};
+  }
   cluster.sync_interval = random_duration(random, std::chrono::milliseconds(1), std::chrono::minutes(1));
   const Duration least = std::max<Duration>(std::chrono::milliseconds(10), 2 * cluster.sync_interval);
   if (random.chance(0.5)) cluster.isolation_after = random_duration(random, least, std::chrono::hours(1));

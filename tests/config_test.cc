@@ -268,6 +268,30 @@ TEST_CASE("aggregators are some of the peers, each named once") {
   CHECK(error_of(three + R"("aggregators": [2]}})").starts_with("f:1:109: cluster.aggregators[0]: must be \"ADDRESS:PORT\", got 2"));
 }
 
+TEST_CASE("a list that replaces another has that one beside it") {
+  const std::string list = R"({"cluster": {"bind": "127.0.0.1:1", "roster_version": 2, "peers": ["127.0.0.1:1", "127.0.0.1:2"],)" "\n";
+  const auto with = [&](std::string_view fields) { return error_of(list + std::string(fields) + "}}"); };
+  const Config config = parse_config(list + R"("previous": {"peers": ["127.0.0.1:2", "127.0.0.1:3"], "size": 4}, "gone": ["127.0.0.1:3"]}})").config;
+  REQUIRE(config.cluster.previous.has_value());
+  CHECK(config.cluster.previous->peers.size() == 2);
+  CHECK(config.cluster.previous->nodes() == 4);
+  CHECK(config.cluster.previous->roster_version == 1);
+  CHECK(config.cluster.gone.size() == 1);
+  CHECK(with(R"("previous": null)") == "");
+  CHECK(with(R"("previous": {})") == "f:2:13: cluster.previous: must have peers; null where no list is replaced");
+  CHECK(with(R"("previous": {"peers": ["127.0.0.1:2"], "roster_version": 2})") ==
+        "f:2:58: cluster.previous.roster_version: must be below that of the list that replaces it (2), got 2");
+  CHECK(with(R"("previous": {"peers": ["127.0.0.1:2"], "peer": 2})") == "f:2:40: cluster.previous.peer: unknown field; did you mean \"peers\"?");
+  CHECK(with(R"("previous": {"peers": ["127.0.0.1:2"], "aggregators": ["127.0.0.1:1"]})") ==
+        "f:2:56: cluster.previous.aggregators[0]: must be one of the peers, got \"127.0.0.1:1\"");
+  CHECK(with(R"("gone": ["127.0.0.1:2"])") == "f:2:9: cluster.gone: there is no list before (\"previous\") that they could be gone from");
+  CHECK(with(R"("previous": {"peers": ["127.0.0.1:1"]}, "gone": ["127.0.0.1:2", "127.0.0.1:1"])") ==
+        "f:2:50: cluster.gone[0]: must be one of the peers of the list before, got \"127.0.0.1:2\"\n"
+        "f:2:65: cluster.gone[1]: is this node, which lives");
+  CHECK(error_of(R"({"cluster": {"bind": "127.0.0.1:3", "roster_version": 2, "peers": ["127.0.0.1:1", "127.0.0.1:2"],
+                     "previous": {"peers": ["127.0.0.1:3", "127.0.0.1:1"]}}})") == "");  // who goes
+}
+
 TEST_CASE("a value out of range is answered with the range and what was got") {
   CHECK(cluster_error(R"("sync_interval": "2m")") ==
         "f:1:31: cluster.sync_interval: must be 1ms to 1m, got 2m");

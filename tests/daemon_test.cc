@@ -54,8 +54,8 @@ std::unique_ptr<StateFile> open_state(const std::string& directory) {
   return std::move(file.value());
 }
 
-Life begin(StateFile& file, WallTime now, uint32_t roster = 1, const std::string& entry = "127.0.0.1:1") {
-  const auto life = file.begin_life(entry, roster, now, kAhead);
+Life begin(StateFile& file, WallTime now, uint32_t roster = 1, const std::string& entry = "127.0.0.1:1", uint32_t previous = 0) {
+  const auto life = file.begin_life(entry, roster, previous, now, kAhead);
   REQUIRE_MESSAGE(bool(life), (life ? "" : life.error()));
   return life.value();
 }
@@ -65,14 +65,14 @@ Life begin(StateFile& file, WallTime now, uint32_t roster = 1, const std::string
 // --- the state file ---
 
 TEST_CASE("a state record reads back as it was written") {
-  const StateRecord record{"[::1]:8381", 17, 3, kNoon};
+  const StateRecord record{"[::1]:8381", 17, {3, kNoon + secs(1), WallTime::max(), WallTime::min()}, kNoon};
   const auto back = parse_state(format_state(record));
   REQUIRE(bool(back));
   CHECK(back.value() == record);
 }
 
 TEST_CASE("a state file that was cut anywhere, or changed in any byte, is refused") {
-  const std::string text = format_state({"127.0.0.1:8381", 17, 3, kNoon});
+  const std::string text = format_state({"127.0.0.1:8381", 17, {3, WallTime::max(), kNoon, WallTime::min()}, kNoon});
   for (size_t i = 0; i < text.size(); ++i) {
     CHECK_FALSE(bool(parse_state(std::string_view(text).substr(0, i))));
     for (const int flip : {1, 2, 4, 8, 16, 32, 64, 128}) {
@@ -123,7 +123,7 @@ TEST_CASE("the incarnation grows even where the state file was lost") {
 TEST_CASE("a state file that counts lives in seconds is followed by one in milliseconds") {
   Folder folder;
   const auto seconds = static_cast<uint64_t>(nanos(kNoon) / 1'000'000'000);
-  const StateRecord old{"127.0.0.1:1", seconds, 1, kNoon + kHorizonStep};
+  const StateRecord old{"127.0.0.1:1", seconds, {1, WallTime::max(), WallTime::min(), WallTime::min()}, kNoon + kHorizonStep};
   put(folder.path + "/n.state", format_state(old));
   const Life next = begin(*open_state(folder.path), kNoon + secs(1));
   CHECK_FALSE(next.first);
@@ -181,17 +181,39 @@ TEST_CASE("a damaged state file is said to be damaged, and is not overwritten") 
   CHECK(contents(folder.path + "/n.state") == "tallyd-state 1\nentry x\n");
 }
 
-TEST_CASE("a state file of another node, or of a later roster, is refused") {
+TEST_CASE("a state file of another node, or of a list that may not be followed by this one, is refused") {
   Folder folder;
-  begin(*open_state(folder.path), kNoon, 5);
+  const Tenure five{5, WallTime::max(), kNoon + secs(100), WallTime::min()};
+  {
+    const auto file = open_state(folder.path);
+    begin(*file, kNoon, 5);
+    REQUIRE(bool(file->keep(five)));
+    CHECK(parse_state(contents(file->path())).value().tenure == five);
+  }
   auto file = open_state(folder.path);
-  const auto other = file->begin_life("127.0.0.1:2", 5, kNoon, kAhead);
-  REQUIRE_FALSE(bool(other));
-  CHECK(other.error().find("is of the node 127.0.0.1:1") != std::string::npos);
-  const auto older = file->begin_life("127.0.0.1:1", 4, kNoon, kAhead);
-  REQUIRE_FALSE(bool(older));
-  CHECK(older.error().find("never goes back to 4") != std::string::npos);
-  CHECK(bool(file->begin_life("127.0.0.1:1", 6, kNoon, kAhead)));
+  const auto refused = [&](const std::string& entry, uint32_t version, uint32_t previous, WallTime now) {
+    const auto life = file->begin_life(entry, version, previous, now, kAhead);
+    return life ? "" : life.error();
+  };
+  CHECK(refused("127.0.0.1:2", 5, 0, kNoon).find("is of the node 127.0.0.1:1") != std::string::npos);
+  CHECK(refused("127.0.0.1:1", 4, 0, kNoon).find("never goes back to 4") != std::string::npos);
+  CHECK(refused("127.0.0.1:1", 5, 0, kNoon) ==
+        "this node has gone by roster version 5 and the change to it is not over: keep cluster.previous until tallyd_roster_settled is 1");
+  CHECK(refused("127.0.0.1:1", 6, 5, kNoon).find("begin the next one when tallyd_roster_settled is 1") != std::string::npos);
+  CHECK(refused("127.0.0.1:1", 6, 0, kNoon + secs(100)) ==
+        "this node has gone by roster version 5: give it that list as cluster.previous, beside version 6");
+  CHECK(refused("127.0.0.1:1", 5, 4, kNoon) == "");
+  CHECK(begin(*file, kNoon + secs(100), 6, "127.0.0.1:1", 5).tenure == five);
+  CHECK(file->record()->tenure == five);  // until the node says otherwise
+}
+
+TEST_CASE("a state file of a version that knew of no change of the list is read as one where none is under way") {
+  const std::string before = "tallyd-state 1\nentry x\nincarnation 17\nroster 3\nhorizon 5\n";
+  char check[20];
+  std::snprintf(check, sizeof check, "%016llx", static_cast<unsigned long long>(keyed_hash(before, kPublicIdKey)));
+  const auto back = parse_state(before + "check " + check + "\n");
+  REQUIRE_MESSAGE(bool(back), (back ? "" : back.error()));
+  CHECK(back.value().tenure == Tenure{3, WallTime::max(), WallTime::min(), WallTime::min()});
 }
 
 TEST_CASE("a node stands still where its horizon cannot be synced, and goes on when it can") {

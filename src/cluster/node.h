@@ -92,6 +92,8 @@ struct NodeStats {
   uint64_t overflow_cells = 0, overflow_cells_max = 0;  // in use, and of how many
   uint64_t marks_overflowed = 0;  // marks and claims that were kept there
   uint64_t keys_without_majority = 0;
+  uint32_t roster_version = 0;
+  bool roster_settled = true;  // no change of the list of nodes is under way
   uint64_t denied_under_limit = 0;  // owner's count: asked in vain although the fleet had not used the limit
   std::map<uint16_t, double> overcount_seen;  // by rule id: worst key of the last full window, used / limit - 1, 0 or more
 };

@@ -123,6 +123,8 @@ NodeStats Node::stats() const {
   const Impl& i = *impl_;
   NodeStats s;
   s.datagrams_in = i.datagrams_in;
+  s.roster_version = i.roster.version();
+  s.roster_settled = i.succession.settled();
   s.datagrams_out = i.mail.datagrams();
   std::copy_n(i.entries_in, kEntryKinds, s.entries_in);
   std::copy_n(i.mail.entries(), kEntryKinds, s.entries_out);

@@ -182,6 +182,7 @@ class Owner {
   void take_promise(Key& key, const Accepted& accepted, size_t index, Now now);
   void take_forgotten(Key& key, const Accepted& accepted, size_t index, Now now);
   void drop_bucket(Key& key, Now now);
+  void drop_bucket_if_over(Key& key, Now now);
 
   // With a level above (owner_upstream.cc).
   void draw(Key& key, WindowBook& book, uint64_t wanted, Now now);

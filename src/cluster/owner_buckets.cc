@@ -9,7 +9,7 @@ void Owner::report_bucket(Key& key, const Report& report, const Origin& from, No
   const Duration lease = lease_of(report.terms), span = span_of(report.terms);
   key.terms = report.terms;
   if (around_.upstream != nullptr) look_above_bucket(key, report.has_ballot ? report.ballot : Ballot{}, now);
-  if (key.bucket && now.mono >= key.bucket->owned_until()) drop_bucket(key, now);  // the members may have forgotten it
+  drop_bucket_if_over(key, now);
   if (!key.bucket && natural(key, 0) && find_contest(key, 0) == nullptr &&
       around_.standing.may_vote_bucket(keep_of(span), now) && around_.registers.may_begin(key.id, 0, now)) {
     // Where only the sketch may know of earlier books, this begins with all that they may have issued.
@@ -97,8 +97,15 @@ void Owner::serve_turned_away_bucket(Key& key, Now now) {
   }
 }
 
+// The members may have forgotten it. Before anything else is said of it: a new mark that they accept would make it own again what
+// others have issued from meanwhile.
+void Owner::drop_bucket_if_over(Key& key, Now now) {
+  if (key.bucket && now.mono >= key.bucket->owned_until()) drop_bucket(key, now);
+}
+
 void Owner::tick_bucket(Key& key, Now now) {
   resend_claim(key, 0, now);
+  drop_bucket_if_over(key, now);
   if (!key.bucket) return;
   if (around_.upstream != nullptr) {
     tick_bucket_below(key, now);

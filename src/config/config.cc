@@ -193,13 +193,23 @@ void read_entries(Fields& in, std::string_view name, std::vector<std::string>& o
   }
 }
 
+void read_members(Fields& in, Config::Members& members) {
+  read_entries(in, "peers", members.peers);
+  read_entries(in, "aggregators", members.aggregators);
+  in.number("roster_version", members.roster_version, kRosterVersionRange);
+  in.number("size", members.size, kSizeRange);
+}
+
 void read_cluster(Fields in, Config::Cluster& cluster) {
   if (const JsonNode* bind = in.text("bind", "\"ADDRESS:PORT\"")) cluster.bind = bind->text;
   if (const JsonNode* self = in.text("self", "one of the peers")) cluster.self = self->text;
-  read_entries(in, "peers", cluster.peers);
-  read_entries(in, "aggregators", cluster.aggregators);
-  in.number("roster_version", cluster.roster_version, kRosterVersionRange);
-  in.number("size", cluster.size, kSizeRange);
+  read_members(in, cluster);
+  if (in.find("previous") != nullptr) {
+    Fields previous = in.section("previous");
+    read_members(previous, cluster.previous.emplace());
+    previous.finish();
+  }
+  read_entries(in, "gone", cluster.gone);
   in.duration("sync_interval", cluster.sync_interval, kSyncIntervalRange);
   in.duration("isolation_after", cluster.isolation_after, kIsolationRange);
   in.duration("lease", cluster.lease, kLeaseRange);

@@ -3,6 +3,7 @@
 // Thread rule: pure functions; the caller reads the file.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <functional>
 #include <optional>
@@ -44,21 +45,27 @@ struct Config {
   std::string node_name;  // "": the host's name
   std::string state_dir;  // "": the default of the daemon
   std::vector<Address> resp, http;
-  struct Cluster {
-    std::string bind;  // "": alone
-    std::optional<std::string> self;
-    std::vector<std::string> peers;  // "host:port"
+  struct Members {  // a numbered list of nodes
+    std::vector<std::string> peers;        // "host:port"
     std::vector<std::string> aggregators;  // those of the peers that keys belong to; empty: all
     uint32_t roster_version = 1;
-    uint32_t size = 0;                                        // 0: as many as peers
+    uint32_t size = 0;  // 0: as many as peers
+
+    uint32_t nodes() const { return size != 0 ? size : static_cast<uint32_t>(peers.size()); }
+    size_t owners() const { return aggregators.empty() ? peers.size() : aggregators.size(); }
+    bool lists(std::string_view entry) const { return std::ranges::find(peers, entry) != peers.end(); }
+  };
+  struct Cluster : Members {
+    std::string bind;  // "": alone
+    std::optional<std::string> self;
+    std::optional<Members> previous;  // the list that this one replaces, until the change is over
+    std::vector<std::string> gone;    // those of its peers that are stopped for good
     Duration sync_interval = std::chrono::milliseconds(100);  // 1 ms to 1 min
     std::optional<Duration> isolation_after;                  // nullopt: max(2 s, 10 sync intervals)
     std::optional<Duration> lease;                            // nullopt: max(1 s, 10 sync intervals)
     std::string secret_file;  // absolute path; "": none, and then loopback only
 
-    uint32_t nodes() const { return size != 0 ? size : static_cast<uint32_t>(peers.size()); }
-    bool alone() const { return peers.size() <= 1; }
-    size_t owners() const { return aggregators.empty() ? peers.size() : aggregators.size(); }
+    bool alone() const { return peers.size() <= 1 && (!previous || previous->peers.size() <= 1); }
     Duration isolation() const;
     Duration lease_length() const;
     std::string own_entry() const;  // self, or else bind

@@ -94,15 +94,30 @@ std::string print_rules(const std::vector<Rule>& rules) {
   return out + "\n  ]";
 }
 
+std::string entries(const std::vector<std::string>& items) {
+  return list(items, [](const std::string& item) { return item; });
+}
+
+void add_members(Object& out, const Config::Members& members) {
+  out.add("peers", entries(members.peers));
+  out.add("aggregators", entries(members.aggregators));
+  out.add("roster_version", members.roster_version);
+  out.add("size", members.size);
+}
+
 std::string print_cluster(const Config::Cluster& cluster) {
   Object out(kLines);
   out.add("bind", or_null(cluster.bind));
   out.add("self", cluster.self ? json_string(*cluster.self) : "null");
-  const auto entries = [](const std::vector<std::string>& items) { return list(items, [](const std::string& item) { return item; }); };
-  out.add("peers", entries(cluster.peers));
-  out.add("aggregators", entries(cluster.aggregators));
-  out.add("roster_version", cluster.roster_version);
-  out.add("size", cluster.size);
+  add_members(out, cluster);
+  if (cluster.previous) {
+    Object previous(" ");
+    add_members(previous, *cluster.previous);
+    out.add("previous", "{ " + previous.body() + " }");
+  } else {
+    out.add("previous", "null");
+  }
+  out.add("gone", entries(cluster.gone));
   out.add("sync_interval", duration(cluster.sync_interval));
   out.add("isolation_after", duration(cluster.isolation_after));
   out.add("lease", duration(cluster.lease));

@@ -101,6 +101,8 @@ void check_secret(const Config::Cluster& cluster, Complaints& complaints) {
   if (!cluster.bind.empty() && needs_one("cluster.bind", cluster.bind)) return;
   for (size_t i = 0; i < cluster.peers.size(); ++i)
     if (needs_one(item_path("cluster.peers", i), cluster.peers[i])) return;
+  for (size_t i = 0; cluster.previous && i < cluster.previous->peers.size(); ++i)
+    if (needs_one(item_path("cluster.previous.peers", i), cluster.previous->peers[i])) return;
 }
 
 void check_membership(const Config::Cluster& cluster, Complaints& complaints) {
@@ -112,7 +114,7 @@ void check_membership(const Config::Cluster& cluster, Complaints& complaints) {
   if (cluster.bind.empty())
     return complaints.add("cluster.bind", "is missing: with peers a node needs an address of its own");
   const std::string own = cluster.own_entry();
-  if (std::find(cluster.peers.begin(), cluster.peers.end(), own) != cluster.peers.end()) return;
+  if (cluster.lists(own) || (cluster.previous && cluster.previous->lists(own))) return;
   if (cluster.self)
     complaints.add("cluster.self", "must be one of the peers, got " + quoted(own));
   else
@@ -120,42 +122,71 @@ void check_membership(const Config::Cluster& cluster, Complaints& complaints) {
                                         " (cluster.bind), or name this node's entry in cluster.self");
 }
 
-void check_aggregators(const Config::Cluster& cluster, Complaints& complaints) {
+void check_aggregators(const std::string& section, const Config::Members& members, Complaints& complaints) {
   std::unordered_map<std::string_view, size_t> seen;
-  for (size_t i = 0; i < cluster.aggregators.size(); ++i) {
-    const std::string& entry = cluster.aggregators[i];
-    const std::string path = item_path("cluster.aggregators", i);
+  for (size_t i = 0; i < members.aggregators.size(); ++i) {
+    const std::string& entry = members.aggregators[i];
+    const std::string path = item_path(section + ".aggregators", i);
     const auto [at, fresh] = seen.try_emplace(entry, i);
     if (!fresh)
       complaints.add(path, quoted(std::string_view(entry)) + " stands at aggregators[" + std::to_string(at->second) + "] already");
-    else if (std::ranges::find(cluster.peers, entry) == cluster.peers.end())
+    else if (!members.lists(entry))
       complaints.add(path, "must be one of the peers, got " + quoted(std::string_view(entry)));
   }
 }
 
-void check_cluster(const Config::Cluster& cluster, Complaints& complaints) {
-  if (!cluster.bind.empty()) check_peer_address("cluster.bind", cluster.bind, complaints);
+// False where an address cannot be read.
+bool check_members(const std::string& section, const Config::Members& members, Complaints& complaints) {
   bool readable = true;
   std::unordered_map<std::string_view, size_t> seen;
-  for (size_t i = 0; i < cluster.peers.size(); ++i) {
-    const std::string path = item_path("cluster.peers", i);
-    readable &= check_peer_address(path, cluster.peers[i], complaints);
-    const auto [at, fresh] = seen.try_emplace(cluster.peers[i], i);
+  for (size_t i = 0; i < members.peers.size(); ++i) {
+    const std::string path = item_path(section + ".peers", i);
+    readable &= check_peer_address(path, members.peers[i], complaints);
+    const auto [at, fresh] = seen.try_emplace(members.peers[i], i);
     if (!fresh)
       complaints.add(
-          path, quoted(cluster.peers[i]) + " stands at peers[" + std::to_string(at->second) + "] already");
+          path, quoted(members.peers[i]) + " stands at peers[" + std::to_string(at->second) + "] already");
   }
-  if (cluster.peers.size() > kPeersMax)
-    complaints.add("cluster.peers", too_many("peers", kPeersMax, cluster.peers.size()));
-  if (readable) check_membership(cluster, complaints);
-  check_aggregators(cluster, complaints);
+  if (members.peers.size() > kPeersMax)
+    complaints.add(section + ".peers", too_many("peers", kPeersMax, members.peers.size()));
+  check_aggregators(section, members, complaints);
+  complaints.range(section + ".roster_version", members.roster_version, kRosterVersionRange);
+  complaints.range(section + ".size", members.size, kSizeRange);
+  if (members.size != 0 && members.size < members.peers.size())
+    complaints.add(section + ".size", "must be at least the number of peers (" +
+                                          std::to_string(members.peers.size()) + "), got " +
+                                          std::to_string(members.size));
+  return readable;
+}
+
+// The list that this one replaces.
+bool check_previous(const Config::Cluster& cluster, Complaints& complaints) {
+  if (!cluster.previous) {
+    if (!cluster.gone.empty()) complaints.add("cluster.gone", "there is no list before (\"previous\") that they could be gone from");
+    return true;
+  }
+  const Config::Members& previous = *cluster.previous;
+  const bool readable = check_members("cluster.previous", previous, complaints);
+  if (previous.peers.empty()) complaints.add("cluster.previous", "must have peers; null where no list is replaced");
+  if (previous.roster_version >= cluster.roster_version)
+    complaints.add("cluster.previous.roster_version", "must be below that of the list that replaces it (" +
+                                                          std::to_string(cluster.roster_version) + "), got " +
+                                                          std::to_string(previous.roster_version));
+  for (size_t i = 0; i < cluster.gone.size(); ++i) {
+    const std::string path = item_path("cluster.gone", i);
+    if (!previous.lists(cluster.gone[i]))
+      complaints.add(path, "must be one of the peers of the list before, got " + quoted(std::string_view(cluster.gone[i])));
+    else if (cluster.gone[i] == cluster.own_entry())
+      complaints.add(path, "is this node, which lives");
+  }
+  return readable;
+}
+
+void check_cluster(const Config::Cluster& cluster, Complaints& complaints) {
+  if (!cluster.bind.empty()) check_peer_address("cluster.bind", cluster.bind, complaints);
+  const bool readable = check_members("cluster", cluster, complaints);
+  if (check_previous(cluster, complaints) && readable) check_membership(cluster, complaints);
   check_secret(cluster, complaints);
-  complaints.range("cluster.roster_version", cluster.roster_version, kRosterVersionRange);
-  complaints.range("cluster.size", cluster.size, kSizeRange);
-  if (cluster.size != 0 && cluster.size < cluster.peers.size())
-    complaints.add("cluster.size", "must be at least the number of peers (" +
-                                       std::to_string(cluster.peers.size()) + "), got " +
-                                       std::to_string(cluster.size));
   complaints.range("cluster.sync_interval", cluster.sync_interval, kSyncIntervalRange);
   const auto check_slow = [&](const char* path, const std::optional<Duration>& value, DurationRange range) {
     if (!value) return;

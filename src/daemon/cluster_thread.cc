@@ -119,6 +119,7 @@ void ClusterThread::work() {
   if (const MonoTime due = node_.next_tick(); then.mono >= due) {
     tick_lag_.observe(then.mono - due);
     node_.tick(then);
+    keep_tenure();
   }
   node_.flush(then);
   send_all();
@@ -128,6 +129,24 @@ void ClusterThread::work() {
     ready_ = true;
     parts_.on_ready();
   }
+}
+
+// What a change of the list of nodes asks to be on the disk before it holds (Node::tenure_to_keep).
+void ClusterThread::keep_tenure() {
+  if (keeping_) return;
+  const auto tenure = node_.tenure_to_keep();
+  if (!tenure) return;
+  keeping_ = true;
+  parts_.horizon.keep(*tenure, [this, tenure](bool kept) {
+    asio::post(parts_.io, [this, tenure, kept] {
+      keeping_ = false;
+      if (!kept) return;  // again at the next tick
+      const bool was_settled = node_.stats().roster_settled;
+      node_.tenure_kept(*tenure, parts_.clock.now());
+      const NodeStats stats = node_.stats();
+      if (stats.roster_settled && !was_settled) parts_.log.info("the change of the list of nodes is over", {{"roster", stats.roster_version}});
+    });
+  });
 }
 
 // Returns whether a ring may hold more.

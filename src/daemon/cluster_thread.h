@@ -76,6 +76,7 @@ class ClusterThread {
   void send_all();
   void deliver_wakes();
   void arm_timer();
+  void keep_tenure();
   void look_at_peers(Now now);
   void look_at_clock();
 
@@ -94,6 +95,7 @@ class ClusterThread {
   TimeHistogram tick_lag_;
   bool socket_watched_ = false;
   bool ready_ = false;
+  bool keeping_ = false;  // a tenure is on its way to the disk
   bool busy_ = false;  // there is more to do at once
   bool stopping_ = false;
   std::thread thread_;

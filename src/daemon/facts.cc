@@ -36,6 +36,8 @@ void add_node_stats(Fields& fields, const NodeStats& node) {
   fields.add("overflow_cells", node.overflow_cells);
   fields.add("marks_overflowed", node.marks_overflowed);
   fields.add("keys_without_majority", node.keys_without_majority);
+  fields.add("roster_version", uint64_t{node.roster_version});
+  fields.add("roster_settled", resp::Value(node.roster_settled));
   fields.add("denied_under_limit", node.denied_under_limit);
 }
 

@@ -1,6 +1,7 @@
 #include "daemon/horizon.h"
 
 #include <asio/post.hpp>
+#include <utility>
 
 namespace tally {
 
@@ -17,17 +18,27 @@ void Horizon::keep(WallTime now) {
   asio::post(admin_, [this, now] { extend(now); });
 }
 
+void Horizon::keep(const Tenure& tenure, std::function<void(bool)> then) {
+  asio::post(admin_, [this, tenure, then = std::move(then)] {
+    const auto kept = file_.keep(tenure);
+    written(kept);
+    then(bool(kept));
+  });
+}
+
 void Horizon::extend(WallTime now) {
-  const auto written = file_.extend(now, look_ahead_);
-  if (written) {
-    synced_.store(nanos(file_.record()->horizon), std::memory_order_release);
-    if (failing_) log_.info("the state file is written again", {{"file", file_.path()}});
-  } else if (!failing_) {
-    log_.error("the state file cannot be written: this node grants and votes no more until it can be",
-               {{"error", written.error()}});
-  }
-  failing_ = !written;
+  const auto extended = file_.extend(now, look_ahead_);
+  if (extended) synced_.store(nanos(file_.record()->horizon), std::memory_order_release);
+  written(extended);
   asked_.store(false, std::memory_order_release);
+}
+
+void Horizon::written(const Result<bool>& result) {
+  if (result && failing_) log_.info("the state file is written again", {{"file", file_.path()}});
+  if (!result && !failing_)
+    log_.error("the state file cannot be written: this node grants and votes no more until it can be",
+               {{"error", result.error()}});
+  failing_ = !result;
 }
 
 }  // namespace tally

@@ -1,4 +1,5 @@
-// Keeps the horizon in the state file ahead of the clock, off the cluster thread.
+// Keeps the state file as a running node needs it, off the cluster thread: the horizon ahead of the clock, and what it says of a
+// change of the list of nodes.
 //
 // Thread rule: covers() and keep() are the cluster thread's; the disk is written on the admin thread, which
 // alone touches the state file after the start.
@@ -6,6 +7,7 @@
 
 #include <asio/io_context.hpp>
 #include <atomic>
+#include <functional>
 
 #include "base/time.h"
 #include "daemon/log.h"
@@ -27,9 +29,12 @@ class Horizon {
   }
   // Asks for a later one in good time: when half of the step is gone.
   void keep(WallTime now);
+  // Calls `then` on the admin thread: whether it is on the disk.
+  void keep(const Tenure& tenure, std::function<void(bool)> then);
 
  private:
   void extend(WallTime now);
+  void written(const Result<bool>& result);
 
   StateFile& file_;
   const Duration look_ahead_;

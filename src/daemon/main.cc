@@ -73,11 +73,20 @@ std::string node_name(const Config& config) {
 }
 
 Share share_of(const Config& config) {
-  if (config.cluster.alone()) return Share{0, std::max(config.cluster.nodes(), 1u)};
-  std::vector<std::string> sorted = config.cluster.peers;
-  std::ranges::sort(sorted);
-  const auto own = std::ranges::find(sorted, config.cluster.own_entry());
-  return Share{static_cast<uint32_t>(own - sorted.begin()), config.cluster.nodes()};
+  const Config::Cluster& cluster = config.cluster;
+  if (cluster.alone()) return Share{0, std::max(cluster.nodes(), 1u)};
+  const auto place = [&](const Config::Members& members) {
+    std::vector<std::string> sorted = members.peers;
+    std::ranges::sort(sorted);
+    const auto own = std::ranges::find(sorted, cluster.own_entry());
+    return Share::Place{own == sorted.end() ? members.nodes() : static_cast<uint32_t>(own - sorted.begin()), members.nodes()};
+  };
+  const Share::Place now = place(cluster);
+  return {now.rank, now.size, cluster.previous ? place(*cluster.previous) : Share::Place{}};
+}
+
+NodeList node_list(const Config::Members& members) {
+  return {members.peers, members.roster_version, members.nodes(), members.aggregators};
 }
 
 size_t worker_count(const Config& config) {
@@ -93,6 +102,8 @@ NodeConfig node_config(const Config& config, const std::optional<Secret>& secret
   node.self = config.cluster.own_entry();
   node.roster_version = config.cluster.roster_version;
   node.size = config.cluster.nodes();
+  if (config.cluster.previous) node.previous = node_list(*config.cluster.previous);
+  node.gone = config.cluster.gone;
   node.pace = pace_of(config);
   node.lease = config.cluster.lease_length();
   node.sealed = secret.has_value();
@@ -116,11 +127,10 @@ Result<Lived> begin_life(const Config& config, WallTime now) {
   }
   auto file = StateFile::open(directory, state_file_name(config.node_name));
   if (!file) return Failure{file.error()};
-  auto life = file.value()->begin_life(config.cluster.own_entry(), config.cluster.roster_version, now,
-                                             look_ahead(config.cluster.sync_interval));
+  const uint32_t previous = config.cluster.previous ? config.cluster.previous->roster_version : 0;
+  auto life = file.value()->begin_life(config.cluster.own_entry(), config.cluster.roster_version, previous, now,
+                                       look_ahead(config.cluster.sync_interval));
   if (!life) return Failure{life.error()};
-  // Its list is one that all have from the beginning: no change is under way (cluster/succession.h).
-  life.value().tenure = {config.cluster.roster_version, WallTime::max(), WallTime::min(), WallTime::min()};
   return Lived{std::move(file.value()), life.value()};
 }
 
@@ -163,7 +173,7 @@ Result<bool> start_fleet(Fleet& fleet, Daemon& d) {
   auto lived = begin_life(d.config, d.clock.now().wall);
   if (!lived) return Failure{lived.error()};
   fleet.lived = std::move(lived.value());
-  const Roster roster({node.peers, node.roster_version, node.size, node.owners}, std::nullopt, node.id_key);
+  const Roster roster(node_list(d.config.cluster), node.previous, node.id_key);
   auto socket = PeerSocket::open(fleet.io, d.config.cluster.bind, roster, node.sealed);
   if (!socket) return Failure{socket.error()};
   for (size_t i = 0; i < d.overview.workers.size(); ++i)
@@ -182,9 +192,13 @@ Result<bool> start_fleet(Fleet& fleet, Daemon& d) {
     d.log.info("datagrams are sealed",
                {{"key", d.secret->seal.fingerprint_text()}, {"also_accepted", accepted_keys(*d.secret)}});
   d.notifier.send("STATUS=asking the other nodes");
+  auto running = std::make_unique<Node>(node, life, d.overview.limiter, d.overview.rules(), random_seed(), d.clock.now());
+  while (const auto tenure = running->tenure_to_keep()) {
+    if (const auto kept = fleet.lived.file->keep(*tenure); !kept) return Failure{kept.error()};
+    running->tenure_kept(*tenure, d.clock.now());
+  }
   fleet.thread = std::make_unique<ClusterThread>(ClusterThread::Parts{
-      fleet.io, std::move(socket.value()), PeerSeal(std::exchange(d.secret, std::nullopt)),
-      std::make_unique<Node>(node, life, d.overview.limiter, d.overview.rules(), random_seed(), d.clock.now()),
+      fleet.io, std::move(socket.value()), PeerSeal(std::exchange(d.secret, std::nullopt)), std::move(running),
       fleet.bell, fleet.ports, d.clock, *fleet.horizon, d.log, [&d] { announce_ready(d); }});
   return true;
 }

@@ -184,6 +184,11 @@ void add_node(Families& all, const NodeStats& node, const Overview& overview, ui
   Family(all, "tallyd_keys_leased", "Keys that this node has an account for at their owners.",
          MetricKind::gauge)
       .add({}, node.accounts);
+  Family(all, "tallyd_roster_version", "Number of the list of nodes that this one goes by.", MetricKind::gauge)
+      .add({}, uint64_t{node.roster_version});
+  Family(all, "tallyd_roster_settled", "1: no change of the list of nodes is under way, as far as this node knows.",
+         MetricKind::gauge)
+      .add({}, uint64_t{node.roster_settled});
   Family(all, "tallyd_keys_without_majority", "Keys owned here whose group gives no majority.",
          MetricKind::gauge)
       .add({}, node.keys_without_majority);

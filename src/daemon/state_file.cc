@@ -75,14 +75,36 @@ bool write_whole(int fd, std::string_view text) {
   return true;
 }
 
+// Why a node that went by the list that it kept may not go on by another; "" where it may.
+std::string wrong_list(const Tenure& kept, uint32_t version, uint32_t previous, WallTime clock) {
+  const std::string went_by = "this node has gone by roster version " + std::to_string(kept.version);
+  switch (succeeds(kept, version, previous, clock)) {
+    case Succeeds::yes:
+      return "";
+    case Succeeds::older:
+      return went_by + " and never goes back to " + std::to_string(version) +
+             "; issue the old list again under a new cluster.roster_version";
+    case Succeeds::without_previous:
+      return went_by + ": give it that list as cluster.previous, beside version " + std::to_string(version);
+    case Succeeds::unsettled:
+      break;
+  }
+  return version == kept.version
+             ? went_by + " and the change to it is not over: keep cluster.previous until tallyd_roster_settled is 1"
+             : went_by + " and the change to it is not over: go on by it, and begin the next one when tallyd_roster_settled is 1";
+}
+
 }  // namespace
 
 std::string format_state(const StateRecord& record) {
   std::string text(kFirstLine);
   text += "\nentry " + record.entry;
   text += "\nincarnation " + std::to_string(record.incarnation);
-  text += "\nroster " + std::to_string(record.roster_version);
-  text += "\nhorizon " + std::to_string(nanos(record.horizon)) + "\n";
+  text += "\nroster " + std::to_string(record.tenure.version);
+  text += "\nhorizon " + std::to_string(nanos(record.horizon));
+  text += "\nleaves " + std::to_string(nanos(record.tenure.leaves));
+  text += "\nsettled " + std::to_string(nanos(record.tenure.settled));
+  text += "\nsettled-before " + std::to_string(nanos(record.tenure.settled_before)) + "\n";
   return text + "check " + checksum(text) + "\n";
 }
 
@@ -98,10 +120,20 @@ Result<StateRecord> parse_state(std::string_view text) {
   record.entry = value;
   if (!take_number(text, "incarnation", record.incarnation))
     return Failure{"the line \"incarnation\" is not a number"};
-  if (!take_number(text, "roster", record.roster_version))
+  if (!take_number(text, "roster", record.tenure.version))
     return Failure{"the line \"roster\" is not a number"};
   if (!take_number(text, "horizon", horizon)) return Failure{"the line \"horizon\" is not a number"};
   record.horizon = WallTime(Duration(horizon));
+  if (text.starts_with("leaves ")) {
+    for (const auto& [name, time] : {std::pair("leaves", &record.tenure.leaves), std::pair("settled", &record.tenure.settled),
+                                     std::pair("settled-before", &record.tenure.settled_before)}) {
+      int64_t at = 0;
+      if (!take_number(text, name, at)) return Failure{"the line \"" + std::string(name) + "\" is not a number"};
+      *time = WallTime(Duration(at));
+    }
+  } else {  // of a version that knew of no change
+    record.tenure.settled = WallTime::min();
+  }
   const std::string_view checked = whole.substr(0, whole.size() - text.size());
   if (!take_line(text, "check", value) || value != checksum(checked) || !text.empty())
     return Failure{"its checksum is wrong"};
@@ -148,19 +180,18 @@ Result<bool> StateFile::write(const StateRecord& record) {
   return true;
 }
 
-Result<Life> StateFile::begin_life(const std::string& entry, uint32_t roster_version, WallTime now,
+Result<Life> StateFile::begin_life(const std::string& entry, uint32_t roster_version, uint32_t previous, WallTime now,
                                    Duration look_ahead) {
   Life life;
-  StateRecord next{entry, 1, roster_version, now + look_ahead + kHorizonStep};
+  StateRecord next{entry, 1, {}, now + look_ahead + kHorizonStep};
   life.reckoned_start = now;
   if (record_) {
     if (record_->entry != entry)
       return Failure{"the state file " + path_ + " is of the node " + record_->entry + ", and this one is " +
                      entry + "; give it another --name or node.state_dir"};
-    if (record_->roster_version > roster_version)
-      return Failure{"this node has served roster version " + std::to_string(record_->roster_version) +
-                     " and never goes back to " + std::to_string(roster_version) +
-                     "; issue the old list again under a new cluster.roster_version"};
+    if (const std::string wrong = wrong_list(record_->tenure, roster_version, previous, std::max(now, record_->horizon)); !wrong.empty())
+      return Failure{wrong};
+    next.tenure = life.tenure = record_->tenure;
     life.first = false;
     life.reckoned_start = std::max(now, record_->horizon);
     next.incarnation = record_->incarnation + kLifeApart;
@@ -174,6 +205,13 @@ Result<Life> StateFile::begin_life(const std::string& entry, uint32_t roster_ver
   life.incarnation = next.incarnation;
   if (const auto written = write(next); !written) return Failure{written.error()};
   return life;
+}
+
+Result<bool> StateFile::keep(const Tenure& tenure) {
+  CHECK_THAT(record_.has_value());
+  StateRecord next = *record_;
+  next.tenure = tenure;
+  return write(next);
 }
 
 Result<bool> StateFile::extend(WallTime now, Duration look_ahead) {

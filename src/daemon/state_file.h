@@ -27,7 +27,7 @@ namespace tally {
 struct StateRecord {
   std::string entry;  // of the roster
   uint64_t incarnation = 0;  // ms of the clock at its start; files of old versions have seconds, which are less
-  uint32_t roster_version = 0;
+  Tenure tenure;  // the lists of nodes that it has gone by
   WallTime horizon{};
   friend bool operator==(const StateRecord&, const StateRecord&) = default;
 };
@@ -50,11 +50,13 @@ class StateFile {
   Result<bool> write(const StateRecord& record);
 
   // Begins the next life of `entry` and syncs it with a horizon of now + look_ahead + kHorizonStep at least.
-  // Fails where the file is another entry's, or of a later roster.
-  Result<Life> begin_life(const std::string& entry, uint32_t roster_version, WallTime now,
+  // `previous`: the number of the list that this one replaces; 0: none is given. Fails where the file is another entry's, and where
+  // the list may not follow the one that it went by (cluster/succession.h).
+  Result<Life> begin_life(const std::string& entry, uint32_t roster_version, uint32_t previous, WallTime now,
                           Duration look_ahead);
   // Syncs a horizon of now + look_ahead + kHorizonStep where the one there is nearer.
   Result<bool> extend(WallTime now, Duration look_ahead);
+  Result<bool> keep(const Tenure& tenure);
 
  private:
   StateFile(std::string directory, std::string path, Descriptor lock)

@@ -364,6 +364,7 @@ class Fleet {
   KeyHash hash_on(const Host& host, const KeyState& state) const;
   int64_t window_on(uint16_t rank, const Rule& rule) const;
   int64_t window_counted(uint16_t rank, const KeyState& state) const;
+  std::map<int64_t, uint32_t> counted_ahead(uint16_t rank, const KeyState& state) const;
   Ask ask_of(const Host& host, const KeyState& state, uint32_t cost) const;
   void log(uint64_t a, uint64_t b, uint64_t c);
   void trace_line(uint16_t rank, const KeyState& state, const std::string& text);

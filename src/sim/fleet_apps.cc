@@ -121,9 +121,31 @@ bool Fleet::note_behind(Host& host, uint16_t rank, const KeyState& state, uint32
 }
 
 Verdict Fleet::decide(Host& host, uint16_t rank, const KeyState& state, uint32_t cost, NoteRing* notes) {
+  const auto before = counted_ahead(rank, state);
   const Verdict verdict = host.limiter->take(ask_of(host, state, cost), clock(rank), notes).verdict;
-  if (verdict == Verdict::admitted) host.decided_in = window_counted(rank, state);
+  if (verdict != Verdict::admitted) return verdict;
+  host.decided_in = window_on(rank, rule_on(rank, state));
+  for (const auto& [window, count] : counted_ahead(rank, state)) {
+    const auto was = before.find(window);
+    if (was == before.end() || was->second != count) host.decided_in = window;
+  }
   return verdict;
+}
+
+// The counts of the key's slot in windows that the host's clock has been in before it was set back. Where keys were evicted
+// meanwhile, the slot may go on in any of them.
+std::map<int64_t, uint32_t> Fleet::counted_ahead(uint16_t rank, const KeyState& state) const {
+  const Host& host = hosts_[rank];
+  const Rule& own = rule_on(rank, state);
+  const int64_t running = window_on(rank, own);
+  std::map<int64_t, uint32_t> counts;
+  if (running == 0 || host.furthest <= host.clock.offset) return counts;
+  const auto slot = host.slots->ref_of(hash_on(host, state));
+  if (!slot) return counts;
+  const int64_t furthest = window_at(clock(rank).wall + (host.furthest - host.clock.offset), own.limit.window);
+  for (int64_t window = furthest; window > running; --window)
+    if (const auto count = host.slots->count(*slot, static_cast<uint32_t>(window)); count.value_or(0) > 0) counts.emplace(window, *count);
+  return counts;
 }
 
 void Fleet::finish(uint16_t rank, KeyState& state, uint32_t cost, Outcome outcome, Duration waited,
