@@ -208,6 +208,7 @@ MUTATIONS = [
              test=("claims_test", "members keep a bucket's mark for as long as the longest of the rules that it was used by needs")),
     Mutation("bucket: books that are over raise another mark", "src/cluster/owner_buckets.cc",
              "  resend_claim(key, 0, now);\n  drop_bucket_if_over(key, now);\n", "  resend_claim(key, 0, now);\n",
+             more=(("src/cluster/owner_marks.cc", "  drop_bucket_if_over(key, now);\n", ""),),
              test=("claims_test", "who stood still for longer than members keep a bucket's mark owns it no more when it goes on")),
     Mutation("bucket: one rule's burst at another's rate", "src/cluster/owner.cc",
              "  terms.emission = rule.limit.emission;\n", "",
