@@ -287,7 +287,12 @@ TEST_CASE("a list that replaces another has that one beside it") {
   CHECK(with(R"("gone": ["127.0.0.1:2"])") == "f:2:9: cluster.gone: there is no list before (\"previous\") that they could be gone from");
   CHECK(with(R"("previous": {"peers": ["127.0.0.1:1"]}, "gone": ["127.0.0.1:2", "127.0.0.1:1"])") ==
         "f:2:50: cluster.gone[0]: must be one of the peers of the list before, got \"127.0.0.1:2\"\n"
-        "f:2:65: cluster.gone[1]: is this node, which lives");
+        "f:2:65: cluster.gone[1]: is one of the peers, so it is not gone for good: take it out of one of the two");
+  CHECK(error_of(R"({"cluster": {"bind": "127.0.0.1:3", "roster_version": 2, "peers": ["127.0.0.1:1"],
+                     "previous": {"peers": ["127.0.0.1:3", "127.0.0.1:1"]}, "gone": ["127.0.0.1:3"]}})") ==
+        "f:2:86: cluster.gone[0]: is this node, which lives");
+  CHECK(error_of(R"({"cluster": {"bind": "127.0.0.1:1", "roster_version": 2, "previous": {"peers": ["127.0.0.1:1", "127.0.0.1:2"]}}})")
+            .find("cluster.peers: are missing") != std::string::npos);
   CHECK(error_of(R"({"cluster": {"bind": "127.0.0.1:3", "roster_version": 2, "peers": ["127.0.0.1:1", "127.0.0.1:2"],
                      "previous": {"peers": ["127.0.0.1:3", "127.0.0.1:1"]}}})") == "");  // who goes
 }

@@ -198,7 +198,8 @@ TEST_CASE("a state file of another node, or of a list that may not be followed b
   CHECK(refused("127.0.0.1:2", 5, 0, kNoon).find("is of the node 127.0.0.1:1") != std::string::npos);
   CHECK(refused("127.0.0.1:1", 4, 0, kNoon).find("never goes back to 4") != std::string::npos);
   CHECK(refused("127.0.0.1:1", 5, 0, kNoon) ==
-        "this node has gone by roster version 5 and the change to it is not over: keep cluster.previous until tallyd_roster_settled is 1");
+        "this node has gone by roster version 5 and the change to it is not over: keep cluster.previous until tallyd_roster_settled is 1 "
+        "(a new fleet begins with roster_version 1, and without state files)");
   CHECK(refused("127.0.0.1:1", 6, 5, kNoon).find("begin the next one when tallyd_roster_settled is 1") != std::string::npos);
   CHECK(refused("127.0.0.1:1", 6, 0, kNoon + secs(100)) ==
         "this node has gone by roster version 5: give it that list as cluster.previous, beside version 6");

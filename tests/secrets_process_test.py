@@ -185,6 +185,7 @@ class Secrets(Case):
                     shutil.copy(source, copies[i])
                     node.process.send_signal(signal.SIGHUP)
                     self.until(lambda node=node, step=step: node.text().count("the configuration was read again") == step, "not read again")
+                    self.assertRegex(node.text(), r"the configuration was read again rules=2 key=\w{8}\n")
                     counts = list(taken)  # each step of each node sees traffic
                     self.until(lambda counts=counts: all(now > then + 20 for now, then in zip(taken, counts)), "the load stands still")
                 for node in nodes:

@@ -51,6 +51,7 @@ class BucketBook {
   // A call may come with other parameters (inline limits); each is answered by its own. A longer burst/rate than was proven when
   // the books began counts as used up so far.
   void use_terms(const Terms& terms, Duration lease);
+  void use_recent(Duration recent) { recent_ = recent; }  // the node's sync interval is another one
   Duration longest_span() const { return longest_span_; }  // of the terms so far
 
   struct Leased {
@@ -153,7 +154,7 @@ class BucketBook {
   Duration lease_{0};
   const Group group_;
   const Ballot ballot_;
-  const Duration recent_;
+  Duration recent_;
   std::vector<Leased> lines_;
   uint64_t leases_;  // the last number given out
   MonoTime tat_{};

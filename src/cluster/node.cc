@@ -335,6 +335,7 @@ void Node::use(const Pace& pace, Now now) {
   Impl& n = *impl_;
   n.pace = pace;
   n.peers.use(pace.sync_interval);
+  n.owner.use_pace();
   n.next_sync = std::min(n.next_sync, now.mono + pace.sync_interval);
   n.next_gossip = std::min(n.next_gossip, n.next_sync);
 }

@@ -103,6 +103,14 @@ void Owner::use_rules() {
   }
 }
 
+void Owner::use_pace() {
+  for (auto& [id, key] : keys_) {
+    if (key.bucket) key.bucket->use_recent(around_.recent());
+    for (auto& book : key.books)
+      if (book) book->use_recent(around_.recent());
+  }
+}
+
 void Owner::activate(Key& key) {
   if (key.active) return;
   key.active = true;

@@ -77,6 +77,7 @@ class Owner {
   // More of it may be had from the level above.
   void on_woken(const WireId& key, Now now);
   void use_rules();    // those of the surroundings are others
+  void use_pace();     // likewise
   void tick(Now now);  // every sync interval
 
   struct View {  // for EXPLAIN; amounts in tokens or costs

@@ -1,5 +1,6 @@
 // How often a node speaks and how long it waits for others: one of the few things that may differ from node to node, and change
-// while a node runs. The bound depends on none of it.
+// while a node runs. The bound depends on none of it (but see Standing::remembered: a node that lost its state file reckons how far
+// ahead its last life may have voted by the interval that it has now).
 #pragma once
 
 #include "base/time.h"

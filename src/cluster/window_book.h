@@ -72,6 +72,7 @@ class WindowBook {
   uint64_t issue(Line& line, Now now, bool far);
   // Ahead of the window: `amount` at most, by what is left.
   uint64_t issue_ahead(Line& line, uint64_t amount, WallTime now);
+  void use_recent(Duration recent) { recent_ = recent; }  // the node's sync interval is another one
   bool is_recent(const Line& line, MonoTime now) const { return now - line.heard <= recent_; }
   uint64_t unmet(MonoTime now) const;  // what waits at lines and could not be given
   uint16_t demand_share(const Line& line, MonoTime now) const;  // in 1/65535
@@ -117,7 +118,7 @@ class WindowBook {
   Terms terms_;
   const Group group_;
   const Ballot ballot_;
-  const Duration recent_;
+  Duration recent_;
   const uint64_t base_;
   std::vector<Line> lines_;
   uint64_t outstanding_ = 0;  // sum of line_outstanding

@@ -65,7 +65,7 @@ struct Config {
     std::optional<Duration> lease;                            // nullopt: max(1 s, 10 sync intervals)
     std::string secret_file;  // absolute path; "": none, and then loopback only
 
-    bool alone() const { return peers.size() <= 1 && (!previous || previous->peers.size() <= 1); }
+    bool alone() const { return peers.size() <= 1 && !previous; }
     Duration isolation() const;
     Duration lease_length() const;
     std::string own_entry() const;  // self, or else bind

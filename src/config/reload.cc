@@ -39,7 +39,7 @@ Config without_what_may_change(Config config) {
 
 // What it comes to must stay: members that forgot a bucket wait for as long as a lease of any node may run.
 void check_lease(const Config::Cluster& running, const Config::Cluster& next, std::vector<Problem>& problems) {
-  if (next.lease_length() == running.lease_length()) return;
+  if (running.alone() || next.lease_length() == running.lease_length()) return;  // nothing is leased alone
   const std::string was = format_duration(running.lease_length());
   problems.push_back({0, 0, next.lease ? "cluster.lease" : "cluster.sync_interval",
                       "leases would be " + format_duration(next.lease_length()) + " instead of " + was +

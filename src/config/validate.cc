@@ -168,6 +168,7 @@ bool check_previous(const Config::Cluster& cluster, Complaints& complaints) {
   const Config::Members& previous = *cluster.previous;
   const bool readable = check_members("cluster.previous", previous, complaints);
   if (previous.peers.empty()) complaints.add("cluster.previous", "must have peers; null where no list is replaced");
+  if (cluster.peers.empty()) complaints.add("cluster.peers", "are missing: the list that replaces \"previous\"");
   if (previous.roster_version >= cluster.roster_version)
     complaints.add("cluster.previous.roster_version", "must be below that of the list that replaces it (" +
                                                           std::to_string(cluster.roster_version) + "), got " +
@@ -176,6 +177,8 @@ bool check_previous(const Config::Cluster& cluster, Complaints& complaints) {
     const std::string path = item_path("cluster.gone", i);
     if (!previous.lists(cluster.gone[i]))
       complaints.add(path, "must be one of the peers of the list before, got " + quoted(std::string_view(cluster.gone[i])));
+    else if (cluster.lists(cluster.gone[i]))
+      complaints.add(path, "is one of the peers, so it is not gone for good: take it out of one of the two");
     else if (cluster.gone[i] == cluster.own_entry())
       complaints.add(path, "is this node, which lives");
   }

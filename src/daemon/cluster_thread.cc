@@ -15,6 +15,7 @@ constexpr int kCallsAtOnce = 256;
 constexpr int kDatagramsAtOnce = 256;
 constexpr Duration kLookAtPeers = std::chrono::seconds(1);
 constexpr Duration kStepWorthAWord = std::chrono::milliseconds(20);
+constexpr Duration kKeepAgain = std::chrono::seconds(1);
 constexpr Duration kStandStill =
     std::chrono::milliseconds(5);  // how often to look whether the horizon has moved
 
@@ -119,7 +120,7 @@ void ClusterThread::work() {
   if (const MonoTime due = node_.next_tick(); then.mono >= due) {
     tick_lag_.observe(then.mono - due);
     node_.tick(then);
-    keep_tenure();
+    keep_tenure(then);
   }
   node_.flush(then);
   send_all();
@@ -132,15 +133,16 @@ void ClusterThread::work() {
 }
 
 // What a change of the list of nodes asks to be on the disk before it holds (Node::tenure_to_keep).
-void ClusterThread::keep_tenure() {
-  if (keeping_) return;
+void ClusterThread::keep_tenure(Now now) {
+  if (keeping_ || now.mono < keep_not_before_) return;
   const auto tenure = node_.tenure_to_keep();
   if (!tenure) return;
   keeping_ = true;
   parts_.horizon.keep(*tenure, [this, tenure](bool kept) {
     asio::post(parts_.io, [this, tenure, kept] {
       keeping_ = false;
-      if (!kept) return;  // again at the next tick
+      keep_not_before_ = parts_.clock.now().mono + (kept ? Duration(0) : kKeepAgain);
+      if (!kept) return;
       const bool was_settled = node_.stats().roster_settled;
       node_.tenure_kept(*tenure, parts_.clock.now());
       const NodeStats stats = node_.stats();

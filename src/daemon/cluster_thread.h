@@ -76,7 +76,7 @@ class ClusterThread {
   void send_all();
   void deliver_wakes();
   void arm_timer();
-  void keep_tenure();
+  void keep_tenure(Now now);
   void look_at_peers(Now now);
   void look_at_clock();
 
@@ -96,6 +96,7 @@ class ClusterThread {
   bool socket_watched_ = false;
   bool ready_ = false;
   bool keeping_ = false;  // a tenure is on its way to the disk
+  MonoTime keep_not_before_{};
   bool busy_ = false;  // there is more to do at once
   bool stopping_ = false;
   std::thread thread_;

@@ -21,24 +21,23 @@ void Horizon::keep(WallTime now) {
 void Horizon::keep(const Tenure& tenure, std::function<void(bool)> then) {
   asio::post(admin_, [this, tenure, then = std::move(then)] {
     const auto kept = file_.keep(tenure);
-    written(kept);
+    if (!kept)
+      log_.error("the state file cannot be written: the change of the list of nodes waits for it", {{"error", kept.error()}});
     then(bool(kept));
   });
 }
 
 void Horizon::extend(WallTime now) {
-  const auto extended = file_.extend(now, look_ahead_);
-  if (extended) synced_.store(nanos(file_.record()->horizon), std::memory_order_release);
-  written(extended);
-  asked_.store(false, std::memory_order_release);
-}
-
-void Horizon::written(const Result<bool>& result) {
-  if (result && failing_) log_.info("the state file is written again", {{"file", file_.path()}});
-  if (!result && !failing_)
+  const auto written = file_.extend(now, look_ahead_);
+  if (written) {
+    synced_.store(nanos(file_.record()->horizon), std::memory_order_release);
+    if (failing_) log_.info("the state file is written again", {{"file", file_.path()}});
+  } else if (!failing_) {
     log_.error("the state file cannot be written: this node grants and votes no more until it can be",
-               {{"error", result.error()}});
-  failing_ = !result;
+               {{"error", written.error()}});
+  }
+  failing_ = !written;
+  asked_.store(false, std::memory_order_release);
 }
 
 }  // namespace tally

@@ -34,7 +34,6 @@ class Horizon {
 
  private:
   void extend(WallTime now);
-  void written(const Result<bool>& result);
 
   StateFile& file_;
   const Duration look_ahead_;

@@ -197,6 +197,11 @@ Result<bool> start_fleet(Fleet& fleet, Daemon& d) {
     if (const auto kept = fleet.lived.file->keep(*tenure); !kept) return Failure{kept.error()};
     running->tenure_kept(*tenure, d.clock.now());
   }
+  if (!node.previous && !running->stats().roster_settled)
+    d.log.warning(
+        "this node does not know since when its list rules: it has no floor and no vote until another one tells it; a new fleet "
+        "begins with roster_version 1",
+        {{"roster_version", node.roster_version}});
   fleet.thread = std::make_unique<ClusterThread>(ClusterThread::Parts{
       fleet.io, std::move(socket.value()), PeerSeal(std::exchange(d.secret, std::nullopt)), std::move(running),
       fleet.bell, fleet.ports, d.clock, *fleet.horizon, d.log, [&d] { announce_ready(d); }});

@@ -219,7 +219,7 @@ Families Metrics::Collect() const {
   Family(all, "tallyd_build_info", "The version that runs.", MetricKind::gauge)
       .add({{"version", kVersion}}, uint64_t{1});
   Family(all, "tallyd_config_last_reload_successful",
-         "Whether what SIGHUP reads again, the secret file, was last read without an error.", MetricKind::gauge)
+         "Whether the configuration was last read again without an error.", MetricKind::gauge)
       .add({}, uint64_t{overview_.last_reload_successful.load(std::memory_order_relaxed)});
   add_decisions(all, overview_);
   add_doors(all, overview_);

@@ -1,6 +1,7 @@
 #include "daemon/reload.h"
 
 #include <asio/post.hpp>
+#include <chrono>
 #include <utility>
 
 namespace tally {
@@ -19,7 +20,11 @@ void Reload::request(Done done) {
 void Reload::begin() {
   under_way_ = true;
   served_ = std::exchange(waiting_, {});
-  if (parts_.overview.ready.load(std::memory_order_relaxed)) parts_.notifier.send("RELOADING=1");
+  if (parts_.overview.ready.load(std::memory_order_relaxed)) {
+    const auto now = std::chrono::steady_clock::now().time_since_epoch();  // as Type=notify-reload wants it
+    parts_.notifier.send("RELOADING=1\nMONOTONIC_USEC=" +
+                         std::to_string(std::chrono::duration_cast<std::chrono::microseconds>(now).count()));
+  }
   const std::shared_ptr<const RuleSet> before = parts_.overview.rules();
   const Running running{parts_.running, *before};
   const auto next = std::make_shared<Loaded>(load_config(parts_.options, &running));
@@ -28,6 +33,7 @@ void Reload::begin() {
   const auto rules = std::make_shared<const RuleSet>(next->config.rules, next->config.inline_rule, before->share(),
                                                      next->secret ? next->secret->id : kPublicIdKey, before.get());
   parts_.overview.make_room_for(*rules);
+  seals_with_ = next->secret ? next->secret->seal.fingerprint_text() : "-";
   if (parts_.cluster == nullptr) return use(next, rules);
   ClusterThread::Change change{rules, pace_of(next->config), std::exchange(next->secret, std::nullopt)};
   parts_.cluster->use(std::move(change), [this, next, rules](const Result<bool>& taken) {
@@ -50,7 +56,7 @@ void Reload::finish(const std::vector<std::string>& errors) {
   parts_.overview.last_reload_successful.store(fine, std::memory_order_relaxed);
   for (const std::string& line : errors) parts_.log.error(line);
   if (fine)
-    parts_.log.info("the configuration was read again", {{"rules", parts_.running.rules.size()}});
+    parts_.log.info("the configuration was read again", {{"rules", parts_.running.rules.size()}, {"key", seals_with_}});
   else
     parts_.log.error("nothing was changed: what was loaded before stays", {{"errors", errors.size()}});
   if (parts_.overview.ready.load(std::memory_order_relaxed)) parts_.notifier.send("READY=1");

@@ -52,6 +52,7 @@ class Reload {
   Parts parts_;
   std::vector<Done> waiting_, served_;
   bool under_way_ = false;
+  std::string seals_with_;  // the fingerprint of the key that was read last, for the log
 };
 
 }  // namespace tally

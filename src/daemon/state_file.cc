@@ -90,7 +90,8 @@ std::string wrong_list(const Tenure& kept, uint32_t version, uint32_t previous, 
       break;
   }
   return version == kept.version
-             ? went_by + " and the change to it is not over: keep cluster.previous until tallyd_roster_settled is 1"
+             ? went_by + " and the change to it is not over: keep cluster.previous until tallyd_roster_settled is 1 "
+                         "(a new fleet begins with roster_version 1, and without state files)"
              : went_by + " and the change to it is not over: go on by it, and begin the next one when tallyd_roster_settled is 1";
 }
 
