@@ -68,6 +68,12 @@ class Rosters(Case):
         self.addCleanup(node.kill)
         self.nodes[i] = node.ready()
 
+    def first_three(self):  # all at once: none is ready before it has heard the others
+        for i in (0, 1, 2):
+            self.nodes[i] = self.start("-c", self.config(i, 1, [0, 1, 2]), name=f"n{i}")
+        for node in self.nodes.values():
+            node.ready()
+
     def metric(self, i, name):
         text = urllib.request.urlopen(f"http://{self.nodes[i].http()}/metrics", timeout=WAIT_S).read().decode()
         return next(float(line.split()[-1]) for line in text.splitlines() if line.split()[0] == name)
@@ -82,11 +88,7 @@ class Rosters(Case):
 
     def test_a_node_is_added_and_another_taken_out_under_load(self):
         old, both = [0, 1, 2], [0, 1, 2, 3]
-        for i in old:
-            config = self.config(i, 1, old)
-            self.nodes[i] = self.start("-c", config, name=f"n{i}")
-        for node in self.nodes.values():
-            node.ready()
+        self.first_three()
         self.serves("before")
         load = Load(self.nodes)
         self.addCleanup(load.end)
@@ -119,10 +121,7 @@ class Rosters(Case):
         self.assertEqual([node.end() for node in self.nodes.values()], [0] * 3)
 
     def test_a_node_that_is_gone_for_good_holds_nobody_up(self):
-        for i in (0, 1, 2):
-            self.nodes[i] = self.start("-c", self.config(i, 1, [0, 1, 2]), name=f"n{i}")
-        for node in self.nodes.values():
-            node.ready()
+        self.first_three()
         self.serves("before")
         self.nodes.pop(2).end(signal.SIGKILL)
         for i in (3, 0, 1):
@@ -132,10 +131,7 @@ class Rosters(Case):
         self.assertEqual([node.end() for node in self.nodes.values()], [0] * 3)
 
     def test_a_list_that_may_not_follow_is_refused(self):
-        for i in (0, 1, 2):
-            self.nodes[i] = self.start("-c", self.config(i, 1, [0, 1, 2]), name=f"n{i}")
-        for node in self.nodes.values():
-            node.ready()
+        self.first_three()
         self.assertEqual(self.nodes.pop(0).end(), 0)
 
         def refused(said, *lists):
