@@ -29,6 +29,9 @@ struct NodeConfig {
   std::vector<std::string> peers;  // as in cluster.peers; empty or one: alone
   std::vector<std::string> owners{};  // those of the peers that keys may belong to: aggregators; empty: all
   std::string self;                // this node's entry
+  // This node is in no list: a lessee that needs no place, under a name of this life alone. `self` says nothing then.
+  std::optional<NodeId> guest{};
+  size_t guests_max = 4'096;  // so many such nodes may come to this one
   uint32_t roster_version = 1;
   uint32_t size = 1;  // cluster.size
   std::optional<NodeList> previous;  // the list that this one replaces, until the change is over
@@ -73,6 +76,7 @@ struct PeerStatus {
   bool up = false;  // heard within max(1 s, 5 sync intervals)
   bool self = false;
   bool owns = true;  // keys may belong to it
+  std::optional<uint16_t> guest;  // the rank of a node that is in no list; its name is its address, which only the socket knows
   Duration last_heard{-1};  // -1: never
   Duration round_trip{0};
   Duration clock_skew{0};   // its wall clock less ours
@@ -108,8 +112,9 @@ class Node {
 
   // Input.
   void note(const Note& note, Now now);
-  // `from`: the rank that the sender's address belongs to, nullopt where it belongs to none (refused, counted).
-  void receive(std::span<const uint8_t> bytes, std::optional<uint16_t> from, Now now);
+  // `from`: the rank that the sender's address belongs to, nullopt where it belongs to none: refused and counted, but for guests.
+  // Returns the rank to which that address belongs from now on, where it is a guest's.
+  std::optional<uint16_t> receive(std::span<const uint8_t> bytes, std::optional<uint16_t> from, Now now);
   // The wall clock that is to be gone by from now on. Where it was set back, this must be told before anybody decides by
   // it, and the last time of the old one before that; tick() tells it as well. True where floors were lost by it.
   bool look_at_clock(Now now);

@@ -46,8 +46,8 @@ bool Node::reset(const Rule& rule, const Limit& limit, KeyHash hash, const WireI
   // Numbers from the wall clock: every node's next one is above all that any node gave, but for skew, and then the larger wins.
   const uint64_t number = std::max(last + 1, static_cast<uint64_t>(std::max<int64_t>(1, nanos(now.wall))));
   i.on_reset(id, number, now);
-  for (uint16_t rank = 0; rank < i.roster.count(); ++rank)
-    if (!i.is_self(rank)) i.mail.send(rank, Reset{id, number});
+  for (const uint16_t rank : i.others()) i.mail.send(rank, Reset{id, number});
+  for (const uint16_t rank : i.peers.guests_up(now.mono)) i.mail.send(rank, Reset{id, number});
   return known;
 }
 
@@ -99,12 +99,19 @@ Explanation Node::explain(const Rule&, const Limit& limit, KeyHash hash, const W
 std::vector<PeerStatus> Node::peers(Now now) const {
   const Impl& i = *impl_;
   std::vector<PeerStatus> all;
-  for (uint16_t rank = 0; rank < i.roster.count(); ++rank) {
+  std::vector<uint16_t> ranks = i.others();
+  ranks.push_back(i.peers.self());
+  std::ranges::sort(ranks);
+  std::ranges::copy(i.peers.guests_up(now.mono), std::back_inserter(ranks));
+  for (const uint16_t rank : ranks) {
     const Peer& peer = i.peers[rank];
     PeerStatus status;
-    status.name = i.roster.entry(rank);
+    if (i.peers.is_guest(rank))
+      status.guest = rank;
+    else
+      status.name = i.roster.entry(rank);
     status.self = i.is_self(rank);
-    status.owns = i.roster.owns(rank);
+    status.owns = i.roster.owns(Which::current, rank);
     status.up = i.peers.up(rank, now.mono);
     status.incarnation = status.self ? i.incarnation : peer.remembered;
     status.last_heard = status.self ? Duration(0) : peer.incarnation == 0 ? Duration(-1) : now.mono - peer.heard;
