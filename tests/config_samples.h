@@ -33,12 +33,15 @@ inline bool same(const Config::Cluster& a, const Config::Cluster& b) {
   return a.bind == b.bind && a.self == b.self && a.peers == b.peers && a.roster_version == b.roster_version &&
          a.size == b.size && a.sync_interval == b.sync_interval && a.isolation_after == b.isolation_after &&
          a.lease == b.lease && a.aggregators == b.aggregators && a.gone == b.gone &&
-         a.previous.has_value() == b.previous.has_value() && (!a.previous || same_members(*a.previous, *b.previous));
+         a.previous.has_value() == b.previous.has_value() && (!a.previous || same_members(*a.previous, *b.previous)) &&
+         a.upstream.has_value() == b.upstream.has_value() &&
+         (!a.upstream || (same_members(*a.upstream, *b.upstream) && a.upstream->bind == b.upstream->bind));
 }
 
 inline bool same(const Config::Limits& a, const Config::Limits& b) {
   return a.connections == b.connections && a.key_bytes == b.key_bytes &&
-         a.pipeline_bytes == b.pipeline_bytes && a.waiting == b.waiting && a.registers == b.registers;
+         a.pipeline_bytes == b.pipeline_bytes && a.waiting == b.waiting && a.registers == b.registers &&
+         a.guests == b.guests;
 }
 
 inline bool same(const Config& a, const Config& b) {

@@ -153,7 +153,7 @@ struct Door {
   std::vector<PeerStatus> guests() {
     std::vector<PeerStatus> all;
     for (const PeerStatus& peer : fleet.node(0).peers(fleet.now()))
-      if (peer.guest) all.push_back(peer);
+      if (peer.role == PeerRole::guest) all.push_back(peer);
     return all;
   }
 };
@@ -166,7 +166,7 @@ TEST_CASE("a guest is known by its name, wherever its newest datagram comes from
   REQUIRE(rank == 3);
   REQUIRE(door.guests().size() == 1);
   CHECK(door.guests().front().up);
-  CHECK_FALSE(door.guests().front().owns);
+  CHECK(door.guests().front().rank == 3);
   CHECK(door.say(Hello{}, rank) == rank);
   CHECK(door.say(Hello{}) == rank);  // from a new address
   door.header.sequence -= 2;

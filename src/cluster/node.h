@@ -10,6 +10,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/random.h"
@@ -71,12 +72,19 @@ struct Explanation {
   bool isolated = false;
 };
 
+// peer: of a fleet whose keys may belong to all; edge: in the list, and keys belong to aggregators alone; guest: in no list.
+enum class PeerRole : uint8_t { peer, aggregator, edge, guest };
+constexpr std::string_view peer_role_name(PeerRole role) {
+  constexpr std::string_view kNames[] = {"peer", "aggregator", "edge", "guest"};
+  return kNames[static_cast<size_t>(role)];
+}
+
 struct PeerStatus {
-  std::string name;
+  uint16_t rank = 0;
+  std::string name;  // "" for a guest: it goes by its address, which only the socket knows
+  PeerRole role = PeerRole::peer;
   bool up = false;  // heard within max(1 s, 5 sync intervals)
   bool self = false;
-  bool owns = true;  // keys may belong to it
-  std::optional<uint16_t> guest;  // the rank of a node that is in no list; its name is its address, which only the socket knows
   Duration last_heard{-1};  // -1: never
   Duration round_trip{0};
   Duration clock_skew{0};   // its wall clock less ours

@@ -51,6 +51,7 @@ struct Node::Impl {
   void ask(Now now);
   void gossip(Now now);
   std::vector<uint16_t> others() const;
+  PeerRole role_of(uint16_t rank) const;
   std::vector<uint16_t> some_of(std::vector<uint16_t> ranks, size_t n);
 
   const NodeConfig config;

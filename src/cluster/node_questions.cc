@@ -96,6 +96,12 @@ Explanation Node::explain(const Rule&, const Limit& limit, KeyHash hash, const W
   return e;
 }
 
+PeerRole Node::Impl::role_of(uint16_t rank) const {
+  if (peers.is_guest(rank)) return PeerRole::guest;
+  if (config.owners.empty()) return PeerRole::peer;
+  return roster.owns(Which::current, rank) ? PeerRole::aggregator : PeerRole::edge;
+}
+
 std::vector<PeerStatus> Node::peers(Now now) const {
   const Impl& i = *impl_;
   std::vector<PeerStatus> all;
@@ -106,12 +112,10 @@ std::vector<PeerStatus> Node::peers(Now now) const {
   for (const uint16_t rank : ranks) {
     const Peer& peer = i.peers[rank];
     PeerStatus status;
-    if (i.peers.is_guest(rank))
-      status.guest = rank;
-    else
-      status.name = i.roster.entry(rank);
+    status.rank = rank;
+    status.role = i.role_of(rank);
+    if (status.role != PeerRole::guest) status.name = i.roster.entry(rank);
     status.self = i.is_self(rank);
-    status.owns = i.roster.owns(Which::current, rank);
     status.up = i.peers.up(rank, now.mono);
     status.incarnation = status.self ? i.incarnation : peer.remembered;
     status.last_heard = status.self ? Duration(0) : peer.incarnation == 0 ? Duration(-1) : now.mono - peer.heard;

@@ -262,13 +262,18 @@ std::string describe_promises(const Config& config) {
   table.add({"rule", "limit", "e", "floor", "bound", "bound isolated", "what waits"});
   for (const Rule& rule : config.rules) table.add(promise_row(rule, cluster));
   table.add(promise_row(config.inline_rule, cluster));
-  std::string out = "fleet of " + std::to_string(cluster.peers.size());
-  if (cluster.nodes() != cluster.peers.size())
+  std::string out = "fleet of " + std::to_string(cluster.entries().size());
+  if (cluster.nodes() != cluster.entries().size())
     out += ", floors split over " + std::to_string(cluster.nodes());
-  if (!cluster.aggregators.empty())
+  if (cluster.peers.empty())
+    out += ", all of them aggregators; nodes that are in no list are their guests, without floors";
+  else if (!cluster.aggregators.empty())
     out += ", keys belong to " + std::to_string(cluster.aggregators.size()) + " of them";
   out += ", sync interval " + format_duration(cluster.sync_interval) + ", cut off after " +
          format_duration(cluster.isolation()) + "\n";
+  if (cluster.upstream)
+    out += "a region: what is issued here is drawn from " + std::to_string(cluster.upstream->entries().size()) +
+           " above; over all regions a window's bound is the limit and the floors of each\n";
   out +=
       "e: max_overcount; floor: what a node admits without asking; bound: the most in one window over the "
       "fleet\n";

@@ -213,7 +213,12 @@ void read_cluster(Fields in, Config::Cluster& cluster) {
   in.duration("sync_interval", cluster.sync_interval, kSyncIntervalRange);
   in.duration("isolation_after", cluster.isolation_after, kIsolationRange);
   in.duration("lease", cluster.lease, kLeaseRange);
-  in.not_yet("upstream");
+  if (in.find("upstream") != nullptr) {
+    Fields upstream = in.section("upstream");
+    read_members(upstream, cluster.upstream.emplace());
+    if (const JsonNode* bind = upstream.text("bind", "\"ADDRESS:PORT\"")) cluster.upstream->bind = bind->text;
+    upstream.finish();
+  }
   if (in.find("secret_file") != nullptr) {
     const JsonNode* file = in.text("secret_file", "an absolute path");
     if (file != nullptr && file->text.empty())
@@ -231,6 +236,7 @@ void read_limits(Fields in, Config::Limits& limits) {
   in.number("pipeline_bytes", limits.pipeline_bytes, kPipelineBytesRange);
   in.number("waiting", limits.waiting, kWaitingRange);
   in.number("registers", limits.registers, kRegistersRange);
+  in.number("guests", limits.guests, kGuestsRange);
   in.finish();
 }
 

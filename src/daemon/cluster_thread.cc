@@ -12,7 +12,6 @@ namespace {
 // Each loop takes a bounded part of every queue, so that none starves the others or the ticks.
 constexpr int kNotesAtOnce = 4'096;
 constexpr int kCallsAtOnce = 256;
-constexpr int kDatagramsAtOnce = 256;
 constexpr Duration kLookAtPeers = std::chrono::seconds(1);
 constexpr Duration kStepWorthAWord = std::chrono::milliseconds(20);
 constexpr Duration kKeepAgain = std::chrono::seconds(1);
@@ -25,7 +24,8 @@ double milliseconds(Duration d) { return static_cast<double>(nanos(d)) * 1e-6; }
 
 ClusterThread::ClusterThread(Parts parts)
     : parts_(std::move(parts)),
-      node_(*parts_.node),
+      link_(*parts_.link),
+      node_(link_.node()),
       bell_(parts_.io, ::dup(parts_.bell.fd())),
       timer_(parts_.io),
       stuck_(parts_.ports.size()) {
@@ -46,13 +46,13 @@ void ClusterThread::join() {
 
 void ClusterThread::ask(std::function<void(View)> then) {
   asio::post(parts_.io, [this, then = std::move(then)] {
-    then(View{node_.peers(parts_.clock.now()), stats(), parts_.socket->send_failures(), parts_.seal.keys()});
+    then(View{link_.peers(parts_.clock.now()), link_.stats(), link_.send_failures(), link_.keys()});
   });
 }
 
 void ClusterThread::use(Change change, std::function<void(Result<bool>)> then) {
   asio::post(parts_.io, [this, change = std::move(change), then = std::move(then)] {
-    const Result<bool> taken = change.secret ? parts_.seal.replace(*change.secret) : Result<bool>(true);
+    const Result<bool> taken = change.secret ? link_.use(*change.secret) : Result<bool>(true);
     if (taken) {
       const Now now = parts_.clock.now();
       node_.use(change.rules, now);
@@ -60,12 +60,6 @@ void ClusterThread::use(Change change, std::function<void(Result<bool>)> then) {
     }
     then(taken);
   });
-}
-
-NodeStats ClusterThread::stats() const {
-  NodeStats stats = node_.stats();
-  parts_.seal.add_dropped(stats);
-  return stats;
 }
 
 void ClusterThread::stop() {
@@ -83,19 +77,14 @@ void ClusterThread::run() {
     parts_.io.poll();
   }
   const Now now = parts_.clock.now();
-  if (!parts_.horizon.covers(now.wall)) return;
+  if (!may_act(now.wall)) return;
   node_.leave(now);
   node_.flush(now);
-  send_all();
+  link_.send();
 }
 
-void ClusterThread::watch_socket() {
-  if (std::exchange(socket_watched_, true)) return;
-  parts_.socket->socket().async_wait(asio::socket_base::wait_read, [this](const asio::error_code& error) {
-    if (!error)
-      socket_watched_ = false;  // again once it was emptied: asio would report it for ever until then
-  });
-}
+// Where the state file is behind, a later life would take back what this one does now.
+bool ClusterThread::may_act(WallTime now) { return parts_.horizon == nullptr || parts_.horizon->covers(now); }
 
 void ClusterThread::watch_bell() {
   bell_.async_wait(asio::posix::stream_descriptor::wait_read, [this](const asio::error_code& error) {
@@ -109,11 +98,11 @@ void ClusterThread::work() {
   parts_.bell.get_up();
   look_at_clock();
   const Now now = parts_.clock.now();
-  parts_.horizon.keep(now.wall);
+  if (parts_.horizon != nullptr) parts_.horizon->keep(now.wall);
   busy_ = false;
-  if (!parts_.horizon.covers(now.wall)) return;
+  if (!may_act(now.wall)) return;
   busy_ = take_notes(now);
-  receive_all();
+  busy_ = link_.receive(parts_.clock) || busy_;
   for (auto& port : parts_.ports) take_calls(*port, now);
 
   const Now then = parts_.clock.now();
@@ -123,7 +112,7 @@ void ClusterThread::work() {
     keep_tenure(then);
   }
   node_.flush(then);
-  send_all();
+  link_.send();
   deliver_wakes();
   look_at_peers(then);
   if (!ready_ && node_.ready()) {
@@ -137,8 +126,9 @@ void ClusterThread::keep_tenure(Now now) {
   if (keeping_ || now.mono < keep_not_before_) return;
   const auto tenure = node_.tenure_to_keep();
   if (!tenure) return;
+  if (parts_.horizon == nullptr) return node_.tenure_kept(*tenure, now);
   keeping_ = true;
-  parts_.horizon.keep(*tenure, [this, tenure](bool kept) {
+  parts_.horizon->keep(*tenure, [this, tenure](bool kept) {
     asio::post(parts_.io, [this, tenure, kept] {
       keeping_ = false;
       keep_not_before_ = parts_.clock.now().mono + (kept ? Duration(0) : kKeepAgain);
@@ -202,33 +192,13 @@ void ClusterThread::answer(Call& call, Now now) {
       call.explanation = node_.explain(*call.rule, call.limit, key.hash, key.id, now);
       return;
     case Call::Kind::peers:
-      call.peers = node_.peers(now);
+      call.peers = link_.peers(now);
       return;
     case Call::Kind::stats:
-      call.stats = stats();
+      call.stats = link_.stats();
       return;
     case Call::Kind::reload:  // main's
       return;
-  }
-}
-
-void ClusterThread::receive_all() {
-  for (int i = 0; i < kDatagramsAtOnce; ++i) {
-    const auto received = parts_.socket->receive();
-    if (!received) return watch_socket();
-    const auto content = parts_.seal.open(received->bytes);
-    if (!content) continue;
-    // The clock anew for each: round trips are measured by it.
-    node_.receive(*content, received->from, parts_.clock.now());
-    send_all();  // an answer to the source of this very datagram, if any; all else waits for flush
-  }
-  busy_ = true;
-}
-
-void ClusterThread::send_all() {
-  for (const Outgoing& out : node_.take_outbox()) {
-    const auto bytes = parts_.seal.seal(out.bytes);
-    out.to_source ? parts_.socket->send_to_source(bytes) : parts_.socket->send(out.to, bytes);
   }
 }
 
@@ -247,7 +217,7 @@ void ClusterThread::deliver_wakes() {
 
 void ClusterThread::arm_timer() {
   const Now now = parts_.clock.now();
-  const MonoTime due = parts_.horizon.covers(now.wall) ? node_.next_tick() : now.mono + kStandStill;
+  const MonoTime due = may_act(now.wall) ? node_.next_tick() : now.mono + kStandStill;
   if (due == armed_for_) return;
   armed_for_ = due;
   timer_.expires_at(std::chrono::steady_clock::time_point(due.time_since_epoch()));
@@ -275,22 +245,20 @@ void ClusterThread::look_at_clock() {
 void ClusterThread::look_at_peers(Now now) {
   if (now.mono - peers_looked_at_ < kLookAtPeers) return;
   peers_looked_at_ = now.mono;
-  const std::vector<PeerStatus> peers = node_.peers(now);
-  known_.resize(peers.size());
-  for (size_t i = 0; i < peers.size(); ++i) {
-    const PeerStatus& peer = peers[i];
-    if (peer.self) continue;
-    if (peer.up && !known_[i].up)
+  for (const PeerStatus& peer : link_.peers(now)) {
+    if (peer.self || peer.role == PeerRole::guest) continue;
+    Known& known = known_[peer.name];
+    if (peer.up && !known.up)
       parts_.log.info("peer is up", {{"peer", peer.name}, {"round_trip_ms", milliseconds(peer.round_trip)}});
-    if (!peer.up && known_[i].up)
+    if (!peer.up && known.up)
       parts_.log.warning("peer is silent", {{"peer", peer.name}, {"for_ms", milliseconds(peer.last_heard)}});
-    if (peer.rules_mismatch && !known_[i].rules_mismatch)
+    if (peer.rules_mismatch && !known.rules_mismatch)
       parts_.log.warning("peer has other rules: rules of one name must be the same on all nodes",
                          {{"peer", peer.name}});
-    if (peer.roster_mismatch && !known_[i].roster_mismatch)
+    if (peer.roster_mismatch && !known.roster_mismatch)
       parts_.log.warning("peer has another list of peers, size or roster version: it is not listened to",
                          {{"peer", peer.name}});
-    known_[i] = {peer.up, peer.rules_mismatch, peer.roster_mismatch};
+    known = {peer.up, peer.rules_mismatch, peer.roster_mismatch};
   }
   if (!said_clone_ && node_.stats().dropped.contains("this_node_is_a_clone")) {
     said_clone_ = true;

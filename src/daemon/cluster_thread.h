@@ -8,8 +8,10 @@
 #include <asio/posix/stream_descriptor.hpp>
 #include <asio/steady_timer.hpp>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
+#include <string>
 #include <thread>
 #include <vector>
 
@@ -17,9 +19,8 @@
 #include "daemon/clock.h"
 #include "daemon/counters.h"
 #include "daemon/horizon.h"
+#include "daemon/link.h"
 #include "daemon/log.h"
-#include "daemon/peer_seal.h"
-#include "daemon/peer_socket.h"
 #include "daemon/port.h"
 
 namespace tally {
@@ -28,13 +29,11 @@ class ClusterThread {
  public:
   struct Parts {
     asio::io_context& io;  // the socket's; run by this thread alone
-    std::unique_ptr<PeerSocket> socket;
-    PeerSeal seal;
-    std::unique_ptr<Node> node;
+    std::unique_ptr<Link> link;
     Bell& bell;  // of the ports
     std::vector<std::unique_ptr<Port>>& ports;
     Clock& clock;
-    Horizon& horizon;
+    Horizon* horizon;  // nullptr: a guest's, which keeps no state
     Log& log;
     std::function<void()> on_ready;  // once, on this thread, when the start is over
   };
@@ -65,15 +64,12 @@ class ClusterThread {
 
  private:
   void run();
-  void watch_socket();
   void watch_bell();
   void work();
   bool take_notes(Now now);
   void take_calls(Port& port, Now now);
   void answer(Call& call, Now now);
-  NodeStats stats() const;
-  void receive_all();
-  void send_all();
+  bool may_act(WallTime now);
   void deliver_wakes();
   void arm_timer();
   void keep_tenure(Now now);
@@ -81,6 +77,7 @@ class ClusterThread {
   void look_at_clock();
 
   Parts parts_;
+  Link& link_;
   Node& node_;
   asio::posix::stream_descriptor bell_;
   asio::steady_timer timer_;
@@ -89,11 +86,10 @@ class ClusterThread {
   struct Known {
     bool up = false, rules_mismatch = false, roster_mismatch = false;
   };
-  std::vector<Known> known_;  // of the peers, when last looked at
+  std::map<std::string, Known> known_;  // of the peers in lists, when last looked at
   bool said_clone_ = false;
   MonoTime peers_looked_at_{};
   TimeHistogram tick_lag_;
-  bool socket_watched_ = false;
   bool ready_ = false;
   bool keeping_ = false;  // a tenure is on its way to the disk
   MonoTime keep_not_before_{};

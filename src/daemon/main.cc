@@ -76,7 +76,7 @@ Share share_of(const Config& config) {
   const Config::Cluster& cluster = config.cluster;
   if (cluster.alone()) return Share{0, std::max(cluster.nodes(), 1u)};
   const auto place = [&](const Config::Members& members) {
-    std::vector<std::string> sorted = members.peers;
+    std::vector<std::string> sorted = members.entries();
     std::ranges::sort(sorted);
     const auto own = std::ranges::find(sorted, cluster.own_entry());
     return Share::Place{own == sorted.end() ? members.nodes() : static_cast<uint32_t>(own - sorted.begin()), members.nodes()};
@@ -86,7 +86,7 @@ Share share_of(const Config& config) {
 }
 
 NodeList node_list(const Config::Members& members) {
-  return {members.peers, members.roster_version, members.nodes(), members.aggregators};
+  return {members.entries(), members.roster_version, members.nodes(), members.aggregators};
 }
 
 size_t worker_count(const Config& config) {
@@ -97,9 +97,11 @@ size_t worker_count(const Config& config) {
 
 NodeConfig node_config(const Config& config, const std::optional<Secret>& secret) {
   NodeConfig node;
-  node.peers = config.cluster.peers;
+  node.peers = config.cluster.entries();
   node.owners = config.cluster.aggregators;
   node.self = config.cluster.own_entry();
+  if (config.cluster.guest()) node.guest = random_seed();
+  node.guests_max = config.limits.guests;
   node.roster_version = config.cluster.roster_version;
   node.size = config.cluster.nodes();
   if (config.cluster.previous) node.previous = node_list(*config.cluster.previous);
@@ -119,6 +121,11 @@ struct Lived {
   Life life;
 };
 Result<Lived> begin_life(const Config& config, WallTime now) {
+  if (config.cluster.guest()) {
+    Life life;
+    life.incarnation = static_cast<uint64_t>(std::max<int64_t>(1, nanos(now) / 1'000'000));
+    return Lived{nullptr, life};
+  }
   std::string directory = config.state_dir;
   if (directory.empty()) {
     const auto fallback = default_state_dir();
@@ -139,7 +146,7 @@ struct Fleet {
   asio::io_context io{1};
   Bell bell;
   std::vector<std::unique_ptr<Port>> ports;
-  Lived lived;
+  Lived lived;  // a guest's has no file
   std::unique_ptr<Horizon> horizon;
   std::unique_ptr<ClusterThread> thread;
 };
@@ -178,33 +185,38 @@ Result<bool> start_fleet(Fleet& fleet, Daemon& d) {
   if (!socket) return Failure{socket.error()};
   for (size_t i = 0; i < d.overview.workers.size(); ++i)
     fleet.ports.push_back(std::make_unique<Port>(fleet.bell));
-  fleet.horizon =
-      std::make_unique<Horizon>(*fleet.lived.file, look_ahead(node.pace.sync_interval), d.admin.io(), d.log);
+  if (fleet.lived.file)
+    fleet.horizon =
+        std::make_unique<Horizon>(*fleet.lived.file, look_ahead(node.pace.sync_interval), d.admin.io(), d.log);
 
   const Life& life = fleet.lived.life;
-  d.log.info("a node of a fleet", {{"entry", node.self},
-                                   {"bind", socket.value()->bound()},
-                                   {"peers", node.peers.size()},
-                                   {"incarnation", life.incarnation},
-                                   {"first_life", life.first ? "yes" : "no"},
-                                   {"state", fleet.lived.file->path()}});
+  if (node.guest)
+    d.log.info("a guest of the aggregators: this node is in no list, and has no floors",
+               {{"bind", socket.value()->bound()}, {"aggregators", node.owners.size()}});
+  else
+    d.log.info("a node of a fleet", {{"entry", node.self},
+                                     {"bind", socket.value()->bound()},
+                                     {"peers", node.peers.size()},
+                                     {"incarnation", life.incarnation},
+                                     {"first_life", life.first ? "yes" : "no"},
+                                     {"state", fleet.lived.file->path()}});
   if (d.secret)
     d.log.info("datagrams are sealed",
                {{"key", d.secret->seal.fingerprint_text()}, {"also_accepted", accepted_keys(*d.secret)}});
   d.notifier.send("STATUS=asking the other nodes");
   auto running = std::make_unique<Node>(node, life, d.overview.limiter, d.overview.rules(), random_seed(), d.clock.now());
-  while (const auto tenure = running->tenure_to_keep()) {
+  while (const auto tenure = fleet.lived.file ? running->tenure_to_keep() : std::nullopt) {
     if (const auto kept = fleet.lived.file->keep(*tenure); !kept) return Failure{kept.error()};
     running->tenure_kept(*tenure, d.clock.now());
   }
-  if (!node.previous && !running->stats().roster_settled)
+  if (!node.guest && !node.previous && !running->stats().roster_settled)
     d.log.warning(
         "this node does not know since when its list rules: it has no floor and no vote until another one tells it; a new fleet "
         "begins with roster_version 1",
         {{"roster_version", node.roster_version}});
   fleet.thread = std::make_unique<ClusterThread>(ClusterThread::Parts{
-      fleet.io, std::move(socket.value()), PeerSeal(std::exchange(d.secret, std::nullopt)), std::move(running),
-      fleet.bell, fleet.ports, d.clock, *fleet.horizon, d.log, [&d] { announce_ready(d); }});
+      fleet.io, std::make_unique<Link>(std::move(socket.value()), PeerSeal(std::exchange(d.secret, std::nullopt)), std::move(running)),
+      fleet.bell, fleet.ports, d.clock, fleet.horizon.get(), d.log, [&d] { announce_ready(d); }});
   return true;
 }
 

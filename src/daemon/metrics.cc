@@ -135,8 +135,13 @@ void add_peers(Families& all, const std::vector<PeerStatus>& peers) {
                   MetricKind::gauge);
   Family bytes(all, "tallyd_sync_bytes_total", "Bytes of datagrams from and to the peer.",
                MetricKind::counter);
+  uint64_t guests = 0;  // they come and go: none is a label
   for (const PeerStatus& peer : peers) {
     if (peer.self) continue;
+    if (peer.role == PeerRole::guest) {
+      ++guests;
+      continue;
+    }
     const Labels name{{"peer", peer.name}};
     up.add(name, uint64_t{peer.up});
     if (peer.last_heard >= Duration(0)) heard.add(name, seconds(peer.last_heard));
@@ -146,6 +151,7 @@ void add_peers(Families& all, const std::vector<PeerStatus>& peers) {
     bytes.add({{"peer", peer.name}, {"direction", "in"}}, peer.bytes_in);
     bytes.add({{"peer", peer.name}, {"direction", "out"}}, peer.bytes_out);
   }
+  Family(all, "tallyd_guests", "Nodes that are in no list and were heard of late: lessees of this one.", MetricKind::gauge).add({}, guests);
 }
 
 void add_node(Families& all, const NodeStats& node, const Overview& overview, uint64_t registers_max) {

@@ -11,6 +11,11 @@ using asio::ip::udp;
 constexpr int kSocketBytes = 4 * 1024 * 1024;  // the kernel takes the smaller of this and its own maximum
 static_assert(kDatagramMax < 2048);
 
+std::string text_of(const udp::endpoint& at) {
+  const std::string host = at.address().to_string();
+  return (at.address().is_v6() ? "[" + host + "]" : host) + ":" + std::to_string(at.port());
+}
+
 }  // namespace
 
 Result<udp::endpoint> resolve_peer(asio::io_context& io, const std::string& text) {
@@ -86,10 +91,20 @@ void PeerSocket::send_to_source(std::span<const uint8_t> bytes) {
   if (error) ++send_failures_;
 }
 
+void PeerSocket::source_is(uint16_t guest) {
+  if (by_rank_.size() <= guest) by_rank_.resize(guest + size_t{1});
+  if (by_rank_[guest] == source_) return;
+  if (const auto before = ranks_.find(by_rank_[guest]); before != ranks_.end() && before->second == guest) ranks_.erase(before);
+  by_rank_[guest] = source_;
+  ranks_.insert_or_assign(source_, guest);
+}
+
+std::string PeerSocket::address(uint16_t rank) const { return rank < by_rank_.size() && by_rank_[rank].port() != 0 ? text_of(by_rank_[rank]) : ""; }
+
 std::string PeerSocket::bound() const {
   asio::error_code error;
   const udp::endpoint at = socket_.local_endpoint(error);
-  return error ? "" : at.address().to_string() + ":" + std::to_string(at.port());
+  return error ? "" : text_of(at);
 }
 
 }  // namespace tally

@@ -38,6 +38,9 @@ class PeerSocket {
   std::optional<Received> receive();  // nullopt: nothing there
   void send(uint16_t to, std::span<const uint8_t> bytes);
   void send_to_source(std::span<const uint8_t> bytes);  // to where the last received datagram came from
+  // From now on that rank, a guest's, is there where the last received datagram came from.
+  void source_is(uint16_t guest);
+  std::string address(uint16_t rank) const;  // "": of a rank that none was heard of
 
   asio::ip::udp::socket& socket() { return socket_; }
   std::string bound() const;
