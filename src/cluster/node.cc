@@ -36,6 +36,9 @@ Duration shortest_window(const RuleSet& rules) {
   return shortest;
 }
 
+// A region's rules differ from those above it, in their floors.
+uint64_t told_fingerprint(const NodeConfig& config, const RuleSet& rules) { return config.region ? 0 : fingerprint(rules); }
+
 std::vector<std::string> entries_of(const NodeConfig& config) {
   return config.peers.empty() ? std::vector<std::string>{config.self} : config.peers;
 }
@@ -73,12 +76,18 @@ Node::Impl::Impl(NodeConfig c, Life which, Limiter& l, std::shared_ptr<const Rul
       mail(roster, peers, incarnation, config.id_key, around_datagrams()),
       owner(around(), config.ledgers_max, now.mono),
       lessee(around(), limiter, config.accounts_max, now.mono),
-      rules_fingerprint(fingerprint(*rules)),
+      rules_fingerprint(told_fingerprint(config, *rules)),
       window_min(shortest_window(*rules)),
       next_sync(now.mono + pace.sync_interval),
       next_gossip(now.mono),
       next_ask(now.mono) {
   open_floors();
+}
+
+Life fresh_life(WallTime now) {
+  Life life;
+  life.incarnation = static_cast<uint64_t>(std::max<int64_t>(1, nanos(now) / 1'000'000));
+  return life;
 }
 
 Node::Node(NodeConfig config, Life life, Limiter& limiter, std::shared_ptr<const RuleSet> rules, uint64_t seed, Now now)
@@ -364,7 +373,7 @@ void Node::use(std::shared_ptr<const RuleSet> rules, Now now) {
   const std::shared_ptr<const RuleSet> before = std::exchange(n.rules, std::move(rules));  // until nothing points there any more
   for (size_t id = 0; id < before->ids(); ++id)
     CHECK_THAT(same_form(before->by_id(static_cast<uint16_t>(id)).limit, n.rules->by_id(static_cast<uint16_t>(id)).limit));
-  n.rules_fingerprint = fingerprint(*n.rules);
+  n.rules_fingerprint = told_fingerprint(n.config, *n.rules);
   n.window_min = shortest_window(*n.rules);
   if (alone()) return;
   n.lessee.use_rules();

@@ -61,6 +61,9 @@ struct Life {
   Tenure tenure{};            // as the state file has it; of version 0 where there is none
 };
 
+// The life of a node that keeps no state file: a guest's, whose name is of this life alone.
+Life fresh_life(WallTime now);
+
 struct Explanation {
   std::string owner;  // entry of the owner as known
   std::string role;   // "owner", "lessee", "alone"
@@ -72,10 +75,11 @@ struct Explanation {
   bool isolated = false;
 };
 
-// peer: of a fleet whose keys may belong to all; edge: in the list, and keys belong to aggregators alone; guest: in no list.
-enum class PeerRole : uint8_t { peer, aggregator, edge, guest };
+// peer: of a fleet whose keys may belong to all; edge: in the list, and keys belong to aggregators alone; guest: in no list; above: of
+// the level that this node draws from for its region.
+enum class PeerRole : uint8_t { peer, aggregator, edge, guest, above };
 constexpr std::string_view peer_role_name(PeerRole role) {
-  constexpr std::string_view kNames[] = {"peer", "aggregator", "edge", "guest"};
+  constexpr std::string_view kNames[] = {"peer", "aggregator", "edge", "guest", "above"};
   return kNames[static_cast<size_t>(role)];
 }
 

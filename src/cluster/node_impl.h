@@ -71,7 +71,7 @@ struct Node::Impl {
   Mail mail;
   Owner owner;
   Lessee lessee;
-  uint64_t rules_fingerprint;
+  uint64_t rules_fingerprint;  // 0: this node has none to tell and compares none
   Duration window_min;
   MonoTime next_sync, next_gossip, next_ask;
   MonoTime next_call{};  // a guest's

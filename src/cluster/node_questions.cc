@@ -121,7 +121,7 @@ std::vector<PeerStatus> Node::peers(Now now) const {
     status.last_heard = status.self ? Duration(0) : peer.incarnation == 0 ? Duration(-1) : now.mono - peer.heard;
     status.round_trip = peer.round_trip;
     status.clock_skew = peer.clock_skew;
-    status.rules_mismatch = peer.rules != 0 && peer.rules != i.rules_fingerprint;
+    status.rules_mismatch = peer.rules != 0 && i.rules_fingerprint != 0 && peer.rules != i.rules_fingerprint;
     status.roster_mismatch = peer.roster_mismatch;
     status.bytes_in = peer.bytes_in;
     status.bytes_out = peer.bytes_out;

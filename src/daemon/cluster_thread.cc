@@ -12,6 +12,7 @@ namespace {
 // Each loop takes a bounded part of every queue, so that none starves the others or the ticks.
 constexpr int kNotesAtOnce = 4'096;
 constexpr int kCallsAtOnce = 256;
+constexpr int kRoundsAtOnce = 8;  // between this node and the one above
 constexpr Duration kLookAtPeers = std::chrono::seconds(1);
 constexpr Duration kStepWorthAWord = std::chrono::milliseconds(20);
 constexpr Duration kKeepAgain = std::chrono::seconds(1);
@@ -46,7 +47,8 @@ void ClusterThread::join() {
 
 void ClusterThread::ask(std::function<void(View)> then) {
   asio::post(parts_.io, [this, then = std::move(then)] {
-    then(View{link_.peers(parts_.clock.now()), link_.stats(), link_.send_failures(), link_.keys()});
+    const uint64_t failures = link_.send_failures() + (parts_.region ? parts_.region->link().send_failures() : 0);
+    then(View{peers(parts_.clock.now()), stats(), failures, link_.keys()});
   });
 }
 
@@ -57,6 +59,11 @@ void ClusterThread::use(Change change, std::function<void(Result<bool>)> then) {
       const Now now = parts_.clock.now();
       node_.use(change.rules, now);
       node_.use(change.pace, now);
+      if (parts_.region) {
+        if (change.secret) CHECK_THAT(parts_.region->link().use(*change.secret));  // the same as for the link
+        parts_.region->use(*change.rules, now);
+        parts_.region->use(change.pace, now);
+      }
     }
     then(taken);
   });
@@ -79,8 +86,8 @@ void ClusterThread::run() {
   const Now now = parts_.clock.now();
   if (!may_act(now.wall)) return;
   node_.leave(now);
-  node_.flush(now);
-  link_.send();
+  if (parts_.region) parts_.region->link().node().leave(now);
+  flush(now);
 }
 
 // Where the state file is behind, a later life would take back what this one does now.
@@ -102,23 +109,74 @@ void ClusterThread::work() {
   busy_ = false;
   if (!may_act(now.wall)) return;
   busy_ = take_notes(now);
+  if (parts_.region) busy_ = parts_.region->link().receive(parts_.clock) || busy_;
   busy_ = link_.receive(parts_.clock) || busy_;
   for (auto& port : parts_.ports) take_calls(*port, now);
 
   const Now then = parts_.clock.now();
-  if (const MonoTime due = node_.next_tick(); then.mono >= due) {
+  if (const MonoTime due = next_tick(); then.mono >= due) {
     tick_lag_.observe(then.mono - due);
-    node_.tick(then);
+    tick(then);
     keep_tenure(then);
   }
-  node_.flush(then);
-  link_.send();
+  flush(then);
   deliver_wakes();
   look_at_peers(then);
-  if (!ready_ && node_.ready()) {
+  if (!ready_ && node_.ready() && (!parts_.region || parts_.region->link().node().ready())) {
     ready_ = true;
     parts_.on_ready();
   }
+}
+
+MonoTime ClusterThread::next_tick() const {
+  return parts_.region ? std::min(node_.next_tick(), parts_.region->link().node().next_tick()) : node_.next_tick();
+}
+
+void ClusterThread::tick(Now now) {
+  if (parts_.region && now.mono >= parts_.region->link().node().next_tick()) parts_.region->link().node().tick(now);
+  if (now.mono >= node_.next_tick()) node_.tick(now);
+}
+
+// What came down from above is issued here, and what is missing here is asked for there, until neither brings anything new.
+void ClusterThread::flush(Now now) {
+  if (parts_.region) parts_.region->link().node().flush(now);
+  node_.flush(now);
+  if (parts_.region) {
+    int rounds = 0;
+    for (; rounds < kRoundsAtOnce && parts_.region->upstream().take_news(); ++rounds) {
+      parts_.region->link().node().flush(now);
+      node_.flush(now);
+    }
+    busy_ = busy_ || rounds == kRoundsAtOnce;
+    parts_.region->link().send();
+  }
+  link_.send();
+}
+
+std::vector<PeerStatus> ClusterThread::peers(Now now) const {
+  std::vector<PeerStatus> all = link_.peers(now);
+  if (!parts_.region) return all;
+  for (PeerStatus& peer : parts_.region->link().peers(now)) {
+    if (peer.self) continue;
+    peer.role = PeerRole::above;
+    all.push_back(std::move(peer));
+  }
+  return all;
+}
+
+// Of this node; what goes to the level above and comes from there is counted in.
+NodeStats ClusterThread::stats() const {
+  NodeStats stats = link_.stats();
+  if (!parts_.region) return stats;
+  const NodeStats above = parts_.region->link().stats();
+  stats.datagrams_in += above.datagrams_in;
+  stats.datagrams_out += above.datagrams_out;
+  for (size_t kind = 0; kind < kEntryKinds; ++kind) {
+    stats.entries_in[kind] += above.entries_in[kind];
+    stats.entries_out[kind] += above.entries_out[kind];
+  }
+  for (const auto& [reason, n] : above.dropped) stats.dropped[reason] += n;
+  return stats;
 }
 
 // What a change of the list of nodes asks to be on the disk before it holds (Node::tenure_to_keep).
@@ -192,10 +250,10 @@ void ClusterThread::answer(Call& call, Now now) {
       call.explanation = node_.explain(*call.rule, call.limit, key.hash, key.id, now);
       return;
     case Call::Kind::peers:
-      call.peers = link_.peers(now);
+      call.peers = peers(now);
       return;
     case Call::Kind::stats:
-      call.stats = link_.stats();
+      call.stats = stats();
       return;
     case Call::Kind::reload:  // main's
       return;
@@ -217,7 +275,7 @@ void ClusterThread::deliver_wakes() {
 
 void ClusterThread::arm_timer() {
   const Now now = parts_.clock.now();
-  const MonoTime due = may_act(now.wall) ? node_.next_tick() : now.mono + kStandStill;
+  const MonoTime due = may_act(now.wall) ? next_tick() : now.mono + kStandStill;
   if (due == armed_for_) return;
   armed_for_ = due;
   timer_.expires_at(std::chrono::steady_clock::time_point(due.time_since_epoch()));
@@ -229,6 +287,7 @@ void ClusterThread::arm_timer() {
 void ClusterThread::look_at_clock() {
   const Duration step = parts_.clock.look();
   if (step < Duration(0)) {
+    if (parts_.region) parts_.region->link().node().look_at_clock(parts_.clock.now());
     node_.look_at_clock(parts_.clock.now());
     if (node_.look_at_clock(parts_.clock.looked()))
       parts_.log.warning(
@@ -245,7 +304,7 @@ void ClusterThread::look_at_clock() {
 void ClusterThread::look_at_peers(Now now) {
   if (now.mono - peers_looked_at_ < kLookAtPeers) return;
   peers_looked_at_ = now.mono;
-  for (const PeerStatus& peer : link_.peers(now)) {
+  for (const PeerStatus& peer : peers(now)) {
     if (peer.self || peer.role == PeerRole::guest) continue;
     Known& known = known_[peer.name];
     if (peer.up && !known.up)

@@ -22,6 +22,7 @@
 #include "daemon/link.h"
 #include "daemon/log.h"
 #include "daemon/port.h"
+#include "daemon/region.h"
 
 namespace tally {
 
@@ -29,6 +30,7 @@ class ClusterThread {
  public:
   struct Parts {
     asio::io_context& io;  // the socket's; run by this thread alone
+    std::unique_ptr<Region> region;  // of an aggregator with a level above; outlives the node that draws from it
     std::unique_ptr<Link> link;
     Bell& bell;  // of the ports
     std::vector<std::unique_ptr<Port>>& ports;
@@ -70,6 +72,11 @@ class ClusterThread {
   void take_calls(Port& port, Now now);
   void answer(Call& call, Now now);
   bool may_act(WallTime now);
+  MonoTime next_tick() const;
+  void tick(Now now);
+  void flush(Now now);
+  std::vector<PeerStatus> peers(Now now) const;
+  NodeStats stats() const;
   void deliver_wakes();
   void arm_timer();
   void keep_tenure(Now now);

@@ -67,7 +67,7 @@ class AdminThread {
 
 std::string node_name(const Config& config) {
   if (!config.node_name.empty()) return config.node_name;
-  if (!config.cluster.alone()) return config.cluster.own_entry();
+  if (!config.cluster.alone() && !config.cluster.guest()) return config.cluster.own_entry();
   char host[256] = "";
   return ::gethostname(host, sizeof host - 1) == 0 && host[0] != '\0' ? host : "tallyd";
 }
@@ -115,17 +115,34 @@ NodeConfig node_config(const Config& config, const std::optional<Secret>& secret
   return node;
 }
 
+// Of this node one level up, where it is an aggregator of a region.
+NodeConfig config_above(const Config& config, const NodeConfig& below) {
+  const Config::Upstream& upstream = *config.cluster.upstream;
+  NodeConfig node;
+  node.peers = upstream.entries();
+  node.owners = upstream.aggregators;
+  node.roster_version = upstream.roster_version;
+  node.size = upstream.nodes();
+  node.guest = random_seed();
+  node.region = true;
+  node.pace = below.pace;
+  node.lease = below.lease;
+  node.sealed = below.sealed;
+  node.id_key = below.id_key;
+  return node;
+}
+
+std::string bind_above(const Config::Cluster& cluster) {
+  return !cluster.upstream->bind.empty() ? cluster.upstream->bind : cluster.bind.substr(0, cluster.bind.rfind(':')) + ":0";
+}
+
 // The state file of a fleet's node, and the life that it says this is.
 struct Lived {
   std::unique_ptr<StateFile> file;
   Life life;
 };
 Result<Lived> begin_life(const Config& config, WallTime now) {
-  if (config.cluster.guest()) {
-    Life life;
-    life.incarnation = static_cast<uint64_t>(std::max<int64_t>(1, nanos(now) / 1'000'000));
-    return Lived{nullptr, life};
-  }
+  if (config.cluster.guest()) return Lived{nullptr, fresh_life(now)};
   std::string directory = config.state_dir;
   if (directory.empty()) {
     const auto fallback = default_state_dir();
@@ -175,8 +192,20 @@ std::string accepted_keys(const Secret& secret) {
   return text.empty() ? "-" : text;
 }
 
+Result<std::unique_ptr<Region>> start_region(Fleet& fleet, Daemon& d, const NodeConfig& below) {
+  const Config::Cluster& cluster = d.config.cluster;
+  if (!cluster.upstream || !cluster.owner()) return std::unique_ptr<Region>();
+  NodeConfig node = config_above(d.config, below);
+  const Roster roster(node_list(*cluster.upstream), std::nullopt, node.id_key);
+  auto socket = PeerSocket::open(fleet.io, bind_above(cluster), roster, node.sealed);
+  if (!socket) return Failure{"cluster.upstream: " + socket.error()};
+  d.log.info("an aggregator of a region", {{"above", node.peers.size()}, {"bind", socket.value()->bound()}});
+  return std::make_unique<Region>(std::move(node), *d.overview.rules(), std::move(socket.value()), PeerSeal(d.secret), d.config.table_keys,
+                                  random_seed(), d.clock.now());
+}
+
 Result<bool> start_fleet(Fleet& fleet, Daemon& d) {
-  const NodeConfig node = node_config(d.config, d.secret);
+  NodeConfig node = node_config(d.config, d.secret);
   auto lived = begin_life(d.config, d.clock.now().wall);
   if (!lived) return Failure{lived.error()};
   fleet.lived = std::move(lived.value());
@@ -204,6 +233,9 @@ Result<bool> start_fleet(Fleet& fleet, Daemon& d) {
     d.log.info("datagrams are sealed",
                {{"key", d.secret->seal.fingerprint_text()}, {"also_accepted", accepted_keys(*d.secret)}});
   d.notifier.send("STATUS=asking the other nodes");
+  auto region = start_region(fleet, d, node);
+  if (!region) return Failure{region.error()};
+  if (region.value()) node.upstream = &region.value()->upstream();
   auto running = std::make_unique<Node>(node, life, d.overview.limiter, d.overview.rules(), random_seed(), d.clock.now());
   while (const auto tenure = fleet.lived.file ? running->tenure_to_keep() : std::nullopt) {
     if (const auto kept = fleet.lived.file->keep(*tenure); !kept) return Failure{kept.error()};
@@ -215,7 +247,7 @@ Result<bool> start_fleet(Fleet& fleet, Daemon& d) {
         "begins with roster_version 1",
         {{"roster_version", node.roster_version}});
   fleet.thread = std::make_unique<ClusterThread>(ClusterThread::Parts{
-      fleet.io, std::make_unique<Link>(std::move(socket.value()), PeerSeal(std::exchange(d.secret, std::nullopt)), std::move(running)),
+      fleet.io, std::move(region.value()), std::make_unique<Link>(std::move(socket.value()), PeerSeal(std::exchange(d.secret, std::nullopt)), std::move(running)),
       fleet.bell, fleet.ports, d.clock, fleet.horizon.get(), d.log, [&d] { announce_ready(d); }});
   return true;
 }
