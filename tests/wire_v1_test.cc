@@ -1,5 +1,5 @@
-// The first version of the peer wire, kept: what it wrote (tests/wire_v1.txt) is read as the same values by every later build, and
-// written as the same bytes as long as that is its version.
+// The first version of the peer wire, kept: what it wrote (tests/wire_v1.txt) is read as the same values by
+// every later build, and written as the same bytes as long as that is its version.
 #include <doctest/doctest.h>
 
 #include <fstream>
@@ -23,11 +23,13 @@ struct Kept {
 
 Bytes from_hex(const std::string& hex) {
   Bytes bytes;
-  for (size_t i = 0; i + 1 < hex.size(); i += 2) bytes.push_back(static_cast<uint8_t>(std::stoul(hex.substr(i, 2), nullptr, 16)));
+  for (size_t i = 0; i + 1 < hex.size(); i += 2)
+    bytes.push_back(static_cast<uint8_t>(std::stoul(hex.substr(i, 2), nullptr, 16)));
   return bytes;
 }
 
-// "id HEX" first; then a comment with a name, the bytes, and a line for the header and for each entry, up to an empty line.
+// "id HEX" first; then a comment with a name, the bytes, and a line for the header and for each entry, up to
+// an empty line.
 std::vector<Kept> kept(IdKey& id) {
   std::ifstream in(TALLY_SOURCE_DIR "/tests/wire_v1.txt");
   REQUIRE(in.good());

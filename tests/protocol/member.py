@@ -1,4 +1,4 @@
-"""A member's register of marks, for windows: docs/protocol.md, "mark" and "accepted"."""
+"""A member's register of marks: docs/protocol.md, "mark" and "accepted". Of buckets (window 0) it keeps no time: for tests of seconds."""
 from wire import NO_BALLOT, Entry
 
 
@@ -11,6 +11,7 @@ class Member:
     def __init__(self, node):
         self.node, self.kept = node, {}  # (key, window) -> Register
         self.silent = False              # as if it had no vote
+        self.previous = {}               # key -> (ballot, mark) that it tells of the window before
 
     def on_mark(self, mark, header):
         if self.silent or mark.ballot[1] != header.sender:
@@ -28,7 +29,10 @@ class Member:
             register.promised_life = mark.number
         else:
             register.mark_ballot, register.mark = mark.ballot, max(register.mark, mark.mark)
-            answer.values["mark"] = register.mark
+            answer.values["mark"] = register.mark if mark.window else mark.mark
+        if mark.sliding:
+            ballot, before = self.previous.get(mark.key, (NO_BALLOT, 0))
+            answer.values.update(previous_told=1, previous_ballot=ballot, previous_mark=before)
         return [answer]
 
     def tell(self, read):

@@ -7,9 +7,13 @@ import time
 import hashes
 from member import Member
 from seal import seal, unseal
-from wire import Datagram, Entry, Refused, decode, encode
+from wire import Entry, Refused, decode, encode
 
 WAIT_S = 60
+
+
+def likes(wanted, value):
+    return wanted(value) if callable(wanted) else wanted == value
 
 
 class Node:
@@ -29,7 +33,7 @@ class Node:
         self.rules = 0  # fingerprint
         self.lock = threading.Condition()
         self.heard, self.refused, self.sent = [], [], []  # datagrams; reasons; bytes
-        self._sequences, self._echoes = {}, {}
+        self._sequences, self._newest, self._echoes = {}, {}, {}
         self.answers = {"hello": self.answer_hello, "read_registers": self.tell_registers}
         self.member = Member(self)
         self.answers["mark"] = self.member.on_mark
@@ -42,7 +46,8 @@ class Node:
         self.roster_hash = hashes.roster_hash(self.size, self.entries, [], self.key)
         self.ids = {entry: hashes.node_id(entry, self.key) for entry in self.entries}
         self.names = {id_: entry for entry, id_ in self.ids.items()}
-        self.id = self.ids.get(self.entry) or hashes.node_id(self.entry, self.key)
+        self.id = hashes.node_id(self.entry, self.key)
+        self.rosters = {(self.version, self.roster_hash)}  # that it listens to
 
     def start(self):
         self._thread.start()
@@ -108,12 +113,15 @@ class Node:
             self.refused.append(str(refused))
             return
         header = datagram.header
-        if header.receiver != self.id or self.names.get(header.sender) != source or header.roster_hash != self.roster_hash:
+        if header.receiver != self.id or self.names.get(header.sender) != source or \
+                (header.roster_version, header.roster_hash) not in self.rosters:
             self.refused.append("foreign")
             return
         datagram.data = data
         self.heard.append(datagram)
-        if header.sequence > getattr(self._echoes.get(source), "sequence", 0):
+        newest = self._newest.get(source, (0, 0))
+        if (header.incarnation, header.sequence) > newest:
+            self._newest[source] = (header.incarnation, header.sequence)
             self._echoes[source] = (header.sent_mono, time.monotonic_ns())
         back = [answer for entry in datagram.entries for answer in self.answers.get(entry.name, lambda *_: ())(entry, header)]
         if back:
@@ -130,15 +138,27 @@ class Node:
     # --- for tests ---
 
     def said(self, name, **values):
-        """All entries of that name and those values that were heard so far."""
+        """All entries of that name and those values (or that a function of the value likes) that were heard so far."""
         return [entry for datagram in list(self.heard) for entry in datagram.entries
-                if entry.name == name and all(getattr(entry, field) == value for field, value in values.items())]
+                if entry.name == name and all(likes(value, getattr(entry, field)) for field, value in values.items())]
 
     def wait_for(self, what, said):
         with self.lock:
             if not self.lock.wait_for(what, WAIT_S):
-                raise AssertionError(f"{said}; heard:\n" + "\n".join(map(repr, self.heard[-20:])) + f"\nrefused: {self.refused[-20:]}")
+                heard = [repr(datagram) for datagram in self.heard if {entry.name for entry in datagram.entries} != {"member"}]
+                raise AssertionError("\n".join([f"{said}; heard:", *heard[-20:], f"refused: {self.refused[-20:]}"]))
             return what()
+
+    def ask(self, entry, question, name, **values):
+        """Says the question every now and then until there is such an answer, as a lessee does; returns that."""
+        end = time.monotonic() + WAIT_S
+        while True:
+            self.send(entry, question())
+            with self.lock:
+                if self.lock.wait_for(lambda: self.said(name, **values), 0.05):
+                    return self.said(name, **values)[0]
+            if time.monotonic() > end:
+                return self.hear(name, **values)
 
     def hear(self, name, **values):
         """The first such entry, once it is there."""

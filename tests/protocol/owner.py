@@ -44,6 +44,9 @@ class Owner:
         self.accepted[place] = max(self.accepted.get(place, 0), accepted.mark)
         return [grant for line in self.of(place) if self.needs(line) for grant in self.issue(place, line, 0)]
 
+    def spent(self, line):
+        return line.ours and line.report.granted_heard == line.granted and line.report.ceiling <= line.used + line.returned
+
     def needs(self, line):
         heard = line.report.granted_heard if line.ours else 0
         return max(0, line.report.wanted - line.report.ceiling - (line.granted - heard))
@@ -56,7 +59,7 @@ class Owner:
             self.proposed[place] = mark
             back.append(Entry("mark", key=place[0], window=place[1], ballot=self.ballot, mark=mark, length=line.report.length))
         line.granted += min(self.needs(line), max(0, min(self.limit, self.accepted.get(place, 0)) - outstanding))
-        exhausted = self.base + self.used(place) >= self.limit
+        exhausted = outstanding >= self.limit and all(self.spent(one) for one in self.of(place))
         back.append(Entry("grant", key=place[0], window=place[1], ballot=self.ballot, line=line.report.line, incarnation=line.incarnation,
                           granted=line.granted, used_fleet=self.used(place), stamp=stamp, backed=1, exhausted=exhausted,
                           pool=max(0, self.limit - outstanding) * 255 // self.limit, ask_again=3_600_000_000_000 if exhausted else 0))
