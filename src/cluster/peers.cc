@@ -108,6 +108,7 @@ Peers::Heard Peers::hear(uint16_t rank, const Header& header, Now now) {
   // Old sequence numbers are only late, and late entries are harmless (all numbers are cumulative); the same number twice
   // in a row is a duplicate, which is harmless too. Both still prove that the peer lives, but carry no newer clock.
   const bool newest = header.sequence > peer.sequence_in;
+  if (!peer.taken.has(header.sequence)) peer.loss.heard(header.sequence);
   peer.taken.add(header.sequence);
   peer.heard = now.mono;
   peer.heard_of = now.mono;
@@ -115,6 +116,7 @@ Peers::Heard Peers::hear(uint16_t rank, const Header& header, Now now) {
   peer.questions = peer.probes = 0;
   if (!newest) return Heard::replayed;
   peer.sequence_in = header.sequence;
+  peer.roster_version = header.roster_version;
   peer.echo_mono_ns = header.sent_mono_ns;
   peer.echo_at = now.mono;
   const auto own_clock = static_cast<uint64_t>(nanos(now.mono));

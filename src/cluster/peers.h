@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "base/time.h"
+#include "cluster/loss.h"
 #include "cluster/replay_window.h"
 #include "cluster/roster.h"
 #include "cluster/wire.h"
@@ -48,6 +49,8 @@ struct Peer {
   uint64_t rules = 0;       // fingerprint of its rules, 0: not told
   bool answered_hello = false;
   bool roster_mismatch = false;
+  uint32_t roster_version = 0;  // of the list that its newest datagram named
+  LossMeter loss;
   uint64_t bytes_in = 0, bytes_out = 0;
 
   // What this node knows of other lives of it: the highest, 0 where it knows of none.

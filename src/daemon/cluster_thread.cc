@@ -255,6 +255,10 @@ void ClusterThread::answer(Call& call, Now now) {
     case Call::Kind::stats:
       call.stats = stats();
       return;
+    case Call::Kind::forget:
+      call.error = node_.forget(call.key, now);
+      if (call.error.empty()) parts_.log.warning("a node is taken to be gone for good", {{"peer", call.key}});
+      return;
     case Call::Kind::reload:  // main's
       return;
   }
