@@ -28,6 +28,7 @@ namespace tally {
 struct NodeConfig {
   std::vector<std::string> peers;  // as in cluster.peers; empty or one: alone
   std::vector<std::string> owners{};  // those of the peers that keys may belong to: aggregators; empty: all
+  std::vector<std::string> movable{};  // those, of the list before too, whose address may become another while this node runs
   std::string self;                // this node's entry
   uint32_t roster_version = 1;
   uint32_t size = 1;  // cluster.size

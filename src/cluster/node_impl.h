@@ -45,6 +45,7 @@ struct Node::Impl {
   void receive_from(std::optional<uint16_t> from, const Datagram& datagram, size_t bytes, Now now);
   void deliver_local(Now now);
   bool all_answered() const;
+  bool may_have_moved(uint16_t rank, Now now);
   void ask(Now now);
   void gossip(Now now);
   std::vector<uint16_t> pick_others(size_t n);

@@ -43,6 +43,7 @@ struct Peer {
   Duration clock_skew{0};   // its wall clock less ours, at half the round trip
   uint64_t rules = 0;       // fingerprint of its rules, 0: not told
   bool answered_hello = false;
+  MonoTime elsewhere{}, elsewhere_last{};  // since when it has been speaking from elsewhere, and last; epoch: never
   bool roster_mismatch = false;
   uint64_t bytes_in = 0, bytes_out = 0;
 

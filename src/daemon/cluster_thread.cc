@@ -14,6 +14,9 @@ constexpr int kNotesAtOnce = 4'096;
 constexpr int kCallsAtOnce = 256;
 constexpr int kDatagramsAtOnce = 256;
 constexpr Duration kLookAtPeers = std::chrono::seconds(1);
+// A node speaks to a few others in each sync interval: the more there are, the longer each of them waits for a word.
+constexpr Duration kSilentAfter = std::chrono::seconds(2);
+constexpr int64_t kPeersHeardInTime = 8;
 constexpr Duration kStepWorthAWord = std::chrono::milliseconds(20);
 constexpr Duration kKeepAgain = std::chrono::seconds(1);
 constexpr Duration kStandStill =
@@ -45,9 +48,20 @@ void ClusterThread::join() {
 }
 
 void ClusterThread::ask(std::function<void(View)> then) {
-  asio::post(parts_.io, [this, then = std::move(then)] {
-    then(View{node_.peers(parts_.clock.now()), stats(), parts_.socket->send_failures(), parts_.seal.keys()});
-  });
+  asio::post(parts_.io, [this, then = std::move(then)] { then(view()); });
+}
+
+ClusterThread::View ClusterThread::view() {
+  View view;
+  view.peers = node_.peers(parts_.clock.now());
+  view.stats = stats();
+  view.send_failures = parts_.socket->send_failures();
+  view.sent_nowhere = parts_.socket->sent_nowhere();
+  for (size_t rank = 0; rank < view.peers.size(); ++rank)
+    view.addresses.push_back(parts_.socket->book().addresses_of(static_cast<uint16_t>(rank)).size());
+  view.lookups = parts_.discovery->lookups();
+  view.keys = parts_.seal.keys();
+  return view;
 }
 
 void ClusterThread::use(Change change, std::function<void(Result<bool>)> then) {
@@ -218,6 +232,7 @@ void ClusterThread::receive_all() {
     if (!received) return watch_socket();
     const auto content = parts_.seal.open(received->bytes);
     if (!content) continue;
+    if (received->from) parts_.socket->believe(*received->from);
     // The clock anew for each: round trips are measured by it.
     node_.receive(*content, received->from, parts_.clock.now());
     send_all();  // an answer to the source of this very datagram, if any; all else waits for flush
@@ -290,7 +305,10 @@ void ClusterThread::look_at_peers(Now now) {
     if (peer.roster_mismatch && !known_[i].roster_mismatch)
       parts_.log.warning("peer has another list of peers, size or roster version: it is not listened to",
                          {{"peer", peer.name}});
-    known_[i] = {peer.up, peer.rules_mismatch, peer.roster_mismatch};
+    const Duration silent_after = kSilentAfter * (1 + static_cast<int64_t>(peers.size()) / kPeersHeardInTime);
+    const bool heard = peer.last_heard >= Duration(0) && peer.last_heard < silent_after;
+    if (heard != known_[i].heard) parts_.discovery->heard(static_cast<uint16_t>(i), heard);
+    known_[i] = {peer.up, peer.rules_mismatch, peer.roster_mismatch, heard};
   }
   if (!said_clone_ && node_.stats().dropped.contains("this_node_is_a_clone")) {
     said_clone_ = true;

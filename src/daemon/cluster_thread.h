@@ -16,6 +16,7 @@
 #include "cluster/node.h"
 #include "daemon/clock.h"
 #include "daemon/counters.h"
+#include "daemon/discovery.h"
 #include "daemon/horizon.h"
 #include "daemon/log.h"
 #include "daemon/peer_seal.h"
@@ -29,6 +30,7 @@ class ClusterThread {
   struct Parts {
     asio::io_context& io;  // the socket's; run by this thread alone
     std::unique_ptr<PeerSocket> socket;
+    std::unique_ptr<Discovery> discovery;  // of the socket's book
     PeerSeal seal;
     std::unique_ptr<Node> node;
     Bell& bell;  // of the ports
@@ -46,7 +48,9 @@ class ClusterThread {
   struct View {
     std::vector<PeerStatus> peers;
     NodeStats stats;
-    uint64_t send_failures = 0;
+    uint64_t send_failures = 0, sent_nowhere = 0;
+    std::vector<size_t> addresses;  // of each of `peers`: how many are in use
+    Discovery::Lookups lookups;
     std::vector<PeerSeal::KeyUse> keys;
   };
   // Calls `then` with a copy, on this thread.
@@ -72,6 +76,7 @@ class ClusterThread {
   void take_calls(Port& port, Now now);
   void answer(Call& call, Now now);
   NodeStats stats() const;
+  View view();
   void receive_all();
   void send_all();
   void deliver_wakes();
@@ -88,6 +93,7 @@ class ClusterThread {
   std::vector<Call*> stuck_;  // by port: an answer that its ring had no room for
   struct Known {
     bool up = false, rules_mismatch = false, roster_mismatch = false;
+    bool heard = false;  // itself, lately
   };
   std::vector<Known> known_;  // of the peers, when last looked at
   bool said_clone_ = false;
