@@ -15,7 +15,9 @@ using Why = AddressBook::Why;
 
 namespace {
 
-AddressBook::Endpoint at(const std::string& ip, uint16_t port = 8381) { return {asio::ip::make_address(ip), port}; }
+AddressBook::Endpoint at(const std::string& ip, uint16_t port = 8381) {
+  return {asio::ip::make_address(ip), port};
+}
 
 constexpr AddressBook::Reach kEverywhere{true, true, true};
 
@@ -49,7 +51,9 @@ TEST_CASE("a datagram from any of a node's present addresses is that node's") {
   CHECK(text_of(book.addresses_of(0)) == "10.0.0.1:8381,10.0.0.2:8381,[2001:db8::1]:8381");
 }
 
-TEST_CASE("what is said to a node goes to where it was last heard from, and while it is silent to each address in turn") {
+TEST_CASE(
+    "what is said to a node goes to where it was last heard from, and while it is silent to each address in "
+    "turn") {
   AddressBook book(kEverywhere);
   book.set(0, {at("10.0.0.1"), at("10.0.0.2"), at("10.0.0.3")});
   CHECK(sent_to(book, 0) == "10.0.0.1:8381");
@@ -66,7 +70,9 @@ TEST_CASE("what is said to a node goes to where it was last heard from, and whil
   CHECK(sent_to(book, 0) == "10.0.0.1:8381");
 }
 
-TEST_CASE("a node that moves is known at its new address only, and is spoken to where it was heard while that is still its own") {
+TEST_CASE(
+    "a node that moves is known at its new address only, and is spoken to where it was heard while that is "
+    "still its own") {
   AddressBook book(kEverywhere);
   book.set(0, {at("10.0.0.1"), at("10.0.0.2")});
   book.heard(0, at("10.0.0.2"));
@@ -109,16 +115,19 @@ TEST_CASE("an address goes to the name that has it now from one that was not fou
 }
 
 TEST_CASE("what cannot be reached, or is no host's, is not used") {
-  AddressBook four({true, false, true}), six({false, true, true}), both(kEverywhere), loopback({true, true, false});
+  AddressBook four({true, false, true}), six({false, true, true}), both(kEverywhere),
+      loopback({true, true, false});
   const std::vector<AddressBook::Endpoint> mixed{at("10.0.0.1"), at("2001:db8::1"), at("::ffff:10.0.0.2")};
   CHECK(skipped(four.set(0, mixed)) == "[2001:db8::1]:8381 family");
-  CHECK(text_of(four.addresses_of(0)) == "10.0.0.1:8381,10.0.0.2:8381");  // the last is IPv4 however it is written
+  CHECK(text_of(four.addresses_of(0)) ==
+        "10.0.0.1:8381,10.0.0.2:8381");  // the last is IPv4 however it is written
   CHECK(skipped(six.set(0, mixed)) == "10.0.0.1:8381 family, 10.0.0.2:8381 family");
   CHECK(skipped(both.set(0, mixed)) == "");
   CHECK(skipped(loopback.set(0, {at("127.3.2.1"), at("::1"), at("10.0.0.1"), at("2001:db8::1")})) ==
         "10.0.0.1:8381 not loopback, [2001:db8::1]:8381 not loopback");
   CHECK(skipped(both.set(0, {at("0.0.0.0"), at("::"), at("224.0.0.1"), at("ff02::1"), at("10.0.0.1", 0)})) ==
-        "0.0.0.0:8381 unusable, [::]:8381 unusable, 224.0.0.1:8381 unusable, [ff02::1]:8381 unusable, 10.0.0.1:0 unusable");
+        "0.0.0.0:8381 unusable, [::]:8381 unusable, 224.0.0.1:8381 unusable, [ff02::1]:8381 unusable, "
+        "10.0.0.1:0 unusable");
 }
 
 TEST_CASE("of many addresses the first are used, each once") {
@@ -150,7 +159,8 @@ TEST_CASE("whatever is found, each address is one node's that has it, and each n
       book.doubt(rank);
     } else {
       has[rank].clear();
-      for (uint64_t n = random.below(4); n > 0; --n) has[rank].push_back(at("10.0.0." + std::to_string(random.below(kAddresses))));
+      for (uint64_t n = random.below(4); n > 0; --n)
+        has[rank].push_back(at("10.0.0." + std::to_string(random.below(kAddresses))));
       book.set(rank, has[rank]);
     }
     for (uint16_t i = 0; i < kAddresses; ++i) {

@@ -3,6 +3,8 @@
 
 In a network of the test's own with a name server of the test's own (name_server.py); ends with 77 where the machine does not allow that.
 """
+import json
+import pathlib
 import re
 import signal
 import sys
@@ -156,7 +158,7 @@ class Discovery(Case):
         path = self.folder / "secret"
         self.assertEqual(run(PROGRAMS["tally"], "secret", path).returncode, 0)
         self.secret = {"secret_file": str(path)}
-        self.entries = [f"{name}:{8381 + i}" for i, name in enumerate(NAMES)]
+        self.entries = [f"{letter}:{8381 + i}" for i, letter in enumerate("abc")]  # by the search list
         self.server.say(NAMES[0], A=["127.0.0.1"])
         self.server.say(NAMES[1], A=["127.0.0.1"], AAAA=["::1"])
         self.server.say(NAMES[2], AAAA=["::1"])
@@ -174,13 +176,25 @@ class Discovery(Case):
         self.end_all()
 
     def test_without_a_secret_an_address_beyond_loopback_is_not_used(self):
-        for name, address in zip(NAMES, [HOMES[0], "192.0.2.7", HOMES[2]]):
+        self.entries[2] = f"by-hosts-file:{PORT}"
+        for name, address in zip(NAMES, [HOMES[0], "192.0.2.7"]):
             self.server.say(name, A=[address])
         self.node(0, f"{HOMES[0]}:{PORT}").ready()
         self.until_logged(0, rf"it is not on loopback, and there is no cluster.secret_file peer={self.entries[1]} address=192.0.2.7:{PORT}")
         self.assertEqual(self.metric(0, f'tallyd_peer_addresses{{peer="{self.entries[1]}"}}'), 0)
+        self.until_logged(0, rf"peer is found peer={self.entries[2]} at=127.0.0.77:{PORT}")
         self.assertEqual(self.metric(0, f'tallyd_peer_addresses{{peer="{self.entries[2]}"}}'), 1)
         self.end_all()
+
+    def test_the_example_for_kubernetes_is_a_configuration(self):
+        text = (pathlib.Path(__file__).resolve().parent.parent / "conf" / "kubernetes.yaml").read_text()
+        secret = self.folder / "secret"
+        self.assertEqual(run(PROGRAMS["tally"], "secret", secret).returncode, 0)
+        config = re.search(r"tallyd\.json: \|\n(.*?)\n---", text, re.DOTALL).group(1).replace("/etc/tallyd-secret/tallyd.secret", str(secret))
+        words = json.loads(re.search(r"args: (\[.*\])", text).group(1).replace("$(POD_NAME)", "tally-1"))
+        self.assertEqual(words[0], "-c")
+        done = run(PROGRAMS["tallyd"], "-c", self.write(config), *words[2:], "--check")
+        self.assertEqual((done.returncode, done.stderr), (0, ""), done)
 
     def test_a_silent_name_server_stops_nobody(self):
         self.server.mute(True)

@@ -17,7 +17,8 @@ import threading
 A, AAAA, SRV, CNAME = 1, 28, 33, 5
 NXDOMAIN = 3
 _INSIDE = "TALLY_TEST_NAMESPACE"
-_ETC = {"resolv.conf": "nameserver 127.0.0.1\noptions ndots:1\n", "hosts": "127.0.0.1 localhost\n", "nsswitch.conf": "hosts: files dns\n"}
+_ETC = {"resolv.conf": "nameserver 127.0.0.1\nsearch tally.test\n", "hosts": "127.0.0.1 localhost\n127.0.0.77 by-hosts-file\n",
+        "nsswitch.conf": "hosts: files dns\n"}
 
 
 def _covered(name):

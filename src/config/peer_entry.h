@@ -2,8 +2,9 @@
 //
 // Thread rule: pure.
 //
-// The text of an entry is what a node is called by, on all nodes, whatever it resolves to: so there is one way of writing each, and a
-// name stands for one node. It may have several addresses, but they are that node's.
+// The text of an entry is what a node is called by, on all nodes, whatever it resolves to: so there is one
+// way of writing each, and a name stands for one node. It may have several addresses, but they are that
+// node's.
 #pragma once
 
 #include <cstdint>

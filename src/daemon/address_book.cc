@@ -1,13 +1,16 @@
 #include "daemon/address_book.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace tally {
 namespace {
 
 using Endpoint = AddressBook::Endpoint;
 
-bool contains(const std::vector<Endpoint>& list, const Endpoint& address) { return std::ranges::find(list, address) != list.end(); }
+bool contains(const std::vector<Endpoint>& list, const Endpoint& address) {
+  return std::ranges::find(list, address) != list.end();
+}
 
 }  // namespace
 
@@ -35,13 +38,15 @@ std::vector<AddressBook::Skipped> AddressBook::set(uint16_t rank, const std::vec
       wanted.push_back(address);
   }
   Entry& mine = entry(rank);
-  const std::vector<Endpoint> before = std::exchange(mine.wanted, wanted);
-  mine.doubtful = false;
-  for (const Endpoint& address : before) settle(address);
-  for (const Endpoint& address : wanted) settle(address);
-  hold(rank);
+  if (std::exchange(mine.doubtful, false) || mine.wanted != wanted) {
+    const std::vector<Endpoint> before = std::exchange(mine.wanted, wanted);
+    for (const Endpoint& address : before) settle(address);
+    for (const Endpoint& address : wanted) settle(address);
+    hold(rank);
+  }
   for (const Endpoint& address : wanted)
-    if (const uint16_t owner = *rank_of(address); owner != rank) skipped.push_back({address, Why::taken, owner});
+    if (const uint16_t owner = *rank_of(address); owner != rank)
+      skipped.push_back({address, Why::taken, owner});
   return skipped;
 }
 

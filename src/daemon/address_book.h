@@ -2,9 +2,9 @@
 //
 // Thread rule: the cluster thread's. Pure: it knows no socket, no clock and no resolver.
 //
-// An address is one node's at most. Where two names have the same one, a name that was found lately goes before one whose last lookup
-// failed (its address may have been given to somebody else), and among equals the one that had it first keeps it. The other is given
-// it as soon as it is free.
+// An address is one node's at most. Where two names have the same one, a name that was found lately goes
+// before one whose last lookup failed (its address may have been given to somebody else), and among equals
+// the one that had it first keeps it. The other is given it as soon as it is free.
 #pragma once
 
 #include <asio/ip/udp.hpp>
@@ -37,8 +37,8 @@ class AddressBook {
 
   explicit AddressBook(Reach reach) : reach_(reach) {}
 
-  // These are the addresses of `rank` now, in the order in which they are to be tried; those of before are forgotten. A rank that was
-  // not known is from now on. Returns what of them is not used, and why.
+  // These are the addresses of `rank` now, in the order in which they are to be tried; those of before are
+  // forgotten. A rank that was not known is from now on. Returns what of them is not used, and why.
   std::vector<Skipped> set(uint16_t rank, const std::vector<Endpoint>& addresses);
   // The last lookup failed: its addresses stay, until another name is found to have them.
   void doubt(uint16_t rank);
@@ -46,8 +46,8 @@ class AddressBook {
   std::optional<uint16_t> rank_of(const Endpoint& address) const;
   const std::vector<Endpoint>& addresses_of(uint16_t rank) const;  // in use; empty: nobody knows where it is
 
-  // Where the next datagram to `rank` goes: to where it was last heard from, and while it is silent to each address in turn. nullopt:
-  // nobody knows where it is.
+  // Where the next datagram to `rank` goes: to where it was last heard from, and while it is silent to each
+  // address in turn. nullopt: nobody knows where it is.
   std::optional<Endpoint> next(uint16_t rank);
   void heard(uint16_t rank, const Endpoint& from);
   void silent(uint16_t rank);

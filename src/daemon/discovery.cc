@@ -15,10 +15,15 @@ using Why = AddressBook::Why;
 
 std::string_view reason_text(Why why) {
   switch (why) {
-    case Why::family: return "an address of a peer is not used: cluster.bind is of another family; \"[::]:PORT\" reaches both";
-    case Why::not_loopback: return "an address of a peer is not used: it is not on loopback, and there is no cluster.secret_file";
-    case Why::unusable: return "an address of a peer is not used: it is no address of a host";
-    case Why::taken: break;
+    case Why::family:
+      return "an address of a peer is not used: cluster.bind is of another family; \"[::]:PORT\" reaches "
+             "both";
+    case Why::not_loopback:
+      return "an address of a peer is not used: it is not on loopback, and there is no cluster.secret_file";
+    case Why::unusable:
+      return "an address of a peer is not used: it is no address of a host";
+    case Why::taken:
+      break;
   }
   return "an address of a peer is not used: it is another peer's; each entry must mean a node of its own";
 }
@@ -33,7 +38,8 @@ auto sorted(std::vector<AddressBook::Skipped> skipped) {
 Result<std::unique_ptr<Discovery>> Discovery::begin(Parts parts, const Roster& roster, uint16_t self) {
   std::unique_ptr<Discovery> discovery(new Discovery(parts));
   std::vector<Resolver::Wanted> names;
-  for (uint16_t rank = 0; rank < roster.count(); ++rank) discovery->peers_.push_back({.entry = roster.entry(rank), .skipped = {}});
+  for (uint16_t rank = 0; rank < roster.count(); ++rank)
+    discovery->peers_.push_back({.entry = roster.entry(rank), .skipped = {}});
   for (uint16_t rank = 0; rank < roster.count(); ++rank) {
     const auto entry = parse_peer(roster.entry(rank));
     if (!entry) return Failure{"cluster.peers: " + entry.error()};
@@ -44,9 +50,12 @@ Result<std::unique_ptr<Discovery>> Discovery::begin(Parts parts, const Roster& r
       return Failure{placed.error()};
   }
   if (names.empty()) return discovery;
-  discovery->resolver_ = std::make_unique<Resolver>(std::move(names), [found = discovery.get()](uint16_t rank, LookupResult result) {
-    asio::post(found->parts_.io, [found, rank, result = std::move(result)]() mutable { found->take(rank, std::move(result)); });
-  });
+  discovery->resolver_ = std::make_unique<Resolver>(
+      std::move(names), [found = discovery.get()](uint16_t rank, LookupResult result) {
+        asio::post(found->parts_.io, [found, rank, result = std::move(result)]() mutable {
+          found->take(rank, std::move(result));
+        });
+      });
   discovery->resolver_->silent(self, false);  // nobody waits for it to speak
   return discovery;
 }
@@ -58,7 +67,8 @@ Result<bool> Discovery::place(uint16_t rank, const PeerEntry& entry) {
   if (error) return Failure{"cluster.peers: " + text + ": " + error.message()};
   const auto skipped = parts_.book.set(rank, {Endpoint(address, entry.port)});
   for (const AddressBook::Skipped& one : skipped) {
-    if (one.why == Why::not_loopback) return Failure{text + " is not a loopback address, and there is no cluster.secret_file"};
+    if (one.why == Why::not_loopback)
+      return Failure{text + " is not a loopback address, and there is no cluster.secret_file"};
     if (one.why == Why::taken) return Failure{"cluster.peers: two entries mean the same address as " + text};
   }
   say_skipped(peers_[rank], skipped);
@@ -80,7 +90,8 @@ void Discovery::take(uint16_t rank, LookupResult result) {
   ++lookups_.found;
   const std::vector<Endpoint> before = parts_.book.addresses_of(rank);
   std::vector<Endpoint> now = std::move(result.addresses);
-  if (!result.complete) now.insert(now.end(), before.begin(), before.end());  // nobody said that they are not there any more
+  if (!result.complete)
+    now.insert(now.end(), before.begin(), before.end());  // nobody said that they are not there any more
   say_skipped(peer, parts_.book.set(rank, now));
   say_found(peer, before, parts_.book.addresses_of(rank));
 }
@@ -93,7 +104,8 @@ void Discovery::say_found(Peer& peer, std::vector<Endpoint> before, std::vector<
   if (!std::exchange(peer.was_found, true))
     parts_.log.info("peer is found", {{"peer", peer.entry}, {"at", text_of(now)}});
   else if (before != now)
-    parts_.log.info("peer has moved", {{"peer", peer.entry}, {"from", text_of(before)}, {"to", text_of(now)}});
+    parts_.log.info("peer has moved",
+                    {{"peer", peer.entry}, {"from", text_of(before)}, {"to", text_of(now)}});
   else if (again)
     parts_.log.info("peer is found again", {{"peer", peer.entry}, {"at", text_of(now)}});
 }
@@ -105,7 +117,8 @@ void Discovery::say_skipped(Peer& peer, std::vector<AddressBook::Skipped> skippe
     if (std::ranges::find(peer.skipped, one) != peer.skipped.end()) continue;
     const std::string address = text_of(one.address);
     if (one.why == Why::taken)
-      parts_.log.warning(reason_text(one.why), {{"peer", peer.entry}, {"address", address}, {"of", peers_[one.by].entry}});
+      parts_.log.warning(reason_text(one.why),
+                         {{"peer", peer.entry}, {"address", address}, {"of", peers_[one.by].entry}});
     else
       parts_.log.warning(reason_text(one.why), {{"peer", peer.entry}, {"address", address}});
   }
@@ -116,10 +129,13 @@ void Discovery::say_failed(Peer& peer, const std::string& error) {
   if (std::exchange(peer.failing, true)) return;
   const auto again_s = kLookAgainSoon.count();
   if (peer.was_found)
-    parts_.log.warning("peer's name is not found any more: its last addresses go on being used", {{"peer", peer.entry}, {"error", error}, {"again_s", again_s}});
-  else
-    parts_.log.warning("peer's name is not found: see that it is written as the name server knows it, and that /etc/resolv.conf names one that answers",
+    parts_.log.warning("peer's name is not found any more: its last addresses go on being used",
                        {{"peer", peer.entry}, {"error", error}, {"again_s", again_s}});
+  else
+    parts_.log.warning(
+        "peer's name is not found: see that it is written as the name server knows it, and that "
+        "/etc/resolv.conf names one that answers",
+        {{"peer", peer.entry}, {"error", error}, {"again_s", again_s}});
 }
 
 }  // namespace tally

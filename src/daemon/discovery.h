@@ -1,8 +1,8 @@
-// Finding the peers: puts into the address book where each entry is, by its numeric address at once and by its name as often as it is
-// looked up, and says in the log what changes.
+// Finding the peers: puts into the address book where each entry is, by its numeric address at once and by
+// its name as often as it is looked up, and says in the log what changes.
 //
-// Thread rule: the cluster thread's after construction. Names are looked up by a thread of their own (Resolver), which posts what it
-// finds to `io`.
+// Thread rule: the cluster thread's after construction. Names are looked up by a thread of their own
+// (Resolver), which posts what it finds to `io`.
 //
 // The list of nodes is never made from names: they say where a member is, not who is one.
 #pragma once
@@ -28,7 +28,8 @@ class Discovery {
     AddressBook& book;     // outlives this
     Log& log;
   };
-  // Begins. An error where two numeric entries mean one address, or one is not on loopback and may not be beyond it.
+  // Begins. An error where two numeric entries mean one address, or one is not on loopback and may not be
+  // beyond it.
   static Result<std::unique_ptr<Discovery>> begin(Parts parts, const Roster& roster, uint16_t self);
 
   void heard(uint16_t rank, bool lately);  // told by the cluster thread when it changes
@@ -50,7 +51,8 @@ class Discovery {
   explicit Discovery(Parts parts) : parts_(parts) {}
   Result<bool> place(uint16_t rank, const PeerEntry& entry);
   void take(uint16_t rank, LookupResult result);
-  void say_found(Peer& peer, std::vector<AddressBook::Endpoint> before, std::vector<AddressBook::Endpoint> now);
+  void say_found(Peer& peer, std::vector<AddressBook::Endpoint> before,
+                 std::vector<AddressBook::Endpoint> now);
   void say_skipped(Peer& peer, std::vector<AddressBook::Skipped> skipped);
   void say_failed(Peer& peer, const std::string& error);
 

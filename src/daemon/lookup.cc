@@ -26,7 +26,9 @@ bool library_ready() {
 }
 
 // Whether the world has no more to say; a server that is silent or in trouble may have.
-bool is_final(int status) { return status == ARES_SUCCESS || status == ARES_ENODATA || status == ARES_ENOTFOUND; }
+bool is_final(int status) {
+  return status == ARES_SUCCESS || status == ARES_ENODATA || status == ARES_ENOTFOUND;
+}
 
 std::vector<udp::endpoint> endpoints_of(const ares_addrinfo* found, uint16_t port) {
   std::vector<udp::endpoint> endpoints;
@@ -74,7 +76,9 @@ struct Lookup::State {
     ares_options options{};
     options.timeout = kTimeoutMs;
     options.tries = kTries;
-    const int status = library_ready() ? ::ares_init_options(&channel, &options, ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES) : ARES_ENOTINITIALIZED;
+    const int status = library_ready()
+                           ? ::ares_init_options(&channel, &options, ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES)
+                           : ARES_ENOTINITIALIZED;
     if (status != ARES_SUCCESS) fail(status), channel = nullptr;
   }
   ~State() {
@@ -92,11 +96,12 @@ struct Lookup::State {
   void ask_services(const std::string& name) {
     if (channel == nullptr) return;
     ++pending;
-    ::ares_search(channel, name.c_str(), ns_c_in, ns_t_srv,
-                  [](void* self, int status, int, unsigned char* answer, int length) {
-                    static_cast<State*>(self)->on_services(status, answer, length);
-                  },
-                  this);
+    ::ares_search(
+        channel, name.c_str(), ns_c_in, ns_t_srv,
+        [](void* self, int status, int, unsigned char* answer, int length) {
+          static_cast<State*>(self)->on_services(status, answer, length);
+        },
+        this);
   }
 
   void on_services(int status, const unsigned char* answer, int length) {
@@ -108,11 +113,14 @@ struct Lookup::State {
     for (const ares_srv_reply* record = records; record != nullptr; record = record->next) {
       const std::string host = record->host;
       // "." says that the service is not there (RFC 2782).
-      if (!host.empty() && host != ".") targets.push_back({host.ends_with('.') ? host : host + ".", record->port, record->priority, record->weight, {}});
+      if (!host.empty() && host != ".")
+        targets.push_back(
+            {host.ends_with('.') ? host : host + ".", record->port, record->priority, record->weight, {}});
     }
     ::ares_free_data(records);
     // By weight, not by chance: these are the addresses of one node, there is no load to be shared out.
-    std::ranges::stable_sort(targets, {}, [](const Target& t) { return std::tuple(t.priority, -int{t.weight}, t.host, t.port); });
+    std::ranges::stable_sort(
+        targets, {}, [](const Target& t) { return std::tuple(t.priority, -int{t.weight}, t.host, t.port); });
     if (targets.empty()) return fail(ARES_ENODATA);
     if (targets.size() > kTargetsMax) targets.resize(kTargetsMax);
     ask_addresses();
@@ -128,12 +136,13 @@ struct Lookup::State {
         hints.ai_flags = ARES_AI_NOSORT;
         ++pending;
         questions.push_back(std::make_unique<Question>(Question{*this, i}));
-        ::ares_getaddrinfo(channel, targets[i].host.c_str(), nullptr, &hints,
-                           [](void* self, int status, int, ares_addrinfo* found) {
-                             const auto* question = static_cast<Question*>(self);
-                             question->state.on_addresses(question->target, status, found);
-                           },
-                           questions.back().get());
+        ::ares_getaddrinfo(
+            channel, targets[i].host.c_str(), nullptr, &hints,
+            [](void* self, int status, int, ares_addrinfo* found) {
+              const auto* question = static_cast<Question*>(self);
+              question->state.on_addresses(question->target, status, found);
+            },
+            questions.back().get());
       }
   }
 
@@ -192,7 +201,8 @@ void Lookup::process() {
   ::poll(fds.data(), fds.size(), 0);
   if (fds.empty()) ::ares_process_fd(state_->channel, ARES_SOCKET_BAD, ARES_SOCKET_BAD);
   for (const pollfd& one : fds)
-    ::ares_process_fd(state_->channel, (one.revents & (POLLIN | POLLERR | POLLHUP)) != 0 ? one.fd : ARES_SOCKET_BAD,
+    ::ares_process_fd(state_->channel,
+                      (one.revents & (POLLIN | POLLERR | POLLHUP)) != 0 ? one.fd : ARES_SOCKET_BAD,
                       (one.revents & POLLOUT) != 0 ? one.fd : ARES_SOCKET_BAD);
 }
 
@@ -200,9 +210,11 @@ LookupResult Lookup::take() {
   LookupResult result;
   for (const Target& target : state_->targets)
     for (const auto& endpoint : target.found)
-      if (std::ranges::find(result.addresses, endpoint) == result.addresses.end()) result.addresses.push_back(endpoint);
+      if (std::ranges::find(result.addresses, endpoint) == result.addresses.end())
+        result.addresses.push_back(endpoint);
   result.complete = state_->complete;
-  if (result.addresses.empty() || !result.complete) result.error = state_->error.empty() ? "no address" : state_->error;
+  if (result.addresses.empty() || !result.complete)
+    result.error = state_->error.empty() ? "no address" : state_->error;
   return result;
 }
 

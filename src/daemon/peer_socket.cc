@@ -15,7 +15,8 @@ static_assert(kDatagramMax < 2048);
 
 }  // namespace
 
-Result<std::unique_ptr<PeerSocket>> PeerSocket::open(asio::io_context& io, const std::string& bind, bool sealed) {
+Result<std::unique_ptr<PeerSocket>> PeerSocket::open(asio::io_context& io, const std::string& bind,
+                                                     bool sealed) {
   const auto at = parse_peer(bind);
   if (!at) return Failure{"cluster.bind " + at.error()};
   asio::error_code error;

@@ -21,8 +21,9 @@ namespace tally {
 
 class PeerSocket {
  public:
-  // `bind`: a numeric address and a port. "[::]:PORT" reaches IPv4 as well, any other IPv6 address does not. `sealed`: what goes over
-  // it is. Otherwise anything but loopback is refused, for `bind` here and for peers by the book.
+  // `bind`: a numeric address and a port. "[::]:PORT" reaches IPv4 as well, any other IPv6 address does not.
+  // `sealed`: what goes over it is. Otherwise anything but loopback is refused, for `bind` here and for peers
+  // by the book.
   static Result<std::unique_ptr<PeerSocket>> open(asio::io_context& io, const std::string& bind, bool sealed);
 
   struct Received {
@@ -30,7 +31,8 @@ class PeerSocket {
     std::optional<uint16_t> from;    // rank; nullopt: the address is nobody's
   };
   std::optional<Received> receive();  // nullopt: nothing there
-  // The last received datagram was from whom its address says, as far as the seal tells: what is said to that node goes there.
+  // The last received datagram was from whom its address says, as far as the seal tells: what is said to that
+  // node goes there.
   void believe(uint16_t from) { book_.heard(from, source_); }
   void send(uint16_t to, std::span<const uint8_t> bytes);
   void send_to_source(std::span<const uint8_t> bytes);  // to where the last received datagram came from

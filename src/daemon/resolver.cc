@@ -16,7 +16,8 @@ constexpr milliseconds kLongest = std::chrono::minutes(1);  // between two looks
 
 }  // namespace
 
-Resolver::Resolver(std::vector<Wanted> wanted, Found found) : found_(std::move(found)), bell_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
+Resolver::Resolver(std::vector<Wanted> wanted, Found found)
+    : found_(std::move(found)), bell_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
   CHECK_THAT(bell_);
   for (Wanted& one : wanted) names_.emplace_back(std::move(one));
   thread_ = std::thread([this] {
@@ -57,7 +58,8 @@ Resolver::Clock::time_point Resolver::due(const Name& name) const {
 
 void Resolver::begin_what_is_due() {
   const auto now = Clock::now();
-  auto under_way = static_cast<size_t>(std::ranges::count_if(names_, [](const Name& name) { return name.lookup != nullptr; }));
+  auto under_way = static_cast<size_t>(
+      std::ranges::count_if(names_, [](const Name& name) { return name.lookup != nullptr; }));
   // Those that waited longest first: with many names and a silent server, each has its turn.
   std::vector<Name*> waiting;
   for (Name& name : names_)
@@ -73,7 +75,8 @@ void Resolver::wait() {
   std::vector<pollfd> fds{{bell_.get(), POLLIN, 0}};
   milliseconds patience = kLongest;
   const auto now = Clock::now();
-  const auto full = static_cast<size_t>(std::ranges::count_if(names_, [](const Name& name) { return name.lookup != nullptr; })) >= kLookupsAtOnce;
+  const auto full = static_cast<size_t>(std::ranges::count_if(
+                        names_, [](const Name& name) { return name.lookup != nullptr; })) >= kLookupsAtOnce;
   for (const Name& name : names_) {
     if (name.lookup) {
       if (name.lookup->done()) return;  // by the hosts file, at once
@@ -85,7 +88,8 @@ void Resolver::wait() {
   }
   ::poll(fds.data(), fds.size(), static_cast<int>(patience.count()));
   uint64_t rung = 0;
-  if (fds.front().revents != 0) [[maybe_unused]] const ssize_t n = ::read(bell_.get(), &rung, sizeof rung);
+  if (fds.front().revents != 0) [[maybe_unused]]
+    const ssize_t n = ::read(bell_.get(), &rung, sizeof rung);
 }
 
 void Resolver::finish() {

@@ -1,9 +1,10 @@
 // Looks up the names among the peers, again and again, so that a node is found where it is now.
 //
-// Thread rule: a thread of its own, "resolver", from the constructor on; silent() from any thread. Nobody waits for it: a name server
-// that does not answer delays what is told, and nothing else.
+// Thread rule: a thread of its own, "resolver", from the constructor on; silent() from any thread. Nobody
+// waits for it: a name server that does not answer delays what is told, and nothing else.
 //
-// Not by the time to live of the records: a node that moves is silent at its old address, and that is when it is looked for often.
+// Not by the time to live of the records: a node that moves is silent at its old address, and that is when it
+// is looked for often.
 #pragma once
 
 #include <atomic>
@@ -20,8 +21,8 @@
 
 namespace tally {
 
-inline constexpr std::chrono::seconds kLookAgain{30};      // for a node that is heard
-inline constexpr std::chrono::seconds kLookAgainSoon{5};   // for one that was not found, or is silent
+inline constexpr std::chrono::seconds kLookAgain{30};     // for a node that is heard
+inline constexpr std::chrono::seconds kLookAgainSoon{5};  // for one that was not found, or is silent
 inline constexpr size_t kLookupsAtOnce = 32;
 
 class Resolver {
