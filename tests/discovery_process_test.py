@@ -186,6 +186,17 @@ class Discovery(Case):
         self.assertEqual(self.metric(0, f'tallyd_peer_addresses{{peer="{self.entries[2]}"}}'), 1)
         self.end_all()
 
+    def test_another_name_server_is_asked_as_soon_as_resolv_conf_names_it(self):
+        self.addCleanup(name_server.use_servers, "127.0.0.1")
+        name_server.use_servers("127.0.0.66")  # nobody is there
+        for name, home in zip(NAMES, HOMES):
+            self.server.say(name, A=[home])
+        self.node(0, f"{HOMES[0]}:{PORT}").ready()
+        self.until_logged(0, rf"peer's name is not found: .* peer={self.entries[1]} error=\"Could not contact DNS servers\"")
+        name_server.use_servers("127.0.0.1")
+        self.until_logged(0, rf"peer is found peer={self.entries[1]} at={HOMES[1]}:{PORT}")
+        self.end_all()
+
     def test_the_example_for_kubernetes_is_a_configuration(self):
         text = (pathlib.Path(__file__).resolve().parent.parent / "conf" / "kubernetes.yaml").read_text()
         secret = self.folder / "secret"
