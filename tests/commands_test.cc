@@ -354,7 +354,7 @@ TEST_CASE("whatever words are asked, the answer is one whole reply or a whole qu
     REQUIRE(r.limit.limit <= kLimitMax);
     if (r.limit.algorithm == Algorithm::token_bucket) REQUIRE(r.limit.burst_span() <= kBurstSpanMax);
   }
-  CHECK(seen.size() == 10);
+  CHECK(seen.size() == 11);
 }
 
 TEST_CASE("a command of no words asks nothing and answers nothing") {

@@ -1,9 +1,11 @@
 // Rules, the cluster and the small languages inside strings.
 #include <doctest/doctest.h>
 
+#include <array>
 #include <string>
 
 #include "config/config.h"
+#include "config/peer_entry.h"
 #include "config/values.h"
 #include "config_samples.h"
 #include "seed.h"
@@ -267,7 +269,7 @@ TEST_CASE("a node is one of its peers, by its bind or by name") {
   CHECK(cluster_error(R"("bind": "127.0.0.1:1")") == "");
 }
 
-TEST_CASE("peers are distinct numeric addresses with ports, and not on loopback only with a secret") {
+TEST_CASE("peers are distinct addresses with ports, and not on loopback only with a secret") {
   const std::string kNeedsSecret =
       " is not a loopback address, so the nodes need a secret: make one with \"tally secret FILE\", bring it to all hosts, and set "
       "\"cluster\": {\"secret_file\": FILE} on each";
@@ -285,14 +287,68 @@ TEST_CASE("peers are distinct numeric addresses with ports, and not on loopback 
   CHECK(cluster_error(R"("bind": "10.0.0.7:1", "secret_file": 5)") ==
         "f:1:51: cluster.secret_file: must be an absolute path, got 5");
   CHECK(cluster_error(R"("secret_file": 5)") == "f:1:29: cluster.secret_file: must be an absolute path, got 5");
-  CHECK(cluster_error(R"("bind": "127.0.0.1:1", "peers": ["127.0.0.1:1", "edge-2:1"])") ==
-        "f:1:62: cluster.peers[1]: must be a numeric address and a port such as \"127.0.0.1:8381\" or "
+  CHECK(cluster_error(R"("bind": "edge-2:1", "peers": ["127.0.0.1:1", "edge-2:1"], "self": "edge-2:1")") ==
+        "f:1:22: cluster.bind: must be a numeric address and a port such as \"127.0.0.1:8381\" or "
         "\"[::1]:8381\", got "
-        "\"edge-2:1\": names are not looked up yet, only numeric addresses");
+        "\"edge-2:1\": here stand numeric addresses only, no names");
   CHECK(cluster_error(R"("bind": "127.0.0.1:0")") ==
         "f:1:22: cluster.bind: the other nodes must know the port: it cannot be 0");
   CHECK(cluster_error(R"("bind": "127.0.0.1:1", "peers": ["127.0.0.1:1", 2])") ==
         "f:1:62: cluster.peers[1]: must be \"ADDRESS:PORT\", got 2");
+}
+
+TEST_CASE("a peer has an address or a name, in one way of writing") {
+  const auto kind = [](std::string_view text) {
+    const auto entry = parse_peer(text);
+    if (!entry) return std::string("refused");
+    constexpr std::array<const char*, 3> kKinds = {"numeric ", "name ", "service "};
+    return kKinds[static_cast<size_t>(entry.value().kind)] + entry.value().host + " " + std::to_string(entry.value().port);
+  };
+  CHECK(kind("127.0.0.1:1") == "numeric 127.0.0.1 1");
+  CHECK(kind("[2001:db8::1]:8381") == "numeric 2001:db8::1 8381");
+  CHECK(kind("localhost:8381") == "name localhost 8381");
+  CHECK(kind("tally-0.tally.prod.svc:8381") == "name tally-0.tally.prod.svc 8381");
+  CHECK(kind("edge_1.example.org.:8381") == "name edge_1.example.org. 8381");
+  CHECK(kind("7edge.a1:65535") == "name 7edge.a1 65535");
+  CHECK(kind("_tally._udp.edge-1.example.org") == "service _tally._udp.edge-1.example.org 0");
+  const std::string label(63, 'a');
+  CHECK(kind(label + "." + label + "." + label + "." + label.substr(2) + ".:1") != "refused");  // 253 of them
+  for (const std::string& bad :
+       {std::string(""), std::string(":1"), std::string("edge-1"), std::string("edge-1:"), std::string("edge-1:65536"), std::string("edge-1:01"),
+        std::string("edge-1:x"), std::string("Edge-1:1"), std::string("edge..1a:1"), std::string(".a:1"), std::string(".:1"), std::string("-a:1"),
+        std::string("a-:1"), std::string("a b:1"), std::string("\xC3\xA9:1"), std::string("a\0b:1", 5), std::string("*:1"), std::string("http://a:1"),
+        std::string("127.0.0.256:1"), std::string("127.1:1"), std::string("1:1"), std::string("10.0.0.1.:1"), std::string("a.5:1"), std::string("::1:1"),
+        std::string("[::1]"), std::string("[::0001]:1"), std::string("[edge]:1"), label + "a:1", label + "." + label + "." + label + "." + label + ":1",
+        std::string("_tally._udp.edge-1:8381"), std::string("_tally._tcp.edge-1"), std::string("_tally._udp"), std::string("_._udp.edge-1"),
+        std::string("_tally"), std::string("_tally._udp."), std::string(100'000, '.')}) {
+    CAPTURE(bad);
+    CHECK(kind(bad) == "refused");
+  }
+  const auto error = [](std::string_view text) { return parse_peer(text).error(); };
+  CHECK(error("Edge-1:1").ends_with("got \"Edge-1:1\": write the name in lower case: nodes are called by the text of their entry"));
+  CHECK(error("edge-1").ends_with("the port is missing"));
+  CHECK(error("_tally._udp.edge-1:1").ends_with("a name of SRV records has no port here: each of the records has one"));
+  CHECK(error("_tally._tcp.edge-1").ends_with("a name of SRV records is \"_SERVICE._udp.NAME\""));
+  CHECK(error("[::0001]:1").ends_with("write the address as [::1]"));
+}
+
+TEST_CASE("peers with names need no address in the file, and one name is one node") {
+  constexpr std::string_view kNames = R"("peers": ["edge-1:8381", "_tally._udp.edge-2"], "bind": "127.0.0.1:1", "self": "edge-1:8381")";
+  CHECK(cluster_error(kNames) == "");
+  CHECK(cluster_error(R"("peers": ["edge-1:0", "edge-2:1"], "bind": "127.0.0.1:1", "self": "edge-2:1")") ==
+        "f:1:24: cluster.peers[0]: the other nodes must know the port: it cannot be 0");
+  CHECK(cluster_error(R"("peers": ["edge-1:1", "edge-1:1"], "bind": "127.0.0.1:1", "self": "edge-1:1")") ==
+        "f:1:36: cluster.peers[1]: \"edge-1:1\" stands at peers[0] already");
+  const auto advised = [](std::string_view fields) {
+    std::string all;
+    for (const Problem& problem : parse_config("{\"cluster\": {" + std::string(fields) + "}}").warnings) all += format_problem("f", problem) + "\n";
+    return all;
+  };
+  CHECK(advised(kNames).find("f:1:24: cluster.peers[0]: without a secret_file only addresses on loopback are used of what a name has") !=
+        std::string::npos);
+  CHECK(advised(std::string(kNames) + R"(, "secret_file": "/x")").find("secret_file") == std::string::npos);
+  CHECK(advised(R"("peers": ["tally:1"], "bind": "127.0.0.1:1", "self": "tally:1")").find("list the same peers at every node (a name stands for one "
+                                                                                       "node, however many addresses it has)") != std::string::npos);
 }
 
 TEST_CASE("what follows from a reported error is not reported too") {

@@ -108,13 +108,16 @@ inline Rule random_rule(Random& random, size_t number) {
 
 inline void random_cluster(Random& random, Config::Cluster& cluster) {
   const uint64_t peers = random.below(5);
-  for (uint64_t i = 0; i < peers; ++i)
-    cluster.peers.push_back(
-        std::string(random.chance(0.3) ? "[::1]:" : "127.0.0.2:").append(std::to_string(8'000 + i)));
+  for (uint64_t i = 0; i < peers; ++i) {
+    constexpr std::array<const char*, 4> kHosts = {"[::1]:", "127.0.0.2:", "127.0.0.2:", "edge-7.tally_test.:"};
+    const std::string number = std::to_string(8'000 + i);
+    cluster.peers.push_back(random.chance(0.1) ? "_tally._udp.edge-" + number : kHosts[random.below(kHosts.size())] + number);
+  }
   if (peers > 0) {
     const std::string own = cluster.peers[random.below(peers)];
-    cluster.bind = own;
-    if (random.chance(0.5)) cluster.self = own;
+    const bool numeric = own.starts_with('1') || own.starts_with('[');
+    cluster.bind = numeric ? own : "127.0.0.1:9000";
+    if (!numeric || random.chance(0.5)) cluster.self = own;
     if (cluster.self && random.chance(0.5)) cluster.bind = "127.0.0.1:9000";
     for (const std::string& peer : cluster.peers)
       if (random.chance(0.3)) cluster.aggregators.push_back(peer);

@@ -30,6 +30,7 @@ LIBRARIES = {
     r"prometheus/": ["src/daemon/"],
     r"nlohmann/": ["src/config/", "src/doors/http"],
     r"cxxopts\.hpp": ["src/daemon/main", "src/daemon/options"],
+    r"ares(_\w+)?\.h": ["src/daemon/lookup"],
     r"xxhash\.h": ["src/base/hash"],
     r"sodium(/|\.h)": ["src/base/", "src/cluster/seal", "src/daemon/"],
 }

@@ -33,8 +33,8 @@ inline Bytes datagram_of(const Header& header, const std::vector<Entry>& entries
 
 class Fleet {
  public:
-  Fleet(uint16_t nodes, Rule rule, size_t keys = 1000)
-      : roster(roster_of(nodes)), rule_(std::move(rule)), keys_(keys), hosts_(nodes) {
+  Fleet(uint16_t nodes, Rule rule, size_t keys = 1000, std::vector<std::string> movable_ = {})
+      : roster(roster_of(nodes)), movable(std::move(movable_)), rule_(std::move(rule)), keys_(keys), hosts_(nodes) {
     for (uint16_t rank = 0; rank < nodes; ++rank)
       start(rank, {.incarnation = 10, .first = true, .reckoned_start = {}});
   }
@@ -55,6 +55,7 @@ class Fleet {
     NodeConfig config;
     config.peers = entries_of(roster.count());
     config.self = config.peers[rank];
+    config.movable = movable;
     config.size = size;
     config.accounts_max = accounts_max;
     config.sealed = sealed;
@@ -169,6 +170,7 @@ class Fleet {
   }
 
   const Roster roster;
+  const std::vector<std::string> movable;
   Duration since{0};
   size_t accounts_max = NodeConfig{}.accounts_max;  // of those that are started from now on
   bool sealed = false;                              // likewise

@@ -321,6 +321,23 @@ TEST_CASE(
   CHECK(told(11).empty());  // a name that nobody uses may have moved
 }
 
+TEST_CASE("who comes from elsewhere in the name of a member that may move is told so only when its name has not followed in time") {
+  Fleet fleet(3, rule_of(30, 200'000), 1000, {roster_of(3).entry(1)});
+  fleet.until_ready();
+  const auto told = [&](uint16_t rank) {
+    fleet.node(0).receive(datagram_of(fleet.header(rank, 0, 11), {Hello{}}), std::nullopt, fleet.now());
+    const bool any = !fleet.node(0).take_outbox().empty();
+    fleet.pass(ms(1000), ms(20));
+    return any;
+  };
+  CHECK(told(2));  // this one has one address
+  for (int second = 0; second < 119; ++second) CHECK_FALSE(told(1));
+  CHECK_FALSE(told(1));
+  CHECK(told(1));  // two minutes later its name is still where the living one is
+  fleet.pass(ms(121'000), ms(200));
+  CHECK_FALSE(told(1));  // another move
+}
+
 TEST_CASE("a node that is told that its name was there first has no floor and grants nothing any more") {
   Fleet fleet(3, rule_of(30, 200'000));
   fleet.until_ready();

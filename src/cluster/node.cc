@@ -9,6 +9,7 @@ namespace {
 constexpr size_t kGossipFanout = 3;        // others told in each interval
 constexpr size_t kMembersPerGossip = 40;   // what is told of others in one datagram
 constexpr Duration kReachedLately = std::chrono::seconds(5);
+constexpr Duration kMovesWithin = std::chrono::minutes(2);  // until name servers and this host know the new address
 constexpr Duration kReadyAtLast = std::chrono::seconds(10);  // though others have not told their registers yet
 constexpr Duration kAskRulesEvery = std::chrono::seconds(1);
 constexpr Duration kGossipEvery = std::chrono::milliseconds(50);  // at most so often, however short the sync interval
@@ -167,7 +168,7 @@ std::optional<uint16_t> Node::Impl::receive_from(std::optional<uint16_t> from, c
     // not open floors that the member has too.
     ++dropped["wrong_source"];
     const Peer& peer = peers[*rank];
-    if (!peers.is_guest(*rank) && peer.incarnation != 0 && peers.up(*rank, now.mono))
+    if (!peers.is_guest(*rank) && peer.incarnation != 0 && peers.up(*rank, now.mono) && !may_have_moved(*rank, now))
       mail.answer_source(peers, *rank, Clone{peer.incarnation, header.incarnation, true}, now);
     return std::nullopt;
   }
@@ -211,6 +212,16 @@ std::optional<uint16_t> Node::Impl::receive_from(std::optional<uint16_t> from, c
 bool Node::Impl::says_what_it_may(const Entry& entry, uint16_t from) const {
   return !peers.is_guest(from) || std::holds_alternative<Report>(entry) || std::holds_alternative<Hello>(entry) ||
          std::holds_alternative<Reset>(entry) || std::holds_alternative<Member>(entry);
+}
+
+// A member whose next life has another address comes from elsewhere while its last life still counts as up: told that it is a clone,
+// it would be shut for ever. So that is said only to whom its name has not followed in time.
+bool Node::Impl::may_have_moved(uint16_t rank, Now now) {
+  if (std::ranges::find(config.movable, roster.entry(rank)) == config.movable.end()) return false;
+  Peer& peer = peers[rank];
+  if (peer.elsewhere == MonoTime{} || now.mono - peer.elsewhere_last > kMovesWithin) peer.elsewhere = now.mono;
+  peer.elsewhere_last = now.mono;
+  return now.mono - peer.elsewhere < kMovesWithin;
 }
 
 void Node::Impl::handle(const Entry& entry, const Origin& origin, Now now) {

@@ -29,6 +29,7 @@ namespace tally {
 struct NodeConfig {
   std::vector<std::string> peers;  // as in cluster.peers; empty or one: alone
   std::vector<std::string> owners{};  // those of the peers that keys may belong to: aggregators; empty: all
+  std::vector<std::string> movable{};  // those, of the list before too, whose address may become another while this node runs
   std::string self;                // this node's entry
   // This node is in no list: a lessee that needs no place, under a name of this life alone. `self` says nothing then.
   std::optional<NodeId> guest{};
@@ -85,7 +86,10 @@ constexpr std::string_view peer_role_name(PeerRole role) {
 
 struct PeerStatus {
   uint16_t rank = 0;
-  std::string name;  // "" for a guest: it goes by its address, which only the socket knows
+  std::string name;  // "" for a guest: it goes by its address
+  // Where it is spoken to, and how many addresses it has. Of who has the socket: a node knows no addresses.
+  std::string address;
+  uint64_t addresses = 0;
   PeerRole role = PeerRole::peer;
   bool up = false;  // heard within max(1 s, 5 sync intervals)
   bool self = false;

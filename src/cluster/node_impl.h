@@ -48,6 +48,7 @@ struct Node::Impl {
   bool says_what_it_may(const Entry& entry, uint16_t from) const;
   void deliver_local(Now now);
   bool all_answered() const;
+  bool may_have_moved(uint16_t rank, Now now);
   void ask(Now now);
   void gossip(Now now);
   std::vector<uint16_t> others() const;

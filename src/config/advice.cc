@@ -6,6 +6,7 @@
 
 #include "config/checks.h"
 #include "config/config.h"
+#include "config/peer_entry.h"
 #include "config/values.h"
 
 namespace tally {
@@ -86,9 +87,11 @@ class Advisor {
     if (cluster.alone()) {
       if (!cluster.bind.empty() || cluster.size > 1)
         add(cluster.bind.empty() ? "cluster.size" : "cluster.bind",
-            "there are no other peers: this node counts alone; list the same peers at every node");
+            "there are no other peers: this node counts alone; list the same peers at every node" +
+                one_name_is_one_node());
       return;
     }
+    advise_names();
     if (cluster.aggregators.size() == 1)
       add("cluster.aggregators",
           "one alone: while it is down, keys get nothing beyond their floors; with three, one may be down");
@@ -104,6 +107,24 @@ class Advisor {
           "shorter than a failover may take: nodes would count as cut off while a key changes "
           "its owner; " +
               format_duration(usual) + " or more is safe");
+  }
+
+  // A Kubernetes service with many pods behind it is easily taken for a list of them.
+  std::string one_name_is_one_node() const {
+    const auto& peers = config_.cluster.peers;
+    const auto only = peers.size() == 1 ? parse_peer(peers.front()) : Result<PeerEntry>(PeerEntry{});
+    return only && only.value().looked_up() ? " (a name stands for one node, however many addresses it has)" : "";
+  }
+
+  void advise_names() {
+    const Config::Cluster& cluster = config_.cluster;
+    if (!cluster.secret_file.empty()) return;
+    for (size_t i = 0; i < cluster.peers.size(); ++i) {
+      const auto entry = parse_peer(cluster.peers[i]);
+      if (!entry || !entry.value().looked_up()) continue;
+      return add("cluster.peers[" + std::to_string(i) + "]",
+                 "without a secret_file only addresses on loopback are used of what a name has");
+    }
   }
 
   void advise_rate(const Rule& rule, const std::string& path) {

@@ -7,6 +7,7 @@
 #include "config/checks.h"
 #include "config/config.h"
 #include "config/json_tree.h"
+#include "config/peer_entry.h"
 #include "config/values.h"
 
 namespace tally {
@@ -71,18 +72,23 @@ void check_listeners(const Config& config, Complaints& complaints) {
   check(config.http, "http", false);
 }
 
-// An address of this fleet: numeric, with a port.
-bool check_peer_address(const std::string& path, const std::string& text, Complaints& complaints, bool any_port = false) {
-  const auto endpoint = parse_endpoint(text);
-  if (!endpoint) {
-    complaints.add(path, endpoint.error());
+// `parsed`: an Endpoint or a PeerEntry. False where it cannot be read.
+template <typename Parsed>
+bool check_place(const std::string& path, const Result<Parsed>& parsed, bool has_port, Complaints& complaints, bool any_port = false) {
+  if (!parsed) {
+    complaints.add(path, parsed.error());
     return false;
   }
-  if (endpoint.value().port == 0 && !any_port) complaints.add(path, "the other nodes must know the port: it cannot be 0");
+  if (has_port && !any_port && parsed.value().port == 0) complaints.add(path, "the other nodes must know the port: it cannot be 0");
   return true;
 }
 
-// Said once, however many addresses it is true of.
+bool check_peer(const std::string& path, const std::string& text, Complaints& complaints) {
+  const auto entry = parse_peer(text);
+  return check_place(path, entry, entry && entry.value().kind != PeerEntry::Kind::service, complaints);
+}
+
+// Said once, however many addresses it is true of. What a name stands for is seen when it was looked up (AddressBook).
 void check_secret(const Config::Cluster& cluster, Complaints& complaints) {
   if (!cluster.secret_file.empty()) {
     if (!is_absolute_path(cluster.secret_file))
@@ -139,7 +145,7 @@ bool check_aggregators(const std::string& section, const Config::Members& member
       complaints.add(path, quoted(std::string_view(entry)) + " stands at aggregators[" + std::to_string(at->second) + "] already");
     else if (!members.lists(entry))
       complaints.add(path, "must be one of the peers, got " + quoted(std::string_view(entry)));
-    if (members.peers.empty()) readable &= check_peer_address(path, entry, complaints);
+    if (members.peers.empty()) readable &= check_peer(path, entry, complaints);
   }
   return readable;
 }
@@ -150,7 +156,7 @@ bool check_members(const std::string& section, const Config::Members& members, C
   std::unordered_map<std::string_view, size_t> seen;
   for (size_t i = 0; i < members.peers.size(); ++i) {
     const std::string path = item_path(section + ".peers", i);
-    readable &= check_peer_address(path, members.peers[i], complaints);
+    readable &= check_peer(path, members.peers[i], complaints);
     const auto [at, fresh] = seen.try_emplace(members.peers[i], i);
     if (!fresh)
       complaints.add(
@@ -202,14 +208,14 @@ void check_upstream(const Config::Cluster& cluster, Complaints& complaints) {
   if (cluster.entries().empty())
     complaints.add("cluster.upstream",
                    "there is no region that draws from it: a node alone is a guest there, with \"aggregators\" in place of \"upstream\"");
-  if (!cluster.upstream->bind.empty()) check_peer_address("cluster.upstream.bind", cluster.upstream->bind, complaints, true);
+  if (!cluster.upstream->bind.empty()) check_place("cluster.upstream.bind", parse_endpoint(cluster.upstream->bind), true, complaints, true);
   for (const std::string& entry : cluster.upstream->entries())
     if (cluster.lists(entry)) complaints.add("cluster.upstream", quoted(std::string_view(entry)) + " is in the list below as well: a node belongs to one level");
 }
 
 void check_cluster(const Config::Cluster& cluster, Complaints& complaints) {
   const bool readable = check_members("cluster", cluster, complaints);
-  if (!cluster.bind.empty()) check_peer_address("cluster.bind", cluster.bind, complaints, readable && cluster.guest());
+  if (!cluster.bind.empty()) check_place("cluster.bind", parse_endpoint(cluster.bind), true, complaints, readable && cluster.guest());
   check_upstream(cluster, complaints);
   if (check_previous(cluster, complaints) && readable) check_membership(cluster, complaints);
   check_secret(cluster, complaints);

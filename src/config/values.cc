@@ -246,7 +246,7 @@ std::string read_host(std::string_view host, bool bracketed, Endpoint& out) {
   if (inet_pton(AF_INET, out.host.c_str(), &four) != 1) {
     if (host.empty()) return "the address is missing";
     return host.find(':') != std::string_view::npos ? "an IPv6 address stands in brackets"
-                                                    : "names are not looked up yet, only numeric addresses";
+                                                    : "here stand numeric addresses only, no names";
   }
   out.loopback = (ntohl(four.s_addr) >> 24) == 127;
   return "";

@@ -46,10 +46,21 @@ void ClusterThread::join() {
 }
 
 void ClusterThread::ask(std::function<void(View)> then) {
-  asio::post(parts_.io, [this, then = std::move(then)] {
-    const uint64_t failures = link_.send_failures() + (parts_.region ? parts_.region->link().send_failures() : 0);
-    then(View{peers(parts_.clock.now()), stats(), failures, link_.keys()});
-  });
+  asio::post(parts_.io, [this, then = std::move(then)] { then(view()); });
+}
+
+ClusterThread::View ClusterThread::view() {
+  View view;
+  view.peers = peers(parts_.clock.now());
+  view.stats = stats();
+  for (Link* link : links()) {
+    view.send_failures += link->send_failures();
+    view.sent_nowhere += link->sent_nowhere();
+    view.lookups.found += link->lookups().found;
+    view.lookups.failed += link->lookups().failed;
+  }
+  view.keys = link_.keys();
+  return view;
 }
 
 void ClusterThread::use(Change change, std::function<void(Result<bool>)> then) {
@@ -151,6 +162,11 @@ void ClusterThread::flush(Now now) {
     parts_.region->link().send();
   }
   link_.send();
+}
+
+std::vector<Link*> ClusterThread::links() const {
+  if (parts_.region) return {&link_, &parts_.region->link()};
+  return {&link_};
 }
 
 std::vector<PeerStatus> ClusterThread::peers(Now now) const {
@@ -308,6 +324,7 @@ void ClusterThread::look_at_clock() {
 void ClusterThread::look_at_peers(Now now) {
   if (now.mono - peers_looked_at_ < kLookAtPeers) return;
   peers_looked_at_ = now.mono;
+  for (Link* link : links()) link->look_at(link->peers(now));
   for (const PeerStatus& peer : peers(now)) {
     if (peer.self || peer.role == PeerRole::guest) continue;
     Known& known = known_[peer.name];

@@ -47,7 +47,8 @@ class ClusterThread {
   struct View {
     std::vector<PeerStatus> peers;
     NodeStats stats;
-    uint64_t send_failures = 0;
+    uint64_t send_failures = 0, sent_nowhere = 0;
+    Discovery::Lookups lookups;
     std::vector<PeerSeal::KeyUse> keys;
   };
   // Calls `then` with a copy, on this thread.
@@ -76,7 +77,9 @@ class ClusterThread {
   void tick(Now now);
   void flush(Now now);
   std::vector<PeerStatus> peers(Now now) const;
+  std::vector<Link*> links() const;
   NodeStats stats() const;
+  View view();
   void deliver_wakes();
   void arm_timer();
   void keep_tenure(Now now);

@@ -5,6 +5,9 @@ namespace {
 
 // So that what arrives starves neither the other queues nor the ticks.
 constexpr int kDatagramsAtOnce = 256;
+// A node speaks to a few others in each sync interval: the more there are, the longer each of them waits for a word.
+constexpr Duration kSilentAfter = std::chrono::seconds(2);
+constexpr int64_t kPeersHeardInTime = 8;
 
 }  // namespace
 
@@ -24,6 +27,7 @@ bool Link::receive(Clock& clock) {
     }
     const auto content = seal_.open(received->bytes);
     if (!content) continue;
+    if (received->from) socket_->believe(*received->from);
     // The clock anew for each: round trips are measured by it.
     const auto guest = node_->receive(*content, received->from, clock.now());
     if (guest) socket_->source_is(*guest);
@@ -41,9 +45,24 @@ void Link::send() {
 
 std::vector<PeerStatus> Link::peers(Now now) const {
   std::vector<PeerStatus> peers = node_->peers(now);
-  for (PeerStatus& peer : peers)
-    if (peer.role == PeerRole::guest) peer.name = peer.self ? socket_->bound() : socket_->address(peer.rank);
+  for (PeerStatus& peer : peers) {
+    const auto at = socket_->book().at(peer.rank);
+    peer.address = peer.self ? socket_->bound() : at ? text_of(*at) : "";
+    peer.addresses = socket_->book().addresses_of(peer.rank).size();
+    if (peer.role == PeerRole::guest) peer.name = peer.address;
+  }
   return peers;
+}
+
+void Link::look_at(const std::vector<PeerStatus>& peers) {
+  const Duration silent_after = kSilentAfter * (1 + static_cast<int64_t>(peers.size()) / kPeersHeardInTime);
+  for (const PeerStatus& peer : peers) {
+    if (peer.self || peer.role == PeerRole::guest) continue;
+    if (heard_.size() <= peer.rank) heard_.resize(peer.rank + size_t{1});
+    const bool heard = peer.last_heard >= Duration(0) && peer.last_heard < silent_after;
+    if (heard != heard_[peer.rank]) discovery_->heard(peer.rank, heard);
+    heard_[peer.rank] = heard;
+  }
 }
 
 NodeStats Link::stats() const {

@@ -2,7 +2,7 @@
 // other order.
 //
 // Threads: main (signals, accepting), the workers (all decisions), the cluster thread (in a fleet), the admin
-// thread (metrics, probes, the state file's horizon). What they share is built here and outlives them.
+// thread (metrics, probes, the state file's horizon), where peers have names the resolver's. What they share is built here and outlives them.
 #include <sys/prctl.h>
 #include <unistd.h>
 
@@ -21,6 +21,7 @@
 #include <utility>
 
 #include "cluster/standing.h"
+#include "config/peer_entry.h"
 #include "daemon/acceptor.h"
 #include "daemon/cluster_thread.h"
 #include "daemon/http.h"
@@ -89,6 +90,12 @@ NodeList node_list(const Config::Members& members) {
   return {members.entries(), members.roster_version, members.nodes(), members.aggregators};
 }
 
+// Those of the members that are looked up.
+void add_names(const Config::Members& members, std::vector<std::string>& names) {
+  for (const std::string& entry : members.entries())
+    if (parse_peer(entry).value().looked_up()) names.push_back(entry);
+}
+
 size_t worker_count(const Config& config) {
   if (config.workers != 0) return config.workers;
   const size_t cores = std::thread::hardware_concurrency();
@@ -106,6 +113,8 @@ NodeConfig node_config(const Config& config, const std::optional<Secret>& secret
   node.size = config.cluster.nodes();
   if (config.cluster.previous) node.previous = node_list(*config.cluster.previous);
   node.gone = config.cluster.gone;
+  add_names(config.cluster, node.movable);
+  if (config.cluster.previous) add_names(*config.cluster.previous, node.movable);
   node.pace = pace_of(config);
   node.lease = config.cluster.lease_length();
   node.sealed = secret.has_value();
@@ -197,10 +206,13 @@ Result<std::unique_ptr<Region>> start_region(Fleet& fleet, Daemon& d, const Node
   if (!cluster.upstream || !cluster.owner()) return std::unique_ptr<Region>();
   NodeConfig node = config_above(d.config, below);
   const Roster roster(node_list(*cluster.upstream), std::nullopt, node.id_key);
-  auto socket = PeerSocket::open(fleet.io, bind_above(cluster), roster, node.sealed);
+  auto socket = PeerSocket::open(fleet.io, bind_above(cluster), node.sealed);
   if (!socket) return Failure{"cluster.upstream: " + socket.error()};
+  auto discovery = Discovery::begin({fleet.io, socket.value()->book(), d.log}, roster, std::nullopt);
+  if (!discovery) return Failure{"cluster.upstream: " + discovery.error()};
   d.log.info("an aggregator of a region", {{"above", node.peers.size()}, {"bind", socket.value()->bound()}});
-  return std::make_unique<Region>(std::move(node), *d.overview.rules(), std::move(socket.value()), PeerSeal(d.secret), d.config.table_keys,
+  return std::make_unique<Region>(std::move(node), *d.overview.rules(), 
+                                  std::move(socket.value()), std::move(discovery.value()), PeerSeal(d.secret), d.config.table_keys,
                                   random_seed(), d.clock.now());
 }
 
@@ -210,8 +222,10 @@ Result<bool> start_fleet(Fleet& fleet, Daemon& d) {
   if (!lived) return Failure{lived.error()};
   fleet.lived = std::move(lived.value());
   const Roster roster(node_list(d.config.cluster), node.previous, node.id_key);
-  auto socket = PeerSocket::open(fleet.io, d.config.cluster.bind, roster, node.sealed);
+  auto socket = PeerSocket::open(fleet.io, d.config.cluster.bind, node.sealed);
   if (!socket) return Failure{socket.error()};
+  auto discovery = Discovery::begin({fleet.io, socket.value()->book(), d.log}, roster, roster.rank_of(node.self));
+  if (!discovery) return Failure{discovery.error()};
   for (size_t i = 0; i < d.overview.workers.size(); ++i)
     fleet.ports.push_back(std::make_unique<Port>(fleet.bell));
   if (fleet.lived.file)
@@ -247,7 +261,7 @@ Result<bool> start_fleet(Fleet& fleet, Daemon& d) {
         "begins with roster_version 1",
         {{"roster_version", node.roster_version}});
   fleet.thread = std::make_unique<ClusterThread>(ClusterThread::Parts{
-      fleet.io, std::move(region.value()), std::make_unique<Link>(std::move(socket.value()), PeerSeal(std::exchange(d.secret, std::nullopt)), std::move(running)),
+      fleet.io, std::move(region.value()), std::make_unique<Link>(std::move(socket.value()), std::move(discovery.value()), PeerSeal(std::exchange(d.secret, std::nullopt)), std::move(running)),
       fleet.bell, fleet.ports, d.clock, fleet.horizon.get(), d.log, [&d] { announce_ready(d); }});
   return true;
 }

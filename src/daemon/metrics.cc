@@ -154,6 +154,15 @@ void add_peers(Families& all, const std::vector<PeerStatus>& peers) {
   Family(all, "tallyd_guests", "Nodes that are in no list and were heard of late: lessees of this one.", MetricKind::gauge).add({}, guests);
 }
 
+void add_addresses(Families& all, const ClusterThread::View& node) {
+  Family addresses(all, "tallyd_peer_addresses", "Addresses at which the peer is known; 0: nobody knows where it is.", MetricKind::gauge);
+  for (size_t i = 0; i < node.peers.size(); ++i)
+    if (!node.peers[i].self && node.peers[i].role != PeerRole::guest) addresses.add({{"peer", node.peers[i].name}}, node.peers[i].addresses);
+  Family(all, "tallyd_peer_lookups_total", "Lookups of names of peers, by outcome.", MetricKind::counter)
+      .add({{"outcome", "found"}}, node.lookups.found)
+      .add({{"outcome", "failed"}}, node.lookups.failed);
+}
+
 void add_node(Families& all, const NodeStats& node, const Overview& overview, uint64_t registers_max) {
   Family(all, "tallyd_sync_datagrams_total", "Datagrams between nodes.", MetricKind::counter)
       .add({{"direction", "in"}}, node.datagrams_in)
@@ -234,11 +243,13 @@ Families Metrics::Collect() const {
   if (cluster_ != nullptr) add_staleness(all, overview_);
   if (const auto node = view()) {
     add_peers(all, node->peers);
+    add_addresses(all, *node);
     add_node(all, node->stats, overview_, registers_max_);
     Family dropped(all, "tallyd_sync_dropped_total", "Datagrams and entries that were dropped, by reason.",
                    MetricKind::counter);
     for (const auto& [reason, n] : node->stats.dropped) dropped.add({{"reason", reason}}, n);
     dropped.add({{"reason", "send_failed"}}, node->send_failures);
+    dropped.add({{"reason", "no_address"}}, node->sent_nowhere);
     Family opened(all, "tallyd_sync_opened_total", "Datagrams that were opened, by the key that they were sealed with.",
                   MetricKind::counter);
     for (const auto& key : node->keys) opened.add({{"key", key.fingerprint}, {"use", key.use}}, key.opened);

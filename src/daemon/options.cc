@@ -26,6 +26,7 @@ cxxopts::Options described() {
       ("name", "name of this node; its socket is then tallyd-NAME.sock, its state NAME.state", text,
        "NAME")                                                                                          //
       ("bind", "address for the other nodes, like 127.0.0.1:8381", text, "ADDR")                        //
+      ("self", "which of the peers this node is, where that is not --bind", text, "ENTRY")              //
       ("peers", "all nodes of the fleet, this one included, by commas", texts, "A,B,C")                 //
       ("listen-resp", "where to serve RESP: unix:PATH or HOST:PORT; may be repeated", texts, "ADDR")    //
       ("listen-http", "where to serve /metrics, /healthz and /readyz; may be repeated", texts, "ADDR")  //
@@ -62,6 +63,7 @@ Result<Options> from_parsed(const cxxopts::ParseResult& parsed) {
   options.help = parsed.count("help") != 0;
   options.name = text_of(parsed, "name");
   options.bind = text_of(parsed, "bind");
+  options.self = text_of(parsed, "self");
   if (parsed.count("peers") != 0) options.peers = parsed["peers"].as<Strings>();
   if (!options.name.empty() && !is_file_name(options.name))
     return Failure{"--name " + options.name + ": letters, digits, '.', '_' and '-' only, 64 at most"};
@@ -92,6 +94,7 @@ void lay_over(const Options& options, Config& config) {
     config.cluster.bind = options.bind;
     config.cluster.self.reset();
   }
+  if (!options.self.empty()) config.cluster.self = options.self;
   if (!options.peers.empty()) {
     config.cluster.peers = options.peers;
     config.cluster.size = 0;

@@ -21,7 +21,7 @@ inline constexpr int kExitFailure = 1;  // a start that failed for a reason outs
 struct Options {
   std::string config_file;
   bool check = false, print_config = false, version = false, help = false;
-  std::string name, bind;
+  std::string name, bind, self;
   std::vector<std::string> peers;
   std::vector<Address> listen_resp, listen_http;
   LogLevel log_level = LogLevel::info;
