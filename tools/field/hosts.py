@@ -3,6 +3,8 @@ import json
 import subprocess
 
 from fleet import DemoError, Fleet, Node, wait_for
+from network import Unavailable
+from rows import shown
 
 PORT = 8381
 
@@ -73,3 +75,13 @@ class HostFleet(Fleet):
 
     def by_entry(self, entry):
         return next(node for node in self.nodes if entry in (node.entry, node.name))
+
+
+def on_hosts(name, measure):
+    """The case as a function of the ground: where there can be no network, a row that says so."""
+    def run(ground):
+        try:
+            yield from measure(ground)
+        except Unavailable as problem:
+            yield shown(name, f"skipped: {problem}", [])
+    return run

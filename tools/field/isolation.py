@@ -6,10 +6,10 @@ fleet, one with the cut in it, one apart, one in which contact returns, one of t
 all the time. The promises are the daemons' own (`bound` and `bound_isolated` of TALLY.EXPLAIN).
 """
 from fleet import DemoError, as_map
-from hosts import HostFleet
-from network import Network
+from hosts import HostFleet, on_hosts
+from network import Network, Unavailable
 from rows import at_least, at_most, holds, shown
-from timeline import Timeline
+from timeline import Timeline, undisturbed
 
 HOSTS = [f"h{n}" for n in range(1, 7)]
 LIMIT, WINDOW_S, PRESSURE = 200, 10, 1.5
@@ -55,7 +55,7 @@ def keys_of(ground, fleet, rule, wanted):
 
 
 class Partition:
-    """`sides`: the hosts that are together, each side under its own load; `cut(network)` makes it. `weak`: the side that can reach fewer."""
+    """`sides`: the hosts that are together, each side under its own load; `cut(network)` makes it."""
 
     def __init__(self, name, cut, sides):
         self.name, self.cut, self.sides = name, cut, sides
@@ -80,22 +80,23 @@ def side(hosts):
     return ",".join(hosts)
 
 
+# One way in the last three: who is cut off can still be heard, or still hears.
 LEFT, RIGHT = HOSTS[:3], HOSTS[3:]
 ALONE, REST = HOSTS[2:3], HOSTS[:2] + HOSTS[3:]
 PARTITIONS = {
-    "halves": Partition("halves: 3 and 3", lambda net: net.split(side(LEFT), side(RIGHT)), (LEFT, RIGHT)),
+    "halves": Partition("3 and 3", lambda net: net.split(side(LEFT), side(RIGHT)), (LEFT, RIGHT)),
     "alone": Partition("one alone", lambda net: net.split(side(REST), side(ALONE)), (REST, ALONE)),
     "deaf": Partition("one hears nothing", lambda net: net.cut(side(REST), side(ALONE)), (REST, ALONE)),
     "mute": Partition("one is not heard", lambda net: net.cut(side(ALONE), side(REST)), (REST, ALONE)),
-    "one-way": Partition("halves, one way", lambda net: net.cut(side(LEFT), side(RIGHT)), (LEFT, RIGHT)),
+    "one-way": Partition("3 do not hear the other 3", lambda net: net.cut(side(LEFT), side(RIGHT)), (LEFT, RIGHT)),
 }
 
 
 class Run:
     """One partition of a running fleet."""
 
-    def __init__(self, ground, fleet, partition):
-        self.fleet, self.partition = fleet, partition
+    def __init__(self, ground, fleet, partition, title):
+        self.fleet, self.partition, self.title = fleet, partition, title
         self.keys = {rule["name"]: partition.keys(ground, fleet, rule["name"]) for rule in fleet.rules}
         self.bounds = {}
         self.counts = []  # of the metric, {(rule, host): value}, before the cut, at its end, after
@@ -132,7 +133,7 @@ class Run:
 
     def rows(self):
         for rule, keys in self.keys.items():
-            yield from self.rows_of(f"{self.partition.name}, {rule}", rule, keys)
+            yield from self.rows_of(f"{self.title}, {rule}", rule, keys)
 
     def rows_of(self, case, rule, keys):
         bound, bound_isolated = self.bounds[rule]
@@ -152,12 +153,22 @@ class Run:
         yield at_most(case, f"longest answer, {WAIT_MS} ms and {WAIT_SPARE_MS} for the machine", WAIT_MS + WAIT_SPARE_MS, [line.longest_ms(rules=[rule])], "ms")
 
 
-def partitions(ground, names):
+def partitioned(ground, name, partition, ipv6=False):
+    ground.say(f"{name}: {partition.name}; five windows of {WINDOW_S} s")
     with Network(HOSTS) as network:
-        fleet = HostFleet(ground.place, network, rules())
+        if ipv6 and not network.has_ipv6:
+            raise Unavailable("no IPv6 in this kernel")
+        fleet = HostFleet(ground.place, network, rules(), ipv6=ipv6)
         try:
-            for name in names:
-                ground.say(f"{PARTITIONS[name].name}: five windows of {WINDOW_S} s")
-                yield from Run(ground, fleet, PARTITIONS[name]).rows()
+            yield from undisturbed(ground.say, lambda: Run(ground, fleet, partition, name)).rows()
         finally:
             fleet.stop()
+
+
+def cases():
+    for name, partition in PARTITIONS.items():
+        yield name, on_hosts(name, lambda ground, name=name, partition=partition: partitioned(ground, name, partition)), f"cut: {partition.name}"
+    yield "ipv6", on_hosts("ipv6", lambda ground: partitioned(ground, "ipv6", PARTITIONS["halves"], ipv6=True)), "halves, with entries as [fd00::1]:8381"
+
+
+CASES = {name: (measure, what) for name, measure, what in cases()}
