@@ -5,7 +5,6 @@
 #include <doctest/doctest.h>
 
 #include <cstdlib>
-#include <map>
 #include <set>
 
 #include "seed.h"
@@ -289,32 +288,6 @@ TEST_CASE(
     const uint64_t admitted = told(fleet, "cut off", "api", "k").admitted();
     CHECK(admitted >= c.least);
     CHECK(admitted <= c.most);
-  }
-}
-
-// Before, a member of the key's group that was cut off with the others told each of them its share of the demand on that side alone, anew with
-// every change: 499 of 200.
-TEST_CASE("half of a fleet that is cut off shares what its part of the demand was, and one limit at most, whoever of the key's group is there") {
-  Rule rule = window_rule("api", kFixed, 200, 10s, 5 * kPercent);
-  rule.on_isolation = OnIsolation::share;
-  FleetConfig config = config_of(6, {rule});
-  config.isolation_possible = true;
-  std::map<std::string, uint64_t> apart;
-  const Fleet* clock = nullptr;
-  config.admitted = [&](const Rule&, const std::string& key, uint64_t cost) {
-    if (clock->now() >= 20s) apart[key] += cost;
-  };
-  Fleet fleet(config);
-  clock = &fleet;
-  for (int k = 0; k < 20; ++k)
-    for (uint16_t n = 0; n < 6; ++n) fleet.evenly(n, "api", "k" + std::to_string(k), 280, 2s + n * 7ms + k * 1ms, 30s);
-  fleet.at(13s, [&] { fleet.network().split({true, true, true, false, false, false}); });
-  fleet.run_until(30s);
-  CHECK(apart.size() == 20);
-  for (const auto& [key, admitted] : apart) {
-    INFO(key);
-    CHECK(admitted >= 200 + 90);  // all of the limit here, half of one there
-    CHECK(admitted <= 200 + 120);
   }
 }
 
