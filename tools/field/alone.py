@@ -11,11 +11,12 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 sys.path[:0] = [str(ROOT / "tools" / "field"), str(ROOT / "tools" / "demo")]
 import interval  # noqa: E402
 import isolation  # noqa: E402
+import regions  # noqa: E402
 import rows  # noqa: E402
 import weather  # noqa: E402
 from fleet import DemoError, Workplace  # noqa: E402
 
-CASES = {name: case for module in (isolation, weather, interval) for name, case in module.CASES.items()}
+CASES = {name: case for module in (isolation, weather, interval, regions) for name, case in module.CASES.items()}
 
 
 class Ground:

@@ -41,7 +41,7 @@ class Change:
         self.keys = {"under": ground.fresh_key(), "over": ground.fresh_key()}
         self.sent = {}
         windows = [n for stage in STAGES.values() for n in stage]
-        self.line = Timeline(ground.place, fleet, WINDOW_S, {f"w{n}": (n * WINDOW_S, (n + 1) * WINDOW_S) for n in windows}, ground.random.random())
+        self.line = Timeline(ground.place, WINDOW_S, {f"w{n}": (n * WINDOW_S, (n + 1) * WINDOW_S) for n in windows}, ground.random.random())
         for part, key in ((UNDER, "under"), (OVER, "over")):
             for share, node in zip(uneven(fleet.nodes), fleet.nodes):
                 self.line.ask(RULE["name"], self.keys[key], node, part * share * LIMIT / WINDOW_S)

@@ -12,7 +12,7 @@ from rows import at_least, at_most, holds, shown
 from timeline import Timeline, undisturbed
 
 HOSTS = [f"h{n}" for n in range(1, 7)]
-LIMIT, WINDOW_S, PRESSURE = 200, 10, 1.5
+LIMIT, WINDOW_S, PRESSURE = 200, 10, 1.5  # the last: asked for on each side, of the limit
 WAIT_MS, WAIT_SPARE_MS = 100, 60  # the second: what this machine may add to an answer
 POLICIES = ("closed", "share", "open")
 KINDS = {"strict": {"max_overcount": 0}, "5%": {"max_overcount": "5%"}, "sliding": {"max_overcount": "5%", "algorithm": "sliding_window"}}
@@ -21,7 +21,7 @@ PHASES = {"before": (0, 10), "uncut": (10, CUT), "cut": (CUT, 20), "apart": (20,
           "settled": (SETTLED, 40), "after": (40, 50)}
 WINDOWS = {"before": ["before"], "cutting": ["uncut", "cut"], "apart": ["apart"], "contact": ["still", "healing", "settled"], "after": ["after"]}
 WHOLE, APART = ("before", "after"), ("cutting", "apart", "contact")
-ADMITTED_PART = 95  # % of L, where more is asked for and a majority of the key's group is there
+APART_PART, AFTER_PART = 90, 95  # % of L, where more is asked for: apart an owner's loss may cost a sixteenth
 ISOLATED = 3        # the reason in an answer
 METRIC = "tallyd_isolated_decisions_total"
 
@@ -61,12 +61,13 @@ class Partition:
         self.name, self.cut, self.sides = name, cut, sides
 
     def keys(self, ground, fleet, rule):
-        """One key with most of its group on either side; where one host alone is a side, one that it owns and one that it only helps to keep."""
+        """Keys of all kinds of groups: which side has most of one, and on which side the natural owner is; a host alone may have no part in it."""
         some, others = self.sides
         if len(others) == 1:
             alone = others[0]
             return keys_of(ground, fleet, rule, [lambda g: g[0] == alone, lambda g: alone in g[1:], lambda g: alone not in g])
-        return keys_of(ground, fleet, rule, [lambda g: sum(h in some for h in g) >= 2, lambda g: sum(h in others for h in g) >= 2])
+        return keys_of(ground, fleet, rule, [lambda g, most=most, first=first: sum(h in most for h in g) >= 2 and g[0] in first
+                                             for most in self.sides for first in self.sides])
 
     def strong(self, key):
         """The side with a majority of the key's group."""
@@ -100,7 +101,7 @@ class Run:
         self.keys = {rule["name"]: partition.keys(ground, fleet, rule["name"]) for rule in fleet.rules}
         self.bounds = {}
         self.counts = []  # of the metric, {(rule, host): value}, before the cut, at its end, after
-        self.line = Timeline(ground.place, fleet, WINDOW_S, PHASES, ground.random.random())
+        self.line = Timeline(ground.place, WINDOW_S, PHASES, ground.random.random())
         for rule, keys in self.keys.items():
             told = as_map(fleet.nodes[0].ask("TALLY.EXPLAIN", rule, keys[0].name))
             self.bounds[rule] = told["bound"], told["bound_isolated"]
@@ -141,16 +142,17 @@ class Run:
         yield at_most(case, "whole fleet, admitted in a window", bound, [self.admitted(rule, key, w) for key in keys for w in WHOLE])
         yield at_most(case, "cut, admitted in a window, the bound isolated", bound_isolated,
                       [self.admitted(rule, key, w) for key in keys for w in APART])
-        yield at_least(case, "admitted of L apart, on the side with most of the key's group", ADMITTED_PART,
-                       [100 * self.admitted(rule, key, "apart", hosts=strong(key)) / LIMIT for key in keys], "%")
-        yield shown(case, "admitted of L apart, on the other side", [100 * self.admitted(rule, key, "apart", hosts=weak(key)) / LIMIT for key in keys], "%")
+        yield at_least(case, "apart, admitted of L", APART_PART, [100 * self.admitted(rule, key, "apart") / LIMIT for key in keys], "%")
+        for where, which in (("most of the group", strong), ("the rest", weak)):
+            yield shown(case, f"apart, admitted of L where {where} is", [100 * self.admitted(rule, key, "apart", hosts=which(key)) / LIMIT for key in keys], "%")
         yield at_most(case, "admitted later than 1.5 s after contact, beyond what was left of the bound", 0,
                       [self.too_many_after_contact(rule, key, bound) for key in keys])
-        yield at_least(case, "admitted of L in the window after", ADMITTED_PART, [100 * self.admitted(rule, key, "after") / LIMIT for key in keys], "%")
+        yield at_least(case, "admitted of L in the window after", AFTER_PART, [100 * self.admitted(rule, key, "after") / LIMIT for key in keys], "%")
         yield holds(case, "answers with reason 3 (isolated) apart, none in whole windows",
                     [line.reason(ISOLATED, rules=[rule], phases=["apart"]) > 0 or rule.endswith("open"), line.reason(ISOLATED, rules=[rule], phases=WHOLE) == 0])
         yield holds(case, f"{METRIC} rises, and not in whole windows", [self.risen(rule, 0, 1) > 0, self.risen(rule, 2, 3) == 0])
-        yield at_most(case, f"longest answer, {WAIT_MS} ms and {WAIT_SPARE_MS} for the machine", WAIT_MS + WAIT_SPARE_MS, [line.longest_ms(rules=[rule])], "ms")
+        yield at_most(case, f"longest answer ({WAIT_MS} ms of wait), less what the load was late", WAIT_MS + WAIT_SPARE_MS,
+                      [line.longest_ms(rules=[rule]) - line.outcome.late_ms], "ms")
 
 
 def partitioned(ground, name, partition, ipv6=False):

@@ -19,8 +19,8 @@ PLANNING_S = 4
 class Timeline:
     """`phases`: {name: (from, to)}, seconds from the begin of the first window; none crosses a window's end."""
 
-    def __init__(self, place, fleet, window_s, phases, seed):
-        self.fleet, self.window_s, self.phases = fleet, window_s, phases
+    def __init__(self, place, window_s, phases, seed):
+        self.window_s, self.phases = window_s, phases
         self.random = random.Random(seed)
         self.load = Load(place)
         self.actions = []
@@ -49,9 +49,8 @@ class Timeline:
     def _run(self):
         begin = ((time.time() + PLANNING_S) // self.window_s + 1) * self.window_s
         start = begin - 0.5
-        for node in self.fleet.nodes:
-            for rule in sorted({each[1] for each in self.requests}):
-                self.load.open(f"{node.name}.{rule}", node.socket)  # nothing else waits behind its replies
+        for _, rule, _, node, _ in self.requests:
+            self.load.open(f"{node.name}.{rule}", node.socket)  # once for each: nothing else waits behind a rule's replies
         for seconds, rule, key, node, phase in sorted(self.requests, key=lambda each: each[0]):
             self.load.shot(begin - start + seconds, f"{rule}:{key}:{phase}/{node.host}", f"{node.name}.{rule}", f"take {rule} {key}")
         if time.time() > start:

@@ -33,7 +33,7 @@ def windows():
 
 def run(ground, fleet):
     """(timeline, {rule: {"under": key, "over": key}})"""
-    line = Timeline(ground.place, fleet, WINDOW_S, windows(), ground.random.random())
+    line = Timeline(ground.place, WINDOW_S, windows(), ground.random.random())
     keys = {rule["name"]: {"under": ground.fresh_key(), "over": ground.fresh_key()} for rule in fleet.rules}
     for rule, each in keys.items():
         for part, key in ((UNDER, each["under"]), (OVER, each["over"])):
