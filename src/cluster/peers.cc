@@ -112,8 +112,12 @@ Peers::Heard Peers::hear(uint16_t rank, const Header& header, Now now) {
   peer.taken.add(header.sequence);
   peer.heard = now.mono;
   peer.heard_of = now.mono;
-  peer.asked = peer.probed = MonoTime{};
-  peer.questions = peer.probes = 0;
+  peer.probed = MonoTime{};
+  peer.probes = 0;
+  if (sent_after(header, now.mono) >= peer.asked) {  // who is heard and hears nothing answers no question
+    peer.asked = MonoTime{};
+    peer.questions = 0;
+  }
   if (!newest) return Heard::replayed;
   peer.sequence_in = header.sequence;
   peer.roster_version = header.roster_version;

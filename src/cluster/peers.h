@@ -33,7 +33,7 @@ struct Peer {
   MonoTime life_heard{};    // the first datagram of this life
   MonoTime heard{};         // itself, directly
   MonoTime heard_of{};      // directly or by gossip
-  MonoTime asked{};           // the first question since it was heard last; epoch: none
+  MonoTime asked{};           // the first question since it last showed that it hears this node; epoch: none
   uint32_t questions = 0;     // since then
   MonoTime probed{};          // the first probe since it was heard last; epoch: none
   MonoTime probed_last{};
