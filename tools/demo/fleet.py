@@ -302,9 +302,9 @@ class Fleet:
     says by cluster.self which of them it is and binds another.
     """
 
-    def __init__(self, place, count, rules, alone=False, sync_ms=100, delay_ms=0):
+    def __init__(self, place, count, rules, alone=False, sync_ms=100, delay_ms=0, keys=65536):
         place.fleets += 1
-        self.place, self.count, self.rules = place, count, rules
+        self.place, self.count, self.rules, self.keys = place, count, rules, keys
         self.alone, self.sync_ms, self.delay_ms = alone, sync_ms, delay_ms
         self.relay = None
         for attempt in range(3):
@@ -331,7 +331,7 @@ class Fleet:
             config = {
                 "node": {"name": node.name, "state_dir": str(self.place.path / f"{node.name}.state")},
                 "listen": {"resp": [f"unix:{node.socket}"], "http": [f"unix:{node.http}"]},
-                "table": {"keys": 65536}, "workers": 1, "rules": self.rules,
+                "table": {"keys": self.keys}, "workers": 1, "rules": self.rules,
             }
             if not self.alone:
                 node.entry = entries[i]

@@ -1,0 +1,141 @@
+"""What the cases share: where processes live, fleets, chance, load, windows, questions about a key."""
+import contextlib
+import random
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+from asks import Asker
+from fleet import READY_S, DemoError, Fleet, Resp, as_map
+
+ANSWERS_S = 0.15  # before a window's end asks pause for so long, so that each answer belongs to one window
+
+
+def rule(name, limit, window_s, overcount, policy="closed", **more):
+    return {"name": name, "algorithm": "fixed_window", "limit": limit, "window": f"{window_s}s", "max_overcount": overcount,
+            "on_isolation": policy, **more}
+
+
+class Ground:
+    def __init__(self, place, runs, seed, say):
+        self.place, self.runs, self.seed, self.say = place, runs, seed, say
+        self.random = random.Random(seed)
+        self.keys = 0
+
+    def fresh_key(self, chance=None):
+        self.keys += 1
+        return f"{(chance or self.random).getrandbits(48):012x}.{self.keys}"
+
+    @contextlib.contextmanager
+    def fleet(self, count, rules, **more):
+        started = time.monotonic()
+        fleet = Fleet(self.place, count, rules, **more)
+        self.say(f"[{count} tallyd processes, one fleet, ready after {time.monotonic() - started:.1f} s]")
+        try:
+            yield fleet
+        finally:
+            fleet.stop()
+
+    @contextlib.contextmanager
+    def asker(self):
+        asker = Asker()
+        try:
+            yield asker
+        finally:
+            asker.stop()
+
+    def side_by_side(self, do, parts):
+        """do(part) for each at the same time, in threads that live until the processes they started are not needed.
+
+        A process that was started here dies with the thread that started it, hence the threads end with the `with`.
+        """
+        pool = ThreadPoolExecutor(len(parts))
+        try:
+            return [each.result() for each in [pool.submit(do, part) for part in parts]]
+        finally:
+            pool.shutdown()
+
+
+def node_of(fleet, entry):
+    for node in fleet.nodes:
+        if entry in (node.entry, node.name):
+            return node
+    raise DemoError(f"'{entry}' is none of the fleet")
+
+
+class Questions:
+    """A connection to each of some nodes, for EXPLAIN."""
+
+    def __init__(self, nodes):
+        self.connections = {node.name: Resp(node.socket) for node in nodes}
+
+    def explain(self, node, rule_name, key):
+        return as_map(self.connections[node.name]("TALLY.EXPLAIN", rule_name, key))
+
+    def group(self, fleet, node, rule_name, key):
+        return [node_of(fleet, entry) for entry in self.explain(node, rule_name, key)["group"]]
+
+    def ballot(self, node, rule_name, key):
+        """(counter, whose) of the highest ballot that the node has heard of for the key."""
+        counter, _, whose = str(self.explain(node, rule_name, key)["ballot"]).partition(" ")
+        return int(counter), whose
+
+    def close(self):
+        for connection in self.connections.values():
+            connection.close()
+
+
+@contextlib.contextmanager
+def questions(nodes):
+    asked = Questions(nodes)
+    try:
+        yield asked
+    finally:
+        asked.close()
+
+
+def keys_of(ground, fleet, rule_name, wanted, count, chance=None):
+    """Fresh keys of which `wanted(group)` is true; asked of a node that lives."""
+    alive = next(node for node in fleet.nodes if node.child.alive())
+    found = []
+    with questions([alive]) as ask:
+        for _ in range(10_000 + 200 * count):
+            key = ground.fresh_key(chance)
+            if wanted(ask.group(fleet, alive, rule_name, key)):
+                found.append(key)
+                if len(found) == count:
+                    return found
+    raise DemoError("no such key was found")
+
+
+def start_again(node):
+    """After its process ended. Returns how long it took until the node was ready."""
+    begun = time.monotonic()
+    node.start()
+    while not node.ready():
+        if time.monotonic() - begun > READY_S:
+            raise DemoError(f"{node.name} was not ready again within {READY_S} s")
+        time.sleep(0.01)
+    return time.monotonic() - begun
+
+
+# Windows of a rule are numbered by the wall clock.
+
+def next_window(window_s, room_s=0.3):
+    """The first window that begins no sooner than in `room_s`."""
+    return int((time.time() + room_s) // window_s) + 1
+
+
+def sleep_until(wall):
+    while (left := wall - time.time()) > 0:
+        time.sleep(left)
+
+
+def in_window(answers, window, window_s):
+    """(admitted for certain in it, admitted perhaps in it): an answer across the boundary may belong to either side."""
+    certain = perhaps = 0
+    for answer in answers:
+        if answer.admitted:
+            first, last = int(answer.sent // window_s), int(answer.at // window_s)
+            certain += first == last == window
+            perhaps += first != last and window in (first, last)
+    return certain, perhaps
