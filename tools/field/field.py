@@ -21,6 +21,7 @@ from ground import Ground  # noqa: E402
 # Each has CASES: {name: (function, what it is)}; the function takes a Ground and yields rows.
 MODULES = (
     "failover",
+    "takeover",
 )
 
 

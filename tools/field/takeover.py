@@ -1,0 +1,52 @@
+"""Many keys lose their owner at once: fresh ones that wait for a first grant, and hot ones that all want a new owner."""
+from fleet import Load
+from ground import keys_of, next_window, rule, sleep_until, start_again
+from rows import at_most, shown
+
+NODES = 5
+FRESH_KEYS, FRESH_LIMIT, FRESH_WINDOW_S = 1000, 5, 5
+KILL_S = 0.3       # after the window's begin
+ASKED_FOR_S = 1.0  # the fresh keys are asked for one by one over this time, from the death on
+GRACE_MS = 200
+BUCKET_MS = 10
+
+
+def strict(ground):
+    """Each fresh key is asked for once, at a node that lives; who is denied is a person who was let in nowhere."""
+    times = max(1, ground.runs // 4)
+    ground.say(f"\nstrict: {FRESH_KEYS} fresh keys of a dead owner, {FRESH_LIMIT} each, first asks over {ASKED_FOR_S:g} s after its death; {times} times")
+    rules = [rule("login", FRESH_LIMIT, FRESH_WINDOW_S, 0, wait="20ms")]
+    early, late, last = [], [], []
+    with ground.fleet(NODES, rules) as fleet:
+        load = Load(ground.place)
+        for _ in range(times):
+            denied = strict_once(ground, fleet, load)
+            early.append(sum(n for ms, n in denied.items() if ms < GRACE_MS))
+            late.append(sum(n for ms, n in denied.items() if ms >= GRACE_MS))
+            last.append(max([ms + BUCKET_MS for ms, n in denied.items() if n], default=0))
+    yield shown("strict", f"denied of the {int(FRESH_KEYS * GRACE_MS / 1000 / ASKED_FOR_S)} asked in the first {GRACE_MS} ms", early)
+    yield at_most("strict", f"denied of those asked later than {GRACE_MS} ms", 0, late)
+    yield shown("strict", "the last one denied was asked before", last, "ms")
+
+
+def strict_once(ground, fleet, load):
+    """{ms after the death: denied}"""
+    victim = ground.random.choice(fleet.nodes)
+    alive = [node for node in fleet.nodes if node is not victim]
+    keys = keys_of(ground, fleet, "login", lambda group: group[0] is victim, FRESH_KEYS)
+    for node in alive:
+        load.open(node.name, node.socket)
+    sleep_until(next_window(FRESH_WINDOW_S) * FRESH_WINDOW_S + KILL_S)
+    load.kill(0, victim.child.pid)
+    for i, key in enumerate(keys):
+        at_ms = int(1000 * ASKED_FOR_S * i / len(keys))
+        load.shot(at_ms / 1000, f"b{at_ms // BUCKET_MS}/x", ground.random.choice(alive).name, f"take login {key}")
+    outcome = load.run(20)
+    victim.child.kill()
+    load.forget(victim.name)
+    start_again(victim)
+    return {bucket * BUCKET_MS: outcome.offered(f"b{bucket}") - outcome.admitted(f"b{bucket}")
+            for bucket in range(int(1000 * ASKED_FOR_S) // BUCKET_MS)}
+
+
+CASES = {"strict": (strict, "fresh strict keys of a dead owner are granted by the next one")}
