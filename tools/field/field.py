@@ -22,6 +22,7 @@ from ground import Ground  # noqa: E402
 MODULES = (
     "failover",
     "takeover",
+    "majority",
 )
 
 

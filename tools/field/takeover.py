@@ -16,21 +16,23 @@ def strict(ground):
     times = max(1, ground.runs // 4)
     ground.say(f"\nstrict: {FRESH_KEYS} fresh keys of a dead owner, {FRESH_LIMIT} each, first asks over {ASKED_FOR_S:g} s after its death; {times} times")
     rules = [rule("login", FRESH_LIMIT, FRESH_WINDOW_S, 0, wait="20ms")]
-    early, late, last = [], [], []
+    early, late, last, quiet = [], [], [], []
     with ground.fleet(NODES, rules) as fleet:
         load = Load(ground.place)
         for _ in range(times):
-            denied = strict_once(ground, fleet, load)
+            denied = strict_once(ground, fleet, load, 0)
             early.append(sum(n for ms, n in denied.items() if ms < GRACE_MS))
             late.append(sum(n for ms, n in denied.items() if ms >= GRACE_MS))
             last.append(max([ms + BUCKET_MS for ms, n in denied.items() if n], default=0))
+            quiet.append(sum(strict_once(ground, fleet, load, GRACE_MS).values()))
     yield shown("strict", f"denied of the {int(FRESH_KEYS * GRACE_MS / 1000 / ASKED_FOR_S)} asked in the first {GRACE_MS} ms", early)
     yield at_most("strict", f"denied of those asked later than {GRACE_MS} ms", 0, late)
     yield shown("strict", "the last one denied was asked before", last, "ms")
+    yield at_most("strict", f"denied where nobody asked until then, of {FRESH_KEYS}", 0, quiet)
 
 
-def strict_once(ground, fleet, load):
-    """{ms after the death: denied}"""
+def strict_once(ground, fleet, load, first_ms):
+    """The first is asked for so long after the death. {ms after the death: denied}"""
     victim = ground.random.choice(fleet.nodes)
     alive = [node for node in fleet.nodes if node is not victim]
     keys = keys_of(ground, fleet, "login", lambda group: group[0] is victim, FRESH_KEYS)
@@ -39,7 +41,7 @@ def strict_once(ground, fleet, load):
     sleep_until(next_window(FRESH_WINDOW_S) * FRESH_WINDOW_S + KILL_S)
     load.kill(0, victim.child.pid)
     for i, key in enumerate(keys):
-        at_ms = int(1000 * ASKED_FOR_S * i / len(keys))
+        at_ms = first_ms + int((1000 * ASKED_FOR_S - first_ms) * i / len(keys))
         load.shot(at_ms / 1000, f"b{at_ms // BUCKET_MS}/x", ground.random.choice(alive).name, f"take login {key}")
     outcome = load.run(20)
     victim.child.kill()
