@@ -225,12 +225,18 @@ class Resp:
         self.file = self.socket.makefile("rb")
 
     def __call__(self, *words):
-        out = b"*%d\r\n" % len(words)
-        for word in words:
-            raw = str(word).encode()
-            out += b"$%d\r\n%s\r\n" % (len(raw), raw)
+        return self.many([words])[0]
+
+    def many(self, questions):
+        """As many answers, in one round trip."""
+        out = b""
+        for words in questions:
+            out += b"*%d\r\n" % len(words)
+            for word in words:
+                raw = str(word).encode()
+                out += b"$%d\r\n%s\r\n" % (len(raw), raw)
         self.socket.sendall(out)
-        return self._read()
+        return [self._read() for _ in questions]
 
     def _read(self):
         line = self.file.readline()

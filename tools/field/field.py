@@ -21,7 +21,8 @@ from ground import Ground  # noqa: E402
 # Each has CASES: {name: (function, what it is)}; the function takes a Ground and yields rows.
 MODULES = (
     "failover",
-    "takeover",
+    "strict",
+    "hot",
     "majority",
 )
 

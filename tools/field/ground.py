@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from asks import Asker
 from fleet import READY_S, DemoError, Fleet, Resp, as_map
 
+BATCH = 50         # questions that are asked at once
 ANSWERS_S = 0.15  # before a window's end asks pause for so long, so that each answer belongs to one window
 
 
@@ -71,13 +72,20 @@ class Questions:
     def explain(self, node, rule_name, key):
         return as_map(self.connections[node.name]("TALLY.EXPLAIN", rule_name, key))
 
-    def group(self, fleet, node, rule_name, key):
-        return [node_of(fleet, entry) for entry in self.explain(node, rule_name, key)["group"]]
-
     def ballot(self, node, rule_name, key):
         """(counter, whose) of the highest ballot that the node has heard of for the key."""
         counter, _, whose = str(self.explain(node, rule_name, key)["ballot"]).partition(" ")
         return int(counter), whose
+
+    def groups(self, fleet, node, rule_name, keys):
+        """Of many keys: asked in batches, one round trip each."""
+        connection = self.connections[node.name]
+        found = []
+        for begin in range(0, len(keys), BATCH):
+            some = keys[begin:begin + BATCH]
+            found += [as_map(told)["group"] for told in connection.many([("TALLY.EXPLAIN", rule_name, key) for key in some])]
+        by_entry = {each.entry: each for each in fleet.nodes}
+        return [[by_entry[entry] for entry in group] for group in found]
 
     def close(self):
         for connection in self.connections.values():
@@ -96,14 +104,14 @@ def questions(nodes):
 def keys_of(ground, fleet, rule_name, wanted, count, chance=None):
     """Fresh keys of which `wanted(group)` is true; asked of a node that lives."""
     alive = next(node for node in fleet.nodes if node.child.alive())
-    found = []
+    found, tried = [], 0
     with questions([alive]) as ask:
-        for _ in range(10_000 + 200 * count):
-            key = ground.fresh_key(chance)
-            if wanted(ask.group(fleet, alive, rule_name, key)):
-                found.append(key)
-                if len(found) == count:
-                    return found
+        while tried < 10_000 + 200 * count:
+            keys = [ground.fresh_key(chance) for _ in range(BATCH)]
+            tried += BATCH
+            found += [key for key, group in zip(keys, ask.groups(fleet, alive, rule_name, keys)) if wanted(group)]
+            if len(found) >= count:
+                return found[:count]
     raise DemoError("no such key was found")
 
 

@@ -1,0 +1,155 @@
+"""A node dies that owns its share of very many hot keys: all of them want a new owner at once."""
+import contextlib
+import re
+import threading
+import time
+
+from fleet import Load
+from ground import questions, rule, start_again
+from rows import at_most, shown
+
+NODES = 5
+KEYS = 100_000
+ASKS = 20_000            # a second, over all keys in turns, each at a node drawn at random: strict, so nearly each wants a grant
+BEFORE_S, AFTER_S = 3, 7  # every key is asked for after the death
+BUCKET_MS = 20
+SAMPLE_S = 0.1
+RULES = [rule("hot", 1000, 3600, 0, wait="20ms")]
+DROPS = ("tallyd_notes_dropped_total", "tallyd_sync_dropped_total")
+RATES = {"claims": ("tallyd_claims_total", {"outcome": "started"}), "datagrams": ("tallyd_sync_datagrams_total", {"direction": "out"}),
+         "bytes": ("tallyd_sync_bytes_total", {"direction": "out"})}
+
+
+class Sampler(threading.Thread):
+    """What the nodes have counted, again and again: [(wall, {name: sum}), ...]"""
+
+    def __init__(self, nodes):
+        super().__init__(daemon=True)
+        self.nodes, self.samples, self._end = nodes, [], threading.Event()
+        self.start()
+
+    def run(self):
+        while not self._end.wait(SAMPLE_S):
+            self.samples.append((time.time(), counted(self.nodes)))
+
+    def end(self):
+        self._end.set()
+        self.join()
+
+    def most_a_second(self, name, since, until):
+        """The steepest rise between two samples in that time."""
+        inside = [(at, sums[name]) for at, sums in self.samples if since <= at <= until]
+        return max(((b - a) / (t1 - t0) for (t0, a), (t1, b) in zip(inside, inside[1:])), default=0)
+
+
+def counted(nodes):
+    sums = dict.fromkeys([*RATES, "won", "drops"], 0.0)
+    for node in nodes:
+        for name, has, value in node.metrics():
+            for rate, (metric, labels) in RATES.items():
+                if name == metric and all(has.get(k) == v for k, v in labels.items()):
+                    sums[rate] += value
+            if name in DROPS:
+                sums["drops"] += value
+            if name == "tallyd_claims_total" and has["outcome"] == "won":
+                sums["won"] += value
+    return sums
+
+
+def peak_memory_mib(node):
+    with open(f"/proc/{node.child.pid}/status") as status:
+        return int(re.search(r"VmHWM:\s*(\d+) kB", status.read()).group(1)) / 1024
+
+
+class Trial:
+    """One death."""
+
+    def __init__(self, ground, fleet, load, keys, victim):
+        self.ground, self.fleet, self.load, self.victim = ground, fleet, load, victim
+        self.alive = [node for node in fleet.nodes if node is not victim]
+        with questions([self.alive[0]]) as ask:
+            groups = ask.groups(fleet, self.alive[0], "hot", keys)
+        self.keys = keys
+        self.orphans = {key for key, group in zip(keys, groups) if group[0] is victim}
+
+    def run(self):
+        for node in self.fleet.nodes:
+            self.load.open(node.name, node.socket)
+        self._sweep(0, KEYS / ASKS, self.fleet.nodes, lambda key, at: "warm")
+        self.load.run(60)
+        memory = max(map(peak_memory_mib, self.alive))
+        before = counted(self.alive)
+        self.load.kill(BEFORE_S, self.victim.child.pid)
+        self._sweep(0, BEFORE_S, self.fleet.nodes, lambda key, at: "before")
+        self._sweep(BEFORE_S, AFTER_S, self.alive, self._after)
+        sampler = Sampler(self.alive)
+        try:
+            outcome = self.load.run(60)
+        finally:
+            sampler.end()
+        self.victim.child.kill()
+        self.load.forget(self.victim.name)
+        killed_at = outcome.start_s + BEFORE_S
+        self.late_ms = outcome.late_ms
+        self.denied_before = denied(outcome, "before")
+        self.denied_others = denied(outcome, "others")
+        by_time = {ms: denied(outcome, f"o{ms}") for ms in range(0, int(AFTER_S * 1000), BUCKET_MS)}
+        self.denied = sum(by_time.values())
+        self.served_ms = max((ms + BUCKET_MS for ms, n in by_time.items() if n), default=0)
+        after = counted(self.alive)
+        self.drops = after["drops"] - before["drops"]
+        self.won = after["won"] - before["won"]
+        self.memory = memory, max(map(peak_memory_mib, self.alive))
+        self.rates = {name: (sampler.most_a_second(name, outcome.start_s + 0.5, killed_at), sampler.most_a_second(name, killed_at, killed_at + AFTER_S))
+                      for name in RATES}
+
+    def _sweep(self, begin_s, for_s, nodes, group_of):
+        chance = self.ground.random
+        for i in range(int(for_s * ASKS)):
+            at = begin_s + i / ASKS
+            key = self.keys[int(at * ASKS) % KEYS]
+            self.load.shot(at, f"{group_of(key, at)}/x", chance.choice(nodes).name, f"take hot {key}")
+
+    def _after(self, key, at):
+        return f"o{int((at - BEFORE_S) * 1000) // BUCKET_MS * BUCKET_MS}" if key in self.orphans else "others"
+
+
+def denied(outcome, group):
+    return outcome.offered(group) - outcome.admitted(group)
+
+
+def hot(ground):
+    times = max(1, ground.runs // 20)
+    ground.say(f"\nhot: {KEYS} strict keys on {NODES} nodes, {ASKS} asks a second; one node is killed with its share of them; {times} times")
+    trials = []
+    for _ in range(times):
+        with contextlib.ExitStack() as stack:
+            fleet = stack.enter_context(ground.fleet(NODES, RULES, keys=4 * KEYS))
+            trial = Trial(ground, fleet, Load(ground.place), [ground.fresh_key() for _ in range(KEYS)], ground.random.choice(fleet.nodes))
+            trial.run()
+            trial.ready_s = start_again(trial.victim)
+            trials.append(trial)
+    yield from rows_of(trials)
+
+
+def rows_of(trials):
+    def row(what, values, unit="", **more):
+        return shown("hot", what, list(values), unit, **more)
+
+    yield row("keys that the dead node owned", (len(t.orphans) for t in trials))
+    yield at_most("hot", "the last ask for one of them that was denied came before", 500, [t.served_ms for t in trials], "ms")
+    yield row("asks for them denied after the death", (t.denied for t in trials))
+    yield row("asks for other keys denied after the death", (t.denied_others for t in trials))
+    yield row(f"asks denied in {BEFORE_S} s before the death", (t.denied_before for t in trials))
+    yield row("claims won by the others", (t.won for t in trials))
+    for name in RATES:
+        yield row(f"{name} a second at the others, most before", (round(t.rates[name][0]) for t in trials))
+        yield row(f"{name} a second at the others, most after", (round(t.rates[name][1]) for t in trials))
+    yield at_most("hot", "notes and datagrams dropped at the others", 0, [t.drops for t in trials])
+    yield row("peak memory of one of the others before", (t.memory[0] for t in trials), "MiB")
+    yield row("peak memory of one of the others after", (t.memory[1] for t in trials), "MiB")
+    yield row("the killed one ready again after", (t.ready_s for t in trials), "s")
+    yield row("an ask left late by at most", (t.late_ms for t in trials), "ms")
+
+
+CASES = {"hot": (hot, "a node with its share of 100,000 hot keys is killed")}
