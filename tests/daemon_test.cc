@@ -15,6 +15,7 @@
 #include "daemon/horizon.h"
 #include "daemon/http.h"
 #include "daemon/log.h"
+#include "daemon/memory_file.h"
 #include "daemon/paths.h"
 #include "daemon/port.h"
 #include "daemon/sockets.h"
@@ -215,6 +216,72 @@ TEST_CASE("a state file of a version that knew of no change of the list is read 
   const auto back = parse_state(before + "check " + check + "\n");
   REQUIRE_MESSAGE(bool(back), (back ? "" : back.error()));
   CHECK(back.value().tenure == Tenure{3, WallTime::max(), WallTime::min(), WallTime::min()});
+}
+
+namespace {
+
+constexpr NodeId kNode = 77;
+
+Memory some_memory() {
+  Memory memory;
+  memory.incarnation = 5'000;
+  for (uint64_t i = 0; i < 500; ++i) {  // of many datagrams
+    Registered entry;
+    entry.key.bytes[0] = static_cast<uint8_t>(i);
+    entry.key.bytes[1] = static_cast<uint8_t>(i >> 8);
+    entry.window = static_cast<int64_t>(i % 3);
+    entry.length = secs(60);
+    entry.promised = {static_cast<uint32_t>(i % 5), i};
+    entry.mark_ballot = {static_cast<uint32_t>(i % 4), i + 1};
+    entry.mark = i * i;
+    memory.registers.push_back(entry);
+  }
+  memory.worth.count = memory.registers.size();
+  memory.worth.votes_from_ns = 1;
+  memory.worth.clock_ns = 2;
+  memory.worth.remembers = secs(3);
+  return memory;
+}
+
+}  // namespace
+
+TEST_CASE("registers that a life leaves are read by the next one as they were, once, and by no other") {
+  Folder folder;
+  const MemoryFile file(folder.path + "/n.state", kNode, kPublicIdKey);
+  CHECK(file.take(5'000).value() == nullptr);
+  const Memory memory = some_memory();
+  REQUIRE(bool(file.leave(memory)));
+  CHECK(file.take(4'999).value() == nullptr);  // of another life
+  CHECK_FALSE(std::filesystem::exists(file.path()));
+  REQUIRE(bool(file.leave(memory)));
+  const auto read = file.take(5'000);
+  REQUIRE(read.value() != nullptr);
+  CHECK(read.value()->registers == memory.registers);
+  CHECK(read.value()->worth == memory.worth);
+  CHECK(read.value()->incarnation == 5'000);
+  CHECK(file.take(5'000).value() == nullptr);
+}
+
+TEST_CASE("registers of another node, or that were cut or changed anywhere, are of no use, and are gone all the same") {
+  Folder folder;
+  const MemoryFile file(folder.path + "/n.state", kNode, kPublicIdKey);
+  const std::string text = format_memory(some_memory(), kNode, kPublicIdKey);
+  REQUIRE(bool(parse_memory(text, kNode, kPublicIdKey)));
+  CHECK(parse_memory(text, kNode + 1, kPublicIdKey).error() == "it is another node's");
+  IdKey other = kPublicIdKey;
+  other[0] ^= 1;
+  CHECK(parse_memory(text, kNode, other).error() == "a part of it is forged");
+  for (size_t size = 0; size < text.size(); size += 1 + size / 50) CHECK_FALSE(bool(parse_memory(text.substr(0, size), kNode, kPublicIdKey)));
+  for (size_t at = 0; at < text.size(); at += 1 + at / 50) {
+    std::string damaged = text;
+    damaged[at] = static_cast<char>(damaged[at] ^ 4);
+    CHECK_FALSE(bool(parse_memory(damaged, kNode, kPublicIdKey)));
+  }
+  put(file.path(), text.substr(1));
+  const auto read = file.take(5'000);
+  REQUIRE_FALSE(bool(read));
+  CHECK(read.error().find("is of no use: ") != std::string::npos);
+  CHECK_FALSE(std::filesystem::exists(file.path()));
 }
 
 TEST_CASE("a node stands still where its horizon cannot be synced, and goes on when it can") {

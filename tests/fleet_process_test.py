@@ -174,6 +174,22 @@ class Fleets(Case):
         self.assertGreater(taken, 5)  # without votes nothing more would be issued; what each owner's death costs is for benchmarks
         self.assertEqual([node.end() for node in nodes], [0, 0, 0])
 
+    def test_all_who_are_left_restart_in_order_while_one_is_dead_and_go_on_voting(self):
+        nodes = self.whole()
+        kept = 5
+        for _ in range(kept):
+            self.take(nodes[0], "remembered", 1)
+        nodes[2].end(signal.SIGKILL)
+        for i in (0, 1):
+            self.assertEqual(nodes[i].end(), 0)
+            registers = next((self.folder / "tallyd").glob(f"n{i}.state.registers"))
+            nodes[i] = self.node(i).ready()
+            self.assertFalse(registers.exists())
+            self.assertRegex(nodes[i].text(), r"registers_kept=[1-9]")
+        self.take(nodes[1], "remembered", 1)  # a majority that remembers the window
+        more = sum(Plain(node).ask("TALLY.TAKE", "remembered", "bob")[0] == 0 for node in nodes[:2] for _ in range(12))
+        self.assertLessEqual(kept + 1 + more, 20)
+
     def test_after_the_death_of_all_a_rule_begins_anew_or_denies_as_it_says(self):
         nodes = self.whole()
         for rule in ("login", "remembered"):

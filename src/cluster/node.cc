@@ -82,6 +82,7 @@ Node::Impl::Impl(NodeConfig c, Life which, Limiter& l, std::shared_ptr<const Rul
       next_sync(now.mono + pace.sync_interval),
       next_gossip(now.mono),
       next_ask(now.mono) {
+  if (which.memory) recovery.remember(*which.memory, registers, now);
   open_floors();
 }
 
@@ -288,6 +289,7 @@ void Node::Impl::on_hello(const Hello& hello, const Origin& from, Now now) {
     return;
   }
   peer.answered_hello = true;
+  if (hello.remembered != incarnation) recovery.heard_of_life(hello.remembered);
   if (hello.remembered == 0 || hello.remembered == incarnation) return;
   standing.remembered(now);
   open_floors();

@@ -17,6 +17,7 @@
 #include "base/time.h"
 #include "cluster/lessee.h"
 #include "cluster/mail.h"
+#include "cluster/memory.h"
 #include "cluster/pace.h"
 #include "cluster/roster.h"
 #include "cluster/succession.h"
@@ -60,6 +61,7 @@ struct Life {
   bool first = true;        // no state file was there
   WallTime reckoned_start{};  // later lives: the larger of the own clock and the horizon in the state file
   Tenure tenure{};            // as the state file has it; of version 0 where there is none
+  std::shared_ptr<const Memory> memory{};  // that the last life has left, if it did
 };
 
 // The life of a node that keeps no state file: a guest's, whose name is of this life alone.
@@ -184,6 +186,8 @@ class Node {
   // The node of that entry is stopped for good, and nobody is to wait for it: not when this one starts again, nor when the list changes.
   // Until this one's next start; then `gone` says it. "": done; else why not.
   std::string forget(const std::string& entry, Now now);
+  // For the next life of this node, once this one has said its last word: it must not vote any more.
+  Memory memory(Now now) const;
   // Drains: returns what is not used and says the last word; flush afterwards.
   void leave(Now now);
 

@@ -133,6 +133,8 @@ std::vector<PeerStatus> Node::peers(Now now) const {
   return all;
 }
 
+Memory Node::memory(Now now) const { return impl_->recovery.memory(impl_->registers, now); }
+
 std::string Node::forget(const std::string& entry, Now now) {
   Impl& i = *impl_;
   const auto rank = alone() ? std::nullopt : i.roster.rank_of(entry);

@@ -93,15 +93,16 @@ bool Recovery::others_of_both(const WireId& key, const std::function<bool(const 
 }
 
 bool Recovery::has_read(const WireId& key, int64_t window, Duration length) const {
-  if (group(key, window, length).size < 2) return false;
-  return others_of_both(key, [&](const Source& source) {
+  const auto kept = [&](const Source& source) {
     return source.complete && window_start(window, length) >= source.votes_from && window_at(source.clock, length) <= window + kWindowsKept;
-  });
+  };
+  // A group of one needs no marks and so has none: its registers say nothing.
+  return group(key, window, length).size > 1 && (kept(last_life_) || others_of_both(key, kept));
 }
 
 bool Recovery::has_read_bucket(const WireId& key, Duration keep) const {
-  if (group(key, 0, keep).size < 2) return false;
-  return others_of_both(key, [&](const Source& source) { return source.complete && source.remembers >= keep; });
+  const auto kept = [&](const Source& source) { return source.complete && source.remembers >= keep; };
+  return group(key, 0, keep).size > 1 && (kept(last_life_) || others_of_both(key, kept));
 }
 
 bool Recovery::has_heard_all(const WireId& key, int64_t window, Duration length) const {
@@ -109,7 +110,7 @@ bool Recovery::has_heard_all(const WireId& key, int64_t window, Duration length)
 }
 
 bool Recovery::complete() const {
-  if (!standing_.has_forgotten()) return true;
+  if (!standing_.has_forgotten() || last_life_.complete) return true;
   for (uint16_t rank = 0; rank < sources_.size(); ++rank)
     if (rank != self_ && !succession_.gone(rank) && !sources_[rank].complete) return false;
   return true;
@@ -143,26 +144,56 @@ void Recovery::on_read(const ReadRegisters& read, uint16_t from, const Registers
     entry.index = i;
     mail.send(from, entry);
   }
-  RegistersEnd last;
+  RegistersEnd last = worth_of(snapshot.keys.size(), snapshot.tells_from, snapshot.tells_buckets, now);
   last.life = read.life;
   last.snapshot = snapshot.number;
   last.from = read.from;
-  last.count = snapshot.keys.size();
-  last.votes_from_ns = nanos(std::max({votes_from(), succession_.remembers_from(), snapshot.tells_from}));
-  last.clock_ns = nanos(forgotten_by());
-  last.remembers = snapshot.tells_buckets ? std::min(remembers(now), succession_.remembers_buckets(now)) : Duration(0);
   mail.send(from, last);
+}
+
+RegistersEnd Recovery::worth_of(size_t count, WallTime tells_from, bool tells_buckets, Now now) const {
+  RegistersEnd worth;
+  worth.count = count;
+  worth.votes_from_ns = nanos(std::max({votes_from(), succession_.remembers_from(), tells_from}));
+  worth.clock_ns = nanos(forgotten_by());
+  worth.remembers = tells_buckets ? std::min(remembers(now), succession_.remembers_buckets(now)) : Duration(0);
+  return worth;
+}
+
+// ---- from life to life ------------------------------------------------------------------------------------------------------
+
+Memory Recovery::memory(const Registers& registers, Now now) const {
+  Memory memory;
+  memory.incarnation = incarnation_;
+  for (const RegisterKey& key : registers.keys([](const WireId&) { return true; })) memory.registers.push_back(registers.tell(key, now));
+  memory.worth = worth_of(memory.registers.size(), registers.tells_from(), registers.tells_buckets(now), now);
+  return memory;
+}
+
+void Recovery::remember(const Memory& memory, Registers& registers, Now now) {
+  for (const Registered& entry : memory.registers)
+    if (!registers.restore(entry, now)) return;
+  last_life_.teller = memory.incarnation;
+  last_life_.votes_from = WallTime(Duration(memory.worth.votes_from_ns));
+  last_life_.clock = WallTime(Duration(memory.worth.clock_ns));
+  last_life_.remembers = memory.worth.remembers;
+  last_life_.complete = true;
+}
+
+void Recovery::heard_of_life(uint64_t incarnation) {
+  if (incarnation > last_life_.teller) last_life_.complete = false;
 }
 
 // What is over by it may be missing here: by this node's own clock, or as those from whom it was read anew had forgotten it.
 WallTime Recovery::forgotten_by() const {
-  WallTime clock = standing_.lives_clock();
+  WallTime clock = std::max(standing_.lives_clock(), last_life_.clock);
   for (const Source& source : sources_) clock = std::max(clock, source.clock);
   return clock;
 }
 
 // What this node remembers of itself, or has read anew from all the others.
 WallTime Recovery::votes_from() const {
+  if (standing_.has_forgotten() && last_life_.complete) return std::min(last_life_.votes_from, standing_.votes_from());
   if (!standing_.has_forgotten() || !read_all()) return standing_.votes_from();
   WallTime from = WallTime::min();
   for (uint16_t rank = 0; rank < sources_.size(); ++rank)
@@ -171,6 +202,7 @@ WallTime Recovery::votes_from() const {
 }
 
 Duration Recovery::remembers(Now now) const {
+  if (standing_.has_forgotten() && last_life_.complete) return std::max(last_life_.remembers, standing_.remembers(now));
   if (!standing_.has_forgotten() || !read_all()) return standing_.remembers(now);
   Duration least = Duration::max();
   for (uint16_t rank = 0; rank < sources_.size(); ++rank)

@@ -20,6 +20,7 @@
 
 #include "base/time.h"
 #include "cluster/mail.h"
+#include "cluster/memory.h"
 #include "cluster/register_key.h"
 #include "cluster/roster.h"
 #include "cluster/standing.h"
@@ -35,6 +36,11 @@ class Recovery {
   Recovery(const Roster& roster, uint16_t self, uint64_t incarnation, const Standing& standing, const Succession& succession);
 
   // --- of this node's own registers ---
+  // Those of its last life, which accepted nothing more afterwards. Where there is no room for one of them it is as if there were none.
+  void remember(const Memory& memory, Registers& registers, Now now);
+  // A peer has heard a life of this node that was later than that one.
+  void heard_of_life(uint64_t incarnation);
+  Memory memory(const Registers& registers, Now now) const;  // for the next life
   // Asks those that have not told all yet. Call at every sync interval; does nothing for a first life.
   void tick(Mail& mail, Now now);
   // `teller`: the incarnation of the life that tells.
@@ -80,6 +86,7 @@ class Recovery {
     return succession_.group(roster_.groups(key), window, length);
   }
   bool read_all() const;
+  RegistersEnd worth_of(size_t count, WallTime tells_from, bool tells_buckets, Now now) const;
   Source* source_of(uint64_t life, uint64_t snapshot, uint16_t from, uint64_t teller);
   WallTime forgotten_by() const;
   WallTime votes_from() const;
@@ -90,6 +97,7 @@ class Recovery {
   const uint64_t incarnation_;
   const Standing& standing_;
   const Succession& succession_;
+  Source last_life_;                 // of which `teller` is the incarnation; complete: all that it knew is known
   std::vector<Source> sources_;      // by rank
   std::vector<Snapshot> snapshots_;  // by rank
 };

@@ -99,6 +99,7 @@ void ClusterThread::run() {
   node_.leave(now);
   if (parts_.region) parts_.region->link().node().leave(now);
   flush(now);
+  memory_ = node_.memory(now);
 }
 
 // Where the state file is behind, a later life would take back what this one does now.

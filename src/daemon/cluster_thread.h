@@ -64,6 +64,8 @@ class ClusterThread {
   // Returns what is not used, says the last word, ends. The workers must be gone.
   void stop();
   void join();
+  // For the next life; after join(). nullopt: this one could not end in order.
+  std::optional<Memory> memory() const { return memory_; }
 
  private:
   void run();
@@ -105,6 +107,7 @@ class ClusterThread {
   MonoTime keep_not_before_{};
   bool busy_ = false;  // there is more to do at once
   bool stopping_ = false;
+  std::optional<Memory> memory_;
   std::thread thread_;
 };
 

@@ -25,6 +25,7 @@
 #include "daemon/acceptor.h"
 #include "daemon/cluster_thread.h"
 #include "daemon/http.h"
+#include "daemon/memory_file.h"
 #include "daemon/metrics.h"
 #include "daemon/notify.h"
 #include "daemon/options.h"
@@ -148,10 +149,11 @@ std::string bind_above(const Config::Cluster& cluster) {
 // The state file of a fleet's node, and the life that it says this is.
 struct Lived {
   std::unique_ptr<StateFile> file;
+  std::unique_ptr<MemoryFile> memory;
   Life life;
 };
-Result<Lived> begin_life(const Config& config, WallTime now) {
-  if (config.cluster.guest()) return Lived{nullptr, fresh_life(now)};
+Result<Lived> begin_life(const Config& config, const IdKey& key, WallTime now, Log& log) {
+  if (config.cluster.guest()) return Lived{nullptr, nullptr, fresh_life(now)};
   std::string directory = config.state_dir;
   if (directory.empty()) {
     const auto fallback = default_state_dir();
@@ -160,11 +162,18 @@ Result<Lived> begin_life(const Config& config, WallTime now) {
   }
   auto file = StateFile::open(directory, state_file_name(config.node_name));
   if (!file) return Failure{file.error()};
+  const uint64_t last_life = file.value()->record() ? file.value()->record()->incarnation : 0;
   const uint32_t previous = config.cluster.previous ? config.cluster.previous->roster_version : 0;
   auto life = file.value()->begin_life(config.cluster.own_entry(), config.cluster.roster_version, previous, now,
                                        look_ahead(config.cluster.sync_interval));
   if (!life) return Failure{life.error()};
-  return Lived{std::move(file.value()), life.value()};
+  auto left = std::make_unique<MemoryFile>(file.value()->path(), keyed_hash(config.cluster.own_entry(), key), key);
+  auto memory = left->take(last_life);
+  if (memory)
+    life.value().memory = memory.value();
+  else
+    log.warning("what the last life has left cannot be used: this node reads its registers anew from the others", {{"error", memory.error()}});
+  return Lived{std::move(file.value()), std::move(left), life.value()};
 }
 
 // What only a fleet has. Members in the order in which they are built; the thread last.
@@ -218,7 +227,7 @@ Result<std::unique_ptr<Region>> start_region(Fleet& fleet, Daemon& d, const Node
 
 Result<bool> start_fleet(Fleet& fleet, Daemon& d) {
   NodeConfig node = node_config(d.config, d.secret);
-  auto lived = begin_life(d.config, d.clock.now().wall);
+  auto lived = begin_life(d.config, node.id_key, d.clock.now().wall, d.log);
   if (!lived) return Failure{lived.error()};
   fleet.lived = std::move(lived.value());
   const Roster roster(node_list(d.config.cluster), node.previous, node.id_key);
@@ -242,6 +251,7 @@ Result<bool> start_fleet(Fleet& fleet, Daemon& d) {
                                      {"peers", node.peers.size()},
                                      {"incarnation", life.incarnation},
                                      {"first_life", life.first ? "yes" : "no"},
+                                     {"registers_kept", life.memory ? life.memory->registers.size() : 0},
                                      {"state", fleet.lived.file->path()}});
   if (d.secret)
     d.log.info("datagrams are sealed",
@@ -264,6 +274,13 @@ Result<bool> start_fleet(Fleet& fleet, Daemon& d) {
       fleet.io, std::move(region.value()), std::make_unique<Link>(std::move(socket.value()), std::move(discovery.value()), PeerSeal(std::exchange(d.secret, std::nullopt)), std::move(running)),
       fleet.bell, fleet.ports, d.clock, fleet.horizon.get(), d.log, [&d] { announce_ready(d); }});
   return true;
+}
+
+void leave_memory(const Fleet& fleet, Log& log) {
+  const auto memory = fleet.thread->memory();
+  if (!memory || !fleet.lived.memory) return;
+  if (const auto left = fleet.lived.memory->leave(*memory); !left)
+    log.warning("the registers cannot be kept: the next life reads them anew from the others", {{"error", left.error()}});
 }
 
 HttpResponse respond(const std::string& path, const Overview& overview, const Metrics& metrics) {
@@ -391,6 +408,7 @@ Result<bool> run(const Options& options, const Config& loaded, const Config& con
   if (in_fleet) {
     fleet.thread->stop();
     fleet.thread->join();
+    leave_memory(fleet, log);
   }
   admin.stop();  // before what it serves from goes
   log.info("stopped", {{"requests", overview.total(&WorkerCounters::requests)}});

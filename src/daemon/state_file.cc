@@ -12,6 +12,7 @@
 
 #include "base/hash.h"
 #include "daemon/paths.h"
+#include "daemon/whole_file.h"
 
 namespace tally {
 namespace {
@@ -49,30 +50,6 @@ bool take_number(std::string_view& text, std::string_view name, Number& out) {
   if (!take_line(text, name, value)) return false;
   const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), out);
   return error == std::errc() && end == value.data() + value.size();
-}
-
-Result<std::string> read_whole(int fd) {
-  std::string text(kFileBytesMax + 1, '\0');
-  size_t have = 0;
-  while (have < text.size()) {
-    const ssize_t n = ::read(fd, text.data() + have, text.size() - have);
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) return system_failure("cannot be read");
-    if (n == 0) break;
-    have += static_cast<size_t>(n);
-  }
-  text.resize(have);
-  return text;
-}
-
-bool write_whole(int fd, std::string_view text) {
-  while (!text.empty()) {
-    const ssize_t n = ::write(fd, text.data(), text.size());
-    if (n < 0 && errno == EINTR) continue;
-    if (n <= 0) return false;
-    text.remove_prefix(static_cast<size_t>(n));
-  }
-  return true;
 }
 
 // Why a node that went by the list that it kept may not go on by another; "" where it may.
@@ -151,14 +128,12 @@ Result<std::unique_ptr<StateFile>> StateFile::open(const std::string& directory,
     return Failure{"another tallyd is running with the state file " + path +
                    "; give this one another --name"};
   }
-  std::unique_ptr<StateFile> file(new StateFile(directory, path, std::move(lock)));
+  std::unique_ptr<StateFile> file(new StateFile(path, std::move(lock)));
 
-  const Descriptor fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
-  if (!fd && errno == ENOENT) return file;
-  if (!fd) return system_failure("cannot open the state file " + path);
-  const auto text = read_whole(fd.get());
-  if (!text) return Failure{"the state file " + path + " " + text.error()};
-  const auto record = parse_state(text.value());
+  const auto text = read_whole_file(path, kFileBytesMax);
+  if (!text) return Failure{"the state file: " + text.error()};
+  if (!text.value()) return file;
+  const auto record = parse_state(*text.value());
   if (!record)
     return Failure{
         "the state file " + path + " is damaged: " + record.error() +
@@ -169,14 +144,7 @@ Result<std::unique_ptr<StateFile>> StateFile::open(const std::string& directory,
 }
 
 Result<bool> StateFile::write(const StateRecord& record) {
-  const std::string temporary = path_ + ".new";
-  Descriptor fd(::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600));
-  if (!fd) return system_failure("cannot create " + temporary);
-  if (!write_whole(fd.get(), format_state(record))) return system_failure("cannot write " + temporary);
-  if (::fsync(fd.get()) != 0) return system_failure("cannot sync " + temporary);
-  if (::rename(temporary.c_str(), path_.c_str()) != 0) return system_failure("cannot replace " + path_);
-  const Descriptor directory(::open(directory_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (!directory || ::fsync(directory.get()) != 0) return system_failure("cannot sync " + directory_);
+  if (const auto written = replace_file(path_, format_state(record)); !written) return written;
   record_ = record;
   return true;
 }

@@ -59,10 +59,8 @@ class StateFile {
   Result<bool> keep(const Tenure& tenure);
 
  private:
-  StateFile(std::string directory, std::string path, Descriptor lock)
-      : directory_(std::move(directory)), path_(std::move(path)), lock_(std::move(lock)) {}
+  StateFile(std::string path, Descriptor lock) : path_(std::move(path)), lock_(std::move(lock)) {}
 
-  const std::string directory_;
   const std::string path_;
   const Descriptor lock_;
   std::optional<StateRecord> record_;

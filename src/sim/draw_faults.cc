@@ -53,7 +53,9 @@ void draw_fault(Random& random, ClusterPlan& plan) {
       return plan.add(from, rank, host(rank) + " stands still for " + describe(for_long),
                       [rank, for_long](Fleet& fleet) { fleet.pause(rank, for_long); });
     case 2:
-      plan.add(from, rank, host(rank) + " leaves", [rank](Fleet& fleet) { fleet.leave(rank); });
+      // From dice of the moment: what a seed drew before there was any choice it still draws.
+      plan.add(from, rank, host(rank) + (nanos(from) % 4 == 0 ? " leaves, and its registers are lost" : " leaves"),
+               [rank, keep = nanos(from) % 4 != 0](Fleet& fleet) { fleet.leave(rank, keep); });
       break;
     default:
       plan.add(from, rank, host(rank) + " crashes", [rank](Fleet& fleet) { fleet.crash(rank); });

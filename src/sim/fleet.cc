@@ -330,6 +330,7 @@ Life Fleet::next_life(uint16_t rank) {
   if (is_guest(host)) host.tenure = {};  // it keeps no state file
   life.first = host.incarnation == 0 || is_guest(host);
   life.tenure = host.tenure;
+  life.memory = std::exchange(host.memory, nullptr);
   life.reckoned_start = life.first ? wall : std::max(wall, host.horizon);
   // As the state file reckons: growing even where the file was lost.
   const auto clock_ms = static_cast<uint64_t>(std::max<int64_t>(1, nanos(wall) / 1'000'000));
@@ -468,13 +469,14 @@ void Fleet::crash(uint16_t rank, bool keep_state) {
   end_life(rank, keep_state);
 }
 
-void Fleet::leave(uint16_t rank) {
+void Fleet::leave(uint16_t rank, bool keep_memory) {
   Host& host = hosts_[rank];
   if (host.node == nullptr) return;
   log(101, rank, 0);
   host.node->leave(clock(rank));
   host.node->flush(clock(rank));
   send(rank, host.node->take_outbox(), rank);
+  if (keep_memory && !is_guest(host)) host.memory = std::make_shared<const Memory>(host.node->memory(clock(rank)));
   end_life(rank, true);
 }
 

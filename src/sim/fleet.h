@@ -175,7 +175,7 @@ class Fleet {
   // file does not let it.
   bool give_list(uint16_t rank, size_t list, bool with_previous);
   size_t list_of(uint16_t rank) const { return hosts_[rank].list; }
-  void leave(uint16_t rank);              // says goodbye and is gone
+  void leave(uint16_t rank, bool keep_memory = true);  // says goodbye and is gone; leaves its registers for its next life
   // Goes on with the rules of its own, or without them; its workers decide by them `workers_after` later. A later life does too.
   void reload(uint16_t rank, bool own_rules, Duration workers_after);
   // Goes on at this pace; a later life does too. Its sync interval is at most that of the configuration.
@@ -279,6 +279,7 @@ class Fleet {
     uint64_t incarnation = 0;  // as in the state file; 0: there is none
     WallTime horizon{};
     Tenure tenure;
+    std::shared_ptr<const Memory> memory;  // that its last life left, where it said goodbye
     size_t list = 0;
     bool with_previous = false;
     std::vector<uint16_t> by_rank;  // the hosts that it knows; kNobody: none is there

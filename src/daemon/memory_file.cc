@@ -1,0 +1,80 @@
+#include "daemon/memory_file.h"
+
+#include <span>
+#include <utility>
+#include <variant>
+
+#include "daemon/whole_file.h"
+
+namespace tally {
+namespace {
+
+constexpr size_t kBytesMax = size_t{1} << 31;
+
+void append(std::string& to, const Bytes& datagram) {
+  to.push_back(static_cast<char>(datagram.size() & 0xff));
+  to.push_back(static_cast<char>(datagram.size() >> 8));
+  to.append(datagram.begin(), datagram.end());
+}
+
+}  // namespace
+
+std::string format_memory(const Memory& memory, NodeId node, const IdKey& key) {
+  Header header;
+  header.sender = header.receiver = node;
+  header.incarnation = memory.incarnation;
+  std::string text;
+  DatagramWriter writer(header, key);
+  const auto write = [&](const Entry& entry) {
+    if (writer.add(entry)) return;
+    append(text, writer.finish());
+    writer = DatagramWriter(header, key);
+    CHECK_THAT(writer.add(entry));
+  };
+  for (const Registered& entry : memory.registers) write(entry);
+  write(memory.worth);
+  append(text, writer.finish());
+  return text;
+}
+
+Result<Memory> parse_memory(std::string_view text, NodeId node, const IdKey& key) {
+  Memory memory;
+  bool ended = false;
+  while (!text.empty()) {
+    if (text.size() < 2) return Failure{"it is cut off"};
+    const auto bytes = reinterpret_cast<const uint8_t*>(text.data());
+    const size_t size = bytes[0] | size_t{bytes[1]} << 8;
+    if (text.size() < 2 + size) return Failure{"it is cut off"};
+    Datagram datagram;
+    if (const DecodeError error = decode(std::span(bytes + 2, size), key, datagram); error != DecodeError::none)
+      return Failure{"a part of it is " + std::string(decode_error_name(error))};
+    if (datagram.header.sender != node || datagram.header.receiver != node) return Failure{"it is another node's"};
+    if (memory.incarnation != 0 && memory.incarnation != datagram.header.incarnation) return Failure{"it is of several lives"};
+    memory.incarnation = datagram.header.incarnation;
+    for (const Entry& entry : datagram.entries) {
+      if (const auto* registered = std::get_if<Registered>(&entry)) memory.registers.push_back(*registered);
+      if (const auto* worth = std::get_if<RegistersEnd>(&entry)) {
+        memory.worth = *worth;
+        ended = true;
+      }
+    }
+    text.remove_prefix(2 + size);
+  }
+  if (!ended || memory.worth.count != memory.registers.size()) return Failure{"it is cut off"};
+  return memory;
+}
+
+Result<std::shared_ptr<const Memory>> MemoryFile::take(uint64_t incarnation) const {
+  const auto text = read_whole_file(path_, kBytesMax);
+  if (!text) return Failure{text.error()};
+  if (!text.value()) return std::shared_ptr<const Memory>();
+  if (const auto removed = remove_file(path_); !removed) return Failure{removed.error()};
+  auto memory = parse_memory(*text.value(), node_, key_);
+  if (!memory) return Failure{path_ + " is of no use: " + memory.error()};
+  if (memory.value().incarnation != incarnation) return std::shared_ptr<const Memory>();
+  return std::shared_ptr<const Memory>(std::make_shared<Memory>(std::move(memory.value())));
+}
+
+Result<bool> MemoryFile::leave(const Memory& memory) const { return replace_file(path_, format_memory(memory, node_, key_)); }
+
+}  // namespace tally
