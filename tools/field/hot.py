@@ -10,8 +10,9 @@ from rows import at_most, shown
 
 NODES = 5
 KEYS = 100_000
-ASKS = 20_000            # a second, over all keys in turns, each at a node drawn at random: strict, so nearly each wants a grant
-BEFORE_S, AFTER_S = 3, 7  # every key is asked for after the death
+ASKS = 8_000             # a second, in turns, each at a node drawn at random: strict, so nearly each wants a grant
+ORPHANS = 0.8            # the part of the asks after the death that is for the dead node's keys
+BEFORE_S, AFTER_S = 3, 8  # all of the dead node's are asked for after the death, more than once
 BUCKET_MS = 20
 SAMPLE_S = 0.1
 RULES = [rule("hot", 1000, 3600, 0, wait="20ms")]
@@ -70,18 +71,20 @@ class Trial:
         with questions([self.alive[0]]) as ask:
             groups = ask.groups(fleet, self.alive[0], "hot", keys)
         self.keys = keys
-        self.orphans = {key for key, group in zip(keys, groups) if group[0] is victim}
+        self.orphans = [key for key, group in zip(keys, groups) if group[0] is victim]
+        self.others = [key for key, group in zip(keys, groups) if group[0] is not victim]
 
     def run(self):
         for node in self.fleet.nodes:
             self.load.open(node.name, node.socket)
-        self._sweep(0, KEYS / ASKS, self.fleet.nodes, lambda key, at: "warm")
+        self._sweep(0, KEYS / ASKS, self.fleet.nodes, self.keys, ASKS, lambda at: "warm")
         self.load.run(60)
         memory = max(map(peak_memory_mib, self.alive))
         before = counted(self.alive)
         self.load.kill(BEFORE_S, self.victim.child.pid)
-        self._sweep(0, BEFORE_S, self.fleet.nodes, lambda key, at: "before")
-        self._sweep(BEFORE_S, AFTER_S, self.alive, self._after)
+        self._sweep(0, BEFORE_S, self.fleet.nodes, self.keys, ASKS, lambda at: "before")
+        self._sweep(BEFORE_S, AFTER_S, self.alive, self.orphans, ASKS * ORPHANS, lambda at: f"o{int((at - BEFORE_S) * 1000) // BUCKET_MS * BUCKET_MS}")
+        self._sweep(BEFORE_S, AFTER_S, self.alive, self.others, ASKS * (1 - ORPHANS), lambda at: "others")
         sampler = Sampler(self.alive)
         try:
             outcome = self.load.run(60)
@@ -103,15 +106,11 @@ class Trial:
         self.rates = {name: (sampler.most_a_second(name, outcome.start_s + 0.5, killed_at), sampler.most_a_second(name, killed_at, killed_at + AFTER_S))
                       for name in RATES}
 
-    def _sweep(self, begin_s, for_s, nodes, group_of):
+    def _sweep(self, begin_s, for_s, nodes, keys, asks, group_of):
         chance = self.ground.random
-        for i in range(int(for_s * ASKS)):
-            at = begin_s + i / ASKS
-            key = self.keys[int(at * ASKS) % KEYS]
-            self.load.shot(at, f"{group_of(key, at)}/x", chance.choice(nodes).name, f"take hot {key}")
-
-    def _after(self, key, at):
-        return f"o{int((at - BEFORE_S) * 1000) // BUCKET_MS * BUCKET_MS}" if key in self.orphans else "others"
+        for i in range(int(for_s * asks)):
+            at = begin_s + i / asks
+            self.load.shot(at, f"{group_of(at)}/x", chance.choice(nodes).name, f"take hot {keys[i % len(keys)]}")
 
 
 def denied(outcome, group):

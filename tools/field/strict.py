@@ -17,15 +17,13 @@ def strict(ground):
     times = max(1, ground.runs // 4)
     ground.say(f"\nstrict: {KEYS} fresh keys of a dead owner, {LIMIT} each, first asks over {ASKED_FOR_S:g} s after its death; {times} times")
     rules = [rule("login", LIMIT, WINDOW_S, 0, wait="20ms")]
-    early, late, last, quiet = [], [], [], []
     with ground.fleet(NODES, rules) as fleet:
         load = Load(ground.place)
-        for _ in range(times):
-            denied = strict_once(ground, fleet, load, 0)
-            early.append(sum(n for ms, n in denied.items() if ms < GRACE_MS))
-            late.append(sum(n for ms, n in denied.items() if ms >= GRACE_MS))
-            last.append(max([ms + BUCKET_MS for ms, n in denied.items() if n], default=0))
-            quiet.append({ms: n for ms, n in strict_once(ground, fleet, load, QUIET_MS).items() if n})
+        found = [(strict_once(ground, fleet, load, 0), strict_once(ground, fleet, load, QUIET_MS)) for _ in range(times)]
+    busy, quiet = [each[0][0] for each in found], [each[1][0] for each in found]
+    early = [sum(n for ms, n in by_time.items() if ms < GRACE_MS) for by_time in busy]
+    late = [sum(n for ms, n in by_time.items() if ms >= GRACE_MS) for by_time in busy]
+    last = [max(by_time, default=-BUCKET_MS) + BUCKET_MS for by_time in busy]
     yield shown("strict", f"denied of the {int(KEYS * GRACE_MS / 1000 / ASKED_FOR_S)} asked in the first {GRACE_MS} ms", early)
     yield at_most("strict", f"denied of those asked later than {GRACE_MS} ms", 0, late)
     yield shown("strict", "the last one denied was asked before", last, "ms")
@@ -33,13 +31,16 @@ def strict(ground):
     yield shown("strict", f"{quietly}: denied of {KEYS}", [sum(each.values()) for each in quiet])
     yield at_most("strict", f"{quietly}: the last one denied was asked after the first by", GRACE_MS,
                   [max(each, default=QUIET_MS - BUCKET_MS) + BUCKET_MS - QUIET_MS for each in quiet], "ms")
+    yield shown("strict", f"of {KEYS} keys with nobody dead in their group, asked at the same times: denied",
+                [others for pair in found for _, others in pair])
 
 
 def strict_once(ground, fleet, load, first_ms):
-    """The first is asked for so long after the death. {ms after the death: denied}"""
+    """The first is asked for so long after the death. ({ms after the death: denied}, denied of as many others)"""
     victim = ground.random.choice(fleet.nodes)
     alive = [node for node in fleet.nodes if node is not victim]
     keys = keys_of(ground, fleet, "login", lambda group: group[0] is victim, KEYS)
+    others = keys_of(ground, fleet, "login", lambda group: victim not in group, KEYS)
     for node in alive:
         load.open(node.name, node.socket)
     sleep_until(next_window(WINDOW_S) * WINDOW_S + KILL_S)
@@ -47,12 +48,17 @@ def strict_once(ground, fleet, load, first_ms):
     for i, key in enumerate(keys):
         at_ms = first_ms + int(1000 * ASKED_FOR_S * i / len(keys))
         load.shot(at_ms / 1000, f"b{at_ms // BUCKET_MS}/x", ground.random.choice(alive).name, f"take login {key}")
+        load.shot(at_ms / 1000, "others/x", ground.random.choice(alive).name, f"take login {others[i]}")
     outcome = load.run(20)
     victim.child.kill()
     load.forget(victim.name)
     start_again(victim)
-    return {bucket * BUCKET_MS: outcome.offered(f"b{bucket}") - outcome.admitted(f"b{bucket}")
-            for bucket in range(int(first_ms + 1000 * ASKED_FOR_S) // BUCKET_MS)}
+    by_time = {bucket * BUCKET_MS: denied(outcome, f"b{bucket}") for bucket in range(int(first_ms + 1000 * ASKED_FOR_S) // BUCKET_MS)}
+    return {ms: n for ms, n in by_time.items() if n}, denied(outcome, "others")
+
+
+def denied(outcome, group):
+    return outcome.offered(group) - outcome.admitted(group)
 
 
 CASES = {"strict": (strict, "fresh strict keys of a dead owner are granted by the next one")}
