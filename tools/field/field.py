@@ -24,6 +24,7 @@ MODULES = (
     "strict",
     "hot",
     "majority",
+    "rolling",
 )
 
 
