@@ -23,19 +23,24 @@ class Measured:
 
     def __init__(self, kind, killed_at):
         self.kind, self.killed_at = kind, killed_at
-        self.issued_ms = self.all_ms = None  # from the death until somebody was admitted under a new owner; until all nodes had heard of it
+        self.issued_ms = self.all_ms = None  # from the death until somebody was admitted under a new owner; until all nodes had something of its
         self.refused = 0                     # asks in vain from the death until then, at the nodes that live
         self.stretch_ms = 0.0                # the longest time at one of them from the first of these to the next admission
         self.admitted = self.perhaps = self.after = self.ready_s = None
 
 
 def watch(ask, alive, keys, before, killed_at):
-    """When each node heard of a new owner of each key: {kind: {node: wall}}."""
-    seen = {kind: {} for kind in keys}
+    """When each node had something of a new owner, that is, a higher ceiling under a higher ballot: {kind: {node: wall}}."""
+    seen, held = {kind: {} for kind in keys}, {}
     while time.time() < killed_at + SEEN_S and any(len(each) < len(alive) for each in seen.values()):
         for kind, key in keys.items():
             for node in alive:
-                if node.name not in seen[kind] and ask.ballot(node, kind, key)[0] > before[kind]:
+                if node.name in seen[kind]:
+                    continue
+                ballot, ceiling = ask.ballot_and_ceiling(node, kind, key)
+                if ballot <= before[kind]:
+                    held[kind, node.name] = ceiling
+                elif ceiling > held.get((kind, node.name), 0):
                     seen[kind][node.name] = time.time()
         time.sleep(0.003)
     return seen
@@ -118,7 +123,7 @@ class Rounds:
             time.sleep(self.random.uniform(0.005, 0.05))
         else:
             sleep_until(begin + self.random.uniform(0.02, 0.35 if self.way == "hung" else 0.55) * WINDOW_S)
-        return {kind: max(ask.ballot(node, kind, key)[0] for node in alive) for kind, key in keys.items()}
+        return {kind: max(ask.ballot_and_ceiling(node, kind, key)[0] for node in alive) for kind, key in keys.items()}
 
     def the_window_after(self, victim, streams, begin):
         """The load goes on; a node that was killed comes back at a random moment of the first fifth."""
@@ -155,7 +160,7 @@ def failover(ground, way, case, title, times):
 def rows_of(name, found, bound):
     never = SEEN_S * 1000  # no new owner: shown as the end of the patience, which is beyond the goal
     yield at_most(name, "new owner issues again after", GOAL_MS, [never if each.issued_ms is None else each.issued_ms for each in found], "ms")
-    yield shown(name, "all nodes have heard of it after", [never if each.all_ms is None else each.all_ms for each in found], "ms")
+    yield shown(name, "all nodes have something of it after", [never if each.all_ms is None else each.all_ms for each in found], "ms")
     yield shown(name, "longest time refused at a node", [each.stretch_ms for each in found], "ms")
     yield shown(name, "asks refused until then", [each.refused for each in found])
     yield at_least(name, "admitted of L in that window", GOAL_PART, [100 * each.admitted / LIMIT for each in found], "%")

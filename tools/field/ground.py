@@ -72,10 +72,10 @@ class Questions:
     def explain(self, node, rule_name, key):
         return as_map(self.connections[node.name]("TALLY.EXPLAIN", rule_name, key))
 
-    def ballot(self, node, rule_name, key):
-        """(counter, whose) of the highest ballot that the node has heard of for the key."""
-        counter, _, whose = str(self.explain(node, rule_name, key)["ballot"]).partition(" ")
-        return int(counter), whose
+    def ballot_and_ceiling(self, node, rule_name, key):
+        """The number of the highest ballot that the node has heard of for the key, and what it may admit in all."""
+        told = self.explain(node, rule_name, key)
+        return int(str(told["ballot"]).split()[0]), int(told["ceiling"])
 
     def groups(self, fleet, node, rule_name, keys):
         """Of many keys: asked in batches, one round trip each."""
