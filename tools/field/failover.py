@@ -11,11 +11,15 @@ from world import bound_of
 
 NODES = 5
 LIMIT, WINDOW_S = 1000, 5
-RATE = 1.5 * LIMIT / WINDOW_S
+LOAD = 1.5                               # times the limit, over all nodes
 KINDS = {"strict": 0, "5%": "5%"}        # rules of these names, with this overcount
 POLICIES = ("closed", "share", "open")   # a fleet for each, at the same time: a failover is no isolation, so the bound is the same
 SEEN_S = 3                               # a new owner that is not seen by then never came
 GOAL_MS, GOAL_PART = 500, 90
+
+
+def rate():
+    return LOAD * LIMIT / WINDOW_S
 
 
 class Measured:
@@ -118,7 +122,7 @@ class Rounds:
             for stream in streams.values():
                 stream.burst(LIMIT // 2)
         for stream in streams.values():
-            stream.go(RATE)
+            stream.go(rate())
         if self.way == "burst":
             time.sleep(self.random.uniform(0.005, 0.05))
         else:
@@ -128,7 +132,7 @@ class Rounds:
     def the_window_after(self, victim, streams, begin):
         """The load goes on; a node that was killed comes back at a random moment of the first fifth."""
         for stream in streams.values():
-            stream.go(RATE)
+            stream.go(rate())
         ready_s = None
         if self.way != "hung":
             victim.child.kill()
@@ -142,7 +146,7 @@ class Rounds:
 
 
 def failover(ground, way, case, title, times):
-    ground.say(f"\n{case}: {title}; {times} times, {LIMIT} per {WINDOW_S} s, {RATE:.0f} asks a second over {NODES} nodes")
+    ground.say(f"\n{case}: {title}; {times} times, {LIMIT} per {WINDOW_S} s, {rate():.0f} asks a second over {NODES} nodes")
     fleets = len(POLICIES) if times >= len(POLICIES) else 1
     share = [times // fleets + (i < times % fleets) for i in range(fleets)]
     rules = [[rule(kind, LIMIT, WINDOW_S, e, policy) for kind, e in KINDS.items()] for policy in POLICIES]
