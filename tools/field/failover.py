@@ -30,6 +30,7 @@ class Measured:
         self.issued_ms = self.all_ms = None  # from the death until somebody was admitted under a new owner; until all nodes had something of its
         self.refused = 0                     # asks in vain from the death until then, at the nodes that live
         self.stretch_ms = 0.0                # the longest time at one of them from the first of these to the next admission
+        self.unspent = 0                     # what the dead node had been granted and not used, which nobody else can have
         self.admitted = self.perhaps = self.after = self.ready_s = None
 
 
@@ -91,8 +92,9 @@ class Rounds:
         begin = window * WINDOW_S
         sleep_until(begin)
         streams = {kind: self.asker.stream(nodes, kind, key, 0, self.random.random()) for kind, key in keys.items()}
-        with questions(alive) as ask:
+        with questions(nodes) as ask:
             before = self.load_until_the_moment(begin, streams, keys, ask, alive)
+            unspent = {kind: ask.unspent(victim, kind, key) for kind, key in keys.items()}
             victim_pid = victim.child.pid
             os.kill(victim_pid, signal.SIGSTOP if self.way == "hung" else signal.SIGKILL)
             killed_at = time.time()
@@ -111,7 +113,7 @@ class Rounds:
             look_at(each, stream, seen[each.kind], alive)
             each.admitted, each.perhaps = in_window(stream.answers, window, WINDOW_S)
             each.after, _ = in_window(stream.answers, window + 1, WINDOW_S)
-            each.ready_s = ready_s
+            each.ready_s, each.unspent = ready_s, unspent[each.kind]
             stream.ended = True
         return measured
 
@@ -168,6 +170,7 @@ def rows_of(name, found, bound):
     yield shown(name, "longest time refused at a node", [each.stretch_ms for each in found], "ms")
     yield shown(name, "asks refused until then", [each.refused for each in found])
     yield at_least(name, "admitted of L in that window", GOAL_PART, [100 * each.admitted / LIMIT for each in found], "%")
+    yield shown(name, "granted to the dead node and unspent", [each.unspent for each in found])
     yield at_most(name, "admitted, the bound", bound, [each.admitted for each in found])
     yield at_most(name, "admitted in the window after, the bound", bound, [each.after for each in found])
     yield shown(name, "admitted of L in the window after", [100 * each.after / LIMIT for each in found], "%", min)

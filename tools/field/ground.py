@@ -77,6 +77,10 @@ class Questions:
         told = self.explain(node, rule_name, key)
         return int(str(told["ballot"]).split()[0]), int(told["ceiling"])
 
+    def unspent(self, node, rule_name, key):
+        told = self.explain(node, rule_name, key)
+        return int(told["ceiling"]) - int(told["used_here"])
+
     def groups(self, fleet, node, rule_name, keys):
         """Of many keys: asked in batches, one round trip each."""
         connection = self.connections[node.name]
