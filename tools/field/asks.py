@@ -109,9 +109,6 @@ class Stream:
         self.due = time.time()
         self.rate = rate
 
-    def waiting(self):
-        return sum(len(connection.pending) for connection in list(self.connections.values()))
-
     def send_due(self, now, selector):
         """Returns when the next one is due."""
         if self.at_once:

@@ -1,5 +1,5 @@
 """Fresh keys whose owner is dead: their first asks wait for a grant of somebody else."""
-from fleet import Load
+from fleet import DemoError, Load
 from ground import keys_of, next_window, rule, sleep_until, start_again
 from rows import at_most, shown
 
@@ -10,6 +10,8 @@ ASKED_FOR_S = 1.0  # the fresh keys are asked for one by one over this time, fro
 GRACE_MS = 200
 QUIET_MS = 500     # in a fleet that asks a dead node nothing nobody notices: the grace begins with the first ask
 BUCKET_MS = 10
+LATE_MS = 10       # half of what an ask waits: where the machine keeps the load back for so long it keeps daemons back, too
+PATIENCE = 5       # so often a run is repeated for that
 
 
 def strict(ground):
@@ -18,8 +20,8 @@ def strict(ground):
     ground.say(f"\nstrict: {KEYS} fresh keys of a dead owner, {LIMIT} each, first asks over {ASKED_FOR_S:g} s after its death; {times} times")
     rules = [rule("login", LIMIT, WINDOW_S, 0, wait="20ms")]
     with ground.fleet(NODES, rules) as fleet:
-        load = Load(ground.place)
-        found = [(strict_once(ground, fleet, load, 0), strict_once(ground, fleet, load, QUIET_MS)) for _ in range(times)]
+        trials = Trials(ground, fleet, Load(ground.place))
+        found = [(trials.undisturbed(0), trials.undisturbed(QUIET_MS)) for _ in range(times)]
     busy, quiet = [each[0][0] for each in found], [each[1][0] for each in found]
     early = [sum(n for ms, n in by_time.items() if ms < GRACE_MS) for by_time in busy]
     late = [sum(n for ms, n in by_time.items() if ms >= GRACE_MS) for by_time in busy]
@@ -33,28 +35,43 @@ def strict(ground):
                   [max(each, default=QUIET_MS - BUCKET_MS) + BUCKET_MS - QUIET_MS for each in quiet], "ms")
     yield shown("strict", f"of {KEYS} keys with nobody dead in their group, asked at the same times: denied",
                 [others for pair in found for _, others in pair])
+    yield shown("strict", "runs repeated as the machine held the load back", [trials.repeated])
 
 
-def strict_once(ground, fleet, load, first_ms):
-    """The first is asked for so long after the death. ({ms after the death: denied}, denied of as many others)"""
-    victim = ground.random.choice(fleet.nodes)
-    alive = [node for node in fleet.nodes if node is not victim]
-    keys = keys_of(ground, fleet, "login", lambda group: group[0] is victim, KEYS)
-    others = keys_of(ground, fleet, "login", lambda group: victim not in group, KEYS)
-    for node in alive:
-        load.open(node.name, node.socket)
-    sleep_until(next_window(WINDOW_S) * WINDOW_S + KILL_S)
-    load.kill(0, victim.child.pid)
-    for i, key in enumerate(keys):
-        at_ms = first_ms + int(1000 * ASKED_FOR_S * i / len(keys))
-        load.shot(at_ms / 1000, f"b{at_ms // BUCKET_MS}/x", ground.random.choice(alive).name, f"take login {key}")
-        load.shot(at_ms / 1000, "others/x", ground.random.choice(alive).name, f"take login {others[i]}")
-    outcome = load.run(20)
-    victim.child.kill()
-    load.forget(victim.name)
-    start_again(victim)
-    by_time = {bucket * BUCKET_MS: denied(outcome, f"b{bucket}") for bucket in range(int(first_ms + 1000 * ASKED_FOR_S) // BUCKET_MS)}
-    return {ms: n for ms, n in by_time.items() if n}, denied(outcome, "others")
+class Trials:
+    def __init__(self, ground, fleet, load):
+        self.ground, self.fleet, self.load, self.repeated = ground, fleet, load, 0
+
+    def undisturbed(self, first_ms):
+        for _ in range(PATIENCE):
+            *found, late_ms = self._one(first_ms)
+            if late_ms <= LATE_MS:
+                return found
+            self.repeated += 1
+            self.ground.say(f"[the machine held the load back for {late_ms:.0f} ms: once more]")
+        raise DemoError(f"the machine held the load back for more than {LATE_MS} ms, {PATIENCE} times")
+
+    def _one(self, first_ms):
+        """The first is asked for so long after the death. {ms after the death: denied}, denied of as many others, how late an ask left."""
+        ground, fleet, load = self.ground, self.fleet, self.load
+        victim = ground.random.choice(fleet.nodes)
+        alive = [node for node in fleet.nodes if node is not victim]
+        keys = keys_of(ground, fleet, "login", lambda group: group[0] is victim, KEYS)
+        others = keys_of(ground, fleet, "login", lambda group: victim not in group, KEYS)
+        for node in alive:
+            load.open(node.name, node.socket)
+        sleep_until(next_window(WINDOW_S) * WINDOW_S + KILL_S)
+        load.kill(0, victim.child.pid)
+        for i, pair in enumerate(zip(keys, others)):
+            at_ms = first_ms + int(1000 * ASKED_FOR_S * i / len(keys))
+            for group, key in zip((f"b{at_ms // BUCKET_MS}", "others"), pair):
+                load.shot(at_ms / 1000, f"{group}/x", ground.random.choice(alive).name, f"take login {key}")
+        outcome = load.run(20)
+        victim.child.kill()
+        load.forget(victim.name)
+        start_again(victim)
+        by_time = {bucket * BUCKET_MS: denied(outcome, f"b{bucket}") for bucket in range(int(first_ms + 1000 * ASKED_FOR_S) // BUCKET_MS)}
+        return {ms: n for ms, n in by_time.items() if n}, denied(outcome, "others"), outcome.late_ms
 
 
 def denied(outcome, group):
