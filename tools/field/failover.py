@@ -86,7 +86,7 @@ class Rounds:
     def one(self):
         nodes = self.fleet.nodes
         victim = self.random.choice(nodes)
-        keys = {kind: keys_of(self.ground, self.fleet, kind, lambda group: group[0] is victim, 1, self.random)[0] for kind in KINDS}
+        keys = {kind: keys_of(self.ground, self.fleet, kind, lambda group: group[0] is victim, 1)[0] for kind in KINDS}
         alive = [node for node in nodes if node is not victim]
         window = next_window(WINDOW_S)
         begin = window * WINDOW_S

@@ -40,7 +40,7 @@ def arguments(cases):
     parser.add_argument("cases", nargs="*", metavar="CASE", help="which (default: all)")
     parser.add_argument("--runs", type=int, default=20, metavar="N", help="how often the owner is killed; other cases by their share of it (default 20)")
     parser.add_argument("--json", metavar="FILE", help="write all figures there")
-    parser.add_argument("--seed", type=int, default=None, help="decides keys, victims and moments (default: drawn, and printed)")
+    parser.add_argument("--seed", type=int, default=None, help="decides victims and moments (default: drawn, and printed)")
     parser.add_argument("--keep", action="store_true", help="leave the daemons' configurations and logs behind, and say where")
     parser.add_argument("--build", default="build", help="where tallyd, tally and tally_load were built")
     parsed = parser.parse_args()
@@ -57,12 +57,10 @@ def say(line):
 
 
 def measure(cases, chosen, ground):
-    """The rows of the cases; a case that could not run to its end is a row that says so."""
     found = []
     for name in chosen:
         begun = time.monotonic()
-        for row in cases[name][0](ground):
-            found.append(row)
+        found += cases[name][0](ground)
         say(f"[{name}: {time.monotonic() - begun:.0f} s]")
     return found
 
@@ -79,7 +77,7 @@ def main():
     for which in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(which, lambda number, frame: sys.exit(128 + number))
     seed = options.seed if options.seed is not None else random.SystemRandom().randrange(1 << 32)
-    say(f"seed {seed} (--seed {seed} draws the same keys, victims and moments)")
+    say(f"seed {seed} (--seed {seed} draws the same victims and moments)")
     begun = time.monotonic()
     place = Workplace(options.build)
     try:

@@ -19,12 +19,11 @@ def rule(name, limit, window_s, overcount, policy="closed", **more):
 class Ground:
     def __init__(self, place, runs, seed, say):
         self.place, self.runs, self.seed, self.say = place, runs, seed, say
-        self.random = random.Random(seed)
-        self.keys = 0
+        self.random = random.Random(seed)      # victims and moments
+        self.keys = random.Random(f"{seed} keys")  # apart: how many are drawn depends on the ports that the nodes got
 
-    def fresh_key(self, chance=None):
-        self.keys += 1
-        return f"{(chance or self.random).getrandbits(48):012x}.{self.keys}"
+    def fresh_key(self):
+        return f"{self.keys.getrandbits(64):016x}"
 
     @contextlib.contextmanager
     def fleet(self, count, rules, **more):
@@ -105,13 +104,13 @@ def questions(nodes):
         asked.close()
 
 
-def keys_of(ground, fleet, rule_name, wanted, count, chance=None):
+def keys_of(ground, fleet, rule_name, wanted, count):
     """Fresh keys of which `wanted(group)` is true; asked of a node that lives."""
     alive = next(node for node in fleet.nodes if node.child.alive())
     found, tried = [], 0
     with questions([alive]) as ask:
         while tried < 10_000 + 200 * count:
-            keys = [ground.fresh_key(chance) for _ in range(BATCH)]
+            keys = [ground.fresh_key() for _ in range(BATCH)]
             tried += BATCH
             found += [key for key, group in zip(keys, ask.groups(fleet, alive, rule_name, keys)) if wanted(group)]
             if len(found) >= count:
