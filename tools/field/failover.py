@@ -5,7 +5,7 @@ import random
 import signal
 import time
 
-from ground import (ANSWERS_S, in_window, keys_of, next_window, questions, rule, sleep_until, start_again)
+from ground import ANSWERS_S, in_window, keys_of, next_window, questions, rule, sleep_until, start_again
 from rows import at_least, at_most, shown
 from world import bound_of
 
@@ -79,6 +79,8 @@ class Rounds:
 
     def run(self, times):
         for _ in range(times):
+            if self.ground.ended.is_set():
+                break
             self.asker.check()
             self.found += self.one()
         return self.found

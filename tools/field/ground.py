@@ -1,6 +1,7 @@
 """What the cases share: where processes live, fleets, chance, load, windows, questions about a key."""
 import contextlib
 import random
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -21,6 +22,8 @@ class Ground:
         self.place, self.runs, self.seed, self.say = place, runs, seed, say
         self.random = random.Random(seed)      # victims and moments
         self.keys = random.Random(f"{seed} keys")  # apart: how many are drawn depends on the ports that the nodes got
+
+        self.ended = threading.Event()
 
     def fresh_key(self):
         return f"{self.keys.getrandbits(64):016x}"
@@ -52,14 +55,9 @@ class Ground:
         try:
             return [each.result() for each in [pool.submit(do, part) for part in parts]]
         finally:
+            self.ended.set()  # where one failed, or we are told to end: the others after their round
             pool.shutdown()
-
-
-def node_of(fleet, entry):
-    for node in fleet.nodes:
-        if entry in (node.entry, node.name):
-            return node
-    raise DemoError(f"'{entry}' is none of the fleet")
+            self.ended.clear()
 
 
 class Questions:
@@ -120,8 +118,12 @@ def keys_of(ground, fleet, rule_name, wanted, count):
 
 def start_again(node):
     """After its process ended. Returns how long it took until the node was ready."""
-    begun = time.monotonic()
     node.start()
+    return wait_ready(node)
+
+
+def wait_ready(node):
+    begun = time.monotonic()
     while not node.ready():
         if time.monotonic() - begun > READY_S:
             raise DemoError(f"{node.name} was not ready again within {READY_S} s")

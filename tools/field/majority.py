@@ -5,8 +5,7 @@ import signal
 import subprocess
 import time
 
-from fleet import DemoError, last_lines
-from ground import (ANSWERS_S, in_window, keys_of, next_window, node_of, questions, rule, sleep_until, start_again)
+from ground import ANSWERS_S, in_window, keys_of, next_window, questions, rule, sleep_until, wait_ready
 from rows import at_most, holds, shown
 from world import bound_of
 
@@ -91,7 +90,6 @@ class Loss:
         for node in self.dead:
             node.child.kill()
             node.start()
-        self.back_at = time.time()
         self.ready_s = max(wait_ready(node) for node in self.dead)
         self.ready_at = time.time()
         self._rest(1)
@@ -109,15 +107,6 @@ class Loss:
 
     def floor_sum(self):
         return sum(floor for _, floor in self.floors)
-
-
-def wait_ready(node):
-    begun = time.monotonic()
-    while not node.ready():
-        if time.monotonic() - begun > 15:
-            raise DemoError(f"{node.name} was not ready again: {last_lines(node.child.log)}")
-        time.sleep(0.01)
-    return time.monotonic() - begun
 
 
 def metric(node, name, **labels):
