@@ -15,7 +15,7 @@ ORPHANS = 0.8            # the part of the asks after the death that is for the 
 BEFORE_S, AFTER_S = 3, 8  # all of the dead node's are asked for after the death, more than once
 BUCKET_MS = 20
 GOAL_MS = 500
-SAMPLE_S = 0.1
+SAMPLE_S = 0.5
 RULES = [rule("hot", 1000, 3600, 0, wait="20ms")]
 DROPS = ("tallyd_notes_dropped_total", "tallyd_sync_dropped_total")
 RATES = {"claims": ("tallyd_claims_total", {"outcome": "started"}), "datagrams": ("tallyd_sync_datagrams_total", {"direction": "out"}),
