@@ -57,12 +57,17 @@ def say(line):
 
 
 def measure(cases, chosen, ground):
-    found = []
+    """(rows, names of the cases that could not go on): what others have measured is not lost by one."""
+    found, failed = [], []
     for name in chosen:
         begun = time.monotonic()
-        found += cases[name][0](ground)
+        try:
+            found += cases[name][0](ground)
+        except (DemoError, OSError) as problem:
+            print(f"\n{name} could not go on: {problem}", file=sys.stderr)
+            failed.append(name)
         say(f"[{name}: {time.monotonic() - begun:.0f} s]")
-    return found
+    return found, failed
 
 
 def write_json(path, options, seed, found, seconds):
@@ -81,10 +86,7 @@ def main():
     begun = time.monotonic()
     place = Workplace(options.build)
     try:
-        found = measure(cases, options.cases or list(cases), Ground(place, options.runs, seed, say))
-    except (DemoError, OSError) as problem:
-        print(f"\nThis could not go on: {problem}", file=sys.stderr)
-        return 2
+        found, failed = measure(cases, options.cases or list(cases), Ground(place, options.runs, seed, say))
     except KeyboardInterrupt:
         print("\nstopped", file=sys.stderr)
         return 130
@@ -93,10 +95,11 @@ def main():
     seconds = time.monotonic() - begun
     say("\n" + "\n".join(rows.table(found)))
     broken = sum(row.kept is False for row in found)
-    say(f"\n{seconds:.0f} s; {sum(row.kept is True for row in found)} promises kept, {broken} broken")
+    say(f"\n{seconds:.0f} s; {sum(row.kept is True for row in found)} promises kept, {broken} broken"
+        + (f"; could not go on: {', '.join(failed)}" if failed else ""))
     if options.json:
         write_json(options.json, options, seed, found, seconds)
-    return 1 if broken else 0
+    return 1 if broken else 2 if failed else 0
 
 
 if __name__ == "__main__":
