@@ -22,7 +22,6 @@ class Answer(NamedTuple):
     sent: float  # wall clock, as the windows are
     at: float
     admitted: bool
-    reason: int
 
 
 def command(*words):
@@ -90,7 +89,6 @@ class Stream:
         self.nodes, self.rule, self.key, self.rate = nodes, rule, key, rate
         self.answers = []
         self.lost = 0      # sent, and the node was gone before it answered
-        self.unasked = 0   # the node was gone
         self.request = command("TALLY.TAKE", rule, key)
         self.at_once = 0   # asks to send now, beside the rate
         self.ended = False
@@ -132,8 +130,7 @@ class Stream:
                 connection.stream = self
             connection.ask(self.request, count, now)
         except OSError:
-            self.unasked += count
-            self._drop(node)
+            self._drop(node)  # whoever asks there is as gone as the node
 
     def take_answers(self, connection):
         try:
@@ -142,7 +139,7 @@ class Stream:
             return self._drop(connection.node)
         now = time.time()
         for sent, fields in found:
-            self.answers.append(Answer(connection.node.name, sent, now, fields[0] == 0, fields[5]))
+            self.answers.append(Answer(connection.node.name, sent, now, fields[0] == 0))
 
     def _drop(self, node):
         connection = self.connections.pop(node.name, None)

@@ -31,7 +31,7 @@ class Measured:
         self.refused = 0                     # asks in vain from the death until then, at the nodes that live
         self.stretch_ms = 0.0                # the longest time at one of them from the first of these to the next admission
         self.unspent = 0                     # what the dead node had been granted and not used, which nobody else can have
-        self.admitted = self.perhaps = self.after = self.ready_s = None
+        self.admitted = self.perhaps = self.after = self.lost = self.ready_s = None
 
 
 def watch(ask, alive, keys, before, killed_at):
@@ -115,7 +115,7 @@ class Rounds:
             look_at(each, stream, seen[each.kind], alive)
             each.admitted, each.perhaps = in_window(stream.answers, window, WINDOW_S)
             each.after, _ = in_window(stream.answers, window + 1, WINDOW_S)
-            each.ready_s, each.unspent = ready_s, unspent[each.kind]
+            each.ready_s, each.unspent, each.lost = ready_s, unspent[each.kind], stream.lost
             stream.ended = True
         return measured
 
@@ -173,6 +173,7 @@ def rows_of(name, found, bound):
     yield shown(name, "asks refused until then", [each.refused for each in found])
     yield at_least(name, "admitted of L in that window", GOAL_PART, [100 * each.admitted / LIMIT for each in found], "%")
     yield shown(name, "granted to the dead node and unspent", [each.unspent for each in found])
+    yield shown(name, "asks that died with it unanswered", [each.lost for each in found])
     yield at_most(name, "admitted, the bound", bound, [each.admitted for each in found])
     yield at_most(name, "admitted in the window after, the bound", bound, [each.after for each in found])
     yield shown(name, "admitted of L in the window after", [100 * each.after / LIMIT for each in found], "%", min)

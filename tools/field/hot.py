@@ -15,8 +15,9 @@ ORPHANS = 0.8            # the part of the asks after the death that is for the 
 BEFORE_S, AFTER_S = 3, 8  # all of the dead node's are asked for after the death, more than once
 BUCKET_MS = 20
 GOAL_MS = 500
-LATE_MS = 20       # what an ask waits: where the machine keeps the load back for so long it keeps the daemons back, too
-PATIENCE = 4       # so often a trial is repeated for that
+LATE_MS = 20       # what an ask waits
+OTHERS = 1         # %: more denied of asks that nobody's death concerns, or an ask later than that, is the machine's doing
+PATIENCE = 5       # so often a trial is repeated for that
 SAMPLE_S = 0.5
 RULES = [rule("hot", 1000, 3600, 0, wait="20ms")]
 DROPS = ("tallyd_notes_dropped_total", "tallyd_sync_dropped_total")
@@ -98,7 +99,7 @@ class Trial:
         killed_at = outcome.start_s + BEFORE_S
         self.late_ms = outcome.late_ms
         self.denied_before = denied(outcome, "before")
-        self.denied_others = denied(outcome, "others")
+        self.denied_others = 100 * denied(outcome, "others") / outcome.offered("others")
         by_time = {ms: denied(outcome, f"o{ms}") for ms in range(0, int(AFTER_S * 1000), BUCKET_MS)}
         self.denied = sum(n for ms, n in by_time.items() if ms < GOAL_MS)
         self.late = sum(n for ms, n in by_time.items() if ms >= GOAL_MS) / sum(outcome.offered(f"o{ms}") for ms in by_time if ms >= GOAL_MS) * 100
@@ -137,10 +138,10 @@ def undisturbed(ground):
             trial = Trial(ground, fleet, load, [ground.fresh_key() for _ in range(KEYS)], ground.random.choice(fleet.nodes))
             trial.run()
             trial.ready_s = start_again(trial.victim)
-        if trial.late_ms <= LATE_MS:
+        if trial.late_ms <= LATE_MS and trial.denied_others <= OTHERS:
             return trial
-        ground.say(f"[the machine held the load back for {trial.late_ms:.0f} ms: once more]")
-    raise DemoError(f"the machine held the load back for more than {LATE_MS} ms, {PATIENCE} times")
+        ground.say(f"[asks left up to {trial.late_ms:.0f} ms late, and {trial.denied_others:.1f} % were denied that nobody's death concerns: once more]")
+    raise DemoError(f"disturbed {PATIENCE} times: give the daemons more of the machine")
 
 
 def rows_of(trials):
@@ -152,7 +153,7 @@ def rows_of(trials):
     yield row(f"asks for them denied in the first {GOAL_MS} ms", (t.denied for t in trials))
     yield row("the last of these was asked before", (t.served_ms for t in trials), "ms")
     yield row("the last of all was asked before", (t.last_ms for t in trials), "ms")
-    yield row("asks for other keys denied after the death", (t.denied_others for t in trials))
+    yield row("asks for other keys denied after the death", (t.denied_others for t in trials), "%")
     yield row(f"asks denied in {BEFORE_S} s before the death", (t.denied_before for t in trials))
     yield row("claims won by the others", (t.won for t in trials))
     for name in RATES:

@@ -50,7 +50,7 @@ class Trials:
                 return denied_when
             self.repeated += 1
             self.ground.say(f"[asks left up to {late_ms:.0f} ms late, and {others} were denied that nobody's death concerns: once more]")
-        raise DemoError(f"disturbed {PATIENCE} times: give the daemons more of the machine (nice -n -15)")
+        raise DemoError(f"disturbed {PATIENCE} times: give the daemons more of the machine")
 
     def _one(self, first_ms):
         """The first is asked for so long after the death. {ms after the death: denied}, denied of as many others, how late an ask left."""
