@@ -33,8 +33,8 @@ inline Bytes datagram_of(const Header& header, const std::vector<Entry>& entries
 
 class Fleet {
  public:
-  Fleet(uint16_t nodes, Rule rule, size_t keys = 1000, std::vector<std::string> movable_ = {})
-      : roster(roster_of(nodes)), movable(std::move(movable_)), rule_(std::move(rule)), keys_(keys), hosts_(nodes) {
+  Fleet(uint16_t nodes, Rule rule, size_t keys = 1000)
+      : roster(roster_of(nodes)), rule_(std::move(rule)), keys_(keys), hosts_(nodes) {
     for (uint16_t rank = 0; rank < nodes; ++rank)
       start(rank, {.incarnation = 10, .first = true, .reckoned_start = {}});
   }
@@ -170,10 +170,10 @@ class Fleet {
   }
 
   const Roster roster;
-  const std::vector<std::string> movable;
   Duration since{0};
   size_t accounts_max = NodeConfig{}.accounts_max;  // of those that are started from now on
   bool sealed = false;                              // likewise
+  bool movable = false;                             // likewise
   bool must_settle = true;  // false: peers that never stop asking are part of the test
   std::function<bool(uint16_t from, uint16_t to)> cut;  // true: lost
   std::function<void(const Entry&, uint16_t from, uint16_t to)> watch;

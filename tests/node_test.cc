@@ -321,21 +321,34 @@ TEST_CASE(
   CHECK(told(11).empty());  // a name that nobody uses may have moved
 }
 
-TEST_CASE("who comes from elsewhere in the name of a member that may move is told so only when its name has not followed in time") {
-  Fleet fleet(3, rule_of(30, 200'000), 1000, {roster_of(3).entry(1)});
+TEST_CASE("a node whose name the others find elsewhere has no part until they find it here, and is shut where they never do") {
+  Fleet fleet(3, rule_of(30, 200'000));
   fleet.until_ready();
-  const auto told = [&](uint16_t rank) {
-    fleet.node(0).receive(datagram_of(fleet.header(rank, 0, 11), {Hello{}}), std::nullopt, fleet.now());
-    const bool any = !fleet.node(0).take_outbox().empty();
-    fleet.pass(ms(1000), ms(20));
-    return any;
+  fleet.stop(0);
+  fleet.movable = true;
+  fleet.start(0, {.incarnation = 20, .first = true, .reckoned_start = {}});
+  bool moved = false;
+  fleet.cut = [&](uint16_t from, uint16_t to) { return !moved && (from == 0 || to == 0); };
+  const auto warn = [&](Duration d) {
+    fleet.node(0).receive(datagram_of(fleet.header(1, 0), {Clone{10, 20, true}}), 1, fleet.now());
+    fleet.pass(d, ms(20));
   };
-  CHECK(told(2));  // this one has one address
-  for (int second = 0; second < 119; ++second) CHECK_FALSE(told(1));
-  CHECK_FALSE(told(1));
-  CHECK(told(1));  // two minutes later its name is still where the living one is
-  fleet.pass(ms(121'000), ms(200));
-  CHECK_FALSE(told(1));  // another move
+  for (int i = 0; i < 20; ++i) {  // as often as it asks
+    warn(ms(100));
+    CHECK(fleet.explain(0, "k").floor == 0);
+  }
+  SUBCASE("they find it") {
+    moved = true;
+    fleet.pass(kWindow, ms(200));  // they remember its last life, which may have used its floor
+    CHECK(fleet.explain(0, "k").floor == 2);
+    CHECK(fleet.dropped(0, "this_node_is_a_clone") == 0);
+  }
+  SUBCASE("they do not") {
+    for (int second = 0; second < 118; ++second) warn(secs(1));
+    CHECK(fleet.dropped(0, "this_node_is_a_clone") == 0);
+    warn(secs(1));
+    CHECK(fleet.dropped(0, "this_node_is_a_clone") == 1);
+  }
 }
 
 TEST_CASE("a node that is told that its name was there first has no floor and grants nothing any more") {

@@ -169,7 +169,7 @@ std::optional<uint16_t> Node::Impl::receive_from(std::optional<uint16_t> from, c
     // not open floors that the member has too.
     ++dropped["wrong_source"];
     const Peer& peer = peers[*rank];
-    if (!peers.is_guest(*rank) && peer.incarnation != 0 && peers.up(*rank, now.mono) && !may_have_moved(*rank, now))
+    if (!peers.is_guest(*rank) && peer.incarnation != 0 && peers.up(*rank, now.mono))
       mail.answer_source(peers, *rank, Clone{peer.incarnation, header.incarnation, true}, now);
     return std::nullopt;
   }
@@ -213,16 +213,6 @@ std::optional<uint16_t> Node::Impl::receive_from(std::optional<uint16_t> from, c
 bool Node::Impl::says_what_it_may(const Entry& entry, uint16_t from) const {
   return !peers.is_guest(from) || std::holds_alternative<Report>(entry) || std::holds_alternative<Hello>(entry) ||
          std::holds_alternative<Reset>(entry) || std::holds_alternative<Member>(entry);
-}
-
-// A member whose next life has another address comes from elsewhere while its last life still counts as up: told that it is a clone,
-// it would be shut for ever. So that is said only to whom its name has not followed in time.
-bool Node::Impl::may_have_moved(uint16_t rank, Now now) {
-  if (std::ranges::find(config.movable, roster.entry(rank)) == config.movable.end()) return false;
-  Peer& peer = peers[rank];
-  if (peer.elsewhere == MonoTime{} || now.mono - peer.elsewhere_last > kMovesWithin) peer.elsewhere = now.mono;
-  peer.elsewhere_last = now.mono;
-  return now.mono - peer.elsewhere < kMovesWithin;
 }
 
 void Node::Impl::handle(const Entry& entry, const Origin& origin, Now now) {
@@ -301,6 +291,16 @@ void Node::Impl::on_clone(const Clone& clone, Now now) {
   // Whoever says a node's datagrams again from another address gets such a warning, and may send it on to the node. But
   // there where nobody looks for the name, peers' ordinary datagrams do not come.
   if (clone.elsewhere && reached != MonoTime{} && now.mono - reached < kReachedLately) return;
+  // Where its name has another address than the others know yet, what has been there until now may be its own last life. Told so
+  // again and again it has no part until they find it here, as one that begins.
+  if (clone.elsewhere && config.movable) {
+    if (elsewhere_since == MonoTime{} || reached > elsewhere_since) elsewhere_since = now.mono;
+    if (now.mono - elsewhere_since < kMovesWithin) {
+      standing.doubted(now);
+      open_floors();
+      return;
+    }
+  }
   standing.cloned();
   open_floors();
   ++dropped["this_node_is_a_clone"];

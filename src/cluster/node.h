@@ -30,8 +30,8 @@ namespace tally {
 struct NodeConfig {
   std::vector<std::string> peers;  // as in cluster.peers; empty or one: alone
   std::vector<std::string> owners{};  // those of the peers that keys may belong to: aggregators; empty: all
-  std::vector<std::string> movable{};  // those, of the list before too, whose address may become another while this node runs
   std::string self;                // this node's entry
+  bool movable = false;            // which is a name: others may know of its address later than this node begins
   // This node is in no list: a lessee that needs no place, under a name of this life alone. `self` says nothing then.
   std::optional<NodeId> guest{};
   size_t guests_max = 4'096;  // so many such nodes may come to this one

@@ -48,7 +48,6 @@ struct Node::Impl {
   bool says_what_it_may(const Entry& entry, uint16_t from) const;
   void deliver_local(Now now);
   bool all_answered() const;
-  bool may_have_moved(uint16_t rank, Now now);
   void ask(Now now);
   void gossip(Now now);
   std::vector<uint16_t> others() const;
@@ -76,6 +75,7 @@ struct Node::Impl {
   Duration window_min;
   MonoTime next_sync, next_gossip, next_ask;
   MonoTime next_call{};  // a guest's
+  MonoTime elsewhere_since{};  // that it was told so, and not reached since; epoch: never
   MonoTime reached{};  // when somebody last echoed what this life sent, to where its name is looked for; epoch: never
   bool ready = false;
 

@@ -48,7 +48,6 @@ struct Peer {
   Duration clock_skew{0};   // its wall clock less ours, at half the round trip
   uint64_t rules = 0;       // fingerprint of its rules, 0: not told
   bool answered_hello = false;
-  MonoTime elsewhere{}, elsewhere_last{};  // since when it has been speaking from elsewhere, and last; epoch: never
   bool roster_mismatch = false;
   uint32_t roster_version = 0;  // of the list that its newest datagram named
   LossMeter loss;

@@ -21,13 +21,14 @@ Standing::Standing(bool first_life, WallTime reckoned_start, Duration sync_inter
       first_life_(first_life),
       reckoned_start_(std::max(reckoned_start, now.wall)),
       started_(now.mono),
+      asking_since_(now.mono),
       clock_(now.wall),
       look_ahead_(look_ahead(sync_interval)) {}
 
 bool Standing::tick(Now now, bool all_peers_answered) {
   clock_ = std::max(clock_, now.wall);
   if (state_ != State::asking) return false;
-  if (!all_peers_answered && now.mono - started_ < kAskFirst) return false;
+  if (!all_peers_answered && now.mono - asking_since_ < kAskFirst) return false;
   state_ = State::settled;
   return true;
 }
@@ -44,6 +45,12 @@ void Standing::remembered(Now now) {
   first_life_ = false;
   // The horizon of the earlier life is lost with its state file; it may have voted up to the look-ahead from now.
   reckoned_start_ = std::max(clock_, now.wall);
+}
+
+void Standing::doubted(Now now) {
+  if (state_ == State::shut) return;
+  state_ = State::asking;
+  asking_since_ = now.mono;
 }
 
 void Standing::cloned() { state_ = State::shut; }

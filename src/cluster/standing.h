@@ -38,6 +38,8 @@ class Standing {
   // time seen by more than `window` and floors were lost (see floors_from); once for each such time.
   bool set_back(Now now, Duration window);
   void remembered(Now now);  // a peer knew an earlier life of this name: this is no first life
+  // Another life of this name may be alive: nothing more until all peers have answered, or none has said so for kAskFirst.
+  void doubted(Now now);
   void cloned();             // an older life of this name is still alive: no floor, no vote, no ownership, ever
 
   bool over() const { return state_ != State::asking; }
@@ -63,6 +65,7 @@ class Standing {
   WallTime reckoned_start_;
   WallTime set_back_from_ = WallTime::min();  // the latest time seen when the clock was last set back
   MonoTime started_;
+  MonoTime asking_since_;
   WallTime clock_;
   const Duration look_ahead_;
 };

@@ -91,12 +91,6 @@ NodeList node_list(const Config::Members& members) {
   return {members.entries(), members.roster_version, members.nodes(), members.aggregators};
 }
 
-// Those of the members that are looked up.
-void add_names(const Config::Members& members, std::vector<std::string>& names) {
-  for (const std::string& entry : members.entries())
-    if (parse_peer(entry).value().looked_up()) names.push_back(entry);
-}
-
 size_t worker_count(const Config& config) {
   if (config.workers != 0) return config.workers;
   const size_t cores = std::thread::hardware_concurrency();
@@ -114,8 +108,8 @@ NodeConfig node_config(const Config& config, const std::optional<Secret>& secret
   node.size = config.cluster.nodes();
   if (config.cluster.previous) node.previous = node_list(*config.cluster.previous);
   node.gone = config.cluster.gone;
-  add_names(config.cluster, node.movable);
-  if (config.cluster.previous) add_names(*config.cluster.previous, node.movable);
+  const auto own = parse_peer(node.self);
+  node.movable = own && own.value().looked_up();
   node.pace = pace_of(config);
   node.lease = config.cluster.lease_length();
   node.sealed = secret.has_value();
