@@ -204,7 +204,7 @@ TEST_CASE("what is laid over the text is checked with it") {
 }
 
 TEST_CASE("the examples are valid and wise, and the full one shows every default") {
-  for (const char* name : {"conf/tallyd.json", "conf/single.json", "conf/fleet-of-three.json", "conf/aggregators.json"}) {
+  for (const char* name : {"conf/tallyd.json", "conf/single.json", "conf/fleet-of-three.json", "conf/aggregators.json", "conf/region.json", "conf/world.json"}) {
     CAPTURE(name);
     CHECK(warnings_of(read_file(name)) == "");
   }

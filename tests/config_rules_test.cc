@@ -256,7 +256,8 @@ TEST_CASE("a node is one of its peers, by its bind or by name") {
   CHECK(cluster_error(peers + R"(, "bind": "127.0.0.1:2")") == "");
   CHECK(cluster_error(peers + R"(, "bind": "127.0.0.1:9", "self": "[::1]:3")") == "");
   CHECK(cluster_error(peers) ==
-        "f:1:13: cluster.bind: is missing: with peers a node needs an address of its own");
+        "f:1:13: cluster.bind: is missing: in a fleet a node needs an address of its own; one that is in no list may leave the port to the "
+        "system, \"10.0.0.7:0\"");
   CHECK(cluster_error(peers + R"(, "bind": "127.0.0.1:9")") ==
         "f:1:23: cluster.peers: none of them is this node: add \"127.0.0.1:9\" (cluster.bind), or name this "
         "node's entry in "

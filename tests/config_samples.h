@@ -33,12 +33,15 @@ inline bool same(const Config::Cluster& a, const Config::Cluster& b) {
   return a.bind == b.bind && a.self == b.self && a.peers == b.peers && a.roster_version == b.roster_version &&
          a.size == b.size && a.sync_interval == b.sync_interval && a.isolation_after == b.isolation_after &&
          a.lease == b.lease && a.aggregators == b.aggregators && a.gone == b.gone &&
-         a.previous.has_value() == b.previous.has_value() && (!a.previous || same_members(*a.previous, *b.previous));
+         a.previous.has_value() == b.previous.has_value() && (!a.previous || same_members(*a.previous, *b.previous)) &&
+         a.upstream.has_value() == b.upstream.has_value() &&
+         (!a.upstream || (same_members(*a.upstream, *b.upstream) && a.upstream->bind == b.upstream->bind));
 }
 
 inline bool same(const Config::Limits& a, const Config::Limits& b) {
   return a.connections == b.connections && a.key_bytes == b.key_bytes &&
-         a.pipeline_bytes == b.pipeline_bytes && a.waiting == b.waiting && a.registers == b.registers;
+         a.pipeline_bytes == b.pipeline_bytes && a.waiting == b.waiting && a.registers == b.registers &&
+         a.guests == b.guests;
 }
 
 inline bool same(const Config& a, const Config& b) {
@@ -129,6 +132,16 @@ inline void random_cluster(Random& random, Config::Cluster& cluster) {
     cluster.previous->size = static_cast<uint32_t>(random.chance(0.5) ? 0 : random.between(2, 100));
     if (random.chance(0.5)) cluster.gone = {"127.0.0.3:1"};
   }
+  if (peers == 0 && random.chance(0.5)) {
+    cluster.aggregators = {"127.0.0.4:1", "127.0.0.4:2", "127.0.0.4:3"};
+    cluster.bind = random.chance(0.5) ? "127.0.0.4:2" : "127.0.0.4:0";
+  }
+  if (cluster.lists(cluster.own_entry()) && random.chance(0.3)) {
+    cluster.upstream.emplace().aggregators = {"127.0.0.5:1", "127.0.0.5:2"};
+    cluster.upstream->roster_version = static_cast<uint32_t>(random.between(1, 9));
+    if (random.chance(0.5)) cluster.upstream->size = 7;
+    if (random.chance(0.5)) cluster.upstream->bind = "127.0.0.5:0";
+  }
   cluster.sync_interval = random_duration(random, std::chrono::milliseconds(1), std::chrono::minutes(1));
   const Duration least = std::max<Duration>(std::chrono::milliseconds(10), 2 * cluster.sync_interval);
   if (random.chance(0.5)) cluster.isolation_after = random_duration(random, least, std::chrono::hours(1));
@@ -164,6 +177,7 @@ inline Config random_config(Random& random) {
   config.limits.pipeline_bytes = static_cast<uint64_t>(random.between(66'560, 1 << 30));
   config.limits.waiting = random.below((1 << 24) + 1);
   config.limits.registers = static_cast<uint64_t>(random.between(1'024, int64_t{1} << 31));
+  config.limits.guests = random.below(4'097);
   config.workers = static_cast<uint32_t>(random.below(257));
   random_policies(random, config.inline_rule);
   for (uint64_t i = random.below(6); i > 0; --i) config.rules.push_back(random_rule(random, i));

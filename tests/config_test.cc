@@ -268,6 +268,48 @@ TEST_CASE("aggregators are some of the peers, each named once") {
   CHECK(error_of(three + R"("aggregators": [2]}})").starts_with("f:1:109: cluster.aggregators[0]: must be \"ADDRESS:PORT\", got 2"));
 }
 
+TEST_CASE("aggregators alone are a list: who is none of them is their guest") {
+  const std::string list = R"({"cluster": {"aggregators": ["127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"], )";
+  const Config::Cluster one = parse_config(list + R"("bind": "127.0.0.1:2"}})").config.cluster;
+  CHECK_FALSE(one.alone());
+  CHECK_FALSE(one.guest());
+  CHECK(one.owner());
+  CHECK(one.nodes() == 3);
+  const Config::Cluster guest = parse_config(list + R"("bind": "127.0.0.1:0", "size": 9}})").config.cluster;
+  CHECK_FALSE(guest.alone());
+  CHECK(guest.guest());
+  CHECK_FALSE(guest.owner());
+  CHECK(guest.nodes() == 9);
+  CHECK(error_of(list + R"("bind": "127.0.0.1:0"}})") == "");
+  CHECK(error_of(list + R"("self": "127.0.0.1:1"}})").find("cluster.bind: is missing") != std::string::npos);
+  CHECK(error_of(R"({"cluster": {"aggregators": ["127.0.0.1:0"], "bind": "127.0.0.1:1"}})") ==
+        "f:1:30: cluster.aggregators[0]: the other nodes must know the port: it cannot be 0");
+  CHECK(error_of(R"({"cluster": {"aggregators": ["10.0.0.1:1"], "bind": "127.0.0.1:1"}})").find("is not a loopback address") != std::string::npos);
+  CHECK(error_of(list + R"("bind": "127.0.0.1:2", "size": 2}})").find("cluster.size: must be at least the number of aggregators (3), got 2") !=
+        std::string::npos);
+  // With peers a name that is none of them is a mistake.
+  CHECK(error_of(R"({"cluster": {"aggregators": ["127.0.0.1:1"], "peers": ["127.0.0.1:1", "127.0.0.1:2"], "bind": "127.0.0.1:9"}})")
+            .find("none of them is this node") != std::string::npos);
+}
+
+TEST_CASE("a region's aggregators have a list above") {
+  const std::string region = R"({"cluster": {"bind": "127.0.0.1:1", "aggregators": ["127.0.0.1:1"], "upstream": )";
+  const auto upstream = [&](const std::string& text) { return parse_config(region + text + "}}").config.cluster.upstream; };
+  REQUIRE(upstream(R"(["127.0.0.1:7", "127.0.0.1:8"])").has_value());
+  CHECK(upstream(R"(["127.0.0.1:7", "127.0.0.1:8"])")->entries().size() == 2);
+  const auto full = upstream(R"({"aggregators": ["127.0.0.1:7"], "roster_version": 3, "size": 5, "bind": "127.0.0.1:0"})");
+  REQUIRE(full.has_value());
+  CHECK(full->roster_version == 3);
+  CHECK(full->nodes() == 5);
+  CHECK(full->bind == "127.0.0.1:0");
+  CHECK_FALSE(upstream("[]").has_value());
+  CHECK_FALSE(upstream("null").has_value());
+  CHECK(error_of(region + R"({"bind": "127.0.0.1:0"}}})").find("cluster.upstream: must have the aggregators of the level above") != std::string::npos);
+  CHECK(error_of(region + R"(["127.0.0.1:1"]}})").find("is in the list below as well: a node belongs to one level") != std::string::npos);
+  CHECK(error_of(region + R"(["10.0.0.1:1"]}})").find("is not a loopback address") != std::string::npos);
+  CHECK(error_of(R"({"cluster": {"upstream": ["127.0.0.1:1"]}})").find("there is no region that draws from it") != std::string::npos);
+}
+
 TEST_CASE("a list that replaces another has that one beside it") {
   const std::string list = R"({"cluster": {"bind": "127.0.0.1:1", "roster_version": 2, "peers": ["127.0.0.1:1", "127.0.0.1:2"],)" "\n";
   const auto with = [&](std::string_view fields) { return error_of(list + std::string(fields) + "}}"); };
@@ -278,7 +320,7 @@ TEST_CASE("a list that replaces another has that one beside it") {
   CHECK(config.cluster.previous->roster_version == 1);
   CHECK(config.cluster.gone.size() == 1);
   CHECK(with(R"("previous": null)") == "");
-  CHECK(with(R"("previous": {})") == "f:2:13: cluster.previous: must have peers; null where no list is replaced");
+  CHECK(with(R"("previous": {})") == "f:2:13: cluster.previous: must have peers or aggregators; null where no list is replaced");
   CHECK(with(R"("previous": {"peers": ["127.0.0.1:2"], "roster_version": 2})") ==
         "f:2:58: cluster.previous.roster_version: must be below that of the list that replaces it (2), got 2");
   CHECK(with(R"("previous": {"peers": ["127.0.0.1:2"], "peer": 2})") == "f:2:40: cluster.previous.peer: unknown field; did you mean \"peers\"?");
@@ -322,7 +364,6 @@ TEST_CASE("what this version does not serve is accepted at its default only") {
   const std::string no = ": this version does not have it yet; leave it out";
   CHECK(error_of(R"({"listen": {"rls": ["127.0.0.1:1"]}})") == "f:1:20: listen.rls" + no);
   CHECK(error_of(R"({"table": {"file": "/x"}})") == "f:1:20: table.file" + no);
-  CHECK(cluster_error(R"("upstream": ["127.0.0.1:1"])") == "f:1:26: cluster.upstream" + no);
   CHECK(cluster_error(R"("books": "redis://x")") == "f:1:23: cluster.books" + no + " or set it to \"peers\"");
   const std::string rule = R"("name": "a", "limit": 1, "window": "1m", )";
   CHECK(rule_error(rule + R"("mode": "central")") ==

@@ -32,13 +32,15 @@ class Discovery(Case):
         self.entries = [f"{name}:{PORT}" for name in NAMES]
         self.nodes = {}
         self.secret = {}
+        self.list = "peers"
 
     def node(self, i, bind):
-        """Starts it, in place of one that has ended."""
+        """Starts it, in place of one that has ended; one behind the entries is a guest."""
         config = self.write({"node": {"state_dir": str(self.folder / "tallyd")}, "table": {"keys": 4096}, "workers": 1, "rules": RULES,
                              "listen": {"http": ["127.0.0.1:0"]},
-                             "cluster": {"sync_interval": "20ms", "isolation_after": "1h", "bind": bind, "peers": self.entries, **self.secret}}, f"n{i}.json")
-        self.nodes[i] = Daemon(self.folder, ["-c", config, "--self", self.entries[i]], name=f"n{i}")
+                             "cluster": {"sync_interval": "20ms", "isolation_after": "1h", "bind": bind, self.list: self.entries, **self.secret}}, f"n{i}.json")
+        own = ["--self", self.entries[i]] if i < len(self.entries) else []
+        self.nodes[i] = Daemon(self.folder, ["-c", config, *own], name=f"n{i}")
         self.addCleanup(self.nodes[i].kill)
         self.nodes[i].wait_for("STATUS=asking the other nodes")
         self.until_logged(i, "serving HTTP")
@@ -119,6 +121,21 @@ class Discovery(Case):
         self.nodes[0].ready()
         self.share("eve")
         self.assertNotIn("another node with this entry lives", self.nodes[0].text())
+        self.end_all()
+
+    def test_a_guest_finds_aggregators_by_name_and_follows_one_that_moves(self):
+        self.list = "aggregators"
+        self.at_home()
+        edge = Plain(self.node(3, "127.0.0.50:0").ready())
+        for key in ("bob", "eve", "joe"):
+            self.assertEqual([edge.ask("TALLY.TAKE", "login", key)[0] for _ in range(6)], [0] * 5 + [1], key)
+        self.nodes.pop(0).end(signal.SIGKILL)
+        self.server.say(NAMES[0], A=["127.0.0.3"])
+        self.node(0, f"127.0.0.3:{PORT}").ready()
+        self.until_logged(3, rf"peer has moved peer={self.entries[0]} from={HOMES[0]}:{PORT} to=127.0.0.3:{PORT}")
+        self.until(lambda: self.metric(3, f'tallyd_peer_up{{peer="{self.entries[0]}"}}') == self.metric(0, "tallyd_guests") == 1, "the guest is known there")
+        for key in ("mia", "ben", "zoe", "kim", "tom", "ann"):  # some are its own
+            self.assertEqual([edge.ask("TALLY.TAKE", "login", key)[0] for _ in range(6)], [0] * 5 + [1], key)
         self.end_all()
 
     def test_of_several_addresses_the_one_that_answers_is_used_and_what_cannot_be_reached_is_said(self):

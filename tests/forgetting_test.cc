@@ -177,7 +177,8 @@ struct Reader {
   Succession succession{roster, 0, {}, {}, standing, test::ms(100), now};
   Recovery recovery{roster, 0, 7, standing, succession};
   Registers registers{1000, 0, roster, standing, succession, recovery};
-  Mail mail{roster, 0, 7, kPublicIdKey};
+  Peers peers{roster, 0, std::nullopt, test::ms(100)};
+  Mail mail{roster, peers, 7, kPublicIdKey};
   WireId key;
 
   RegistersEnd end(uint64_t snapshot, uint64_t count, WallTime clock) const {
@@ -401,7 +402,7 @@ TEST_CASE("who has no room for what it reads asks for it more and more seldom") 
     r.recovery.on_registered(entry, 1, 1, small, r.now);
   }
   CHECK_FALSE(r.recovery.complete());
-  Peers peers(r.roster, 0, test::ms(100));
+  Peers peers(r.roster, 0, std::nullopt, test::ms(100));
   r.mail.flush(peers, r.now);
   const uint64_t before = r.mail.entries()[Entry(ReadRegisters{}).index()];
   for (int i = 0; i < 600; ++i) {

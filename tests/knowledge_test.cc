@@ -18,12 +18,6 @@ Rule rule_of(uint32_t limit, Algorithm algorithm = Algorithm::fixed_window, Over
   return rule;
 }
 
-Bytes datagram_of(const Header& header, const Entry& entry) {
-  DatagramWriter writer(header, kPublicIdKey);
-  REQUIRE(writer.add(entry));
-  return writer.finish();
-}
-
 // The grants that `owner` sent to `to`, the newest last.
 struct Overheard {
   std::vector<Grant> grants;
@@ -51,16 +45,16 @@ TEST_CASE("a grant that was overtaken by a newer one tells nothing, but for the 
   older.used_fleet = 30;
   Header header = fleet.header(1, 0);
   header.sequence = 1'000'002;
-  fleet.node(0).receive(datagram_of(header, newer), 1, fleet.now());
+  fleet.node(0).receive(datagram_of(header, {newer}), 1, fleet.now());
   header.sequence = 1'000'001;
-  fleet.node(0).receive(datagram_of(header, older), 1, fleet.now());
+  fleet.node(0).receive(datagram_of(header, {older}), 1, fleet.now());
   CHECK(fleet.explain(0, key).used_fleet < 30);
   CHECK(fleet.explain(0, key).ceiling == older.granted);
   for (int i = 0; i < 3; ++i) CHECK(admitted(fleet.take(0, key)));
   CHECK(fleet.take(0, key).verdict == Verdict::starved);  // it may be asked for: nothing is used up
 
   header.sequence = 1'000'003;
-  fleet.node(0).receive(datagram_of(header, older), 1, fleet.now());
+  fleet.node(0).receive(datagram_of(header, {older}), 1, fleet.now());
   CHECK(fleet.take(0, key).verdict == Verdict::over_limit);  // now it is news
 }
 
@@ -79,7 +73,7 @@ TEST_CASE("what an owner said before it heard of a reset tells nothing after it"
   late.stamp = 0;
   Header header = fleet.header(1, 0);
   header.sequence = 1'000'002;
-  fleet.node(0).receive(datagram_of(header, late), 1, fleet.now());
+  fleet.node(0).receive(datagram_of(header, {late}), 1, fleet.now());
   for (int i = 0; i < 5; ++i) CHECK(admitted(fleet.take(0, key)));
   CHECK(fleet.take(0, key).verdict == Verdict::starved);
 }
@@ -101,7 +95,7 @@ TEST_CASE("a member without books, which tells of no reset, is believed all the 
   fleet.watch = [&](const Entry& entry, uint16_t from, uint16_t to) {
     if (from == 0 && std::holds_alternative<Report>(entry)) asked.insert(to);
   };
-  fleet.node(0).receive(datagram_of(fleet.header(1, 0), refusal), 1, fleet.now());
+  fleet.node(0).receive(datagram_of(fleet.header(1, 0), {refusal}), 1, fleet.now());
   for (int i = 0; i < 5; ++i) fleet.take(0, key);
   fleet.settle();
   CHECK(asked == std::set<uint16_t>{2});
@@ -126,7 +120,7 @@ TEST_CASE("who is named as having claimed it since is asked at once, whatever re
     refusal.ballot = {ballot, fleet.roster.id(2)};
     refusal.ask = ask;
     asked.clear();
-    fleet.node(0).receive(datagram_of(fleet.header(from, 0), refusal), from, fleet.now());
+    fleet.node(0).receive(datagram_of(fleet.header(from, 0), {refusal}), from, fleet.now());
     fleet.pass(ms(2), ms(1));
     return asked;
   };
@@ -147,11 +141,11 @@ TEST_CASE("a grant counts only from a member of the key's group, under its own b
   grant.granted += 20;
   for (uint16_t from = 1; from < 5; ++from) {
     if (from == 1) continue;
-    fleet.node(0).receive(datagram_of(fleet.header(from, 0), grant), from, fleet.now());  // another's ballot
+    fleet.node(0).receive(datagram_of(fleet.header(from, 0), {grant}), from, fleet.now());  // another's ballot
     Grant own = grant;
     own.ballot.node = fleet.roster.id(from);
     own.ballot.counter = 7;
-    if (!fleet.group(key).contains(from)) fleet.node(0).receive(datagram_of(fleet.header(from, 0), own), from, fleet.now());
+    if (!fleet.group(key).contains(from)) fleet.node(0).receive(datagram_of(fleet.header(from, 0), {own}), from, fleet.now());
   }
   CHECK(fleet.explain(0, key).ceiling == ceiling);
   CHECK(fleet.dropped(0, "not_owner") >= 4);
@@ -193,7 +187,7 @@ TEST_CASE("late copies of the reports that gave tokens back give none a second t
   admitted += fleet.admitted_of(2, key, 40);
   CHECK(admitted >= 28);
   fleet.pass(secs(5));  // the owner forgets the line of node 0
-  for (const auto& [header, report] : reports) fleet.node(1).receive(datagram_of(header, report), 0, fleet.now());
+  for (const auto& [header, report] : reports) fleet.node(1).receive(datagram_of(header, {report}), 0, fleet.now());
   admitted += fleet.admitted_of(2, key, 40);
   CHECK(admitted <= 31);
 }
@@ -268,7 +262,7 @@ TEST_CASE("a limit that was raised holds from the next window on, also for a key
     report.window = window_at(fleet.now().wall, kWindow);
     report.stamp = static_cast<uint64_t>(nanos(fleet.now().mono));
     Header header = fleet.header(other, 1);
-    fleet.node(1).receive(datagram_of(header, report), other, fleet.now());
+    fleet.node(1).receive(datagram_of(header, {report}), other, fleet.now());
   };
   say();
   CHECK(fleet.admitted_of(2, key, 40) == 20);

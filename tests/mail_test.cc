@@ -16,8 +16,8 @@ constexpr uint64_t kLife = 77;
 
 struct Post {
   Roster roster = Roster(entries_of(3), 4, 9, kPublicIdKey);
-  Peers peers{roster, 1, ms(100)};
-  Mail mail{roster, 1, kLife, kPublicIdKey};
+  Peers peers{roster, 1, std::nullopt, ms(100)};
+  Mail mail{roster, peers, kLife, kPublicIdKey};
 
   std::vector<Outgoing> flushed(Duration since) {
     mail.flush(peers, at(since));

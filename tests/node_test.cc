@@ -20,12 +20,6 @@ Rule rule_of(uint32_t limit, uint32_t ppm = 0, Algorithm algorithm = Algorithm::
   return rule;
 }
 
-Bytes datagram_of(const Header& header, const std::vector<Entry>& entries) {
-  DatagramWriter writer(header, kPublicIdKey);
-  for (const Entry& entry : entries) REQUIRE(writer.add(entry));
-  return writer.finish();
-}
-
 }  // namespace
 
 // ---- floors, grants, marks ----

@@ -26,6 +26,7 @@ struct Full {
   Recovery recovery;
   Registers registers;
   Random random{5};
+  Peers peers;
   Mail mail;
 
   explicit Full(size_t cells, size_t nodes = 3, bool first_life = true)
@@ -34,7 +35,8 @@ struct Full {
         succession(roster, 0, {}, {}, standing, ms(100), now),
         recovery(roster, 0, 7, standing, succession),
         registers(1, cells, roster, standing, succession, recovery),
-        mail(roster, 0, 7, kPublicIdKey) {
+        peers(roster, 0, std::nullopt, ms(100)),
+        mail(roster, peers, 7, kPublicIdKey) {
     if (!first_life) read_all();
     const auto taken = registers.accept(bucket(random_key(random), secs(1), ballot(0), kTableFor), now);
     REQUIRE(taken.has_value());
@@ -90,7 +92,6 @@ struct Full {
     ReadRegisters read;
     read.life = life;
     recovery.on_read(read, 1, registers, mail, now);
-    Peers peers(roster, 0, ms(100));
     mail.flush(peers, now);
     RegistersEnd end;
     for (const Outgoing& out : mail.take()) {

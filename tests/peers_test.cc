@@ -17,8 +17,8 @@ constexpr Duration kSync = ms(100);
 // Two nodes on one clock, and what each knows of the other.
 struct Two {
   Roster roster = roster_of(2);
-  Peers a{roster, 0, kSync};
-  Peers b{roster, 1, kSync};
+  Peers a{roster, 0, std::nullopt, kSync};
+  Peers b{roster, 1, std::nullopt, kSync};
 };
 
 Header header(uint64_t incarnation, uint64_t sequence, Now sent) {
@@ -237,7 +237,7 @@ TEST_CASE("gossip of nobody's life makes nobody up") {
 
 TEST_CASE("the round trip of a group is that of its nearest other member") {
   const Roster roster = roster_of(3);
-  Peers peers(roster, 0, kSync);
+  Peers peers(roster, 0, std::nullopt, kSync);
   CHECK(peers.group_round_trip(group_of(1)) == Duration(0));
   CHECK(peers.group_round_trip(group_of(3)) == Peers::kRoundTripAssumed);
   peers[1].round_trip = ms(9);
@@ -249,7 +249,7 @@ TEST_CASE("the round trip of a group is that of its nearest other member") {
 
 TEST_CASE("a majority counts those that anybody heard, and oneself: in a large fleet two nodes meet seldom") {
   const Roster roster = roster_of(4);
-  Peers peers(roster, 0, kSync);
+  Peers peers(roster, 0, std::nullopt, kSync);
   const MonoTime now = at(secs(1)).mono;
   CHECK(peers.majority_heard(group_of(1), now, ms(500)));
   CHECK_FALSE(peers.majority_heard(group_of(2), now, ms(500)));

@@ -29,7 +29,8 @@ struct Voter {
   explicit Voter(size_t entries_max = 100, size_t overflow_max = 0) : standing(true, {}, ms(100), false, now), registers(entries_max, overflow_max, roster, standing, succession, recovery) {}
   // A later life, which both others have told that they remember everything, and nothing of the key.
   explicit Voter(WallTime reckoned_start) : standing(false, reckoned_start, ms(100), true, now), registers(100, 0, roster, standing, succession, recovery) {
-    Mail mail(roster, 0, 1, kPublicIdKey);
+    const Peers peers(roster, 0, std::nullopt, ms(100));
+    Mail mail(roster, peers, 1, kPublicIdKey);
     for (const uint16_t other : {uint16_t{1}, uint16_t{2}}) {
       RegistersEnd end;
       end.life = end.snapshot = 1;

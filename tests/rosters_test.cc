@@ -214,12 +214,13 @@ struct OneNode {
   Now now = test::at(100s);
   Standing standing{false, now.wall, kSync, true, now};
   Roster roster{{{"host-b:8381", "host-c:8381", "host-d:8381"}, 2, 3}, NodeList{test::entries_of(3), 1, 3}, kPublicIdKey};
+  Peers peers;
   Mail mail;
   Succession succession;
   Groups groups;
 
   explicit OneNode(uint16_t self, const Tenure& kept = {1, WallTime::max(), WallTime::min(), WallTime::min()})
-      : mail(roster, self, 7, kPublicIdKey), succession(roster, self, kept, {}, standing, kSync, now) {
+      : peers(roster, self, std::nullopt, kSync), mail(roster, peers, 7, kPublicIdKey), succession(roster, self, kept, {}, standing, kSync, now) {
     while (const auto tenure = succession.to_keep()) succession.kept(*tenure, now);
     groups.current = test::group_of(3);
     groups.previous = test::group_of(3);
@@ -255,7 +256,7 @@ TEST_CASE("lists: the new one rules once all but one of the one before have left
 
 TEST_CASE("lists: a node leaves when all know, further ahead than it may have voted, and has no part after that") {
   OneNode b(1);
-  Peers peers(b.roster, 1, kSync);
+  Peers peers(b.roster, 1, std::nullopt, kSync);
   b.succession.tick(peers, b.now);
   CHECK_FALSE(b.succession.to_keep().has_value());
   b.hear(0, WallTime::max(), false);
@@ -355,7 +356,7 @@ TEST_CASE("lists: a change is over when the last has left, not before") {
   CHECK_FALSE(b.succession.settled());  // it still has buckets
   b.hear(2, test::at(120s).wall);
   CHECK_FALSE(b.succession.settled());  // and so has this node
-  Peers peers(b.roster, 1, kSync);
+  Peers peers(b.roster, 1, std::nullopt, kSync);
   b.now.wall = test::at(111s).wall;
   b.standing.tick(b.now, true);
   b.succession.tick(peers, b.now);

@@ -2,9 +2,10 @@
 
 namespace tally {
 
-Mail::Mail(const Roster& roster, uint16_t self, uint64_t incarnation, const IdKey& key, size_t around)
+Mail::Mail(const Roster& roster, const Peers& peers, uint64_t incarnation, const IdKey& key, size_t around)
     : roster_(roster),
-      self_(self),
+      peers_(peers),
+      self_(peers.self()),
       incarnation_(incarnation),
       key_(key),
       around_(around),
@@ -12,7 +13,19 @@ Mail::Mail(const Roster& roster, uint16_t self, uint64_t incarnation, const IdKe
       queued_(roster.count()) {
   // The list before until a node says that it knows the new one, where both are in it.
   for (uint16_t rank = 0; rank < roster.count(); ++rank)
-    if (roster.lists(Which::previous, rank) && roster.lists(Which::previous, self)) spoken_[rank] = Which::previous;
+    if (roster.lists(Which::previous, rank) && roster.lists(Which::previous, self_)) spoken_[rank] = Which::previous;
+}
+
+// Guests come later than this.
+void Mail::make_room(uint16_t rank) {
+  if (rank < queued_.size()) return;
+  spoken_.resize(rank + size_t{1}, Which::current);
+  queued_.resize(rank + size_t{1});
+}
+
+void Mail::speak(uint16_t to, Which which) {
+  make_room(to);
+  spoken_[to] = which;
 }
 
 void Mail::send(uint16_t to, Entry entry) {
@@ -20,6 +33,7 @@ void Mail::send(uint16_t to, Entry entry) {
     local_.push_back(std::move(entry));
     return;
   }
+  make_room(to);
   if (queued_[to].empty()) busy_.push_back(to);
   queued_[to].push_back(std::move(entry));
 }
@@ -33,8 +47,8 @@ bool Mail::pop_local(Entry& out) {
 
 Header Mail::header_to(uint16_t rank) const {
   Header header;
-  header.sender = roster_.id(self_);
-  header.receiver = roster_.id(rank);
+  header.sender = peers_.id(self_);
+  header.receiver = peers_.id(rank);
   header.incarnation = incarnation_;
   header.roster_version = roster_.version_of(spoken_[rank]);
   header.roster_hash = roster_.hash_of(spoken_[rank]);

@@ -24,12 +24,12 @@ struct Outgoing {
 class Mail {
  public:
   // `around`: bytes that are laid around each datagram before it goes out.
-  Mail(const Roster& roster, uint16_t self, uint64_t incarnation, const IdKey& key, size_t around = 0);
+  Mail(const Roster& roster, const Peers& peers, uint64_t incarnation, const IdKey& key, size_t around = 0);
 
   // Queues an entry. To oneself: see pop_local.
   void send(uint16_t to, Entry entry);
   // From now on that node is spoken to as one that goes by that list.
-  void speak(uint16_t to, Which which) { spoken_[to] = which; }
+  void speak(uint16_t to, Which which);
   // A datagram of its own to wherever the one just received came from. It is numbered with those to `rank`: a number that is used
   // twice would make one of the two a replay.
   void answer_source(Peers& peers, uint16_t rank, const Entry& entry, Now now);
@@ -43,8 +43,10 @@ class Mail {
 
  private:
   Header header_to(uint16_t rank) const;
+  void make_room(uint16_t rank);
 
   const Roster& roster_;
+  const Peers& peers_;
   const uint16_t self_;
   const uint64_t incarnation_;
   const IdKey key_;

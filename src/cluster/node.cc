@@ -13,6 +13,7 @@ constexpr Duration kMovesWithin = std::chrono::minutes(2);  // until name server
 constexpr Duration kReadyAtLast = std::chrono::seconds(10);  // though others have not told their registers yet
 constexpr Duration kAskRulesEvery = std::chrono::seconds(1);
 constexpr Duration kGossipEvery = std::chrono::milliseconds(50);  // at most so often, however short the sync interval
+constexpr Duration kGuestCallsEvery = std::chrono::milliseconds(500);  // at least so often a guest asks whether owners are there
 
 uint64_t fingerprint(const RuleSet& rules) {
   std::string text;
@@ -36,6 +37,9 @@ Duration shortest_window(const RuleSet& rules) {
   return shortest;
 }
 
+// A region's rules differ from those above it, in their floors.
+uint64_t told_fingerprint(const NodeConfig& config, const RuleSet& rules) { return config.region ? 0 : fingerprint(rules); }
+
 std::vector<std::string> entries_of(const NodeConfig& config) {
   return config.peers.empty() ? std::vector<std::string>{config.self} : config.peers;
 }
@@ -48,9 +52,10 @@ bool asks_who_it_is(const Datagram& datagram) {
 }
 
 Peers make_peers(const Roster& roster, const NodeConfig& config) {
+  if (config.guest) return Peers(roster, static_cast<uint16_t>(roster.count()), config.guest, config.pace.sync_interval);
   const auto self = roster.rank_of(config.self);
   CHECK_THAT(self.has_value());  // the configuration was validated
-  return Peers(roster, *self, config.pace.sync_interval);
+  return Peers(roster, *self, std::nullopt, config.pace.sync_interval);
 }
 
 }  // namespace
@@ -65,19 +70,25 @@ Node::Impl::Impl(NodeConfig c, Life which, Limiter& l, std::shared_ptr<const Rul
       random(seed),
       roster({entries_of(config), config.roster_version, config.size, config.owners}, config.previous, config.id_key),
       peers(make_peers(roster, config)),
-      standing(which.first, which.reckoned_start, pace.sync_interval, roster.count() > 1, now),
+      standing(which.first, which.reckoned_start, pace.sync_interval, !alone(), now),
       succession(roster, peers.self(), which.tenure, config.gone, standing, pace.sync_interval, now),
       recovery(roster, peers.self(), incarnation, standing, succession),
       registers(config.registers_max, config.overflow_cells_max, roster, standing, succession, recovery),
-      mail(roster, peers.self(), incarnation, config.id_key, around_datagrams()),
+      mail(roster, peers, incarnation, config.id_key, around_datagrams()),
       owner(around(), config.ledgers_max, now.mono),
       lessee(around(), limiter, config.accounts_max, now.mono),
-      rules_fingerprint(fingerprint(*rules)),
+      rules_fingerprint(told_fingerprint(config, *rules)),
       window_min(shortest_window(*rules)),
       next_sync(now.mono + pace.sync_interval),
       next_gossip(now.mono),
       next_ask(now.mono) {
   open_floors();
+}
+
+Life fresh_life(WallTime now) {
+  Life life;
+  life.incarnation = static_cast<uint64_t>(std::max<int64_t>(1, nanos(now) / 1'000'000));
+  return life;
 }
 
 Node::Node(NodeConfig config, Life life, Limiter& limiter, std::shared_ptr<const RuleSet> rules, uint64_t seed, Now now)
@@ -94,52 +105,72 @@ void Node::note(const Note& note, Now now) {
 }
 
 // The clock is looked at first: a member that has left a window shall say so, though it has not ticked since.
-void Node::receive(std::span<const uint8_t> bytes, std::optional<uint16_t> from, Now now) {
+std::optional<uint16_t> Node::receive(std::span<const uint8_t> bytes, std::optional<uint16_t> from, Now now) {
   look_at_clock(now);
   Datagram datagram;
   const DecodeError error = decode(bytes, impl_->config.id_key, datagram);
   if (error != DecodeError::none) {
     ++impl_->dropped[std::string(decode_error_name(error))];
-    return;
+    return std::nullopt;
   }
-  impl_->receive_from(from, datagram, bytes.size(), now);
+  return impl_->receive_from(from, datagram, bytes.size(), now);
 }
 
-void Node::Impl::receive_from(std::optional<uint16_t> from, const Datagram& datagram, size_t bytes, Now now) {
+// Whoever is in no list is a guest of the owners, where it goes by their list. It gets a rank with its first datagram.
+std::optional<uint16_t> Node::Impl::rank_of_sender(const Header& header, bool may_be_new, Now now) {
+  if (header.sender == peers.id(peers.self())) return peers.self();
+  if (const auto listed = roster.rank_of(header.sender)) return listed;
+  if (const auto guest = peers.guest(header.sender)) return guest;
+  const bool owns = roster.owns(Which::current, peers.self()) || roster.owns(Which::previous, peers.self());
+  if (!may_be_new || !owns || config.guest) return std::nullopt;
+  const auto rank = peers.welcome(header.sender, config.guests_max, now.mono);
+  if (!rank) ++dropped["guests_full"];
+  return rank;
+}
+
+std::optional<uint16_t> Node::Impl::receive_from(std::optional<uint16_t> from, const Datagram& datagram, size_t bytes, Now now) {
   const Header& header = datagram.header;
-  const auto rank = roster.rank_of(header.sender);
-  if (rank && is_self(*rank) && header.receiver != header.sender) {
+  if (header.sender == peers.id(peers.self()) && header.receiver != header.sender) {
     ++dropped["reflected"];
-    return;
+    return std::nullopt;
   }
-  if (!rank || header.receiver != roster.id(peers.self())) {
+  if (header.receiver != peers.id(peers.self())) {
     ++dropped["foreign"];
-    return;
+    return std::nullopt;
   }
   const auto spoken = roster.find(header.roster_version, header.roster_hash);
+  const bool listed_place = from && !peers.is_guest(*from);  // of the address
+  const auto rank = rank_of_sender(header, spoken && !listed_place, now);
+  if (!rank) {
+    ++dropped[spoken ? "foreign" : "roster"];
+    return std::nullopt;
+  }
+  const bool guests = config.guest || peers.is_guest(*rank);
   // Those who know both lists speak with all in either: who leaves with who joins.
   const bool all = spoken == Which::current && roster.has_previous();
-  if (!spoken || !(all || (roster.lists(*spoken, *rank) && roster.lists(*spoken, peers.self())))) {
+  if (!spoken || !(guests || all || (roster.lists(*spoken, *rank) && roster.lists(*spoken, peers.self())))) {
     peers[*rank].roster_mismatch = true;
     ++dropped["roster"];
-    return;
+    return std::nullopt;
   }
   if (is_self(*rank)) {
     ++dropped["own_name"];
-    return;
+    return std::nullopt;
   }
   if (config.sealed && peers.replayed(*rank, header)) {
     ++dropped["replayed"];
-    return;
+    return std::nullopt;
   }
-  if (from != rank) {
+  // A guest is where its newest datagram came from, unless that is a place of somebody in the list.
+  const bool moved = peers.is_guest(*rank) && !listed_place && header.sequence > peers[*rank].sequence_in;
+  if (from != rank && !moved) {
     // Somebody uses the name of a member from elsewhere. Where that member lives, this is a clone, and is told so: it must
     // not open floors that the member has too.
     ++dropped["wrong_source"];
     const Peer& peer = peers[*rank];
-    if (peer.incarnation != 0 && peers.up(*rank, now.mono) && !may_have_moved(*rank, now))
+    if (!peers.is_guest(*rank) && peer.incarnation != 0 && peers.up(*rank, now.mono) && !may_have_moved(*rank, now))
       mail.answer_source(peers, *rank, Clone{peer.incarnation, header.incarnation, true}, now);
-    return;
+    return std::nullopt;
   }
   switch (peers.hear(*rank, header, now)) {
     case Peers::Heard::older_life:
@@ -147,19 +178,21 @@ void Node::Impl::receive_from(std::optional<uint16_t> from, const Datagram& data
       // A node that begins with a lower number than its name has had (state file lost, clock set back) must not take itself
       // for a first life. Where the datagram is merely late, its name's next life finds that another is meant.
       if (asks_who_it_is(datagram)) mail.send(*rank, Clone{peers[*rank].incarnation, header.incarnation, false});
-      return;
+      return std::nullopt;
     case Peers::Heard::clone:
       ++dropped["clone"];
       mail.send(*rank, asks_who_it_is(datagram) ? Clone{peers[*rank].incarnation, header.incarnation, false}
                                                 : Clone{header.incarnation, peers[*rank].incarnation, false});
-      return;
+      return std::nullopt;
     case Peers::Heard::fine:
       if (peers.sent_after(header, now.mono) > started) reached = now.mono;
       break;
     case Peers::Heard::replayed: break;
   }
   peers[*rank].roster_mismatch = false;
-  if (*spoken == Which::current && roster.has_previous()) {
+  if (peers.is_guest(*rank)) {
+    mail.speak(*rank, *spoken);
+  } else if (*spoken == Which::current && roster.has_previous()) {
     succession.heard_current(*rank);
     mail.speak(*rank, Which::current);
   }
@@ -168,8 +201,17 @@ void Node::Impl::receive_from(std::optional<uint16_t> from, const Datagram& data
   const Origin origin{*rank, header.incarnation, header.sequence, peers.sent_after(header, now.mono)};
   for (const Entry& entry : datagram.entries) {
     ++entries_in[entry.index()];
-    handle(entry, origin, now);
+    if (says_what_it_may(entry, *rank))
+      handle(entry, origin, now);
+    else
+      ++dropped["not_member"];
   }
+  return moved ? rank : std::nullopt;
+}
+
+bool Node::Impl::says_what_it_may(const Entry& entry, uint16_t from) const {
+  return !peers.is_guest(from) || std::holds_alternative<Report>(entry) || std::holds_alternative<Hello>(entry) ||
+         std::holds_alternative<Reset>(entry) || std::holds_alternative<Member>(entry);
 }
 
 // A member whose next life has another address comes from elsewhere while its last life still counts as up: told that it is a clone,
@@ -274,34 +316,44 @@ void Node::Impl::on_reset(const WireId& key, uint64_t number, Now now) {
 
 // ---- time --------------------------------------------------------------------------------------------------------------
 
-bool Node::Impl::all_answered() const {
+// The nodes of the lists that this one speaks with: all others; a guest only those that it may be a guest of.
+std::vector<uint16_t> Node::Impl::others() const {
+  std::vector<uint16_t> others;
   for (uint16_t rank = 0; rank < roster.count(); ++rank)
-    if (!is_self(rank) && !peers[rank].answered_hello) return false;
-  return true;
+    if (!is_self(rank) && (!config.guest || roster.owns(Which::current, rank) || roster.owns(Which::previous, rank)))
+      others.push_back(rank);
+  return others;
+}
+
+bool Node::Impl::all_answered() const {
+  return std::ranges::all_of(others(), [&](uint16_t rank) { return peers[rank].answered_hello; });
 }
 
 void Node::Impl::ask(Now now) {
-  for (uint16_t rank = 0; rank < roster.count(); ++rank)
-    if (!is_self(rank) && !peers[rank].answered_hello) mail.send(rank, Hello{.rules = rules_fingerprint});
+  for (const uint16_t rank : others())
+    if (!peers[rank].answered_hello) mail.send(rank, Hello{.rules = rules_fingerprint});
   next_ask = now.mono + (standing.over() ? kAskRulesEvery : kAskEvery);
 }
 
-std::vector<uint16_t> Node::Impl::pick_others(size_t n) {
-  std::vector<uint16_t> others;
-  for (uint16_t rank = 0; rank < roster.count(); ++rank)
-    if (!is_self(rank)) others.push_back(rank);
-  n = std::min(n, others.size());
+std::vector<uint16_t> Node::Impl::some_of(std::vector<uint16_t> ranks, size_t n) {
+  n = std::min(n, ranks.size());
   for (size_t i = 0; i < n; ++i)  // the first n of a shuffle (Fisher and Yates)
-    std::swap(others[i], others[i + random.below(others.size() - i)]);
-  others.resize(n);
-  return others;
+    std::swap(ranks[i], ranks[i + random.below(ranks.size() - i)]);
+  ranks.resize(n);
+  return ranks;
 }
 
 void Node::Impl::gossip(Now now) {
   next_gossip = now.mono + std::max(pace.sync_interval, kGossipEvery);
-  const std::vector<uint16_t> told = pick_others(kMembersPerGossip);
-  for (const uint16_t to : pick_others(kGossipFanout)) {
+  const std::vector<uint16_t> told = some_of(others(), kMembersPerGossip);
+  std::vector<uint16_t> hearers = some_of(others(), kGossipFanout);
+  std::ranges::copy(some_of(peers.guests_up(now.mono), kGossipFanout), std::back_inserter(hearers));
+  const bool calls = config.guest && now.mono >= next_call;
+  if (calls) next_call = now.mono + std::min(kGuestCallsEvery, pace.isolation_after / 4);
+  for (const uint16_t to : hearers) {
     bool said = false;
+    // No gossip comes to a guest of its own accord as often as it has to know who is there.
+    if (calls) mail.send(to, Hello{});
     for (const uint16_t rank : told) {
       const Peer& peer = peers[rank];
       if (rank == to || peer.remembered == 0) continue;
@@ -316,7 +368,7 @@ void Node::Impl::gossip(Now now) {
     succession.tell(to, told, mail);
     resets.tell([&](const Reset& reset) { mail.send(to, reset); });
     // Where nothing is known to tell, the node itself: a datagram shows that its sender lives.
-    if (!said) mail.send(to, Member{roster.id(peers.self()), incarnation, 0});
+    if (!said) mail.send(to, Member{peers.id(peers.self()), incarnation, 0});
   }
   resets.round_over(now.mono);
 }
@@ -332,13 +384,13 @@ void Node::use(std::shared_ptr<const RuleSet> rules, Now now) {
   const std::shared_ptr<const RuleSet> before = std::exchange(n.rules, std::move(rules));  // until nothing points there any more
   for (size_t id = 0; id < before->ids(); ++id)
     CHECK_THAT(same_form(before->by_id(static_cast<uint16_t>(id)).limit, n.rules->by_id(static_cast<uint16_t>(id)).limit));
-  n.rules_fingerprint = fingerprint(*n.rules);
+  n.rules_fingerprint = told_fingerprint(n.config, *n.rules);
   n.window_min = shortest_window(*n.rules);
   if (alone()) return;
   n.lessee.use_rules();
   n.owner.use_rules();
   // Each other is told of them, and asked for its own, until it answers.
-  for (uint16_t rank = 0; rank < n.roster.count(); ++rank) n.peers[rank].answered_hello = false;
+  for (const uint16_t rank : n.others()) n.peers[rank].answered_hello = false;
   n.next_ask = now.mono;
 }
 
@@ -404,7 +456,7 @@ std::vector<Outgoing> Node::take_outbox() { return impl_->mail.take(); }
 
 std::vector<Wake> Node::take_wakes() { return impl_->lessee.take_wakes(); }
 
-bool Node::alone() const { return impl_->roster.count() < 2; }
+bool Node::alone() const { return impl_->alone(); }
 
 bool Node::ready() const { return alone() || impl_->ready; }
 

@@ -10,6 +10,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/random.h"
@@ -30,6 +31,9 @@ struct NodeConfig {
   std::vector<std::string> owners{};  // those of the peers that keys may belong to: aggregators; empty: all
   std::vector<std::string> movable{};  // those, of the list before too, whose address may become another while this node runs
   std::string self;                // this node's entry
+  // This node is in no list: a lessee that needs no place, under a name of this life alone. `self` says nothing then.
+  std::optional<NodeId> guest{};
+  size_t guests_max = 4'096;  // so many such nodes may come to this one
   uint32_t roster_version = 1;
   uint32_t size = 1;  // cluster.size
   std::optional<NodeList> previous;  // the list that this one replaces, until the change is over
@@ -58,6 +62,9 @@ struct Life {
   Tenure tenure{};            // as the state file has it; of version 0 where there is none
 };
 
+// The life of a node that keeps no state file: a guest's, whose name is of this life alone.
+Life fresh_life(WallTime now);
+
 struct Explanation {
   std::string owner;  // entry of the owner as known
   std::string role;   // "owner", "lessee", "alone"
@@ -69,11 +76,20 @@ struct Explanation {
   bool isolated = false;
 };
 
+// peer: of a fleet whose keys may belong to all; edge: in the list, and keys belong to aggregators alone; guest: in no list; above: of
+// the level that this node draws from for its region.
+enum class PeerRole : uint8_t { peer, aggregator, edge, guest, above };
+constexpr std::string_view peer_role_name(PeerRole role) {
+  constexpr std::string_view kNames[] = {"peer", "aggregator", "edge", "guest", "above"};
+  return kNames[static_cast<size_t>(role)];
+}
+
 struct PeerStatus {
-  std::string name;
+  uint16_t rank = 0;
+  std::string name;  // "" for a guest: it goes by its address, which only the socket knows
+  PeerRole role = PeerRole::peer;
   bool up = false;  // heard within max(1 s, 5 sync intervals)
   bool self = false;
-  bool owns = true;  // keys may belong to it
   Duration last_heard{-1};  // -1: never
   Duration round_trip{0};
   Duration clock_skew{0};   // its wall clock less ours
@@ -109,8 +125,9 @@ class Node {
 
   // Input.
   void note(const Note& note, Now now);
-  // `from`: the rank that the sender's address belongs to, nullopt where it belongs to none (refused, counted).
-  void receive(std::span<const uint8_t> bytes, std::optional<uint16_t> from, Now now);
+  // `from`: the rank that the sender's address belongs to, nullopt where it belongs to none: refused and counted, but for guests.
+  // Returns the rank to which that address belongs from now on, where it is a guest's.
+  std::optional<uint16_t> receive(std::span<const uint8_t> bytes, std::optional<uint16_t> from, Now now);
   // The wall clock that is to be gone by from now on. Where it was set back, this must be told before anybody decides by
   // it, and the last time of the old one before that; tick() tells it as well. True where floors were lost by it.
   bool look_at_clock(Now now);

@@ -33,6 +33,7 @@ struct Node::Impl {
 
   void open_floors() { limiter.open_floors(std::max(standing.floors_from(), succession.floors_from()), standing.buckets_empty_at()); }
   bool is_self(uint16_t rank) const { return rank == peers.self(); }
+  bool alone() const { return roster.count() < 2 && config.owners.empty() && !config.guest; }
   size_t around_datagrams() const { return config.sealed ? kSealBytes : 0; }
 
   void handle(const Entry& entry, const Origin& origin, Now now);
@@ -42,13 +43,17 @@ struct Node::Impl {
   void on_hello(const Hello& hello, const Origin& from, Now now);
   void on_clone(const Clone& clone, Now now);
   void on_reset(const WireId& key, uint64_t number, Now now);
-  void receive_from(std::optional<uint16_t> from, const Datagram& datagram, size_t bytes, Now now);
+  std::optional<uint16_t> receive_from(std::optional<uint16_t> from, const Datagram& datagram, size_t bytes, Now now);
+  std::optional<uint16_t> rank_of_sender(const Header& header, bool may_be_new, Now now);
+  bool says_what_it_may(const Entry& entry, uint16_t from) const;
   void deliver_local(Now now);
   bool all_answered() const;
   bool may_have_moved(uint16_t rank, Now now);
   void ask(Now now);
   void gossip(Now now);
-  std::vector<uint16_t> pick_others(size_t n);
+  std::vector<uint16_t> others() const;
+  PeerRole role_of(uint16_t rank) const;
+  std::vector<uint16_t> some_of(std::vector<uint16_t> ranks, size_t n);
 
   const NodeConfig config;
   std::shared_ptr<const RuleSet> rules;
@@ -67,9 +72,10 @@ struct Node::Impl {
   Mail mail;
   Owner owner;
   Lessee lessee;
-  uint64_t rules_fingerprint;
+  uint64_t rules_fingerprint;  // 0: this node has none to tell and compares none
   Duration window_min;
   MonoTime next_sync, next_gossip, next_ask;
+  MonoTime next_call{};  // a guest's
   MonoTime reached{};  // when somebody last echoed what this life sent, to where its name is looked for; epoch: never
   bool ready = false;
 

@@ -46,8 +46,8 @@ bool Node::reset(const Rule& rule, const Limit& limit, KeyHash hash, const WireI
   // Numbers from the wall clock: every node's next one is above all that any node gave, but for skew, and then the larger wins.
   const uint64_t number = std::max(last + 1, static_cast<uint64_t>(std::max<int64_t>(1, nanos(now.wall))));
   i.on_reset(id, number, now);
-  for (uint16_t rank = 0; rank < i.roster.count(); ++rank)
-    if (!i.is_self(rank)) i.mail.send(rank, Reset{id, number});
+  for (const uint16_t rank : i.others()) i.mail.send(rank, Reset{id, number});
+  for (const uint16_t rank : i.peers.guests_up(now.mono)) i.mail.send(rank, Reset{id, number});
   return known;
 }
 
@@ -96,21 +96,32 @@ Explanation Node::explain(const Rule&, const Limit& limit, KeyHash hash, const W
   return e;
 }
 
+PeerRole Node::Impl::role_of(uint16_t rank) const {
+  if (peers.is_guest(rank)) return PeerRole::guest;
+  if (config.owners.empty()) return PeerRole::peer;
+  return roster.owns(Which::current, rank) ? PeerRole::aggregator : PeerRole::edge;
+}
+
 std::vector<PeerStatus> Node::peers(Now now) const {
   const Impl& i = *impl_;
   std::vector<PeerStatus> all;
-  for (uint16_t rank = 0; rank < i.roster.count(); ++rank) {
+  std::vector<uint16_t> ranks = i.others();
+  ranks.push_back(i.peers.self());
+  std::ranges::sort(ranks);
+  std::ranges::copy(i.peers.guests_up(now.mono), std::back_inserter(ranks));
+  for (const uint16_t rank : ranks) {
     const Peer& peer = i.peers[rank];
     PeerStatus status;
-    status.name = i.roster.entry(rank);
+    status.rank = rank;
+    status.role = i.role_of(rank);
+    if (status.role != PeerRole::guest) status.name = i.roster.entry(rank);
     status.self = i.is_self(rank);
-    status.owns = i.roster.owns(rank);
     status.up = i.peers.up(rank, now.mono);
     status.incarnation = status.self ? i.incarnation : peer.remembered;
     status.last_heard = status.self ? Duration(0) : peer.incarnation == 0 ? Duration(-1) : now.mono - peer.heard;
     status.round_trip = peer.round_trip;
     status.clock_skew = peer.clock_skew;
-    status.rules_mismatch = peer.rules != 0 && peer.rules != i.rules_fingerprint;
+    status.rules_mismatch = peer.rules != 0 && i.rules_fingerprint != 0 && peer.rules != i.rules_fingerprint;
     status.roster_mismatch = peer.roster_mismatch;
     status.bytes_in = peer.bytes_in;
     status.bytes_out = peer.bytes_out;

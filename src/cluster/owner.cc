@@ -177,7 +177,7 @@ void Owner::report_window(Key& key, const Report& report, const Origin& from, No
     if (book == nullptr) return refuse(key, report, from, now);
   }
   book->lower_limit(report.terms.limit);
-  const LineKey line_key{around_.roster.id(from.rank), from.incarnation, report.line};
+  const LineKey line_key{around_.peers.id(from.rank), from.incarnation, report.line};
   Line* line = book->find(line_key);
   const bool heard_higher = report.has_ballot && report.ballot > book->ballot() && report.ballot.counter < UINT32_MAX - kStepSpread;
   if (book->above() && heard_higher && !report.final) {

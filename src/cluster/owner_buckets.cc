@@ -26,7 +26,7 @@ void Owner::report_bucket(Key& key, const Report& report, const Origin& from, No
     if (!key.bucket) return refuse(key, report, from, now);
   }
   key.bucket->use_terms(report.terms, lease);
-  const LineKey line_key{around_.roster.id(from.rank), from.incarnation, report.line};
+  const LineKey line_key{around_.peers.id(from.rank), from.incarnation, report.line};
   BucketBook::Leased* leased = key.bucket->find(line_key);
   if (leased == nullptr && key.bucket->lines().size() >= kLinesMax) {
     ++dropped_["lines_full"];

@@ -12,6 +12,7 @@ constexpr uint32_t kQuestionsMin = 3;  // one or two are lost now and then
 constexpr Duration kProbesApart = std::chrono::milliseconds(10);
 constexpr Duration kProbePatienceMin = std::chrono::milliseconds(40);
 constexpr Duration kMeasuredLately = std::chrono::seconds(2);  // ways change
+constexpr Duration kGuestKept = std::chrono::minutes(1);  // its rank, though it is silent
 constexpr size_t kGossipReach = 40;  // nodes that all hear of each other within a second
 constexpr int64_t kSkewMaxNs = int64_t{366} * 86'400'000'000'000;  // shown at most
 
@@ -49,13 +50,42 @@ Duration up_within(Duration sync_interval) {
   return std::max<Duration>(std::chrono::seconds(1), sync_interval * 5);
 }
 
-Peers::Peers(const Roster& roster, uint16_t self, Duration sync_interval)
-    : peers_(roster.count()), self_(self) {
+Peers::Peers(const Roster& roster, uint16_t self, std::optional<NodeId> guest, Duration sync_interval)
+    : peers_(roster.count() + (guest ? 1 : 0)), listed_(roster.count()), self_(self) {
+  for (uint16_t rank = 0; rank < listed_; ++rank) peers_[rank].id = roster.id(rank);
+  if (guest) peers_[self].id = *guest;
   use(sync_interval);
 }
 
 void Peers::use(Duration sync_interval) {
-  up_within_ = up_within(sync_interval) * static_cast<int64_t>(1 + peers_.size() / kGossipReach);
+  up_within_ = up_within(sync_interval) * static_cast<int64_t>(1 + listed_ / kGossipReach);
+}
+
+std::optional<uint16_t> Peers::guest(NodeId id) const {
+  const auto found = guests_.find(id);
+  if (found == guests_.end()) return std::nullopt;
+  return found->second;
+}
+
+std::optional<uint16_t> Peers::welcome(NodeId id, size_t at_most, MonoTime now) {
+  uint16_t rank = static_cast<uint16_t>(listed_);
+  while (rank < peers_.size() && (rank == self_ || now - peers_[rank].heard < kGuestKept)) ++rank;
+  if (rank == peers_.size()) {
+    if (rank >= listed_ + at_most) return std::nullopt;
+    peers_.emplace_back();
+  }
+  guests_.erase(peers_[rank].id);
+  peers_[rank] = Peer{};
+  peers_[rank].id = id;
+  guests_.emplace(id, rank);
+  return rank;
+}
+
+std::vector<uint16_t> Peers::guests_up(MonoTime now) const {
+  std::vector<uint16_t> all;
+  for (size_t rank = listed_; rank < peers_.size(); ++rank)
+    if (rank != self_ && up(static_cast<uint16_t>(rank), now)) all.push_back(static_cast<uint16_t>(rank));
+  return all;
 }
 
 Peers::Heard Peers::hear(uint16_t rank, const Header& header, Now now) {
@@ -64,6 +94,7 @@ Peers::Heard Peers::hear(uint16_t rank, const Header& header, Now now) {
     return sent_after(header, now.mono) > peer.life_heard ? Heard::clone : Heard::older_life;
   if (header.incarnation > peer.incarnation) {
     Peer fresh;
+    fresh.id = peer.id;
     fresh.incarnation = header.incarnation;
     fresh.remembered = peer.remembered;
     fresh.before = peer.before;

@@ -1,11 +1,14 @@
-// Who is there: what this node knows of every other one from the datagrams that arrive.
+// Who is there: what this node knows of every other one from the datagrams that arrive. Ranks are the roster's; behind them stand
+// the guests, nodes that are in no list: they come and go, and their ranks are given again.
 //
 // Thread rule: the cluster thread's. Liveness only chooses whom to ask; the bound never depends on it.
 #pragma once
 
 #include <array>
 #include <cstdint>
+#include <optional>
 #include <tuple>
+#include <unordered_map>
 #include <vector>
 
 #include "base/time.h"
@@ -19,6 +22,7 @@ namespace tally {
 Duration up_within(Duration sync_interval);
 
 struct Peer {
+  NodeId id = 0;
   // The newest life heard of it; `incarnation` 0: never heard.
   uint64_t incarnation = 0;
   uint64_t remembered = 0;  // the highest incarnation ever heard, directly or by gossip
@@ -65,7 +69,8 @@ struct Origin {
 
 class Peers {
  public:
-  Peers(const Roster& roster, uint16_t self, Duration sync_interval);
+  // `guest`: this node is in no list, and has that name; its rank is the first behind the roster's.
+  Peers(const Roster& roster, uint16_t self, std::optional<NodeId> guest, Duration sync_interval);
   void use(Duration sync_interval);  // this node's
 
   enum class Heard : uint8_t { fine, replayed, older_life, clone };
@@ -78,6 +83,13 @@ class Peers {
   bool replayed(uint16_t rank, const Header& header) const {
     return header.incarnation == peers_[rank].incarnation && peers_[rank].taken.has(header.sequence);
   }
+  NodeId id(uint16_t rank) const { return peers_[rank].id; }
+  bool is_guest(uint16_t rank) const { return rank >= listed_; }
+  std::optional<uint16_t> guest(NodeId id) const;
+  // A rank for a guest that has none, of `at_most` in all; that of one that was not heard for a minute is given again. nullopt: all
+  // are taken.
+  std::optional<uint16_t> welcome(NodeId id, size_t at_most, MonoTime now);
+  std::vector<uint16_t> guests_up(MonoTime now) const;
   // Gossip: somebody heard `rank` at `at`, and has waited for its answer since `asked` (epoch: has not).
   void hear_of(uint16_t rank, uint64_t incarnation, MonoTime at, MonoTime asked = {});
 
@@ -118,6 +130,8 @@ class Peers {
 
  private:
   std::vector<Peer> peers_;
+  std::unordered_map<NodeId, uint16_t> guests_;  // the others
+  const size_t listed_;
   const uint16_t self_;
   Duration up_within_;
 };

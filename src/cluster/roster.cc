@@ -58,6 +58,7 @@ Roster::List Roster::listed(const NodeList& from, const IdKey& key) const {
   }
   std::ranges::sort(list.owners);
   CHECK_THAT(std::ranges::adjacent_find(list.owners) == list.owners.end());
+  if (list.owners == list.ranks) list.owners.clear();  // the same as where none are named
   for (const uint16_t rank : list.owners) {  // each for the second time: no entry of another list
     append_number(text, entries_[rank].size());
     text += entries_[rank];

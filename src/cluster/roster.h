@@ -99,8 +99,8 @@ class Roster {
   uint64_t hash_of(Which which) const { return list(which).hash; }
   // By rank, rising. Without a list before, `previous` is the current one.
   const std::vector<uint16_t>& ranks(Which which) const { return list(which).ranks; }
-  bool lists(Which which, uint16_t rank) const { return list(which).listed[rank]; }
-  bool owns(uint16_t rank) const { return std::ranges::find(current_.owners, rank) != current_.owners.end(); }  // keys may belong to it
+  bool lists(Which which, uint16_t rank) const { return rank < list(which).listed.size() && list(which).listed[rank]; }
+  bool owns(Which which, uint16_t rank) const { return std::ranges::find(list(which).owners, rank) != list(which).owners.end(); }  // keys may belong to it
 
  private:
   struct List {

@@ -59,8 +59,8 @@ Succession::Succession(const Roster& roster, uint16_t self, const Tenure& kept, 
       look_ahead_(look_ahead(sync_interval)),
       started_(now.mono),
       tenure_(at_start(roster, self, kept, standing, look_ahead_)),
-      left_(roster.count()),
-      knows_(roster.count()),
+      left_(std::max<size_t>(roster.count(), self + size_t{1})),
+      knows_(left_.size()),
       gone_(roster.count()),
       rules_from_(roster.has_previous() ? WallTime::max() : WallTime::min()),
       fresh_(kept.version == 0 && !roster.has_previous()),
@@ -150,7 +150,7 @@ Moved Succession::moved(uint16_t rank) const {
 
 void Succession::tell(uint16_t to, const std::vector<uint16_t>& about, Mail& mail) const {
   if (!roster_.has_previous()) return;
-  mail.send(to, moved(self_));
+  if (!is_guest()) mail.send(to, moved(self_));
   if (settled()) return answer_newcomer(to, mail);
   for (const uint16_t rank : about)
     if (rank != to && knows_[rank] && !gone_[rank]) mail.send(to, moved(rank));
@@ -218,7 +218,7 @@ bool Succession::everybody_knows(const Peers& peers, Now now) const {
 }
 
 void Succession::tick(const Peers& peers, Now now) {
-  if (!roster_.has_previous() || !standing_.over() || standing_.is_clone()) return;
+  if (!roster_.has_previous() || !standing_.over() || standing_.is_clone() || is_guest()) return;
   if (tenure_.leaves == WallTime::max() && !next_ && everybody_knows(peers, now)) {
     next_ = tenure_;
     // Beyond all windows in which any life of this node may have voted or granted; and as the others, where they have chosen and

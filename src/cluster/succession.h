@@ -100,6 +100,7 @@ class Succession {
     WallTime from = WallTime::max();
     bool buckets = false;
   };
+  bool is_guest() const { return self_ >= roster_.count(); }  // in no list: it has no part in either, and nothing to say of itself
   bool everybody_knows(const Peers& peers, Now now) const;
   void look_at_others(Now now);
   void all_left(WallTime settled, Now now);

@@ -25,6 +25,9 @@ class Upstream {
   // level, with a wait of some round trips there. The first two outlive this.
   Upstream(Node& above, Limiter& limiter, std::shared_ptr<const RuleSet> rules);
 
+  // Goes by these from now on; `above` was told of them.
+  void use(std::shared_ptr<const RuleSet> rules) { rules_ = std::move(rules); }
+
   // Amounts in costs; a bucket's in nanoseconds of emission.
   struct Drawn {
     uint64_t amount = 0;
@@ -63,7 +66,7 @@ class Upstream {
 
   Node& above_;
   Limiter& limiter_;
-  const std::shared_ptr<const RuleSet> rules_;
+  std::shared_ptr<const RuleSet> rules_;
   bool news_ = false;
 };
 

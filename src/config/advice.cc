@@ -118,13 +118,19 @@ class Advisor {
 
   void advise_names() {
     const Config::Cluster& cluster = config_.cluster;
-    if (!cluster.secret_file.empty()) return;
-    for (size_t i = 0; i < cluster.peers.size(); ++i) {
-      const auto entry = parse_peer(cluster.peers[i]);
+    if (!cluster.secret_file.empty() || advised_names_of("cluster", cluster) || !cluster.upstream) return;
+    advised_names_of("cluster.upstream", *cluster.upstream);
+  }
+
+  bool advised_names_of(const std::string& section, const Config::Members& members) {
+    for (size_t i = 0; i < members.entries().size(); ++i) {
+      const auto entry = parse_peer(members.entries()[i]);
       if (!entry || !entry.value().looked_up()) continue;
-      return add("cluster.peers[" + std::to_string(i) + "]",
-                 "without a secret_file only addresses on loopback are used of what a name has");
+      add(section + (members.peers.empty() ? ".aggregators[" : ".peers[") + std::to_string(i) + "]",
+          "without a secret_file only addresses on loopback are used of what a name has");
+      return true;
     }
+    return false;
   }
 
   void advise_rate(const Rule& rule, const std::string& path) {
@@ -283,13 +289,18 @@ std::string describe_promises(const Config& config) {
   table.add({"rule", "limit", "e", "floor", "bound", "bound isolated", "what waits"});
   for (const Rule& rule : config.rules) table.add(promise_row(rule, cluster));
   table.add(promise_row(config.inline_rule, cluster));
-  std::string out = "fleet of " + std::to_string(cluster.peers.size());
-  if (cluster.nodes() != cluster.peers.size())
+  std::string out = "fleet of " + std::to_string(cluster.entries().size());
+  if (cluster.nodes() != cluster.entries().size())
     out += ", floors split over " + std::to_string(cluster.nodes());
-  if (!cluster.aggregators.empty())
+  if (cluster.peers.empty())
+    out += ", all of them aggregators; nodes that are in no list are their guests, without floors";
+  else if (!cluster.aggregators.empty())
     out += ", keys belong to " + std::to_string(cluster.aggregators.size()) + " of them";
   out += ", sync interval " + format_duration(cluster.sync_interval) + ", cut off after " +
          format_duration(cluster.isolation()) + "\n";
+  if (cluster.upstream)
+    out += "a region: what is issued here is drawn from " + std::to_string(cluster.upstream->entries().size()) +
+           " above; over all regions a window's bound is the limit and the floors of each\n";
   out +=
       "e: max_overcount; floor: what a node admits without asking; bound: the most in one window over the "
       "fleet\n";

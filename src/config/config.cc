@@ -200,6 +200,23 @@ void read_members(Fields& in, Config::Members& members) {
   in.number("size", members.size, kSizeRange);
 }
 
+// An object as a list of nodes is, or the aggregators alone.
+void read_upstream(Fields& in, std::optional<Config::Upstream>& upstream) {
+  const JsonNode* value = in.find("upstream");
+  if (value == nullptr) return;
+  Config::Upstream read;
+  if (value->kind == Kind::array) {
+    read_entries(in, "upstream", read.aggregators);
+    if (read.aggregators.empty()) return;
+  } else {
+    Fields fields = in.section("upstream");
+    read_members(fields, read);
+    if (const JsonNode* bind = fields.text("bind", "\"ADDRESS:PORT\"")) read.bind = bind->text;
+    fields.finish();
+  }
+  upstream = std::move(read);
+}
+
 void read_cluster(Fields in, Config::Cluster& cluster) {
   if (const JsonNode* bind = in.text("bind", "\"ADDRESS:PORT\"")) cluster.bind = bind->text;
   if (const JsonNode* self = in.text("self", "one of the peers")) cluster.self = self->text;
@@ -213,7 +230,7 @@ void read_cluster(Fields in, Config::Cluster& cluster) {
   in.duration("sync_interval", cluster.sync_interval, kSyncIntervalRange);
   in.duration("isolation_after", cluster.isolation_after, kIsolationRange);
   in.duration("lease", cluster.lease, kLeaseRange);
-  in.not_yet("upstream");
+  read_upstream(in, cluster.upstream);
   if (in.find("secret_file") != nullptr) {
     const JsonNode* file = in.text("secret_file", "an absolute path");
     if (file != nullptr && file->text.empty())
@@ -231,6 +248,7 @@ void read_limits(Fields in, Config::Limits& limits) {
   in.number("pipeline_bytes", limits.pipeline_bytes, kPipelineBytesRange);
   in.number("waiting", limits.waiting, kWaitingRange);
   in.number("registers", limits.registers, kRegistersRange);
+  in.number("guests", limits.guests, kGuestsRange);
   in.finish();
 }
 

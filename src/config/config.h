@@ -46,26 +46,35 @@ struct Config {
   std::string state_dir;  // "": the default of the daemon
   std::vector<Address> resp, http;
   struct Members {  // a numbered list of nodes
-    std::vector<std::string> peers;        // "host:port"
+    std::vector<std::string> peers;        // "host:port"; empty: the aggregators alone
     std::vector<std::string> aggregators;  // those of the peers that keys belong to; empty: all
     uint32_t roster_version = 1;
-    uint32_t size = 0;  // 0: as many as peers
+    uint32_t size = 0;  // 0: as many as are listed
 
-    uint32_t nodes() const { return size != 0 ? size : static_cast<uint32_t>(peers.size()); }
+    const std::vector<std::string>& entries() const { return peers.empty() ? aggregators : peers; }
+    uint32_t nodes() const { return size != 0 ? size : static_cast<uint32_t>(entries().size()); }
     size_t owners() const { return aggregators.empty() ? peers.size() : aggregators.size(); }
-    bool lists(std::string_view entry) const { return std::ranges::find(peers, entry) != peers.end(); }
+    bool lists(std::string_view entry) const { return std::ranges::find(entries(), entry) != entries().end(); }
+  };
+  struct Upstream : Members {  // the level above a region, as its own nodes list themselves
+    std::string bind;          // this node's address there; "": the host of cluster.bind, any port
   };
   struct Cluster : Members {
     std::string bind;  // "": alone
     std::optional<std::string> self;
     std::optional<Members> previous;  // the list that this one replaces, until the change is over
     std::vector<std::string> gone;    // those of its peers that are stopped for good
+    std::optional<Upstream> upstream;  // what the aggregators draw from
     Duration sync_interval = std::chrono::milliseconds(100);  // 1 ms to 1 min
     std::optional<Duration> isolation_after;                  // nullopt: max(2 s, 10 sync intervals)
     std::optional<Duration> lease;                            // nullopt: max(1 s, 10 sync intervals)
     std::string secret_file;  // absolute path; "": none, and then loopback only
 
-    bool alone() const { return peers.size() <= 1 && !previous; }
+    bool alone() const { return entries().size() <= 1 && aggregators.empty() && !previous; }
+    // In no list: a lessee of the aggregators.
+    bool guest() const { return peers.empty() && !aggregators.empty() && !lists(own_entry()) && !(previous && previous->lists(own_entry())); }
+    // Keys may belong to this node.
+    bool owner() const;
     Duration isolation() const;
     Duration lease_length() const;
     std::string own_entry() const;  // self, or else bind
@@ -73,7 +82,7 @@ struct Config {
   uint64_t table_keys = 1'048'576;
   struct Limits {
     uint64_t connections = 10'000, key_bytes = 1'024, pipeline_bytes = 1'048'576, waiting = 65'536,
-             registers = 1'048'576;
+             registers = 1'048'576, guests = 4'096;
   } limits;
   uint32_t workers = 0;  // 0: cores - 2, at least 1
   Rule inline_rule = default_inline_rule();

@@ -118,6 +118,14 @@ std::string print_cluster(const Config::Cluster& cluster) {
     out.add("previous", "null");
   }
   out.add("gone", entries(cluster.gone));
+  if (cluster.upstream) {
+    Object upstream(" ");
+    add_members(upstream, *cluster.upstream);
+    upstream.add("bind", or_null(cluster.upstream->bind));
+    out.add("upstream", "{ " + upstream.body() + " }");
+  } else {
+    out.add("upstream", "null");
+  }
   out.add("sync_interval", duration(cluster.sync_interval));
   out.add("isolation_after", duration(cluster.isolation_after));
   out.add("lease", duration(cluster.lease));
@@ -150,7 +158,8 @@ std::string print_config(const Config& config) {
                                 .add("key_bytes", limits.key_bytes)
                                 .add("pipeline_bytes", limits.pipeline_bytes)
                                 .add("waiting", limits.waiting)
-                                .add("registers", limits.registers)));
+                                .add("registers", limits.registers)
+                                .add("guests", limits.guests)));
   out.add("workers", config.workers);
   out.add("rules", print_rules(config.rules));
   return "{\n  " + out.body() + "\n}\n";

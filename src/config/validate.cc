@@ -104,23 +104,29 @@ void check_secret(const Config::Cluster& cluster, Complaints& complaints) {
                              "all hosts, and set \"cluster\": {\"secret_file\": FILE} on each");
     return true;
   };
+  const auto any_needs_one = [&](const std::string& section, const Config::Members& members) {
+    const std::string list = section + (members.peers.empty() ? ".aggregators" : ".peers");
+    for (size_t i = 0; i < members.entries().size(); ++i)
+      if (needs_one(item_path(list, i), members.entries()[i])) return true;
+    return false;
+  };
   if (!cluster.bind.empty() && needs_one("cluster.bind", cluster.bind)) return;
-  for (size_t i = 0; i < cluster.peers.size(); ++i)
-    if (needs_one(item_path("cluster.peers", i), cluster.peers[i])) return;
-  for (size_t i = 0; cluster.previous && i < cluster.previous->peers.size(); ++i)
-    if (needs_one(item_path("cluster.previous.peers", i), cluster.previous->peers[i])) return;
+  if (any_needs_one("cluster", cluster) || (cluster.previous && any_needs_one("cluster.previous", *cluster.previous))) return;
+  if (!cluster.upstream) return;
+  if (!cluster.upstream->bind.empty() && needs_one("cluster.upstream.bind", cluster.upstream->bind)) return;
+  any_needs_one("cluster.upstream", *cluster.upstream);
 }
 
 void check_membership(const Config::Cluster& cluster, Complaints& complaints) {
-  if (cluster.peers.empty()) {
+  if (cluster.entries().empty()) {
     if (cluster.self)
       complaints.add("cluster.self", "there are no peers that " + quoted(*cluster.self) + " could be one of");
     return;
   }
   if (cluster.bind.empty())
-    return complaints.add("cluster.bind", "is missing: with peers a node needs an address of its own");
+    return complaints.add("cluster.bind", "is missing: in a fleet a node needs an address of its own; one that is in no list may leave the port to the system, \"10.0.0.7:0\"");
   const std::string own = cluster.own_entry();
-  if (cluster.lists(own) || (cluster.previous && cluster.previous->lists(own))) return;
+  if (cluster.guest() || cluster.lists(own) || (cluster.previous && cluster.previous->lists(own))) return;
   if (cluster.self)
     complaints.add("cluster.self", "must be one of the peers, got " + quoted(own));
   else
@@ -128,7 +134,8 @@ void check_membership(const Config::Cluster& cluster, Complaints& complaints) {
                                         " (cluster.bind), or name this node's entry in cluster.self");
 }
 
-void check_aggregators(const std::string& section, const Config::Members& members, Complaints& complaints) {
+bool check_aggregators(const std::string& section, const Config::Members& members, Complaints& complaints) {
+  bool readable = true;
   std::unordered_map<std::string_view, size_t> seen;
   for (size_t i = 0; i < members.aggregators.size(); ++i) {
     const std::string& entry = members.aggregators[i];
@@ -138,7 +145,9 @@ void check_aggregators(const std::string& section, const Config::Members& member
       complaints.add(path, quoted(std::string_view(entry)) + " stands at aggregators[" + std::to_string(at->second) + "] already");
     else if (!members.lists(entry))
       complaints.add(path, "must be one of the peers, got " + quoted(std::string_view(entry)));
+    if (members.peers.empty()) readable &= check_peer(path, entry, complaints);
   }
+  return readable;
 }
 
 // False where an address cannot be read.
@@ -155,12 +164,12 @@ bool check_members(const std::string& section, const Config::Members& members, C
   }
   if (members.peers.size() > kPeersMax)
     complaints.add(section + ".peers", too_many("peers", kPeersMax, members.peers.size()));
-  check_aggregators(section, members, complaints);
+  readable &= check_aggregators(section, members, complaints);
   complaints.range(section + ".roster_version", members.roster_version, kRosterVersionRange);
   complaints.range(section + ".size", members.size, kSizeRange);
-  if (members.size != 0 && members.size < members.peers.size())
-    complaints.add(section + ".size", "must be at least the number of peers (" +
-                                          std::to_string(members.peers.size()) + "), got " +
+  if (members.size != 0 && members.size < members.entries().size())
+    complaints.add(section + ".size", "must be at least the number of " + std::string(members.peers.empty() ? "aggregators" : "peers") + " (" +
+                                          std::to_string(members.entries().size()) + "), got " +
                                           std::to_string(members.size));
   return readable;
 }
@@ -173,8 +182,8 @@ bool check_previous(const Config::Cluster& cluster, Complaints& complaints) {
   }
   const Config::Members& previous = *cluster.previous;
   const bool readable = check_members("cluster.previous", previous, complaints);
-  if (previous.peers.empty()) complaints.add("cluster.previous", "must have peers; null where no list is replaced");
-  if (cluster.peers.empty()) complaints.add("cluster.peers", "are missing: the list that replaces \"previous\"");
+  if (previous.entries().empty()) complaints.add("cluster.previous", "must have peers or aggregators; null where no list is replaced");
+  if (cluster.entries().empty()) complaints.add("cluster.peers", "are missing: the list that replaces \"previous\"");
   if (previous.roster_version >= cluster.roster_version)
     complaints.add("cluster.previous.roster_version", "must be below that of the list that replaces it (" +
                                                           std::to_string(cluster.roster_version) + "), got " +
@@ -191,9 +200,24 @@ bool check_previous(const Config::Cluster& cluster, Complaints& complaints) {
   return readable;
 }
 
+void check_upstream(const Config::Cluster& cluster, Complaints& complaints) {
+  if (!cluster.upstream) return;
+  check_members("cluster.upstream", *cluster.upstream, complaints);
+  if (cluster.upstream->entries().empty())
+    complaints.add("cluster.upstream", "must have the aggregators of the level above; null where there is none");
+  if (cluster.entries().empty())
+    complaints.add("cluster.upstream",
+                   "there is no region that draws from it: a node alone is a guest there, with \"aggregators\" in place of \"upstream\"");
+  if (!cluster.upstream->bind.empty()) check_place("cluster.upstream.bind", parse_endpoint(cluster.upstream->bind), false, complaints);
+  for (const std::string& entry : cluster.upstream->entries())
+    if (cluster.lists(entry)) complaints.add("cluster.upstream", quoted(std::string_view(entry)) + " is in the list below as well: a node belongs to one level");
+}
+
 void check_cluster(const Config::Cluster& cluster, Complaints& complaints) {
-  if (!cluster.bind.empty()) check_place("cluster.bind", parse_endpoint(cluster.bind), true, complaints);
   const bool readable = check_members("cluster", cluster, complaints);
+  if (!cluster.bind.empty())
+    check_place("cluster.bind", parse_endpoint(cluster.bind), !(readable && cluster.guest()), complaints);
+  check_upstream(cluster, complaints);
   if (check_previous(cluster, complaints) && readable) check_membership(cluster, complaints);
   check_secret(cluster, complaints);
   complaints.range("cluster.sync_interval", cluster.sync_interval, kSyncIntervalRange);
@@ -217,6 +241,7 @@ void check_sizes(const Config& config, Complaints& complaints) {
   complaints.range("limits.pipeline_bytes", limits.pipeline_bytes, kPipelineBytesRange);
   complaints.range("limits.waiting", limits.waiting, kWaitingRange);
   complaints.range("limits.registers", limits.registers, kRegistersRange);
+  complaints.range("limits.guests", limits.guests, kGuestsRange);
   complaints.range("workers", config.workers, kWorkersRange);
   constexpr uint64_t kCommandBytes = 1'024;  // beside the key
   if (kKeyBytesRange.contains(limits.key_bytes) && limits.pipeline_bytes < limits.key_bytes + kCommandBytes)
@@ -304,6 +329,12 @@ Duration Config::Cluster::lease_length() const {
   return lease.value_or(std::max<Duration>(std::chrono::seconds(1), 10 * sync_interval));
 }
 std::string Config::Cluster::own_entry() const { return self.value_or(bind); }
+bool Config::Cluster::owner() const {
+  const auto owns = [&](const Members& list) {
+    return list.aggregators.empty() ? list.lists(own_entry()) : std::ranges::find(list.aggregators, own_entry()) != list.aggregators.end();
+  };
+  return owns(*this) || (previous && owns(*previous));
+}
 
 std::vector<Problem> validate(const Config& config) {
   Complaints complaints;

@@ -12,11 +12,8 @@ namespace {
 // Each loop takes a bounded part of every queue, so that none starves the others or the ticks.
 constexpr int kNotesAtOnce = 4'096;
 constexpr int kCallsAtOnce = 256;
-constexpr int kDatagramsAtOnce = 256;
+constexpr int kRoundsAtOnce = 8;  // between this node and the one above
 constexpr Duration kLookAtPeers = std::chrono::seconds(1);
-// A node speaks to a few others in each sync interval: the more there are, the longer each of them waits for a word.
-constexpr Duration kSilentAfter = std::chrono::seconds(2);
-constexpr int64_t kPeersHeardInTime = 8;
 constexpr Duration kStepWorthAWord = std::chrono::milliseconds(20);
 constexpr Duration kKeepAgain = std::chrono::seconds(1);
 constexpr Duration kStandStill =
@@ -28,7 +25,8 @@ double milliseconds(Duration d) { return static_cast<double>(nanos(d)) * 1e-6; }
 
 ClusterThread::ClusterThread(Parts parts)
     : parts_(std::move(parts)),
-      node_(*parts_.node),
+      link_(*parts_.link),
+      node_(link_.node()),
       bell_(parts_.io, ::dup(parts_.bell.fd())),
       timer_(parts_.io),
       stuck_(parts_.ports.size()) {
@@ -53,33 +51,35 @@ void ClusterThread::ask(std::function<void(View)> then) {
 
 ClusterThread::View ClusterThread::view() {
   View view;
-  view.peers = node_.peers(parts_.clock.now());
+  view.peers = peers(parts_.clock.now());
   view.stats = stats();
-  view.send_failures = parts_.socket->send_failures();
-  view.sent_nowhere = parts_.socket->sent_nowhere();
-  for (size_t rank = 0; rank < view.peers.size(); ++rank)
-    view.addresses.push_back(parts_.socket->book().addresses_of(static_cast<uint16_t>(rank)).size());
-  view.lookups = parts_.discovery->lookups();
-  view.keys = parts_.seal.keys();
+  view.keys = link_.keys();
+  for (Link* link : {&link_, parts_.region ? &parts_.region->link() : nullptr}) {
+    if (link == nullptr) continue;
+    view.send_failures += link->send_failures();
+    view.sent_nowhere += link->sent_nowhere();
+    view.lookups.found += link->lookups().found;
+    view.lookups.failed += link->lookups().failed;
+    for (auto& one : link->whereabouts()) view.whereabouts.push_back(std::move(one));
+  }
   return view;
 }
 
 void ClusterThread::use(Change change, std::function<void(Result<bool>)> then) {
   asio::post(parts_.io, [this, change = std::move(change), then = std::move(then)] {
-    const Result<bool> taken = change.secret ? parts_.seal.replace(*change.secret) : Result<bool>(true);
+    const Result<bool> taken = change.secret ? link_.use(*change.secret) : Result<bool>(true);
     if (taken) {
       const Now now = parts_.clock.now();
       node_.use(change.rules, now);
       node_.use(change.pace, now);
+      if (parts_.region) {
+        if (change.secret) CHECK_THAT(parts_.region->link().use(*change.secret));  // the same as for the link
+        parts_.region->use(*change.rules, now);
+        parts_.region->use(change.pace, now);
+      }
     }
     then(taken);
   });
-}
-
-NodeStats ClusterThread::stats() const {
-  NodeStats stats = node_.stats();
-  parts_.seal.add_dropped(stats);
-  return stats;
 }
 
 void ClusterThread::stop() {
@@ -97,19 +97,14 @@ void ClusterThread::run() {
     parts_.io.poll();
   }
   const Now now = parts_.clock.now();
-  if (!parts_.horizon.covers(now.wall)) return;
+  if (!may_act(now.wall)) return;
   node_.leave(now);
-  node_.flush(now);
-  send_all();
+  if (parts_.region) parts_.region->link().node().leave(now);
+  flush(now);
 }
 
-void ClusterThread::watch_socket() {
-  if (std::exchange(socket_watched_, true)) return;
-  parts_.socket->socket().async_wait(asio::socket_base::wait_read, [this](const asio::error_code& error) {
-    if (!error)
-      socket_watched_ = false;  // again once it was emptied: asio would report it for ever until then
-  });
-}
+// Where the state file is behind, a later life would take back what this one does now.
+bool ClusterThread::may_act(WallTime now) { return parts_.horizon == nullptr || parts_.horizon->covers(now); }
 
 void ClusterThread::watch_bell() {
   bell_.async_wait(asio::posix::stream_descriptor::wait_read, [this](const asio::error_code& error) {
@@ -123,27 +118,78 @@ void ClusterThread::work() {
   parts_.bell.get_up();
   look_at_clock();
   const Now now = parts_.clock.now();
-  parts_.horizon.keep(now.wall);
+  if (parts_.horizon != nullptr) parts_.horizon->keep(now.wall);
   busy_ = false;
-  if (!parts_.horizon.covers(now.wall)) return;
+  if (!may_act(now.wall)) return;
   busy_ = take_notes(now);
-  receive_all();
+  if (parts_.region) busy_ = parts_.region->link().receive(parts_.clock) || busy_;
+  busy_ = link_.receive(parts_.clock) || busy_;
   for (auto& port : parts_.ports) take_calls(*port, now);
 
   const Now then = parts_.clock.now();
-  if (const MonoTime due = node_.next_tick(); then.mono >= due) {
+  if (const MonoTime due = next_tick(); then.mono >= due) {
     tick_lag_.observe(then.mono - due);
-    node_.tick(then);
+    tick(then);
     keep_tenure(then);
   }
-  node_.flush(then);
-  send_all();
+  flush(then);
   deliver_wakes();
   look_at_peers(then);
-  if (!ready_ && node_.ready()) {
+  if (!ready_ && node_.ready() && (!parts_.region || parts_.region->link().node().ready())) {
     ready_ = true;
     parts_.on_ready();
   }
+}
+
+MonoTime ClusterThread::next_tick() const {
+  return parts_.region ? std::min(node_.next_tick(), parts_.region->link().node().next_tick()) : node_.next_tick();
+}
+
+void ClusterThread::tick(Now now) {
+  if (parts_.region && now.mono >= parts_.region->link().node().next_tick()) parts_.region->link().node().tick(now);
+  if (now.mono >= node_.next_tick()) node_.tick(now);
+}
+
+// What came down from above is issued here, and what is missing here is asked for there, until neither brings anything new.
+void ClusterThread::flush(Now now) {
+  if (parts_.region) parts_.region->link().node().flush(now);
+  node_.flush(now);
+  if (parts_.region) {
+    int rounds = 0;
+    for (; rounds < kRoundsAtOnce && parts_.region->upstream().take_news(); ++rounds) {
+      parts_.region->link().node().flush(now);
+      node_.flush(now);
+    }
+    busy_ = busy_ || rounds == kRoundsAtOnce;
+    parts_.region->link().send();
+  }
+  link_.send();
+}
+
+std::vector<PeerStatus> ClusterThread::peers(Now now) const {
+  std::vector<PeerStatus> all = link_.peers(now);
+  if (!parts_.region) return all;
+  for (PeerStatus& peer : parts_.region->link().peers(now)) {
+    if (peer.self) continue;
+    peer.role = PeerRole::above;
+    all.push_back(std::move(peer));
+  }
+  return all;
+}
+
+// Of this node; what goes to the level above and comes from there is counted in.
+NodeStats ClusterThread::stats() const {
+  NodeStats stats = link_.stats();
+  if (!parts_.region) return stats;
+  const NodeStats above = parts_.region->link().stats();
+  stats.datagrams_in += above.datagrams_in;
+  stats.datagrams_out += above.datagrams_out;
+  for (size_t kind = 0; kind < kEntryKinds; ++kind) {
+    stats.entries_in[kind] += above.entries_in[kind];
+    stats.entries_out[kind] += above.entries_out[kind];
+  }
+  for (const auto& [reason, n] : above.dropped) stats.dropped[reason] += n;
+  return stats;
 }
 
 // What a change of the list of nodes asks to be on the disk before it holds (Node::tenure_to_keep).
@@ -151,8 +197,9 @@ void ClusterThread::keep_tenure(Now now) {
   if (keeping_ || now.mono < keep_not_before_) return;
   const auto tenure = node_.tenure_to_keep();
   if (!tenure) return;
+  if (parts_.horizon == nullptr) return node_.tenure_kept(*tenure, now);
   keeping_ = true;
-  parts_.horizon.keep(*tenure, [this, tenure](bool kept) {
+  parts_.horizon->keep(*tenure, [this, tenure](bool kept) {
     asio::post(parts_.io, [this, tenure, kept] {
       keeping_ = false;
       keep_not_before_ = parts_.clock.now().mono + (kept ? Duration(0) : kKeepAgain);
@@ -216,34 +263,13 @@ void ClusterThread::answer(Call& call, Now now) {
       call.explanation = node_.explain(*call.rule, call.limit, key.hash, key.id, now);
       return;
     case Call::Kind::peers:
-      call.peers = node_.peers(now);
+      call.peers = peers(now);
       return;
     case Call::Kind::stats:
       call.stats = stats();
       return;
     case Call::Kind::reload:  // main's
       return;
-  }
-}
-
-void ClusterThread::receive_all() {
-  for (int i = 0; i < kDatagramsAtOnce; ++i) {
-    const auto received = parts_.socket->receive();
-    if (!received) return watch_socket();
-    const auto content = parts_.seal.open(received->bytes);
-    if (!content) continue;
-    if (received->from) parts_.socket->believe(*received->from);
-    // The clock anew for each: round trips are measured by it.
-    node_.receive(*content, received->from, parts_.clock.now());
-    send_all();  // an answer to the source of this very datagram, if any; all else waits for flush
-  }
-  busy_ = true;
-}
-
-void ClusterThread::send_all() {
-  for (const Outgoing& out : node_.take_outbox()) {
-    const auto bytes = parts_.seal.seal(out.bytes);
-    out.to_source ? parts_.socket->send_to_source(bytes) : parts_.socket->send(out.to, bytes);
   }
 }
 
@@ -262,7 +288,7 @@ void ClusterThread::deliver_wakes() {
 
 void ClusterThread::arm_timer() {
   const Now now = parts_.clock.now();
-  const MonoTime due = parts_.horizon.covers(now.wall) ? node_.next_tick() : now.mono + kStandStill;
+  const MonoTime due = may_act(now.wall) ? next_tick() : now.mono + kStandStill;
   if (due == armed_for_) return;
   armed_for_ = due;
   timer_.expires_at(std::chrono::steady_clock::time_point(due.time_since_epoch()));
@@ -274,6 +300,7 @@ void ClusterThread::arm_timer() {
 void ClusterThread::look_at_clock() {
   const Duration step = parts_.clock.look();
   if (step < Duration(0)) {
+    if (parts_.region) parts_.region->link().node().look_at_clock(parts_.clock.now());
     node_.look_at_clock(parts_.clock.now());
     if (node_.look_at_clock(parts_.clock.looked()))
       parts_.log.warning(
@@ -290,25 +317,22 @@ void ClusterThread::look_at_clock() {
 void ClusterThread::look_at_peers(Now now) {
   if (now.mono - peers_looked_at_ < kLookAtPeers) return;
   peers_looked_at_ = now.mono;
-  const std::vector<PeerStatus> peers = node_.peers(now);
-  known_.resize(peers.size());
-  for (size_t i = 0; i < peers.size(); ++i) {
-    const PeerStatus& peer = peers[i];
-    if (peer.self) continue;
-    if (peer.up && !known_[i].up)
+  link_.look_for_silent(now);
+  if (parts_.region) parts_.region->link().look_for_silent(now);
+  for (const PeerStatus& peer : peers(now)) {
+    if (peer.self || peer.role == PeerRole::guest) continue;
+    Known& known = known_[peer.name];
+    if (peer.up && !known.up)
       parts_.log.info("peer is up", {{"peer", peer.name}, {"round_trip_ms", milliseconds(peer.round_trip)}});
-    if (!peer.up && known_[i].up)
+    if (!peer.up && known.up)
       parts_.log.warning("peer is silent", {{"peer", peer.name}, {"for_ms", milliseconds(peer.last_heard)}});
-    if (peer.rules_mismatch && !known_[i].rules_mismatch)
+    if (peer.rules_mismatch && !known.rules_mismatch)
       parts_.log.warning("peer has other rules: rules of one name must be the same on all nodes",
                          {{"peer", peer.name}});
-    if (peer.roster_mismatch && !known_[i].roster_mismatch)
+    if (peer.roster_mismatch && !known.roster_mismatch)
       parts_.log.warning("peer has another list of peers, size or roster version: it is not listened to",
                          {{"peer", peer.name}});
-    const Duration silent_after = kSilentAfter * (1 + static_cast<int64_t>(peers.size()) / kPeersHeardInTime);
-    const bool heard = peer.last_heard >= Duration(0) && peer.last_heard < silent_after;
-    if (heard != known_[i].heard) parts_.discovery->heard(static_cast<uint16_t>(i), heard);
-    known_[i] = {peer.up, peer.rules_mismatch, peer.roster_mismatch, heard};
+    known = {peer.up, peer.rules_mismatch, peer.roster_mismatch};
   }
   if (!said_clone_ && node_.stats().dropped.contains("this_node_is_a_clone")) {
     said_clone_ = true;

@@ -8,8 +8,10 @@
 #include <asio/posix/stream_descriptor.hpp>
 #include <asio/steady_timer.hpp>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
+#include <string>
 #include <thread>
 #include <vector>
 
@@ -18,10 +20,10 @@
 #include "daemon/counters.h"
 #include "daemon/discovery.h"
 #include "daemon/horizon.h"
+#include "daemon/link.h"
 #include "daemon/log.h"
-#include "daemon/peer_seal.h"
-#include "daemon/peer_socket.h"
 #include "daemon/port.h"
+#include "daemon/region.h"
 
 namespace tally {
 
@@ -29,14 +31,12 @@ class ClusterThread {
  public:
   struct Parts {
     asio::io_context& io;  // the socket's; run by this thread alone
-    std::unique_ptr<PeerSocket> socket;
-    std::unique_ptr<Discovery> discovery;  // of the socket's book
-    PeerSeal seal;
-    std::unique_ptr<Node> node;
+    std::unique_ptr<Region> region;  // of an aggregator with a level above; outlives the node that draws from it
+    std::unique_ptr<Link> link;
     Bell& bell;  // of the ports
     std::vector<std::unique_ptr<Port>>& ports;
     Clock& clock;
-    Horizon& horizon;
+    Horizon* horizon;  // nullptr: a guest's, which keeps no state
     Log& log;
     std::function<void()> on_ready;  // once, on this thread, when the start is over
   };
@@ -49,7 +49,7 @@ class ClusterThread {
     std::vector<PeerStatus> peers;
     NodeStats stats;
     uint64_t send_failures = 0, sent_nowhere = 0;
-    std::vector<size_t> addresses;  // of each of `peers`: how many are in use
+    std::vector<Discovery::Whereabouts> whereabouts;
     Discovery::Lookups lookups;
     std::vector<PeerSeal::KeyUse> keys;
   };
@@ -69,16 +69,18 @@ class ClusterThread {
 
  private:
   void run();
-  void watch_socket();
   void watch_bell();
   void work();
   bool take_notes(Now now);
   void take_calls(Port& port, Now now);
   void answer(Call& call, Now now);
+  bool may_act(WallTime now);
+  MonoTime next_tick() const;
+  void tick(Now now);
+  void flush(Now now);
+  std::vector<PeerStatus> peers(Now now) const;
   NodeStats stats() const;
   View view();
-  void receive_all();
-  void send_all();
   void deliver_wakes();
   void arm_timer();
   void keep_tenure(Now now);
@@ -86,6 +88,7 @@ class ClusterThread {
   void look_at_clock();
 
   Parts parts_;
+  Link& link_;
   Node& node_;
   asio::posix::stream_descriptor bell_;
   asio::steady_timer timer_;
@@ -93,13 +96,11 @@ class ClusterThread {
   std::vector<Call*> stuck_;  // by port: an answer that its ring had no room for
   struct Known {
     bool up = false, rules_mismatch = false, roster_mismatch = false;
-    bool heard = false;  // itself, lately
   };
-  std::vector<Known> known_;  // of the peers, when last looked at
+  std::map<std::string, Known> known_;  // of the peers in lists, when last looked at
   bool said_clone_ = false;
   MonoTime peers_looked_at_{};
   TimeHistogram tick_lag_;
-  bool socket_watched_ = false;
   bool ready_ = false;
   bool keeping_ = false;  // a tenure is on its way to the disk
   MonoTime keep_not_before_{};

@@ -85,10 +85,9 @@ Explanation explain_alone(const std::string& node, const Answer* answer) {
 
 std::vector<resp::Row> peer_rows(const std::vector<PeerStatus>& peers) {
   std::vector<resp::Row> rows;
-  const bool equals = std::ranges::all_of(peers, &PeerStatus::owns);
   for (const PeerStatus& peer : peers) {
     Fields fields;
-    fields.add("role", std::string(equals ? "peer" : peer.owns ? "aggregator" : "edge"));
+    fields.add("role", std::string(peer_role_name(peer.role)));
     fields.add("self", resp::Value(peer.self));
     fields.add("up", resp::Value(peer.up));
     fields.add("last_heard_ms", milliseconds(peer.last_heard));

@@ -68,7 +68,7 @@ class AdminThread {
 
 std::string node_name(const Config& config) {
   if (!config.node_name.empty()) return config.node_name;
-  if (!config.cluster.alone()) return config.cluster.own_entry();
+  if (!config.cluster.alone() && !config.cluster.guest()) return config.cluster.own_entry();
   char host[256] = "";
   return ::gethostname(host, sizeof host - 1) == 0 && host[0] != '\0' ? host : "tallyd";
 }
@@ -77,7 +77,7 @@ Share share_of(const Config& config) {
   const Config::Cluster& cluster = config.cluster;
   if (cluster.alone()) return Share{0, std::max(cluster.nodes(), 1u)};
   const auto place = [&](const Config::Members& members) {
-    std::vector<std::string> sorted = members.peers;
+    std::vector<std::string> sorted = members.entries();
     std::ranges::sort(sorted);
     const auto own = std::ranges::find(sorted, cluster.own_entry());
     return Share::Place{own == sorted.end() ? members.nodes() : static_cast<uint32_t>(own - sorted.begin()), members.nodes()};
@@ -87,12 +87,12 @@ Share share_of(const Config& config) {
 }
 
 NodeList node_list(const Config::Members& members) {
-  return {members.peers, members.roster_version, members.nodes(), members.aggregators};
+  return {members.entries(), members.roster_version, members.nodes(), members.aggregators};
 }
 
 // Those of the members that are looked up.
 void add_names(const Config::Members& members, std::vector<std::string>& names) {
-  for (const std::string& entry : members.peers)
+  for (const std::string& entry : members.entries())
     if (parse_peer(entry).value().looked_up()) names.push_back(entry);
 }
 
@@ -104,9 +104,11 @@ size_t worker_count(const Config& config) {
 
 NodeConfig node_config(const Config& config, const std::optional<Secret>& secret) {
   NodeConfig node;
-  node.peers = config.cluster.peers;
+  node.peers = config.cluster.entries();
   node.owners = config.cluster.aggregators;
   node.self = config.cluster.own_entry();
+  if (config.cluster.guest()) node.guest = random_seed();
+  node.guests_max = config.limits.guests;
   node.roster_version = config.cluster.roster_version;
   node.size = config.cluster.nodes();
   if (config.cluster.previous) node.previous = node_list(*config.cluster.previous);
@@ -122,12 +124,35 @@ NodeConfig node_config(const Config& config, const std::optional<Secret>& secret
   return node;
 }
 
+// Of this node one level up, where it is an aggregator of a region.
+NodeConfig config_above(const Config& config, const NodeConfig& below) {
+  const Config::Upstream& upstream = *config.cluster.upstream;
+  NodeConfig node;
+  node.peers = upstream.entries();
+  node.owners = upstream.aggregators;
+  node.roster_version = upstream.roster_version;
+  node.size = upstream.nodes();
+  node.guest = random_seed();
+  add_names(upstream, node.movable);
+  node.region = true;
+  node.pace = below.pace;
+  node.lease = below.lease;
+  node.sealed = below.sealed;
+  node.id_key = below.id_key;
+  return node;
+}
+
+std::string bind_above(const Config::Cluster& cluster) {
+  return !cluster.upstream->bind.empty() ? cluster.upstream->bind : cluster.bind.substr(0, cluster.bind.rfind(':')) + ":0";
+}
+
 // The state file of a fleet's node, and the life that it says this is.
 struct Lived {
   std::unique_ptr<StateFile> file;
   Life life;
 };
 Result<Lived> begin_life(const Config& config, WallTime now) {
+  if (config.cluster.guest()) return Lived{nullptr, fresh_life(now)};
   std::string directory = config.state_dir;
   if (directory.empty()) {
     const auto fallback = default_state_dir();
@@ -148,7 +173,7 @@ struct Fleet {
   asio::io_context io{1};
   Bell bell;
   std::vector<std::unique_ptr<Port>> ports;
-  Lived lived;
+  Lived lived;  // a guest's has no file
   std::unique_ptr<Horizon> horizon;
   std::unique_ptr<ClusterThread> thread;
 };
@@ -177,45 +202,68 @@ std::string accepted_keys(const Secret& secret) {
   return text.empty() ? "-" : text;
 }
 
+Result<std::unique_ptr<Region>> start_region(Fleet& fleet, Daemon& d, const NodeConfig& below) {
+  const Config::Cluster& cluster = d.config.cluster;
+  if (!cluster.upstream || !cluster.owner()) return std::unique_ptr<Region>();
+  NodeConfig node = config_above(d.config, below);
+  const Roster roster(node_list(*cluster.upstream), std::nullopt, node.id_key);
+  auto socket = PeerSocket::open(fleet.io, bind_above(cluster), node.sealed);
+  if (!socket) return Failure{"cluster.upstream: " + socket.error()};
+  auto discovery = Discovery::begin({fleet.io, socket.value()->book(), d.log}, roster, std::nullopt);
+  if (!discovery) return Failure{"cluster.upstream: " + discovery.error()};
+  d.log.info("an aggregator of a region", {{"above", node.peers.size()}, {"bind", socket.value()->bound()}});
+  return std::make_unique<Region>(std::move(node), *d.overview.rules(), std::move(socket.value()), std::move(discovery.value()), PeerSeal(d.secret), d.config.table_keys,
+                                  random_seed(), d.clock.now());
+}
+
 Result<bool> start_fleet(Fleet& fleet, Daemon& d) {
-  const NodeConfig node = node_config(d.config, d.secret);
+  NodeConfig node = node_config(d.config, d.secret);
   auto lived = begin_life(d.config, d.clock.now().wall);
   if (!lived) return Failure{lived.error()};
   fleet.lived = std::move(lived.value());
   const Roster roster(node_list(d.config.cluster), node.previous, node.id_key);
   auto socket = PeerSocket::open(fleet.io, d.config.cluster.bind, node.sealed);
   if (!socket) return Failure{socket.error()};
-  auto discovery = Discovery::begin({fleet.io, socket.value()->book(), d.log}, roster, roster.rank_of(node.self).value());
+  auto discovery = Discovery::begin({fleet.io, socket.value()->book(), d.log}, roster, roster.rank_of(node.self));
   if (!discovery) return Failure{discovery.error()};
   for (size_t i = 0; i < d.overview.workers.size(); ++i)
     fleet.ports.push_back(std::make_unique<Port>(fleet.bell));
-  fleet.horizon =
-      std::make_unique<Horizon>(*fleet.lived.file, look_ahead(node.pace.sync_interval), d.admin.io(), d.log);
+  if (fleet.lived.file)
+    fleet.horizon =
+        std::make_unique<Horizon>(*fleet.lived.file, look_ahead(node.pace.sync_interval), d.admin.io(), d.log);
 
   const Life& life = fleet.lived.life;
-  d.log.info("a node of a fleet", {{"entry", node.self},
-                                   {"bind", socket.value()->bound()},
-                                   {"peers", node.peers.size()},
-                                   {"incarnation", life.incarnation},
-                                   {"first_life", life.first ? "yes" : "no"},
-                                   {"state", fleet.lived.file->path()}});
+  if (node.guest)
+    d.log.info("a guest of the aggregators: this node is in no list, and has no floors",
+               {{"bind", socket.value()->bound()}, {"aggregators", node.owners.size()}});
+  else
+    d.log.info("a node of a fleet", {{"entry", node.self},
+                                     {"bind", socket.value()->bound()},
+                                     {"peers", node.peers.size()},
+                                     {"incarnation", life.incarnation},
+                                     {"first_life", life.first ? "yes" : "no"},
+                                     {"state", fleet.lived.file->path()}});
   if (d.secret)
     d.log.info("datagrams are sealed",
                {{"key", d.secret->seal.fingerprint_text()}, {"also_accepted", accepted_keys(*d.secret)}});
   d.notifier.send("STATUS=asking the other nodes");
+  auto region = start_region(fleet, d, node);
+  if (!region) return Failure{region.error()};
+  if (region.value()) node.upstream = &region.value()->upstream();
   auto running = std::make_unique<Node>(node, life, d.overview.limiter, d.overview.rules(), random_seed(), d.clock.now());
-  while (const auto tenure = running->tenure_to_keep()) {
+  while (const auto tenure = fleet.lived.file ? running->tenure_to_keep() : std::nullopt) {
     if (const auto kept = fleet.lived.file->keep(*tenure); !kept) return Failure{kept.error()};
     running->tenure_kept(*tenure, d.clock.now());
   }
-  if (!node.previous && !running->stats().roster_settled)
+  if (!node.guest && !node.previous && !running->stats().roster_settled)
     d.log.warning(
         "this node does not know since when its list rules: it has no floor and no vote until another one tells it; a new fleet "
         "begins with roster_version 1",
         {{"roster_version", node.roster_version}});
   fleet.thread = std::make_unique<ClusterThread>(ClusterThread::Parts{
-      fleet.io, std::move(socket.value()), std::move(discovery.value()), PeerSeal(std::exchange(d.secret, std::nullopt)), std::move(running),
-      fleet.bell, fleet.ports, d.clock, *fleet.horizon, d.log, [&d] { announce_ready(d); }});
+      fleet.io, std::move(region.value()),
+      std::make_unique<Link>(std::move(socket.value()), std::move(discovery.value()), PeerSeal(std::exchange(d.secret, std::nullopt)), std::move(running)),
+      fleet.bell, fleet.ports, d.clock, fleet.horizon.get(), d.log, [&d] { announce_ready(d); }});
   return true;
 }
 

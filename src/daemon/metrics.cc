@@ -135,8 +135,13 @@ void add_peers(Families& all, const std::vector<PeerStatus>& peers) {
                   MetricKind::gauge);
   Family bytes(all, "tallyd_sync_bytes_total", "Bytes of datagrams from and to the peer.",
                MetricKind::counter);
+  uint64_t guests = 0;  // they come and go: none is a label
   for (const PeerStatus& peer : peers) {
     if (peer.self) continue;
+    if (peer.role == PeerRole::guest) {
+      ++guests;
+      continue;
+    }
     const Labels name{{"peer", peer.name}};
     up.add(name, uint64_t{peer.up});
     if (peer.last_heard >= Duration(0)) heard.add(name, seconds(peer.last_heard));
@@ -146,12 +151,12 @@ void add_peers(Families& all, const std::vector<PeerStatus>& peers) {
     bytes.add({{"peer", peer.name}, {"direction", "in"}}, peer.bytes_in);
     bytes.add({{"peer", peer.name}, {"direction", "out"}}, peer.bytes_out);
   }
+  Family(all, "tallyd_guests", "Nodes that are in no list and were heard of late: lessees of this one.", MetricKind::gauge).add({}, guests);
 }
 
 void add_addresses(Families& all, const ClusterThread::View& node) {
   Family addresses(all, "tallyd_peer_addresses", "Addresses at which the peer is known; 0: nobody knows where it is.", MetricKind::gauge);
-  for (size_t i = 0; i < node.peers.size(); ++i)
-    if (!node.peers[i].self) addresses.add({{"peer", node.peers[i].name}}, uint64_t{node.addresses[i]});
+  for (const auto& one : node.whereabouts) addresses.add({{"peer", one.peer}}, uint64_t{one.addresses});
   Family(all, "tallyd_peer_lookups_total", "Lookups of names of peers, by outcome.", MetricKind::counter)
       .add({{"outcome", "found"}}, node.lookups.found)
       .add({{"outcome", "failed"}}, node.lookups.failed);

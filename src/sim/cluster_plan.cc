@@ -83,6 +83,7 @@ std::string about(const ClusterPlan& plan) {
   for (const Rule& r : c.rules) text += " [" + describe(r) + "]";
   if (plan.wide) text += ", wide";
   if (c.keep_datagrams) text += ", attacked";
+  if (c.guests > 0) text += ", guests " + std::to_string(c.guests);
   if (!c.clones.empty()) text += ", clones " + std::to_string(c.clones.size());
   if (!c.own_rules.empty()) text += c.own_rules_later ? ", rules change" : ", rules at odds";
   if (!c.owners.empty()) text += ", keys belong to " + std::to_string(c.owners.size());
@@ -111,8 +112,6 @@ LinkTerms draw_link(Random& random) {
   return terms;
 }
 
-namespace {
-
 HostClock draw_clock(Random& random, Kind kind) {
   HostClock clock;
   const Duration most = kind == Kind::boundary ? pick<Duration>(random, {5ms, 200ms})
@@ -121,8 +120,6 @@ HostClock draw_clock(Random& random, Kind kind) {
   if (random.chance(0.3)) clock.drift_ppm = static_cast<int32_t>(random.between(-4'500, 4'500));
   return clock;
 }
-
-}  // namespace
 
 ClusterPlan draw_cluster(Random& random, bool faults) {
   ClusterPlan plan;

@@ -64,6 +64,7 @@ std::string about(const ClusterPlan& plan);  // in a line
 Duration near_boundary(Random& random, const Limit& limit, Duration length);
 Duration up_to(Random& random, Duration most);
 LinkTerms draw_link(Random& random);
+HostClock draw_clock(Random& random, Kind kind);
 
 template <typename T>
 T pick(Random& random, std::initializer_list<T> from) {
@@ -90,5 +91,7 @@ void draw_reloads(Random& random, ClusterPlan& plan);
 // Hosts have sync intervals of their own, the configured one at most, and change them.
 void draw_paces(Random& random, ClusterPlan& plan);
 void draw_wide(Random& random, ClusterPlan& plan);
+// Hosts that are in no list. After the clones, which stand before them.
+void draw_guests(Random& random, ClusterPlan& plan);
 
 }  // namespace tally::sim

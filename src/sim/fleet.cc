@@ -30,7 +30,7 @@ FleetConfig completed(FleetConfig config) {
     all.owners = config.owners;
     config.lists.push_back(std::move(all));
   }
-  config.clocks.resize(size_t{config.nodes} + config.clones.size());
+  config.clocks.resize(config.nodes + config.clones.size() + config.guests);
   for (uint16_t rank = 0; rank < config.clocks.size(); ++rank)
     if (config.clocks[rank].origin == Duration(0)) config.clocks[rank].origin = default_origin(rank);
   return config;
@@ -74,16 +74,17 @@ NodeList host_list(uint16_t nodes, uint32_t size, const std::vector<uint16_t>& o
 Fleet::Fleet(FleetConfig config)
     : config_(completed(std::move(config))),
       random_(config_.seed),
-      network_(static_cast<uint16_t>(config_.nodes + config_.clones.size()), random_.next()),
+      network_(static_cast<uint16_t>(config_.clocks.size()), random_.next()),
       checkers_(fastest(config_.clocks)),
       peers_(host_entries(config_.nodes)),
       roster_(all_hosts(config_), std::nullopt, kPublicIdKey),
-      hosts_(config_.nodes + config_.clones.size()) {
+      hosts_(config_.clocks.size()) {
   CHECK_THAT(config_.nodes >= 1 && config_.nodes <= kRosterMax);
   network_.set_all(config_.link);
   find_forms();
   for (uint16_t rank = 0; rank < hosts(); ++rank) {
-    hosts_[rank].name = rank < config_.nodes ? rank : config_.clones[rank - config_.nodes];
+    const bool clone = rank >= config_.nodes && rank < first_guest();
+    hosts_[rank].name = clone ? config_.clones[rank - config_.nodes] : rank;
     hosts_[rank].clock = config_.clocks[rank];
     hosts_[rank].furthest = config_.clocks[rank].offset;
     hosts_[rank].pace = {config_.sync_interval, config_.isolation_after};
@@ -93,9 +94,17 @@ Fleet::Fleet(FleetConfig config)
     decide_by(rank, rule_set(rules_of(rank), share_of(hosts_[rank])));
   }
   for (const uint16_t rank : config_.lists.front().hosts) start(rank);
+  for (uint16_t rank = first_guest(); rank < hosts(); ++rank) start(rank);
 }
 
 Fleet::~Fleet() = default;
+
+std::vector<uint16_t> Fleet::names() const {
+  std::vector<uint16_t> all;
+  for (uint16_t rank = 0; rank < hosts(); ++rank)
+    if (hosts_[rank].name == rank) all.push_back(rank);
+  return all;
+}
 
 Duration Fleet::shown(Duration t, int32_t drift_ppm) {
   return t + Duration(static_cast<int64_t>(static_cast<__int128>(nanos(t)) * drift_ppm / kPartsPerMillion));
@@ -170,7 +179,7 @@ void Fleet::handle_for(Host& host, uint16_t rank, Event& event) {
       return event.call();
     case Kind::arrival:
       if (host.node == nullptr) return;
-      host.node->receive(event.bytes, rank_at(host, event.from), clock(rank));
+      if (const auto guest = host.node->receive(event.bytes, rank_at(host, event.from), clock(rank))) learn(host, *guest, event.from);
       return settle(host, rank, event.from);
     case Kind::tick:
       if (host.node == nullptr || event.life != host.life || event.at != host.tick_due) return;
@@ -318,7 +327,8 @@ Life Fleet::next_life(uint16_t rank) {
   Host& host = hosts_[rank];
   const WallTime wall = clock(rank).wall;
   Life life;
-  life.first = host.incarnation == 0;
+  if (is_guest(host)) host.tenure = {};  // it keeps no state file
+  life.first = host.incarnation == 0 || is_guest(host);
   life.tenure = host.tenure;
   life.reckoned_start = life.first ? wall : std::max(wall, host.horizon);
   // As the state file reckons: growing even where the file was lost.
@@ -359,9 +369,17 @@ Share Fleet::share_of(const Host& host) const {
 }
 
 std::optional<uint16_t> Fleet::rank_at(const Host& host, uint16_t other) const {
+  if (other == kNobody) return std::nullopt;
   const auto found = std::ranges::find(host.by_rank, other);
   if (found == host.by_rank.end()) return std::nullopt;
   return static_cast<uint16_t>(found - host.by_rank.begin());
+}
+
+// From now on that rank is reached at that host, and whatever comes from it is of that rank.
+void Fleet::learn(Host& host, uint16_t rank, uint16_t other) {
+  std::ranges::replace(host.by_rank, other, kNobody);
+  if (host.by_rank.size() <= rank) host.by_rank.resize(rank + size_t{1}, kNobody);
+  host.by_rank[rank] = other;
 }
 
 bool Fleet::give_list(uint16_t rank, size_t list, bool with_previous) {
@@ -393,14 +411,19 @@ void Fleet::begin_life(uint16_t rank, const Life& life) {
   std::ranges::sort(host.by_rank);
   host.by_rank.erase(std::ranges::unique(host.by_rank).begin(), host.by_rank.end());
   decide_by(rank, rule_set(rules_of(rank), share_of(host)));
-  const bool fleet = host.by_rank.size() > 1;
+  const bool fleet = host.by_rank.size() > 1 || !node.owners.empty() || is_guest(host);
   if (++host.life > 1) checkers_.another_life();
   host.born = now_;
   host.slots = std::make_unique<SlotTable>(config_.keys, random_.next(), fleet);
   host.limiter = std::make_unique<Limiter>(*host.slots, fleet);
   host.notes = std::make_unique<NoteRing>(kNotes);
 
-  node.self = peers_[host.name];
+  if (is_guest(host)) {
+    node.guest = random_.next();
+    host.by_rank.push_back(kNobody);  // its own
+  } else {
+    node.self = peers_[host.name];
+  }
   node.pace = host.pace;
   node.lease = config_.lease;
   if (config_.upstream) node.upstream = config_.upstream(rank);

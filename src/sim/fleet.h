@@ -68,6 +68,7 @@ struct FleetConfig {
   // Further hosts, each with the name (a rank) of one that is there already. The first has the number
   // `nodes`; none is up before start(). What they send comes from an address that is in no roster.
   std::vector<uint16_t> clones;
+  uint16_t guests = 0;  // further hosts that are in no list, behind the clones; up from the beginning
   LinkTerms link;
   std::vector<HostClock> clocks;  // by host; those that are missing are true
   Duration sync_interval = std::chrono::milliseconds(100);
@@ -196,7 +197,9 @@ class Fleet {
   const std::vector<Sent>& datagrams() const { return kept_; }
 
   // --- what came of it ---
-  uint16_t nodes() const { return config_.nodes; }  // of the roster; hosts from there on are clones
+  uint16_t nodes() const { return config_.nodes; }  // of the roster; hosts from there on are clones, then guests
+  std::vector<uint16_t> names() const;  // the hosts without the clones
+  uint16_t first_guest() const { return static_cast<uint16_t>(hosts_.size() - config_.guests); }
   uint16_t hosts() const { return static_cast<uint16_t>(hosts_.size()); }
   Node& node(uint16_t rank) { return *hosts_[rank].node; }
   Limiter& limiter(uint16_t rank) { return *hosts_[rank].limiter; }
@@ -272,13 +275,13 @@ class Fleet {
     std::vector<uint8_t> of_host;  // by host: the place in `rules` of what its workers decide by
   };
   struct Host {
-    uint16_t name = 0;         // its rank
+    uint16_t name = 0;         // its rank; a guest's own number
     uint64_t incarnation = 0;  // as in the state file; 0: there is none
     WallTime horizon{};
     Tenure tenure;
     size_t list = 0;
     bool with_previous = false;
-    std::vector<uint16_t> by_rank;  // the hosts that it knows
+    std::vector<uint16_t> by_rank;  // the hosts that it knows; kNobody: none is there
     HostClock clock;
     Duration furthest{0};  // the largest offset that its wall clock ever had
     Duration paused_until{0};
@@ -323,6 +326,8 @@ class Fleet {
   NodeList node_list(size_t list) const;
   Share share_of(const Host& host) const;
   std::optional<uint16_t> rank_at(const Host& host, uint16_t other) const;
+  void learn(Host& host, uint16_t rank, uint16_t other);
+  bool is_guest(const Host& host) const { return host.name >= config_.nodes; }
   void end_life(uint16_t rank, bool keep_state);
   Life next_life(uint16_t rank);
   void keep_horizon(Host& host, uint16_t rank);

@@ -56,7 +56,7 @@ void Fleet::audit_windows(const KeyState& state) {
 }
 
 void Fleet::audit() {
-  if (config_.nodes < 2) return;
+  if (config_.nodes + config_.guests < 2) return;
   for (const auto& [name, state] : keys_) audit_windows(state);
   if (keys_.empty()) return;
   // Tables have room for a million, but for registers that were drawn small, and a run has a few dozen keys: whatever is full

@@ -19,7 +19,7 @@ constexpr Duration kAgainAfter = 3ms;
 
 // To the latest that any has shown: going on from there takes no window back.
 void agree_on_time(Fleet& fleet) {
-  for (uint16_t rank = 0; rank < fleet.nodes(); ++rank)
+  for (const uint16_t rank : fleet.names())
     fleet.step_wall_clock(rank, fleet.latest_wall() - fleet.clock(rank).wall);
 }
 
@@ -27,19 +27,19 @@ void end_faults(Fleet& fleet) {
   fleet.call_off();
   fleet.network().mend_all();
   fleet.network().set_all(LinkTerms{});
-  for (uint16_t clone = fleet.nodes(); clone < fleet.hosts(); ++clone) fleet.crash(clone);
+  for (uint16_t clone = fleet.nodes(); clone < fleet.first_guest(); ++clone) fleet.crash(clone);
   Duration paused = fleet.now();
-  for (uint16_t rank = 0; rank < fleet.nodes(); ++rank) paused = std::max(paused, fleet.paused_until(rank));
+  for (const uint16_t rank : fleet.names()) paused = std::max(paused, fleet.paused_until(rank));
   fleet.run_until(paused);
   agree_on_time(fleet);
-  for (uint16_t rank = 0; rank < fleet.nodes(); ++rank)
+  for (const uint16_t rank : fleet.names())
     if (!fleet.is_up(rank)) fleet.start(rank);
 }
 
 // Who takes itself for a clone serves nothing more: nothing but another life of its name may make it.
 bool any_shut(Fleet& fleet, const ClusterPlan& plan) {
   bool any = false;
-  for (uint16_t rank = 0; rank < fleet.nodes(); ++rank) {
+  for (const uint16_t rank : fleet.names()) {
     if (!fleet.node(rank).stats().dropped.contains("this_node_is_a_clone")) continue;
     any = true;
     fleet.violate(plan.keys[0].first, plan.keys[0].second, "clones",
@@ -87,11 +87,12 @@ void serve(Fleet& fleet, const ClusterPlan& plan, const std::string& rule_name, 
   const Rule& rule = plan.rule(rule_name);
   const uint32_t limit = shared_limit(plan, rule);
   if (limit == 0) return;
-  const auto asking = std::clamp<uint32_t>(limit / 2, 1, fleet.nodes());
+  const std::vector<uint16_t> names = fleet.names();
+  const auto asking = std::clamp<uint32_t>(limit / 2, 1, static_cast<uint32_t>(names.size()));
   const uint16_t first = plan.any_node(random);
   std::vector<std::shared_ptr<Request>> requests;
   for (uint32_t i = 0; i < asking; ++i) {
-    const auto rank = static_cast<uint16_t>((first + i) % fleet.nodes());
+    const uint16_t rank = names[(first + i) % names.size()];
     requests.push_back(
         std::make_shared<Request>(Request{rank, rule_name, key, fleet.now() + answer_time(rule.limit, plan.config.lease)}));
     ask(fleet, requests.back());
@@ -127,7 +128,7 @@ Duration answer_time(const Limit& limit, Duration lease) {
 
 void check_service(Fleet& fleet, const ClusterPlan& plan) {
   if (any_shut(fleet, plan)) return;
-  for (uint16_t rank = 0; rank < fleet.nodes(); ++rank)
+  for (const uint16_t rank : fleet.names())
     if (!fleet.node(rank).ready())
       fleet.violate(plan.keys[0].first, plan.keys[0].second, "readiness",
                     "host " + std::to_string(rank) + " is not ready though all faults are long over");

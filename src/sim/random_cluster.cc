@@ -17,6 +17,7 @@ constexpr double kCloned = 0.1;    // a name lives twice
 constexpr double kAtOdds = 0.1;    // hosts have different rules of one name
 constexpr double kReloaded = 0.1;  // hosts change their rules
 constexpr double kPaced = 0.1;     // hosts sync at intervals of their own
+constexpr double kVisited = 0.2;  // hosts that are in no list come and go
 constexpr double kWide = 0.25;     // a rougher world; not where a peer that remembers must be heard in time
 constexpr double kMiddling = 0.1;  // of those: 11 to 19 nodes
 
@@ -66,6 +67,8 @@ ClusterPlan random_cluster(uint64_t seed, const ClusterOptions& options) {
   if (plan.config.own_rules.empty() && reloads.chance(kReloaded)) draw_reloads(reloads, plan);
   Random paces(mix(~mix(mix(seed))));
   if (paces.chance(kPaced)) draw_paces(paces, plan);
+  Random guests(mix(mix(~mix(seed))));
+  if (guests.chance(kVisited)) draw_guests(guests, plan);
   return plan;
 }
 

@@ -62,7 +62,7 @@ class Shrinker {
 
   bool drop_nodes() {
     bool dropped = false;
-    while (plan_.config.clones.empty() && cut_.nodes > 2) {  // clones have the numbers behind the last
+    while (plan_.config.clones.empty() && plan_.config.guests == 0 && cut_.nodes > 2) {  // those have the numbers behind the last
       Cut cut = cut_;
       --cut.nodes;
       std::erase_if(cut.steps, [&](size_t s) { return plan_.steps[s].highest >= cut.nodes; });

@@ -40,6 +40,7 @@ struct Count {
 
 void check_starvation(Fleet& fleet, const ClusterPlan& plan) {
   Random random(plan.config.seed + 1);
+  const std::vector<uint16_t> names = fleet.names();
   Duration end = fleet.now();
   for (const auto& [name, key] : plan.keys) {
     const Rule& rule = plan.rule(name);
@@ -51,7 +52,7 @@ void check_starvation(Fleet& fleet, const ClusterPlan& plan) {
     const Times times = times_of(fleet, rule.limit, plan.config, requests);
     const auto count = std::make_shared<Count>();
     for (uint32_t i = 0; i < requests; ++i) {
-      const auto rank = static_cast<uint16_t>((first + i) % fleet.nodes());
+      const uint16_t rank = names[(first + i) % names.size()];
       fleet.at(times.first + times.apart * static_cast<int64_t>(i), [&fleet, rank, name = name, key = key, count] {
         fleet.take(rank, name, key, 1, [count](Outcome outcome) {
           ++count->asked;

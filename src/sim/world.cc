@@ -39,14 +39,15 @@ World::World(const WorldConfig& config)
       upstreams_(size_t{config.regions} * config.aggregators) {
   const auto aggregators = static_cast<uint16_t>(config.regions * config.aggregators);
   FleetConfig above;
-  above.nodes = static_cast<uint16_t>(config.owners + aggregators);
-  above.lists = {{ranks(0, above.nodes), 0, {}, ranks(0, config.owners)}};
+  above.nodes = config.owners;
+  above.owners = ranks(0, config.owners);
+  above.guests = aggregators;
   above.rules = rules_above(config.rules);
   above.link = config.far;
   above.sync_interval = config.sync_interval;
   above.keys = config.keys;
-  above.clocks.resize(above.nodes);
-  for (uint16_t rank = config.owners; rank < above.nodes; ++rank) above.clocks[rank].drift_ppm = config.aggregators_drift_ppm;
+  above.clocks.resize(size_t{config.owners} + aggregators);
+  for (uint16_t rank = config.owners; rank < above.clocks.size(); ++rank) above.clocks[rank].drift_ppm = config.aggregators_drift_ppm;
   above.region_hosts = ranks(config.owners, aggregators);
   above.seed = config.seed;
   above.settled = [this](uint16_t rank) {

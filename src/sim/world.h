@@ -1,4 +1,4 @@
-// Regions under one limit: a fleet of hosts and aggregators in each, and one above them whose lessees the aggregators are. An
+// Regions under one limit: a fleet of hosts and aggregators in each, and one above them whose guests the aggregators are. An
 // aggregator is a host in two fleets, with a Node in either.
 //
 // Thread rule: one owner, as a Fleet's.
