@@ -793,7 +793,7 @@ TEST_CASE("numbers of any size in a report give nobody more than there is room f
       static_cast<void>(book.exhausted(number(), now));
       REQUIRE(book.regrows_after(number(), now) >= Duration(0));
       REQUIRE(book.unreported() <= static_cast<uint64_t>(nanos(span)));
-      static_cast<void>(book.demand_share(*leased, now));
+      static_cast<void>(book.demand_share(*leased, now, std::chrono::seconds(1)));
     }
   }
 }

@@ -213,6 +213,9 @@ TEST_CASE("questions without a key") {
   CHECK(client.ask({"TALLY.RELOAD"}) == "");
   CHECK(client.request.kind == Kind::reload);
   CHECK(client.request.barrier);
+  CHECK(client.ask({"TALLY.FORGET", "127.0.0.1:8381"}) == "");
+  CHECK(client.request.kind == Kind::forget);
+  CHECK(client.request.key == "127.0.0.1:8381");
 }
 
 TEST_CASE("a wrong number of arguments is told by the command's name, whichever it is") {
@@ -338,7 +341,8 @@ TEST_CASE("whatever words are asked, the answer is one whole reply or a whole qu
     }
     REQUIRE(reply.empty());
     REQUIRE(r.fault == Fault::none);
-    if (r.kind == Kind::peers || r.kind == Kind::stats || r.kind == Kind::reload) continue;
+    if (r.kind == Kind::forget) REQUIRE_FALSE(r.barrier);
+    if (r.kind == Kind::peers || r.kind == Kind::stats || r.kind == Kind::reload || r.kind == Kind::forget) continue;
     REQUIRE(r.rule != nullptr);
     if (r.kind == Kind::del) {
       REQUIRE_FALSE(r.keys.empty());
@@ -350,7 +354,7 @@ TEST_CASE("whatever words are asked, the answer is one whole reply or a whole qu
     REQUIRE(r.limit.limit <= kLimitMax);
     if (r.limit.algorithm == Algorithm::token_bucket) REQUIRE(r.limit.burst_span() <= kBurstSpanMax);
   }
-  CHECK(seen.size() == 10);
+  CHECK(seen.size() == 11);
 }
 
 TEST_CASE("a command of no words asks nothing and answers nothing") {

@@ -306,3 +306,21 @@ TEST_CASE("whatever headers arrive, what is known of a peer only grows and no fi
     }
   }
 }
+
+TEST_CASE("loss is the part of a span of numbers that did not come, however they are ordered") {
+  LossMeter meter;
+  const auto span = [&](uint64_t from, uint64_t one_lost_in) {
+    for (uint64_t n = from; n < from + 2 * LossMeter::kSpan; ++n)
+      if (one_lost_in == 0 || n % one_lost_in != 0) meter.heard(n ^ 1);  // in pairs, the later one first
+  };
+  CHECK(meter.ratio() == 0);
+  span(2, 0);
+  CHECK(meter.ratio() < 0.01);
+  for (uint64_t from = 1000; from < 5000; from += 2 * LossMeter::kSpan) span(from, 4);
+  CHECK(meter.ratio() > 0.2);
+  CHECK(meter.ratio() < 0.3);
+  for (uint64_t from = 6000; from < 12'000; from += 2 * LossMeter::kSpan) span(from, 0);
+  CHECK(meter.ratio() < 0.01);
+  meter.heard(1'000'000);  // nothing came for long: that is silence, and no loss
+  CHECK(meter.ratio() < 0.01);
+}

@@ -33,9 +33,9 @@ def free_ports(n):
 
 
 class Daemon:
-    """One tallyd. Its folder is its home; `arguments` come after those that keep it there."""
+    """One tallyd. Its folder is its home; `arguments` come after those that keep it there, `inside` before all of them."""
 
-    def __init__(self, folder, arguments=(), name=None):
+    def __init__(self, folder, arguments=(), name=None, inside=()):
         self.folder, self.name, self.clients = pathlib.Path(folder), name, []
         self.socket = str(self.folder / (f"tallyd-{name}.sock" if name else "tallyd.sock"))
         self.log = self.folder / f"log-{name or 'bare'}"
@@ -45,7 +45,7 @@ class Daemon:
         self._notify.bind(str(path))
         self._notify.settimeout(WAIT_S)
         environment = dict(os.environ, NOTIFY_SOCKET=str(path), XDG_RUNTIME_DIR=str(folder), XDG_STATE_HOME=str(folder))
-        words = [PROGRAMS["tallyd"], *(["--name", name] if name else []), *arguments]
+        words = [*inside, PROGRAMS["tallyd"], *(["--name", name] if name else []), *arguments]
         if not any(str(word).startswith("--listen-resp") for word in words):
             words += ["--listen-resp", "unix:" + self.socket]
         with open(self.log, "wb") as log:
@@ -142,8 +142,8 @@ class Case(unittest.TestCase):
         self.folder = pathlib.Path(self._folder.name)
         self.addCleanup(self._folder.cleanup)
 
-    def start(self, *arguments, name=None):
-        daemon = Daemon(self.folder, arguments, name)
+    def start(self, *arguments, name=None, inside=()):
+        daemon = Daemon(self.folder, arguments, name, inside)
         self.addCleanup(daemon.kill)
         return daemon
 

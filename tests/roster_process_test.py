@@ -8,7 +8,7 @@ import urllib.request
 
 sys.dont_write_bytecode = True  # the sources' folder stays as it is
 import processes  # noqa: E402
-from processes import DAY, WAIT_S, Case, Daemon, Plain, free_ports  # noqa: E402
+from processes import DAY, PROGRAMS, WAIT_S, Case, Daemon, Plain, free_ports, run  # noqa: E402
 
 LIMIT = 400
 RULES = [{"name": "login", "limit": LIMIT, "window": DAY, "algorithm": "fixed_window", "max_overcount": 0, "on_isolation": "closed", "wait": "50ms"},
@@ -126,6 +126,24 @@ class Rosters(Case):
         self.nodes.pop(2).end(signal.SIGKILL)
         for i in (3, 0, 1):
             self.node(i, 2, [0, 1, 3], [0, 1, 2], gone=[2])
+        self.settled()
+        self.serves("after")
+        self.assertEqual([node.end() for node in self.nodes.values()], [0] * 3)
+
+    def test_a_node_that_dies_for_good_while_the_list_changes_is_forgotten(self):
+        self.first_three()
+        self.serves("before")
+        for i in (3, 0, 1):
+            self.node(i, 2, [0, 1, 3], [0, 1, 2])
+        forget = lambda i, entry: run(PROGRAMS["tally"], "-s", self.nodes[i].socket, "forget", entry)  # noqa: E731
+        refused = forget(0, self.entries[2])
+        self.assertNotEqual(refused.returncode, 0)
+        self.assertIn("was heard just now", refused.stdout + refused.stderr)
+        self.nodes.pop(2).end(signal.SIGKILL)  # it has not left, and never will
+        self.assertEqual(self.metric(0, "tallyd_roster_settled"), 0)
+        self.assertIn("is in a list that this one goes by", forget(0, "127.0.0.1:1").stderr)
+        for i in self.nodes:
+            self.until(lambda i=i: forget(i, self.entries[2]).returncode == 0, "it is not forgotten")
         self.settled()
         self.serves("after")
         self.assertEqual([node.end() for node in self.nodes.values()], [0] * 3)

@@ -827,7 +827,7 @@ TEST_CASE("numbers of any size in a report are counted within bounds and give no
       REQUIRE(d.book.outstanding() <= uint64_t{5} << 40);
       REQUIRE(d.book.regrows_after(std::min<uint64_t>(number(), limit), now.wall) >= Duration(0));
       static_cast<void>(d.book.exhausted(now.wall));
-      static_cast<void>(d.book.demand_share(line, now.mono));
+      static_cast<void>(d.book.demand_share(line, now.mono, std::chrono::seconds(1)));
     }
   }
 }

@@ -175,7 +175,7 @@ uint64_t BucketBook::part_of(const Leased& leased, uint64_t space, MonoTime now)
   const uint64_t out = unreported();
   const uint64_t half = minus(amount_of(burst_span_ / 2), out);
   const uint64_t policy = std::max(half, line.waiting_min);  // one whole request may always be
-  const double all = recent_demand(now);
+  const double all = demand_of_late(now, recent_);
   const auto part = all > 0 ? static_cast<uint64_t>(std::ceil(static_cast<double>(space) * line.demand() / all)) : space;
   const uint64_t share = std::max({static_cast<uint64_t>(nanos(emission_)), line.waiting_min, part});
   uint64_t amount = std::min({need, policy, share, space});
@@ -192,15 +192,15 @@ uint64_t BucketBook::unmet(MonoTime now) const {
   return std::min(sum, kAmountMax);
 }
 
-double BucketBook::recent_demand(MonoTime now) const {
+double BucketBook::demand_of_late(MonoTime now, Duration within) const {
   double sum = 0;
   for (const Leased& leased : lines_)
-    if (is_recent(leased, now)) sum += leased.line.demand();
+    if (now - leased.line.heard <= within) sum += leased.line.demand();
   return sum;
 }
 
-uint16_t BucketBook::demand_share(const Leased& leased, MonoTime now) const {
-  const double all = recent_demand(now);
+uint16_t BucketBook::demand_share(const Leased& leased, MonoTime now, Duration within) const {
+  const double all = demand_of_late(now, within);
   if (all <= 0) return 0;
   const double own = leased.line.demand();
   return static_cast<uint16_t>(std::min(1.0, own / all) * 65535);

@@ -87,7 +87,7 @@ class BucketBook {
   uint64_t issue(Leased& leased, MonoTime now);
   bool is_recent(const Leased& leased, MonoTime now) const { return now - leased.line.heard <= recent_; }
   uint64_t unmet(MonoTime now) const;
-  uint16_t demand_share(const Leased& leased, MonoTime now) const;
+  uint16_t demand_share(const Leased& leased, MonoTime now, Duration within) const;
 
   // What applications gave back elsewhere: `given` is all of it since the account's beginning, in a report that was sent
   // after `sent_after`. A line may be forgotten and then opened anew by a late copy of an old report: the first report that is
@@ -139,7 +139,7 @@ class BucketBook {
   bool idle(MonoTime now);
 
  private:
-  double recent_demand(MonoTime now) const;
+  double demand_of_late(MonoTime now, Duration within) const;
   MonoTime last_end() const;
   // Until when a lease may run that leaves `out` in all leased out: under the mark in force, no earlier than `shortest` where the mark
   // allows that, and early enough for the rest of the bucket to be leased under the same mark, for a quarter of a lease at most.

@@ -82,7 +82,7 @@ void Lessee::be_refused(Account& account, const Grant& grant, Now now) {
 // What the newest grant tells of the key.
 void Lessee::learn(Account& account, const Grant& grant, Now now) {
   account.pool = grant.pool;
-  if (grant.demand_share != 0) account.share = grant.demand_share;
+  if (grant.demand_share != 0 && grant.backed) account.share = grant.demand_share;
   account.ask_not_before = now.mono + grant.ask_again;
   account.exhausted_until = grant.exhausted ? account.ask_not_before : MonoTime{};
 

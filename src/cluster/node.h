@@ -86,7 +86,10 @@ constexpr std::string_view peer_role_name(PeerRole role) {
 
 struct PeerStatus {
   uint16_t rank = 0;
-  std::string name;  // "" for a guest: it goes by its address, which only the socket knows
+  std::string name;  // "" for a guest: it goes by its address
+  // Where it is spoken to, and how many addresses it has. Of who has the socket: a node knows no addresses.
+  std::string address;
+  uint64_t addresses = 0;
   PeerRole role = PeerRole::peer;
   bool up = false;  // heard within max(1 s, 5 sync intervals)
   bool self = false;
@@ -96,6 +99,9 @@ struct PeerStatus {
   uint64_t incarnation = 0;
   bool rules_mismatch = false;
   bool roster_mismatch = false;
+  bool gone = false;  // for good, as the operator says
+  uint32_t roster_version = 0;  // of the list that its newest datagram named; 0: never heard
+  double loss = 0;              // of the datagrams that it sent here of late, by their numbers: what did not come
   uint64_t bytes_in = 0, bytes_out = 0;
 };
 
@@ -175,6 +181,9 @@ class Node {
   bool alone() const;
   bool ready() const;  // the start is over, and votes were read anew (10 s at the latest)
   const Roster& roster() const;
+  // The node of that entry is stopped for good, and nobody is to wait for it: not when this one starts again, nor when the list changes.
+  // Until this one's next start; then `gone` says it. "": done; else why not.
+  std::string forget(const std::string& entry, Now now);
   // Drains: returns what is not used and says the last word; flush afterwards.
   void leave(Now now);
 

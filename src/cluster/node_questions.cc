@@ -123,11 +123,25 @@ std::vector<PeerStatus> Node::peers(Now now) const {
     status.clock_skew = peer.clock_skew;
     status.rules_mismatch = peer.rules != 0 && i.rules_fingerprint != 0 && peer.rules != i.rules_fingerprint;
     status.roster_mismatch = peer.roster_mismatch;
+    status.gone = i.succession.gone(rank);
+    status.roster_version = status.self ? i.roster.version() : peer.roster_version;
+    status.loss = peer.loss.ratio();
     status.bytes_in = peer.bytes_in;
     status.bytes_out = peer.bytes_out;
     all.push_back(std::move(status));
   }
   return all;
+}
+
+std::string Node::forget(const std::string& entry, Now now) {
+  Impl& i = *impl_;
+  const auto rank = alone() ? std::nullopt : i.roster.rank_of(entry);
+  if (!rank) return "no node '" + entry + "' is in a list that this one goes by; TALLY.PEERS has them";
+  if (i.is_self(*rank)) return "that is this node, which lives";
+  if (i.peers.up(*rank, now.mono)) return "'" + entry + "' was heard just now: stop it, and make sure that it does not come back, first";
+  i.succession.forget(*rank, now);
+  i.take_turn(now);
+  return "";
 }
 
 NodeStats Node::stats() const {

@@ -243,7 +243,7 @@ void Owner::send_grant(Key& key, WindowBook& book, Line& line, uint64_t stamp, N
   grant.granted = line.granted;
   grant.used_fleet = book.used() + elsewhere;
   grant.pool = level(minus(allowance, book.outstanding()), book.limit());
-  grant.demand_share = book.demand_share(line, now.mono);
+  grant.demand_share = book.demand_share(line, now.mono, around_.shares_for());
   grant.backed = backed(key, book, now);
   grant.reset = key.reset;
   grant.stamp = stamp;

@@ -49,6 +49,9 @@ struct Surroundings {
   bool far(Duration round_trip) const { return round_trip * 8 > pace.sync_interval; }
   // How long a report's demand counts.
   Duration recent() const { return pace.sync_interval * 3 + std::chrono::milliseconds(50); }
+  // How long it counts in the shares that others are told. Longer than it takes to see that the group's majority is gone: those
+  // who are cut off together are not told shares of the demand on their side alone.
+  Duration shares_for() const { return pace.isolation_after / 2 + recent(); }
   // A reset's number is a wall clock; one from far ahead would stand in the way of all that come.
   bool plausible_reset(uint64_t number, Now now) const {
     return number <= static_cast<uint64_t>(nanos(now.wall + std::chrono::hours(24)));

@@ -70,7 +70,7 @@ void Owner::send_bucket_grant(Key& key, BucketBook::Leased& leased, uint64_t sta
   const Duration ahead = bucket.above() ? bucket.burst_span() - Duration(static_cast<int64_t>(bucket.above()->left)) : bucket.tat() - now.mono;
   grant.tat_ahead = std::max(Duration(0), ahead);
   grant.pool = level(static_cast<uint64_t>(nanos(bucket.room(now.mono))), static_cast<uint64_t>(nanos(bucket.burst_span())));
-  grant.demand_share = bucket.demand_share(leased, now.mono);
+  grant.demand_share = bucket.demand_share(leased, now.mono, around_.shares_for());
   grant.backed = backed(key, bucket, now);
   grant.reset = key.reset;
   grant.stamp = stamp;

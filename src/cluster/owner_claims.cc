@@ -105,6 +105,7 @@ void Owner::claim_if_lost(Key& key, int64_t window, bool insists, Now now) {
   if (c != nullptr && now.mono < c->not_before) return;
   const auto rank = holder(key, window, now);
   if (rank && *rank != around_.self && !insists && !is_lost(*rank, now)) return;
+  if (!group_lives(key, now)) return;  // who hears no majority gets no promises, and where it is heard its claim would only depose an owner
   start_claim(key, window, now);
 }
 

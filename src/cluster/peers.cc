@@ -108,13 +108,19 @@ Peers::Heard Peers::hear(uint16_t rank, const Header& header, Now now) {
   // Old sequence numbers are only late, and late entries are harmless (all numbers are cumulative); the same number twice
   // in a row is a duplicate, which is harmless too. Both still prove that the peer lives, but carry no newer clock.
   const bool newest = header.sequence > peer.sequence_in;
+  if (!peer.taken.has(header.sequence)) peer.loss.heard(header.sequence);
   peer.taken.add(header.sequence);
   peer.heard = now.mono;
   peer.heard_of = now.mono;
-  peer.asked = peer.probed = MonoTime{};
-  peer.questions = peer.probes = 0;
+  peer.probed = MonoTime{};
+  peer.probes = 0;
+  if (sent_after(header, now.mono) >= peer.asked) {  // who is heard and hears nothing answers no question
+    peer.asked = MonoTime{};
+    peer.questions = 0;
+  }
   if (!newest) return Heard::replayed;
   peer.sequence_in = header.sequence;
+  peer.roster_version = header.roster_version;
   peer.echo_mono_ns = header.sent_mono_ns;
   peer.echo_at = now.mono;
   const auto own_clock = static_cast<uint64_t>(nanos(now.mono));

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "base/time.h"
+#include "cluster/loss.h"
 #include "cluster/replay_window.h"
 #include "cluster/roster.h"
 #include "cluster/wire.h"
@@ -32,7 +33,7 @@ struct Peer {
   MonoTime life_heard{};    // the first datagram of this life
   MonoTime heard{};         // itself, directly
   MonoTime heard_of{};      // directly or by gossip
-  MonoTime asked{};           // the first question since it was heard last; epoch: none
+  MonoTime asked{};           // the first question since it last showed that it hears this node; epoch: none
   uint32_t questions = 0;     // since then
   MonoTime probed{};          // the first probe since it was heard last; epoch: none
   MonoTime probed_last{};
@@ -49,6 +50,8 @@ struct Peer {
   bool answered_hello = false;
   MonoTime elsewhere{}, elsewhere_last{};  // since when it has been speaking from elsewhere, and last; epoch: never
   bool roster_mismatch = false;
+  uint32_t roster_version = 0;  // of the list that its newest datagram named
+  LossMeter loss;
   uint64_t bytes_in = 0, bytes_out = 0;
 
   // What this node knows of other lives of it: the highest, 0 where it knows of none.

@@ -61,16 +61,13 @@ Succession::Succession(const Roster& roster, uint16_t self, const Tenure& kept, 
       tenure_(at_start(roster, self, kept, standing, look_ahead_)),
       left_(std::max<size_t>(roster.count(), self + size_t{1})),
       knows_(left_.size()),
-      gone_(roster.count()),
+      gone_(left_.size()),
       rules_from_(roster.has_previous() ? WallTime::max() : WallTime::min()),
       fresh_(kept.version == 0 && !roster.has_previous()),
       buckets_over_(!roster.has_previous()) {
   knows_[self_] = true;
   for (const std::string& entry : gone)
-    if (const auto rank = roster_.rank_of(entry)) {
-      gone_[*rank] = true;
-      left_[*rank] = {later(standing.lives_clock(), look_ahead_ + kGoneClock), true};
-    }
+    if (const auto rank = roster_.rank_of(entry)) mark_gone(*rank);
   if (tenure_ != kept) next_ = tenure_;
   if (!roster.has_previous()) return;
   if (!next_) left_[self_].from = tenure_.leaves;
@@ -159,6 +156,17 @@ void Succession::tell(uint16_t to, const std::vector<uint16_t>& about, Mail& mai
 void Succession::answer_newcomer(uint16_t to, Mail& mail) const {
   if (!roster_.has_previous() && tenure_.settled == WallTime::min()) return;
   mail.send(to, Moved{kAllNodes, roster_.version(), roster_.hash(), nanos(tenure_.settled), true});
+}
+
+void Succession::mark_gone(uint16_t rank) {
+  gone_[rank] = true;
+  left_[rank] = {later(standing_.lives_clock(), look_ahead_ + kGoneClock), true};
+}
+
+void Succession::forget(uint16_t rank, Now now) {
+  if (gone_[rank]) return;
+  mark_gone(rank);
+  if (roster_.has_previous()) look_at_others(now);
 }
 
 // With one of a list of two or more left, no group of it has a majority any more. Where one is gone, that is the one: nobody knows

@@ -77,7 +77,9 @@ class Succession {
   WallTime floors_from() const { return roster_.has_previous() ? tenure_.settled_before : tenure_.settled; }
   // From which window on this node remembers what it had a part in; for those that read its registers.
   WallTime remembers_from() const { return floors_from(); }
-  bool gone(uint16_t rank) const { return gone_[rank]; }
+  bool gone(uint16_t rank) const { return rank < gone_.size() && gone_[rank]; }
+  // That node is stopped for good, as the operator says: it will say nothing more, and nobody waits for it.
+  void forget(uint16_t rank, Now now);
   bool settled() const { return tenure_.settled != WallTime::max(); }
 
   // --- in and out ---
@@ -103,6 +105,7 @@ class Succession {
   bool is_guest() const { return self_ >= roster_.count(); }  // in no list: it has no part in either, and nothing to say of itself
   bool everybody_knows(const Peers& peers, Now now) const;
   void look_at_others(Now now);
+  void mark_gone(uint16_t rank);
   void all_left(WallTime settled, Now now);
   void buckets_over(Now now);
   Moved moved(uint16_t rank) const;

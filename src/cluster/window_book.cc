@@ -122,10 +122,10 @@ Duration WindowBook::regrows_after(uint64_t cost, WallTime now) const {
   return window - elapsed + elapsed_when_carried(next, static_cast<uint32_t>(minus(limit, cost)), window);
 }
 
-WindowBook::Demand WindowBook::recent_demand(MonoTime now) const {
+WindowBook::Demand WindowBook::demand_of_late(MonoTime now, Duration within) const {
   Demand demand;
   for (const Line& line : lines_) {
-    if (!is_recent(line, now) || (line.demand_milli == 0 && line.waiting == 0)) continue;
+    if (now - line.heard > within || (line.demand_milli == 0 && line.waiting == 0)) continue;
     ++demand.lines;
     demand.all += line.demand();
   }
@@ -133,8 +133,8 @@ WindowBook::Demand WindowBook::recent_demand(MonoTime now) const {
   return demand;
 }
 
-uint16_t WindowBook::demand_share(const Line& line, MonoTime now) const {
-  const Demand demand = recent_demand(now);
+uint16_t WindowBook::demand_share(const Line& line, MonoTime now, Duration within) const {
+  const Demand demand = demand_of_late(now, within);
   if (demand.all <= 0) return 0;
   const double own = line.demand();
   return static_cast<uint16_t>(std::min(1.0, own / demand.all) * 65535);
@@ -155,7 +155,7 @@ uint64_t WindowBook::part_of(const Line& line, uint64_t room, Now now, bool far)
   const uint64_t need = line.need();
   if (need == 0) return 0;
   const uint64_t waits = line.unmet();
-  const Demand demand = recent_demand(now.mono);
+  const Demand demand = demand_of_late(now.mono, recent_);
 
   // Beyond what waits: the look-ahead, which on a near group is held small, and never what others wait for.
   const uint64_t left = minus(allowance(now.wall), outstanding());

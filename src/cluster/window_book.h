@@ -75,7 +75,7 @@ class WindowBook {
   void use_recent(Duration recent) { recent_ = recent; }  // the node's sync interval is another one
   bool is_recent(const Line& line, MonoTime now) const { return now - line.heard <= recent_; }
   uint64_t unmet(MonoTime now) const;  // what waits at lines and could not be given
-  uint16_t demand_share(const Line& line, MonoTime now) const;  // in 1/65535
+  uint16_t demand_share(const Line& line, MonoTime now, Duration within) const;  // in 1/65535, of the lines heard within
 
   // --- marks ---
   bool needs_marks() const { return group_.size > 1 && !terms_.max_overcount.unbounded && !above_; }
@@ -112,7 +112,7 @@ class WindowBook {
     double all = 0;
     uint64_t lines = 0;
   };
-  Demand recent_demand(MonoTime now) const;
+  Demand demand_of_late(MonoTime now, Duration within) const;
 
   const int64_t window_;
   Terms terms_;

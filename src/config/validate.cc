@@ -74,12 +74,12 @@ void check_listeners(const Config& config, Complaints& complaints) {
 
 // `parsed`: an Endpoint or a PeerEntry. False where it cannot be read.
 template <typename Parsed>
-bool check_place(const std::string& path, const Result<Parsed>& parsed, bool has_port, Complaints& complaints) {
+bool check_place(const std::string& path, const Result<Parsed>& parsed, bool has_port, Complaints& complaints, bool any_port = false) {
   if (!parsed) {
     complaints.add(path, parsed.error());
     return false;
   }
-  if (has_port && parsed.value().port == 0) complaints.add(path, "the other nodes must know the port: it cannot be 0");
+  if (has_port && !any_port && parsed.value().port == 0) complaints.add(path, "the other nodes must know the port: it cannot be 0");
   return true;
 }
 
@@ -208,15 +208,14 @@ void check_upstream(const Config::Cluster& cluster, Complaints& complaints) {
   if (cluster.entries().empty())
     complaints.add("cluster.upstream",
                    "there is no region that draws from it: a node alone is a guest there, with \"aggregators\" in place of \"upstream\"");
-  if (!cluster.upstream->bind.empty()) check_place("cluster.upstream.bind", parse_endpoint(cluster.upstream->bind), false, complaints);
+  if (!cluster.upstream->bind.empty()) check_place("cluster.upstream.bind", parse_endpoint(cluster.upstream->bind), true, complaints, true);
   for (const std::string& entry : cluster.upstream->entries())
     if (cluster.lists(entry)) complaints.add("cluster.upstream", quoted(std::string_view(entry)) + " is in the list below as well: a node belongs to one level");
 }
 
 void check_cluster(const Config::Cluster& cluster, Complaints& complaints) {
   const bool readable = check_members("cluster", cluster, complaints);
-  if (!cluster.bind.empty())
-    check_place("cluster.bind", parse_endpoint(cluster.bind), !(readable && cluster.guest()), complaints);
+  if (!cluster.bind.empty()) check_place("cluster.bind", parse_endpoint(cluster.bind), true, complaints, readable && cluster.guest());
   check_upstream(cluster, complaints);
   if (check_previous(cluster, complaints) && readable) check_membership(cluster, complaints);
   check_secret(cluster, complaints);

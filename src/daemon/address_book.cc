@@ -108,11 +108,14 @@ const std::vector<Endpoint>& AddressBook::addresses_of(uint16_t rank) const {
   return rank < entries_.size() ? entries_[rank].held : kNone;
 }
 
-std::optional<Endpoint> AddressBook::next(uint16_t rank) {
+std::optional<Endpoint> AddressBook::at(uint16_t rank) const {
   if (rank >= entries_.size() || entries_[rank].held.empty()) return std::nullopt;
-  Entry& mine = entries_[rank];
-  const Endpoint at = mine.held[mine.turn];
-  if (mine.turning) mine.turn = (mine.turn + 1) % mine.held.size();
+  return entries_[rank].held[entries_[rank].turn];
+}
+
+std::optional<Endpoint> AddressBook::next(uint16_t rank) {
+  const auto at = this->at(rank);
+  if (at && entries_[rank].turning) entries_[rank].turn = (entries_[rank].turn + 1) % entries_[rank].held.size();
   return at;
 }
 

@@ -43,8 +43,8 @@ class AddressBook {
   // The last lookup failed: its addresses stay, until another name is found to have them.
   void doubt(uint16_t rank);
 
-  // That rank, which has no entry, is now where a datagram came from. It has the address from whoever came from there before, and
-  // gives it to any name that is found to have it.
+  // That rank, which has no entry, is now where a datagram came from. It has the address from whoever came
+  // from there before, and gives it to any name that is found to have it.
   void come(uint16_t guest, const Endpoint& from);
 
   std::optional<uint16_t> rank_of(const Endpoint& address) const;
@@ -53,6 +53,7 @@ class AddressBook {
   // Where the next datagram to `rank` goes: to where it was last heard from, and while it is silent to each
   // address in turn. nullopt: nobody knows where it is.
   std::optional<Endpoint> next(uint16_t rank);
+  std::optional<Endpoint> at(uint16_t rank) const;  // the same, and the turn stays
   void heard(uint16_t rank, const Endpoint& from);
   void silent(uint16_t rank);
 

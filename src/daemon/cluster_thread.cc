@@ -53,15 +53,13 @@ ClusterThread::View ClusterThread::view() {
   View view;
   view.peers = peers(parts_.clock.now());
   view.stats = stats();
-  view.keys = link_.keys();
-  for (Link* link : {&link_, parts_.region ? &parts_.region->link() : nullptr}) {
-    if (link == nullptr) continue;
+  for (Link* link : links()) {
     view.send_failures += link->send_failures();
     view.sent_nowhere += link->sent_nowhere();
     view.lookups.found += link->lookups().found;
     view.lookups.failed += link->lookups().failed;
-    for (auto& one : link->whereabouts()) view.whereabouts.push_back(std::move(one));
   }
+  view.keys = link_.keys();
   return view;
 }
 
@@ -166,6 +164,11 @@ void ClusterThread::flush(Now now) {
   link_.send();
 }
 
+std::vector<Link*> ClusterThread::links() const {
+  if (parts_.region) return {&link_, &parts_.region->link()};
+  return {&link_};
+}
+
 std::vector<PeerStatus> ClusterThread::peers(Now now) const {
   std::vector<PeerStatus> all = link_.peers(now);
   if (!parts_.region) return all;
@@ -268,6 +271,10 @@ void ClusterThread::answer(Call& call, Now now) {
     case Call::Kind::stats:
       call.stats = stats();
       return;
+    case Call::Kind::forget:
+      call.error = node_.forget(call.key, now);
+      if (call.error.empty()) parts_.log.warning("a node is taken to be gone for good", {{"peer", call.key}});
+      return;
     case Call::Kind::reload:  // main's
       return;
   }
@@ -317,8 +324,7 @@ void ClusterThread::look_at_clock() {
 void ClusterThread::look_at_peers(Now now) {
   if (now.mono - peers_looked_at_ < kLookAtPeers) return;
   peers_looked_at_ = now.mono;
-  link_.look_for_silent(now);
-  if (parts_.region) parts_.region->link().look_for_silent(now);
+  for (Link* link : links()) link->look_at(link->peers(now));
   for (const PeerStatus& peer : peers(now)) {
     if (peer.self || peer.role == PeerRole::guest) continue;
     Known& known = known_[peer.name];

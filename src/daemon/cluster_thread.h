@@ -18,7 +18,6 @@
 #include "cluster/node.h"
 #include "daemon/clock.h"
 #include "daemon/counters.h"
-#include "daemon/discovery.h"
 #include "daemon/horizon.h"
 #include "daemon/link.h"
 #include "daemon/log.h"
@@ -49,7 +48,6 @@ class ClusterThread {
     std::vector<PeerStatus> peers;
     NodeStats stats;
     uint64_t send_failures = 0, sent_nowhere = 0;
-    std::vector<Discovery::Whereabouts> whereabouts;
     Discovery::Lookups lookups;
     std::vector<PeerSeal::KeyUse> keys;
   };
@@ -79,6 +77,7 @@ class ClusterThread {
   void tick(Now now);
   void flush(Now now);
   std::vector<PeerStatus> peers(Now now) const;
+  std::vector<Link*> links() const;
   NodeStats stats() const;
   View view();
   void deliver_wakes();

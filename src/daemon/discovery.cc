@@ -35,9 +35,8 @@ auto sorted(std::vector<AddressBook::Skipped> skipped) {
 
 }  // namespace
 
-Result<std::unique_ptr<Discovery>> Discovery::begin(Parts parts, const Roster& roster,
-                                                       std::optional<uint16_t> self) {
-  std::unique_ptr<Discovery> discovery(new Discovery(parts, self));
+Result<std::unique_ptr<Discovery>> Discovery::begin(Parts parts, const Roster& roster, std::optional<uint16_t> self) {
+  std::unique_ptr<Discovery> discovery(new Discovery(parts));
   std::vector<Resolver::Wanted> names;
   for (uint16_t rank = 0; rank < roster.count(); ++rank)
     discovery->peers_.push_back({.entry = roster.entry(rank), .skipped = {}});
@@ -74,13 +73,6 @@ Result<bool> Discovery::place(uint16_t rank, const PeerEntry& entry) {
   }
   say_skipped(peers_[rank], skipped);
   return true;
-}
-
-std::vector<Discovery::Whereabouts> Discovery::whereabouts() const {
-  std::vector<Whereabouts> all;
-  for (uint16_t rank = 0; rank < peers_.size(); ++rank)
-    if (rank != self_) all.push_back({peers_[rank].entry, parts_.book.addresses_of(rank).size()});
-  return all;
 }
 
 void Discovery::heard(uint16_t rank, bool lately) {

@@ -29,10 +29,9 @@ class Discovery {
     AddressBook& book;     // outlives this
     Log& log;
   };
-  // Begins; `self`: nullopt where this node is in no list. An error where two numeric entries mean one address, or one is not on loopback and may not be
+  // Begins. An error where two numeric entries mean one address, or one is not on loopback and may not be
   // beyond it.
-  static Result<std::unique_ptr<Discovery>> begin(Parts parts, const Roster& roster,
-                                                  std::optional<uint16_t> self);
+  static Result<std::unique_ptr<Discovery>> begin(Parts parts, const Roster& roster, std::optional<uint16_t> self);
 
   void heard(uint16_t rank, bool lately);  // told by the cluster thread when it changes
 
@@ -40,12 +39,6 @@ class Discovery {
     uint64_t found = 0, failed = 0;
   };
   const Lookups& lookups() const { return lookups_; }
-  struct Whereabouts {
-    std::string peer;
-    size_t addresses = 0;
-  };
-  std::vector<Whereabouts> whereabouts() const;  // of all in the list but this node
-  size_t listed() const { return peers_.size(); }
 
  private:
   struct Peer {
@@ -56,7 +49,7 @@ class Discovery {
     std::vector<AddressBook::Skipped> skipped;  // as was last said
   };
 
-  Discovery(Parts parts, std::optional<uint16_t> self) : parts_(parts), self_(self) {}
+  explicit Discovery(Parts parts) : parts_(parts) {}
   Result<bool> place(uint16_t rank, const PeerEntry& entry);
   void take(uint16_t rank, LookupResult result);
   void say_found(Peer& peer, std::vector<AddressBook::Endpoint> before,
@@ -65,7 +58,6 @@ class Discovery {
   void say_failed(Peer& peer, const std::string& error);
 
   Parts parts_;
-  const std::optional<uint16_t> self_;
   std::vector<Peer> peers_;  // by rank
   Lookups lookups_;
   std::unique_ptr<Resolver> resolver_;  // nullptr: there are no names. Last: it ends first

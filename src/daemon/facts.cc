@@ -89,11 +89,15 @@ std::vector<resp::Row> peer_rows(const std::vector<PeerStatus>& peers) {
     Fields fields;
     fields.add("role", std::string(peer_role_name(peer.role)));
     fields.add("self", resp::Value(peer.self));
+    if (peer.role != PeerRole::guest) fields.add("address", peer.address);
     fields.add("up", resp::Value(peer.up));
     fields.add("last_heard_ms", milliseconds(peer.last_heard));
     fields.add("round_trip_us", resp::Value(int64_t{nanos(peer.round_trip) / 1'000}));
     fields.add("clock_skew_us", resp::Value(int64_t{nanos(peer.clock_skew) / 1'000}));
+    fields.add("loss_percent", static_cast<int64_t>(peer.loss * 100 + 0.5));
     fields.add("incarnation", peer.incarnation);
+    fields.add("roster_version", uint64_t{peer.roster_version});
+    fields.add("gone", resp::Value(peer.gone));
     fields.add("rules_mismatch", resp::Value(peer.rules_mismatch));
     fields.add("roster_mismatch", resp::Value(peer.roster_mismatch));
     fields.add("bytes_in", peer.bytes_in);

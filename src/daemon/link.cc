@@ -1,5 +1,7 @@
 #include "daemon/link.h"
 
+#include <algorithm>
+
 namespace tally {
 namespace {
 
@@ -43,23 +45,27 @@ void Link::send() {
   }
 }
 
-void Link::look_for_silent(Now now) {
-  const auto listed = static_cast<int64_t>(discovery_->listed());
+std::vector<PeerStatus> Link::peers(Now now) const {
+  std::vector<PeerStatus> peers = node_->peers(now);
+  for (PeerStatus& peer : peers) {
+    const auto at = socket_->book().at(peer.rank);
+    peer.address = peer.self ? socket_->bound() : at ? text_of(*at) : "";
+    peer.addresses = socket_->book().addresses_of(peer.rank).size();
+    if (peer.role == PeerRole::guest) peer.name = peer.address;
+  }
+  return peers;
+}
+
+void Link::look_at(const std::vector<PeerStatus>& peers) {
+  const auto listed = std::ranges::count_if(peers, [](const PeerStatus& peer) { return peer.role != PeerRole::guest; });
   const Duration silent_after = kSilentAfter * (1 + listed / kPeersHeardInTime);
-  heard_.resize(discovery_->listed());
-  for (const PeerStatus& peer : node_->peers(now)) {
-    if (peer.self || peer.rank >= heard_.size()) continue;
+  for (const PeerStatus& peer : peers) {
+    if (peer.self || peer.role == PeerRole::guest) continue;
+    if (heard_.size() <= peer.rank) heard_.resize(peer.rank + size_t{1});
     const bool heard = peer.last_heard >= Duration(0) && peer.last_heard < silent_after;
     if (heard != heard_[peer.rank]) discovery_->heard(peer.rank, heard);
     heard_[peer.rank] = heard;
   }
-}
-
-std::vector<PeerStatus> Link::peers(Now now) const {
-  std::vector<PeerStatus> peers = node_->peers(now);
-  for (PeerStatus& peer : peers)
-    if (peer.role == PeerRole::guest) peer.name = peer.self ? socket_->bound() : socket_->address(peer.rank);
-  return peers;
 }
 
 NodeStats Link::stats() const {

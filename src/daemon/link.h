@@ -1,4 +1,4 @@
-// A Node, the socket that it speaks through, and where the others are.
+// A Node and the socket that it speaks through.
 //
 // Thread rule: the cluster thread's after construction.
 #pragma once
@@ -27,15 +27,14 @@ class Link {
   // Takes in a bounded part of what has arrived. True: there may be more. False: the socket is watched from now on.
   bool receive(Clock& clock);
   void send();  // the outbox
-  void look_for_silent(Now now);  // now and then: they are looked for where else they may be
 
   Result<bool> use(const Secret& secret) { return seal_.replace(secret); }
   std::vector<PeerStatus> peers(Now now) const;  // a guest is called by its address
+  void look_at(const std::vector<PeerStatus>& peers);  // of this link: who is silent is looked for
   NodeStats stats() const;
   uint64_t send_failures() const { return socket_->send_failures(); }
   uint64_t sent_nowhere() const { return socket_->sent_nowhere(); }
-  Discovery::Lookups lookups() const { return discovery_->lookups(); }
-  std::vector<Discovery::Whereabouts> whereabouts() const { return discovery_->whereabouts(); }
+  const Discovery::Lookups& lookups() const { return discovery_->lookups(); }
   std::vector<PeerSeal::KeyUse> keys() const { return seal_.keys(); }
 
  private:
@@ -43,10 +42,10 @@ class Link {
 
   std::unique_ptr<PeerSocket> socket_;
   std::unique_ptr<Discovery> discovery_;
-  std::vector<bool> heard_;  // lately, by rank: as the discovery was last told
   PeerSeal seal_;
   std::unique_ptr<Node> node_;
   bool watched_ = false;
+  std::vector<bool> heard_;  // by rank, of the list: itself, when last looked at
 };
 
 }  // namespace tally

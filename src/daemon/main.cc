@@ -212,7 +212,8 @@ Result<std::unique_ptr<Region>> start_region(Fleet& fleet, Daemon& d, const Node
   auto discovery = Discovery::begin({fleet.io, socket.value()->book(), d.log}, roster, std::nullopt);
   if (!discovery) return Failure{"cluster.upstream: " + discovery.error()};
   d.log.info("an aggregator of a region", {{"above", node.peers.size()}, {"bind", socket.value()->bound()}});
-  return std::make_unique<Region>(std::move(node), *d.overview.rules(), std::move(socket.value()), std::move(discovery.value()), PeerSeal(d.secret), d.config.table_keys,
+  return std::make_unique<Region>(std::move(node), *d.overview.rules(), 
+                                  std::move(socket.value()), std::move(discovery.value()), PeerSeal(d.secret), d.config.table_keys,
                                   random_seed(), d.clock.now());
 }
 
@@ -261,8 +262,7 @@ Result<bool> start_fleet(Fleet& fleet, Daemon& d) {
         "begins with roster_version 1",
         {{"roster_version", node.roster_version}});
   fleet.thread = std::make_unique<ClusterThread>(ClusterThread::Parts{
-      fleet.io, std::move(region.value()),
-      std::make_unique<Link>(std::move(socket.value()), std::move(discovery.value()), PeerSeal(std::exchange(d.secret, std::nullopt)), std::move(running)),
+      fleet.io, std::move(region.value()), std::make_unique<Link>(std::move(socket.value()), std::move(discovery.value()), PeerSeal(std::exchange(d.secret, std::nullopt)), std::move(running)),
       fleet.bell, fleet.ports, d.clock, fleet.horizon.get(), d.log, [&d] { announce_ready(d); }});
   return true;
 }

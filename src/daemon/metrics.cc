@@ -156,7 +156,8 @@ void add_peers(Families& all, const std::vector<PeerStatus>& peers) {
 
 void add_addresses(Families& all, const ClusterThread::View& node) {
   Family addresses(all, "tallyd_peer_addresses", "Addresses at which the peer is known; 0: nobody knows where it is.", MetricKind::gauge);
-  for (const auto& one : node.whereabouts) addresses.add({{"peer", one.peer}}, uint64_t{one.addresses});
+  for (size_t i = 0; i < node.peers.size(); ++i)
+    if (!node.peers[i].self && node.peers[i].role != PeerRole::guest) addresses.add({{"peer", node.peers[i].name}}, node.peers[i].addresses);
   Family(all, "tallyd_peer_lookups_total", "Lookups of names of peers, by outcome.", MetricKind::counter)
       .add({{"outcome", "found"}}, node.lookups.found)
       .add({{"outcome", "failed"}}, node.lookups.failed);

@@ -38,7 +38,6 @@ class PeerSocket {
   void send_to_source(std::span<const uint8_t> bytes);  // to where the last received datagram came from
   // From now on that rank, a guest's, is there where the last received datagram came from.
   void source_is(uint16_t guest) { book_.come(guest, source_); }
-  std::string address(uint16_t rank) const { return text_of(book_.addresses_of(rank)); }  // "": nobody knows
 
   AddressBook& book() { return book_; }  // who is where: of the cluster thread, too
   asio::ip::udp::socket& socket() { return socket_; }

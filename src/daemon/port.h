@@ -61,7 +61,7 @@ struct HeldReply;
 // that thread does, and the connection that asked may be gone by the time it comes back.
 class Call {
  public:
-  enum class Kind : uint8_t { give, reset, explain, peers, stats, reload };
+  enum class Kind : uint8_t { give, reset, explain, peers, stats, reload, forget };
   struct Key {
     KeyHash hash;
     WireId id;
@@ -78,7 +78,7 @@ class Call {
   Explanation explanation;
   std::vector<PeerStatus> peers;
   NodeStats stats;
-  std::string error;  // of a reload; "": it was done
+  std::string error;  // of a reload, of forgetting a node; "": it was done
 
   // The worker's: where the answer goes.
   Session* session = nullptr;
@@ -86,7 +86,7 @@ class Call {
   int version = 2;
   bool throttle = false;
   bool count_wanted = false;  // DEL
-  std::string key;
+  std::string key;  // or the node
 };
 
 struct Port {

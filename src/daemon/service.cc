@@ -184,6 +184,9 @@ void Service::decide(Session& session, Item& item) {
       return;
     case Kind::reload:
       return ask_elsewhere(session, item, Call::Kind::reload);
+    case Kind::forget:
+      if (port_ != nullptr) ask_elsewhere(session, item, Call::Kind::forget);
+      return;
   }
 }
 
@@ -295,6 +298,8 @@ void Service::write_reply(Session& session, Item& item) {
     case Kind::peers:
     case Kind::stats:
       return write_own_facts(writer, item);
+    case Kind::forget:
+      return writer.error("ERR this node is alone: it knows no other");
     case Kind::reload:  // always asked elsewhere
       return;
   }
@@ -387,6 +392,7 @@ void Service::finish(std::unique_ptr<Call> call) {
     case Call::Kind::stats:
       resp::write_map(writer, stats_fields(overview_, &call->stats, clock_.mono()));
       break;
+    case Call::Kind::forget:
     case Call::Kind::reload:
       if (call->error.empty())
         writer.simple("OK");

@@ -164,6 +164,10 @@ void run_explain(Call& call) {
 void run_rules(Call& call) { write_table(call.reply, describe_rules(*call.env.rules)); }
 void run_peers(Call& call) { call.request.kind = Request::Kind::peers; }
 void run_stats(Call& call) { call.request.kind = Request::Kind::stats; }
+void run_forget(Call& call) {
+  call.request.kind = Request::Kind::forget;
+  call.request.key = call.args[1];
+}
 void run_reload(Call& call) {
   call.request.kind = Request::Kind::reload;
   call.request.barrier = true;  // what follows is decided by what was loaded
@@ -189,6 +193,7 @@ constexpr auto kCommands = std::to_array<Command>({
     {"tally.peers", 1, 1, run_peers, "readonly", 0, 0, "tally", "",
      "Lists the nodes of the fleet and what is known of them"},
     {"tally.stats", 1, 1, run_stats, "readonly", 0, 0, "tally", "", "Counts since the start"},
+    {"tally.forget", 2, 2, run_forget, "", 0, 0, "tally", "node", "Waits no longer for a node that is gone for good"},
     {"tally.reload", 1, 1, run_reload, "", 0, 0, "tally", "", "Reads the configuration again: all of it or nothing"},
     {"del", 2, kAnyArguments, run_del, "write", 1, -1, "tally", "key [key]",
      "Forgets keys of CL.THROTTLE, fleet-wide"},

@@ -56,6 +56,7 @@ struct Request {
     peers,     // write_table
     stats,     // write_map
     reload,    // the configuration is read again: +OK, or an error
+    forget,    // the node `key` is gone for good: +OK, or an error
   };
   Kind kind = Kind::answered;
   bool throttle = false;  // take and peek: the reply is write_throttle rather than write_six

@@ -225,12 +225,18 @@ class Resp:
         self.file = self.socket.makefile("rb")
 
     def __call__(self, *words):
-        out = b"*%d\r\n" % len(words)
-        for word in words:
-            raw = str(word).encode()
-            out += b"$%d\r\n%s\r\n" % (len(raw), raw)
+        return self.many([words])[0]
+
+    def many(self, questions):
+        """As many answers, in one round trip."""
+        out = b""
+        for words in questions:
+            out += b"*%d\r\n" % len(words)
+            for word in words:
+                raw = str(word).encode()
+                out += b"$%d\r\n%s\r\n" % (len(raw), raw)
         self.socket.sendall(out)
-        return self._read()
+        return [self._read() for _ in questions]
 
     def _read(self):
         line = self.file.readline()
@@ -302,9 +308,9 @@ class Fleet:
     says by cluster.self which of them it is and binds another.
     """
 
-    def __init__(self, place, count, rules, alone=False, sync_ms=100, delay_ms=0):
+    def __init__(self, place, count, rules, alone=False, sync_ms=100, delay_ms=0, keys=65536):
         place.fleets += 1
-        self.place, self.count, self.rules = place, count, rules
+        self.place, self.count, self.rules, self.keys = place, count, rules, keys
         self.alone, self.sync_ms, self.delay_ms = alone, sync_ms, delay_ms
         self.relay = None
         for attempt in range(3):
@@ -331,7 +337,7 @@ class Fleet:
             config = {
                 "node": {"name": node.name, "state_dir": str(self.place.path / f"{node.name}.state")},
                 "listen": {"resp": [f"unix:{node.socket}"], "http": [f"unix:{node.http}"]},
-                "table": {"keys": 65536}, "workers": 1, "rules": self.rules,
+                "table": {"keys": self.keys}, "workers": 1, "rules": self.rules,
             }
             if not self.alone:
                 node.entry = entries[i]

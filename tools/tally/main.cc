@@ -121,6 +121,13 @@ int run_reload(const Invocation& invocation) {
   });
 }
 
+int run_forget(const Invocation& invocation) {
+  return ask(invocation, {"TALLY.FORGET", invocation.arguments[0]}, [&](const Reply&) {
+    std::printf(invocation.json ? "{\"forgotten\":true}\n" : "nobody waits for it here any more\n");
+    return kAllowed;
+  });
+}
+
 int run_ping(const Invocation& invocation) {
   return ask(invocation, {"PING"}, [&](const Reply& reply) {
     std::printf(invocation.json ? "{\"reply\":%s}\n" : "%s\n",
@@ -273,6 +280,7 @@ constexpr Command kCommands[] = {
     {"stat", 0, 0, run_stat, "", "a line a second; -n LINES to end"},
     {"check", 1, 1, run_check, "FILE", "check a configuration, without a daemon"},
     {"reload", 0, 0, run_reload, "", "have the daemon read its configuration again, all of it or nothing"},
+    {"forget", 1, 1, run_forget, "NODE", "wait no longer for a node that is gone for good"},
     {"ping", 0, 0, run_ping, "", "whether the daemon answers"},
 };
 
