@@ -114,6 +114,25 @@ TEST_CASE("an address goes to the name that has it now from one that was not fou
   CHECK(book.rank_of(at("10.0.0.1")) == uint16_t{0});
 }
 
+TEST_CASE("a guest is where it last came from, and gives way to names and to whoever comes from there after it") {
+  AddressBook book(kEverywhere);
+  book.set(0, {at("10.0.0.1")});
+  book.come(7, at("10.0.0.7"));
+  CHECK(book.rank_of(at("10.0.0.7")) == uint16_t{7});
+  CHECK(sent_to(book, 7) == "10.0.0.7:8381");
+  book.come(7, at("10.0.0.8"));
+  CHECK(book.rank_of(at("10.0.0.7")) == std::nullopt);
+  CHECK(sent_to(book, 7) == "10.0.0.8:8381");
+  book.come(9, at("10.0.0.8"));  // its port was given again
+  CHECK(book.rank_of(at("10.0.0.8")) == uint16_t{9});
+  CHECK(sent_to(book, 7) == "nowhere");
+  book.come(9, at("10.0.0.1"));
+  CHECK(book.rank_of(at("10.0.0.1")) == uint16_t{0});
+  book.come(9, at("10.0.0.8"));
+  book.set(0, {at("10.0.0.8")});
+  CHECK(book.rank_of(at("10.0.0.8")) == uint16_t{0});
+}
+
 TEST_CASE("what cannot be reached, or is no host's, is not used") {
   AddressBook four({true, false, true}), six({false, true, true}), both(kEverywhere),
       loopback({true, true, false});

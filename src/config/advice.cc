@@ -118,13 +118,19 @@ class Advisor {
 
   void advise_names() {
     const Config::Cluster& cluster = config_.cluster;
-    if (!cluster.secret_file.empty()) return;
-    for (size_t i = 0; i < cluster.peers.size(); ++i) {
-      const auto entry = parse_peer(cluster.peers[i]);
+    if (!cluster.secret_file.empty() || advised_names_of("cluster", cluster) || !cluster.upstream) return;
+    advised_names_of("cluster.upstream", *cluster.upstream);
+  }
+
+  bool advised_names_of(const std::string& section, const Config::Members& members) {
+    for (size_t i = 0; i < members.entries().size(); ++i) {
+      const auto entry = parse_peer(members.entries()[i]);
       if (!entry || !entry.value().looked_up()) continue;
-      return add("cluster.peers[" + std::to_string(i) + "]",
-                 "without a secret_file only addresses on loopback are used of what a name has");
+      add(section + (members.peers.empty() ? ".aggregators[" : ".peers[") + std::to_string(i) + "]",
+          "without a secret_file only addresses on loopback are used of what a name has");
+      return true;
     }
+    return false;
   }
 
   void advise_rate(const Rule& rule, const std::string& path) {

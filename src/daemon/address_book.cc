@@ -56,6 +56,15 @@ void AddressBook::doubt(uint16_t rank) {
   for (const Endpoint& address : std::vector<Endpoint>(mine.wanted)) settle(address);
 }
 
+void AddressBook::come(uint16_t guest, const Endpoint& from) {
+  const std::optional<uint16_t> before = rank_of(from);
+  if (before == guest) return;
+  if (before && entries_[*before].guest) set(*before, {});
+  set(guest, {from});
+  entries_[guest].guest = true;
+  doubt(guest);
+}
+
 // Whose the address is, of all that want it.
 void AddressBook::settle(const Endpoint& address) {
   const std::optional<uint16_t> holder = rank_of(address);

@@ -43,6 +43,10 @@ class AddressBook {
   // The last lookup failed: its addresses stay, until another name is found to have them.
   void doubt(uint16_t rank);
 
+  // That rank, which has no entry, is now where a datagram came from. It has the address from whoever came
+  // from there before, and gives it to any name that is found to have it.
+  void come(uint16_t guest, const Endpoint& from);
+
   std::optional<uint16_t> rank_of(const Endpoint& address) const;
   const std::vector<Endpoint>& addresses_of(uint16_t rank) const;  // in use; empty: nobody knows where it is
 
@@ -58,6 +62,7 @@ class AddressBook {
     std::vector<Endpoint> wanted;  // of its name
     std::vector<Endpoint> held;    // those of them that are its own, in the same order
     bool doubtful = false;
+    bool guest = false;
     bool turning = true;
     size_t turn = 0;  // of `held`, the next or (not turning) the one that it was heard from
   };

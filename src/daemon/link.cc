@@ -1,5 +1,7 @@
 #include "daemon/link.h"
 
+#include <algorithm>
+
 namespace tally {
 namespace {
 
@@ -55,7 +57,8 @@ std::vector<PeerStatus> Link::peers(Now now) const {
 }
 
 void Link::look_at(const std::vector<PeerStatus>& peers) {
-  const Duration silent_after = kSilentAfter * (1 + static_cast<int64_t>(peers.size()) / kPeersHeardInTime);
+  const auto listed = std::ranges::count_if(peers, [](const PeerStatus& peer) { return peer.role != PeerRole::guest; });
+  const Duration silent_after = kSilentAfter * (1 + listed / kPeersHeardInTime);
   for (const PeerStatus& peer : peers) {
     if (peer.self || peer.role == PeerRole::guest) continue;
     if (heard_.size() <= peer.rank) heard_.resize(peer.rank + size_t{1});

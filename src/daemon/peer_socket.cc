@@ -71,13 +71,6 @@ void PeerSocket::send_at(const AddressBook::Endpoint& to, std::span<const uint8_
   if (error) ++send_failures_;
 }
 
-void PeerSocket::source_is(uint16_t guest) {
-  const auto before = book_.rank_of(source_);
-  if (before == guest) return;
-  if (before) book_.set(*before, {});  // a guest of before
-  book_.set(guest, {source_});
-}
-
 std::string PeerSocket::bound() const {
   asio::error_code error;
   const udp::endpoint at = socket_.local_endpoint(error);

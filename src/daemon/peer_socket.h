@@ -37,7 +37,7 @@ class PeerSocket {
   void send(uint16_t to, std::span<const uint8_t> bytes);
   void send_to_source(std::span<const uint8_t> bytes);  // to where the last received datagram came from
   // From now on that rank, a guest's, is there where the last received datagram came from.
-  void source_is(uint16_t guest);
+  void source_is(uint16_t guest) { book_.come(guest, source_); }
 
   AddressBook& book() { return book_; }  // who is where: of the cluster thread, too
   asio::ip::udp::socket& socket() { return socket_; }
