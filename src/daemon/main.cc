@@ -128,7 +128,6 @@ NodeConfig config_above(const Config& config, const NodeConfig& below) {
   node.roster_version = upstream.roster_version;
   node.size = upstream.nodes();
   node.guest = random_seed();
-  add_names(upstream, node.movable);
   node.region = true;
   node.pace = below.pace;
   node.lease = below.lease;
