@@ -9,6 +9,8 @@ namespace {
 constexpr uint64_t kRoundTripMaxNs = 60'000'000'000;                // longer is a mistake, not a network
 constexpr Duration kPatienceMin = std::chrono::milliseconds(150);
 constexpr uint32_t kQuestionsMin = 3;  // one or two are lost now and then
+// Who is heard lives, so it is waited for longer before it is taken for one that hears nothing: both ways have to work at some time.
+constexpr int kUnheardPatience = 4;
 constexpr Duration kProbesApart = std::chrono::milliseconds(10);
 constexpr Duration kProbePatienceMin = std::chrono::milliseconds(40);
 constexpr Duration kMeasuredLately = std::chrono::seconds(2);  // ways change
@@ -112,11 +114,11 @@ Peers::Heard Peers::hear(uint16_t rank, const Header& header, Now now) {
   peer.taken.add(header.sequence);
   peer.heard = now.mono;
   peer.heard_of = now.mono;
-  peer.probed = MonoTime{};
-  peer.probes = 0;
-  if (sent_after(header, now.mono) >= peer.asked) {  // who is heard and hears nothing answers no question
-    peer.asked = MonoTime{};
-    peer.questions = 0;
+  peer.asked = peer.probed = MonoTime{};
+  peer.questions = peer.probes = 0;
+  if (sent_after(header, now.mono) >= peer.unheard) {
+    peer.unheard = MonoTime{};
+    peer.unheard_questions = 0;
   }
   if (!newest) return Heard::replayed;
   peer.sequence_in = header.sequence;
@@ -168,6 +170,8 @@ bool Peers::up(uint16_t rank, MonoTime now) const {
 void Peers::asked(uint16_t rank, MonoTime now) {
   if (peers_[rank].asked == MonoTime{}) peers_[rank].asked = now;
   ++peers_[rank].questions;
+  if (peers_[rank].unheard == MonoTime{}) peers_[rank].unheard = now;
+  ++peers_[rank].unheard_questions;
 }
 
 Duration Peers::patience(uint16_t rank) const { return std::max(round_trip(rank) * 3, kPatienceMin); }
@@ -178,6 +182,7 @@ bool Peers::silent(uint16_t rank, MonoTime now) const {
   if (rank == self_) return false;
   const Peer& peer = peers_[rank];
   if (asked_in_vain(rank) && now - peer.asked >= patience(rank)) return true;
+  if (peer.unheard_questions >= kQuestionsMin && now - peer.unheard >= patience(rank) * kUnheardPatience) return true;
   return peer.asked_by_other > peer.heard_of && now - peer.asked_by_other >= patience(rank);
 }
 

@@ -33,8 +33,10 @@ struct Peer {
   MonoTime life_heard{};    // the first datagram of this life
   MonoTime heard{};         // itself, directly
   MonoTime heard_of{};      // directly or by gossip
-  MonoTime asked{};           // the first question since it last showed that it hears this node; epoch: none
+  MonoTime asked{};           // the first question since it was heard last; epoch: none
   uint32_t questions = 0;     // since then
+  MonoTime unheard{};         // the first question since a word of its last echoed one of ours; epoch: none
+  uint32_t unheard_questions = 0;
   MonoTime probed{};          // the first probe since it was heard last; epoch: none
   MonoTime probed_last{};
   uint32_t probes = 0;
@@ -105,7 +107,8 @@ class Peers {
   void asked(uint16_t rank, MonoTime now);
   // How long an answer may take before somebody else is asked.
   Duration patience(uint16_t rank) const;
-  // It has answered none of several questions for longer than that, here, or at another node and nobody heard it since:
+  // It has answered none of several questions for longer than that, here, or at another node and nobody heard it since; or it is
+  // heard, but for some times as long has not heard this node:
   // whoever has a choice passes it over. Never only because nobody spoke of it: in a large fleet that says nothing.
   bool silent(uint16_t rank, MonoTime now) const;
   bool asked_in_vain(uint16_t rank) const;  // several times; how long ago is another question

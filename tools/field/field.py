@@ -25,6 +25,10 @@ MODULES = (
     "hot",
     "majority",
     "rolling",
+    "isolation",
+    "weather",
+    "interval",
+    "regions",
 )
 
 

@@ -46,12 +46,12 @@ class HostFleet(Fleet):
             node.entry = f"[{address}]:{PORT}" if ipv6 else f"{address}:{PORT}"
         self.secret = make_secret(place)
         try:
-            self._start(names)
+            self._start_all()
         except BaseException:
             self.stop()
             raise
 
-    def _start(self, _):
+    def _start_all(self):
         for node in self.nodes:
             self.configure(node)
             (self.place.path / f"{node.name}.state").mkdir(exist_ok=True)

@@ -3,13 +3,14 @@
 
 Six hosts, nine rules (two with fixed windows, strict and 5 %, and a sliding one, each under closed, share and open), five windows: one of the whole
 fleet, one with the cut in it, one apart, one in which contact returns, one of the whole fleet. On either side of the cut 1.5 times the limit is asked for
-all the time. The promises are the daemons' own (`bound` and `bound_isolated` of TALLY.EXPLAIN).
+all the time. The promises are the daemons' own (`bound` and `bound_isolated` of TALLY.EXPLAIN), held against the documented ones.
 """
 from fleet import DemoError, as_map
 from hosts import HostFleet, on_hosts
 from network import Network, Unavailable
 from rows import at_least, at_most, holds, shown
 from timeline import Timeline, undisturbed
+from world import bound_of
 
 HOSTS = [f"h{n}" for n in range(1, 7)]
 LIMIT, WINDOW_S, PRESSURE = 200, 10, 1.5  # the last: asked for on each side, of the limit
@@ -24,6 +25,12 @@ WHOLE, APART = ("before", "after"), ("cutting", "apart", "contact")
 APART_PART, AFTER_PART = 90, 95  # % of L, where more is asked for: apart an owner's loss may cost a sixteenth
 ISOLATED = 3        # the reason in an answer
 METRIC = "tallyd_isolated_decisions_total"
+
+
+def promised(rule):
+    """(bound, bound isolated) of a rule, as the documentation has them."""
+    bound = bound_of(LIMIT, rule["max_overcount"])
+    return bound, bound + {"closed": 0, "share": LIMIT, "open": LIMIT * len(HOSTS)}[rule["on_isolation"]]
 
 
 def rules():
@@ -105,6 +112,9 @@ class Run:
         for rule, keys in self.keys.items():
             told = as_map(fleet.nodes[0].ask("TALLY.EXPLAIN", rule, keys[0].name))
             self.bounds[rule] = told["bound"], told["bound_isolated"]
+            expected = promised(next(each for each in fleet.rules if each["name"] == rule))
+            if self.bounds[rule] != expected:
+                raise DemoError(f"EXPLAIN says that {rule} has the bounds {self.bounds[rule]}, and they are {expected}")
             for key in keys:
                 for hosts in partition.sides:
                     for node in fleet.on(hosts):
