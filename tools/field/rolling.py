@@ -10,7 +10,7 @@ from world import bound_of
 NODES = 5
 LIMIT, KEYS = 500, 10   # keys of each rule
 DAY_S, HOUR_S = 86400, 3600
-ROUND_S = {False: 8, True: 45}  # about what a round takes; with a node that is down for good each start waits for it in vain
+ROUND_S = {False: 8, True: 45}  # about what a round takes; where nothing was kept and a node is down for good, each start waits for it in vain
 QUIET_S = 1.5           # no key has had anything for so long: there is nothing more to be had
 FINISH_RATE = 60        # asks a second for each key then
 DAYS = {"day, strict": 0, "day, 5%": "5%"}
@@ -55,7 +55,7 @@ class Round:
         self.keys = self._keys()
         if self.gone:
             self.gone.child.kill()
-        rate = LIMIT / 2 / ROUND_S[self.gone is not None]
+        rate = LIMIT / 2 / ROUND_S[self.gone is not None and self.number == signal.SIGKILL]
         for key in self.keys:
             key.stream.go(rate)
         time.sleep(1)
@@ -107,7 +107,7 @@ def rolling(ground, case, number, dead):
             rounds.append(made)
     for kind in NAMES:
         for what, keys in parts(rounds, kind, dead):
-            yield from rows_of(f"{case}, {kind}{what}", keys, promised=what != IN_GROUP)
+            yield from rows_of(f"{case}, {kind}{what}", keys, promised=number == signal.SIGTERM or not dead)
     yield shown(case, "a node ready again after", [s for each in rounds for s in each.ready_s], "s")
 
 
@@ -121,7 +121,7 @@ def parts(rounds, kind, dead):
 
 
 def rows_of(name, keys, promised):
-    """With a dead node in its group a key that is forgotten by a second one has no majority: nothing is promised then but the bound."""
+    """Killed, with a node dead for good, members forget what only the dead one could tell: nothing is promised then but the bound."""
     yield at_most(name, "admitted above the bound, by key", 0, [max(0.0, key.above_the_bound()) for key in keys])
     more = [key.admitted() - key.in_the_round for key in keys]
     if promised:
