@@ -16,6 +16,8 @@ constexpr uint64_t kAmountMax = uint64_t{1} << 40;
 // On a near group, a line may hold unspent, beyond what waits, one part in this many (times the active lines) of what is
 // left: what an owner's death would strand. On a far one it gets headroom instead, to hide the round trip.
 constexpr uint64_t kNearHoldParts = 8;
+// The owner's own node needs no more than it spends while its thread has its turn, and what it holds dies with the owner.
+constexpr uint64_t kOwnHoldParts = 32;
 constexpr uint64_t kFarHeadroomParts = 4;
 
 // A mark is raised ahead of need by this part of what is left, plus round trip / sync interval, at most kMarkShareMax.
@@ -163,7 +165,8 @@ uint64_t WindowBook::part_of(const Line& line, uint64_t room, Now now, bool far)
   if (far) {
     beyond += left / (kFarHeadroomParts * demand.lines);
   } else {
-    const uint64_t hold = std::max<uint64_t>(1, left / (kNearHoldParts * demand.lines));
+    const uint64_t parts = line.key.node == ballot().node ? kOwnHoldParts : kNearHoldParts;
+    const uint64_t hold = std::max<uint64_t>(1, left / (parts * demand.lines));
     beyond = std::min(beyond, minus(hold, line.unspent()));
   }
   const uint64_t others = minus(unmet(now.mono), line.turned_away ? waits : 0);
