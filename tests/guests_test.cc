@@ -212,3 +212,17 @@ TEST_CASE("a rank is given again when its guest was silent for a minute, and no 
   CHECK(door.say(Hello{}) == 4);  // it is still known there
   CHECK(door.guests().size() == 2);
 }
+
+TEST_CASE("there are no more guests than places, and who finds none is counted") {
+  Door door;
+  door.fleet.guests_max = 1;
+  door.fleet.stop(0);
+  door.fleet.start(0, {.incarnation = 20, .first = true, .reckoned_start = {}});
+  door.fleet.pass(test::ms(100));
+  CHECK(door.say(Hello{}) == 3);
+  door.header.sender = kStranger + 1;
+  CHECK(door.say(Hello{}) == std::nullopt);
+  CHECK(door.fleet.dropped(0, "guests_full") == 1);
+  CHECK(door.fleet.dropped(0, "foreign") == 0);
+  CHECK(door.guests().size() == 1);
+}

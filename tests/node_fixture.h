@@ -58,6 +58,7 @@ class Fleet {
     config.movable = movable;
     config.size = size;
     config.accounts_max = accounts_max;
+    config.guests_max = guests_max;
     config.sealed = sealed;
     host.node = std::make_unique<Node>(config, life, *host.limiter, host.rules, rank + 1u, now());
   }
@@ -171,6 +172,7 @@ class Fleet {
 
   const Roster roster;
   Duration since{0};
+  size_t guests_max = NodeConfig{}.guests_max;      // likewise
   size_t accounts_max = NodeConfig{}.accounts_max;  // of those that are started from now on
   bool sealed = false;                              // likewise
   bool movable = false;                             // likewise

@@ -102,7 +102,7 @@ class Refusals(FleetOfTwo):
         listed = {name for row in document.table(document.TEXT, "| reason | when |") for name in re.findall(r"^`(\w+)`", row[0])}
         self.assertEqual(set(counts) - listed, set())
         only = {"unsealed", "unknown_key", "replayed"} if not self.secret else {"sealed"}
-        self.assertEqual(listed - set(counts), only | {"wrong_source"})  # that is answered, see protocol_process_test.py
+        self.assertEqual(listed - set(counts), only | {"wrong_source", "guests_full"})  # answered: protocol_process_test.py; guests_test.cc
         clone = self.node.hear("clone")  # the older life lives, so the newer one is told
         self.assertEqual((clone.incumbent, clone.told, clone.elsewhere), (self.node.incarnation - 1, self.node.incarnation, 0))
         key = self.node.key_owned_by("login", self.peer)

@@ -117,13 +117,17 @@ std::optional<uint16_t> Node::receive(std::span<const uint8_t> bytes, std::optio
   return impl_->receive_from(from, datagram, bytes.size(), now);
 }
 
-// Whoever is in no list is a guest of the owners, where it goes by their list. It gets a rank with its first datagram.
-std::optional<uint16_t> Node::Impl::rank_of_sender(const Header& header, bool may_be_new, Now now) {
+// Whoever is in no list is a guest of the owners, where it goes by their list. It gets a rank with its first datagram. nullopt: it is
+// nobody here, which is counted.
+std::optional<uint16_t> Node::Impl::rank_of_sender(const Header& header, bool known_list, bool listed_place, Now now) {
   if (header.sender == peers.id(peers.self())) return peers.self();
   if (const auto listed = roster.rank_of(header.sender)) return listed;
   if (const auto guest = peers.guest(header.sender)) return guest;
   const bool owns = roster.owns(Which::current, peers.self()) || roster.owns(Which::previous, peers.self());
-  if (!may_be_new || !owns || config.guest) return std::nullopt;
+  if (!known_list || listed_place || !owns || config.guest) {
+    ++dropped[known_list ? "foreign" : "roster"];
+    return std::nullopt;
+  }
   const auto rank = peers.welcome(header.sender, config.guests_max, now.mono);
   if (!rank) ++dropped["guests_full"];
   return rank;
@@ -141,11 +145,8 @@ std::optional<uint16_t> Node::Impl::receive_from(std::optional<uint16_t> from, c
   }
   const auto spoken = roster.find(header.roster_version, header.roster_hash);
   const bool listed_place = from && !peers.is_guest(*from);  // of the address
-  const auto rank = rank_of_sender(header, spoken && !listed_place, now);
-  if (!rank) {
-    ++dropped[spoken ? "foreign" : "roster"];
-    return std::nullopt;
-  }
+  const auto rank = rank_of_sender(header, spoken.has_value(), listed_place, now);
+  if (!rank) return std::nullopt;
   const bool guests = config.guest || peers.is_guest(*rank);
   // Those who know both lists speak with all in either: who leaves with who joins.
   const bool all = spoken == Which::current && roster.has_previous();

@@ -68,7 +68,7 @@ MUTATIONS = [
              "  return !peers.is_guest(from) || std::holds_alternative<Report>(entry)", "  return true || std::holds_alternative<Report>(entry)",
              test=("guests_test", "a guest says what a lessee has to say, and nothing else")),
     Mutation("guests: go by any list", "src/cluster/node.cc",
-             "  const auto rank = rank_of_sender(header, spoken && !listed_place, now);\n", "  const auto rank = rank_of_sender(header, !listed_place, now);\n",
+             "  if (!known_list || listed_place || !owns || config.guest) {\n", "  if (listed_place || !owns || config.guest) {\n",
              test=("guests_test", "who goes by another list is no guest")),
     Mutation("guests: an old datagram moves one back", "src/cluster/node.cc",
              "!listed_place && header.sequence > peers[*rank].sequence_in;", "!listed_place;",
