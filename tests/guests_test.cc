@@ -148,7 +148,8 @@ struct Door {
   }
   std::optional<uint16_t> say(const Entry& entry, std::optional<uint16_t> from = std::nullopt) {
     ++header.sequence;
-    return fleet.node(0).receive(test::datagram_of(header, {entry}), from, fleet.now());
+    const Taken taken = fleet.node(0).receive(test::datagram_of(header, {entry}), from, fleet.now());
+    return taken.moved ? taken.from : std::nullopt;
   }
   std::vector<PeerStatus> guests() {
     std::vector<PeerStatus> all;

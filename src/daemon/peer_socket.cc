@@ -78,6 +78,11 @@ void PeerSocket::source_is(uint16_t guest) {
   book_.set(guest, {source_});
 }
 
+AddressBook::Endpoint PeerSocket::local() const {
+  asio::error_code error;
+  return plain(socket_.local_endpoint(error));
+}
+
 std::string PeerSocket::bound() const {
   asio::error_code error;
   const udp::endpoint at = socket_.local_endpoint(error);
