@@ -14,15 +14,17 @@ namespace {
 using asio::ip::tcp;
 
 constexpr int kAcceptedAtOnce = 64;
-constexpr int kReadsAtOnce = 64;  // each of two frames of the longest kind, at most
+constexpr int kAtOnce = 256;  // frames and reads, of all connections
 constexpr Duration kConnectWithin = std::chrono::seconds(3);
 constexpr Duration kKnownWithin = std::chrono::seconds(5);
+constexpr int kKernelBytes = static_cast<int>(Stream::kQueueMax);  // else it takes megabytes for who does not read
 constexpr unsigned kAckWithinMs = 5'000;  // what was sent; then the kernel takes the connection for broken
 
 void set_up(tcp::socket& socket) {
   asio::error_code ignored;
   socket.non_blocking(true, ignored);
   socket.set_option(tcp::no_delay(true), ignored);
+  socket.set_option(tcp::socket::send_buffer_size(kKernelBytes), ignored);
   ::setsockopt(socket.native_handle(), IPPROTO_TCP, TCP_USER_TIMEOUT, &kAckWithinMs, sizeof kAckWithinMs);
 }
 
@@ -123,22 +125,26 @@ Stream* PeerStreams::find(uint64_t id) const {
 }
 
 bool PeerStreams::receive(const Take& take) {
-  for (int i = 0; i < kReadsAtOnce && !readable_.empty(); ++i) {
+  for (int left = kAtOnce; left > 0 && !readable_.empty();) {
     const uint64_t id = readable_.front();
     readable_.pop_front();
-    if (Stream* stream = find(id); stream != nullptr && read(*stream, take)) readable_.push_back(id);
+    if (Stream* stream = find(id); stream != nullptr && read(*stream, take, left)) readable_.push_back(id);
   }
   return !readable_.empty();
 }
 
 // False: nothing more is to be read of it now.
-bool PeerStreams::read(Stream& stream, const Take& take) {
-  const Stream::Read read = stream.read();
-  if (read == Stream::Read::over) return end(stream, counts_.over), false;
-  if (read == Stream::Read::nothing) return watch(stream), false;
-  while (const auto frame = stream.next())
-    if (!take(stream, *frame)) return end(stream, counts_.malformed), false;
-  if (stream.too_long()) return end(stream, counts_.malformed), false;
+bool PeerStreams::read(Stream& stream, const Take& take, int& left) {
+  while (left-- > 0) {
+    if (const auto frame = stream.next()) {
+      if (!take(stream, *frame)) return end(stream, counts_.malformed), false;
+      continue;
+    }
+    if (stream.too_long()) return end(stream, counts_.malformed), false;
+    const Stream::Read read = stream.read();
+    if (read == Stream::Read::over) return end(stream, counts_.over), false;
+    if (read == Stream::Read::nothing) return watch(stream), false;
+  }
   return true;
 }
 

@@ -71,7 +71,7 @@ class PeerStreams {
   Stream* best(uint16_t rank) const;
   Stream* find(uint64_t id) const;
   void put(Stream& stream, std::span<const uint8_t> bytes);
-  bool read(Stream& stream, const Take& take);
+  bool read(Stream& stream, const Take& take, int& left);
   void end(Stream& stream, uint64_t& reason);
 
   asio::io_context& io_;
