@@ -321,6 +321,40 @@ TEST_CASE(
   CHECK(told(11).empty());  // a name that nobody uses may have moved
 }
 
+TEST_CASE("what comes by a stream is of a member only where that is one of the nodes at the sender's address") {
+  Fleet fleet(3, rule_of(30, 200'000));
+  fleet.until_ready();
+  Header header = fleet.header(1, 0);
+  const auto told = [&](std::vector<uint16_t> there) {
+    ++header.sequence;
+    return fleet.node(0).receive(datagram_of(header, {Hello{}}), std::span<const uint16_t>(there), fleet.now());
+  };
+  CHECK(told({1}).from == uint16_t{1});
+  CHECK(told({2, 1}).from == uint16_t{1});  // several at one address
+  CHECK_FALSE(told({1}).moved);
+  CHECK_FALSE(told({}).from);
+  CHECK_FALSE(told({0, 2}).from);
+  CHECK(fleet.node(0).stats().dropped.at("wrong_source") == 2);
+  header.incarnation -= 1;  // an older life is still who it says it is
+  CHECK(told({1}).from == uint16_t{1});
+  CHECK(fleet.node(0).stats().dropped.at("older_life") == 1);
+
+  Bytes bytes = datagram_of(header, {Hello{}});
+  bytes.back() ^= 1;
+  const std::vector<uint16_t> there{1};
+  CHECK(fleet.node(0).receive(bytes, std::span<const uint16_t>(there), fleet.now()).malformed);
+}
+
+TEST_CASE("a knock shows that a node lives, and takes its number among the others") {
+  Fleet fleet(3, rule_of(30, 200'000));
+  fleet.until_ready();
+  Datagram first, second;
+  REQUIRE(decode(fleet.node(0).knock(1, fleet.now()), kPublicIdKey, first) == DecodeError::none);
+  REQUIRE(decode(fleet.node(0).knock(1, fleet.now()), kPublicIdKey, second) == DecodeError::none);
+  CHECK(second.header.sequence == first.header.sequence + 1);
+  CHECK(fleet.node(1).receive(fleet.node(0).knock(1, fleet.now()), 0, fleet.now()).from == uint16_t{0});
+}
+
 TEST_CASE("who comes from elsewhere in the name of a member that may move is told so only when its name has not followed in time") {
   Fleet fleet(3, rule_of(30, 200'000), 1000, {roster_of(3).entry(1)});
   fleet.until_ready();
