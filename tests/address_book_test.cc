@@ -38,6 +38,23 @@ std::string sent_to(AddressBook& book, uint16_t rank) {
 
 }  // namespace
 
+TEST_CASE("the nodes at an IP address are found whatever their ports") {
+  AddressBook book(kEverywhere);
+  book.set(0, {at("10.0.0.1", 1), at("10.0.0.3", 1)});
+  book.set(1, {at("10.0.0.1", 65535)});
+  book.set(2, {at("10.0.0.2")});
+  const auto there = [&](const char* ip) {
+    std::vector<uint16_t> ranks;
+    book.ranks_at(asio::ip::make_address(ip), ranks);
+    return ranks;
+  };
+  CHECK(there("10.0.0.1") == std::vector<uint16_t>{0, 1});
+  CHECK(there("10.0.0.2") == std::vector<uint16_t>{2});
+  CHECK(there("10.0.0.3") == std::vector<uint16_t>{0});
+  CHECK(there("10.0.0.4").empty());
+  CHECK(there("::1").empty());
+}
+
 TEST_CASE("a datagram from any of a node's present addresses is that node's") {
   AddressBook book(kEverywhere);
   CHECK(book.rank_of(at("10.0.0.1")) == std::nullopt);

@@ -115,6 +115,22 @@ class Ends(unittest.TestCase):
         self.until("cut", 3)
         self.until("cut", 1, "b a")
 
+    def test_a_cut_of_udp_leaves_tcp(self):
+        with self.network.listener("b") as door, self.network.socket("a", socket.AF_INET, socket.SOCK_STREAM) as caller:
+            self.network.cut("*", "*", "udp")
+            self.send(b"no")
+            self.until("cut", 1)
+            caller.settimeout(PATIENCE_S)
+            caller.connect(door.getsockname())
+            caller.sendall(b"yes")
+            door.settimeout(PATIENCE_S)
+            with door.accept()[0] as accepted:
+                accepted.settimeout(PATIENCE_S)
+                self.assertEqual(accepted.recv(10), b"yes")
+            self.network.join("*", "*")
+            self.send(b"again")
+            self.assertEqual(self.next(), b"again")
+
     def test_a_duplicate_comes_twice(self):
         self.network.set("a", "b", duplicate=1)
         self.send(b"twice")

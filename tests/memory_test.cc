@@ -1,6 +1,8 @@
 // Registers that a node leaves for its next life: it votes on at once, whoever else is there, and nothing is issued twice.
 #include <doctest/doctest.h>
 
+#include "cluster/recovery.h"
+#include "cluster/registers.h"
 #include "node_fixture.h"
 #include "sim/fleet.h"
 #include "sim/trace.h"
@@ -85,20 +87,27 @@ TEST_CASE("without what the last life has left a member has no vote while anothe
 }
 
 TEST_CASE("a memory of a life before the last is none") {
-  Three three;
-  CHECK(three.take(three.owner, 20) == 20);
-  auto memory = three.leave(three.member);
-  three.start(three.member, nullptr);  // a life that votes, and leaves nothing
-  three.fleet.pass(test::ms(300));
-  const uint32_t taken = 20 + three.take(three.owner, 30);
-  three.fleet.stop(three.member);
-  three.start(three.member, std::move(memory));
-  three.fleet.pass(test::ms(50));  // its peers tell it of the life between
-  three.fleet.stop(three.owner);   // and with it all that but one knows
-  three.fleet.stop(three.other);
-  three.fleet.pass(test::ms(300));
-  CHECK(three.take(three.member, 60) == 0);
-  CHECK(taken == 50);
+  using namespace test;
+  const Now now = at(secs(100));
+  const Roster roster = roster_of(3);
+  const Standing standing{false, now.wall, ms(100), true, now};
+  const Succession succession{roster, 0, {}, {}, standing, ms(100), now};
+  Recovery recovery{roster, 0, 9, standing, succession};
+  Registers registers{1000, 0, roster, standing, succession, recovery};
+  Memory memory;
+  memory.incarnation = 7;
+  memory.worth.votes_from_ns = nanos(WallTime::min());
+  memory.worth.clock_ns = nanos(now.wall);
+  recovery.remember(memory, registers, now);
+  const int64_t window = nanos(now.wall) / nanos(Duration(10s)) - 1;
+  CHECK(recovery.has_read({}, window, 10s));
+  CHECK(recovery.complete());
+  recovery.heard_of_life(7);  // a peer knows that one, too
+  recovery.heard_of_life(3);
+  CHECK(recovery.has_read({}, window, 10s));
+  recovery.heard_of_life(8);
+  CHECK_FALSE(recovery.has_read({}, window, 10s));
+  CHECK_FALSE(recovery.complete());
 }
 
 TEST_CASE("a group of one has no marks to remember: its rules decide, as after any restart") {

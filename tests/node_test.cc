@@ -321,32 +321,64 @@ TEST_CASE(
   CHECK(told(11).empty());  // a name that nobody uses may have moved
 }
 
+TEST_CASE("what comes by a stream is of a member only where that is one of the nodes at the sender's address") {
+  Fleet fleet(3, rule_of(30, 200'000));
+  fleet.until_ready();
+  Header header = fleet.header(1, 0);
+  const auto told = [&](std::vector<uint16_t> there) {
+    ++header.sequence;
+    return fleet.node(0).receive(datagram_of(header, {Hello{}}), std::span<const uint16_t>(there), fleet.now());
+  };
+  CHECK(told({1}).from == uint16_t{1});
+  CHECK(told({2, 1}).from == uint16_t{1});  // several at one address
+  CHECK_FALSE(told({1}).moved);
+  CHECK_FALSE(told({}).from);
+  CHECK_FALSE(told({0, 2}).from);
+  CHECK(fleet.node(0).stats().dropped.at("wrong_source") == 2);
+  header.incarnation -= 1;  // an older life is still who it says it is
+  CHECK(told({1}).from == uint16_t{1});
+  CHECK(fleet.node(0).stats().dropped.at("older_life") == 1);
+
+  Bytes bytes = datagram_of(header, {Hello{}});
+  bytes.back() ^= 1;
+  const std::vector<uint16_t> there{1};
+  CHECK(fleet.node(0).receive(bytes, std::span<const uint16_t>(there), fleet.now()).malformed);
+}
+
+TEST_CASE("a knock shows that a node lives, and takes its number among the others") {
+  Fleet fleet(3, rule_of(30, 200'000));
+  fleet.until_ready();
+  Datagram first, second;
+  REQUIRE(decode(fleet.node(0).knock(1, fleet.now()), kPublicIdKey, first) == DecodeError::none);
+  REQUIRE(decode(fleet.node(0).knock(1, fleet.now()), kPublicIdKey, second) == DecodeError::none);
+  CHECK(second.header.sequence == first.header.sequence + 1);
+  CHECK(fleet.node(1).receive(fleet.node(0).knock(1, fleet.now()), 0, fleet.now()).from == uint16_t{0});
+}
+
 TEST_CASE("a node whose name the others find elsewhere has no part until they find it here, and is shut where they never do") {
   Fleet fleet(3, rule_of(30, 200'000));
   fleet.until_ready();
   fleet.stop(0);
   fleet.movable = true;
-  fleet.start(0, {.incarnation = 20, .first = true, .reckoned_start = {}});
+  fleet.start(0, {.incarnation = 20, .first = false, .reckoned_start = fleet.now().wall});
   bool moved = false;
   fleet.cut = [&](uint16_t from, uint16_t to) { return !moved && (from == 0 || to == 0); };
   const auto warn = [&](Duration d) {
     fleet.node(0).receive(datagram_of(fleet.header(1, 0), {Clone{10, 20, true}}), 1, fleet.now());
     fleet.pass(d, ms(20));
   };
-  for (int i = 0; i < 20; ++i) {  // as often as it asks
-    warn(ms(100));
-    CHECK(fleet.explain(0, "k").floor == 0);
-  }
+  for (Duration warned{0}; warned < kWindow + secs(10); warned += ms(400)) warn(ms(400));
+  CHECK(fleet.explain(0, "k").floor == 0);  // in a window that began after its start
   SUBCASE("they find it") {
     moved = true;
-    fleet.pass(kWindow, ms(200));  // they remember its last life, which may have used its floor
+    fleet.pass(secs(2), ms(20));
     CHECK(fleet.explain(0, "k").floor == 2);
     CHECK(fleet.dropped(0, "this_node_is_a_clone") == 0);
   }
   SUBCASE("they do not") {
-    for (int second = 0; second < 118; ++second) warn(secs(1));
+    for (int second = 0; second < 49; ++second) warn(secs(1));
     CHECK(fleet.dropped(0, "this_node_is_a_clone") == 0);
-    warn(secs(1));
+    for (int second = 0; second < 3; ++second) warn(secs(1));
     CHECK(fleet.dropped(0, "this_node_is_a_clone") == 1);
   }
 }

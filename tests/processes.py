@@ -1,4 +1,5 @@
 """tallyd as a process, for tests: started in a folder of its own, waited for by its notifications, ended by its pid."""
+import contextlib
 import json
 import os
 import pathlib
@@ -21,12 +22,16 @@ DAY = "366d"
 
 
 def free_ports(n):
-    """UDP ports that were free just now."""
-    held = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(n)]
+    """Ports that were free just now, of UDP and of TCP."""
+    held, ports = [], []
     try:
-        for one in held:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in held]
+        while len(ports) < n:
+            held += [socket.socket(socket.AF_INET, kind) for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM)]
+            held[-2].bind(("127.0.0.1", 0))
+            with contextlib.suppress(OSError):
+                held[-1].bind(held[-2].getsockname())
+                ports.append(held[-2].getsockname()[1])
+        return ports
     finally:
         for one in held:
             one.close()

@@ -67,6 +67,19 @@ void Mail::answer_source(Peers& peers, uint16_t rank, const Entry& entry, Now no
   ++entries_[entry.index()];
 }
 
+Bytes Mail::alone(Peers& peers, uint16_t rank, const Entry& entry, Now now) {
+  make_room(rank);
+  Header header = header_to(rank);
+  peers.stamp(rank, header, now);
+  DatagramWriter writer(header, key_, kDatagramMax - around_);
+  CHECK_THAT(writer.add(entry));
+  Bytes bytes = writer.finish();
+  peers[rank].bytes_out += bytes.size() + around_;
+  ++datagrams_;
+  ++entries_[entry.index()];
+  return bytes;
+}
+
 void Mail::flush(Peers& peers, Now now) {
   for (const uint16_t rank : busy_) {
     auto& entries = queued_[rank];

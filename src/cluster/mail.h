@@ -33,6 +33,8 @@ class Mail {
   // A datagram of its own to wherever the one just received came from. It is numbered with those to `rank`: a number that is used
   // twice would make one of the two a replay.
   void answer_source(Peers& peers, uint16_t rank, const Entry& entry, Now now);
+  // A datagram with that entry alone, for the caller to send.
+  Bytes alone(Peers& peers, uint16_t rank, const Entry& entry, Now now);
   bool pop_local(Entry& out);
   // Packs all that is queued for others.
   void flush(Peers& peers, Now now);

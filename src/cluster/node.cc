@@ -106,15 +106,31 @@ void Node::note(const Note& note, Now now) {
 }
 
 // The clock is looked at first: a member that has left a window shall say so, though it has not ticked since.
-std::optional<uint16_t> Node::receive(std::span<const uint8_t> bytes, std::optional<uint16_t> from, Now now) {
+Taken Node::receive(std::span<const uint8_t> bytes, std::optional<uint16_t> from, Now now) {
   look_at_clock(now);
   Datagram datagram;
-  const DecodeError error = decode(bytes, impl_->config.id_key, datagram);
-  if (error != DecodeError::none) {
-    ++impl_->dropped[std::string(decode_error_name(error))];
-    return std::nullopt;
-  }
+  if (!impl_->decoded(bytes, datagram)) return {.malformed = true};
   return impl_->receive_from(from, datagram, bytes.size(), now);
+}
+
+Taken Node::receive(std::span<const uint8_t> bytes, std::span<const uint16_t> there, Now now) {
+  look_at_clock(now);
+  Datagram datagram;
+  if (!impl_->decoded(bytes, datagram)) return {.malformed = true};
+  auto sender = impl_->roster.rank_of(datagram.header.sender);
+  if (!sender) sender = impl_->peers.guest(datagram.header.sender);
+  const bool is_there = sender && std::ranges::find(there, *sender) != there.end();
+  return impl_->receive_from(is_there ? sender : std::nullopt, datagram, bytes.size(), now);
+}
+
+bool Node::Impl::decoded(std::span<const uint8_t> bytes, Datagram& datagram) {
+  const DecodeError error = decode(bytes, config.id_key, datagram);
+  if (error != DecodeError::none) ++dropped[std::string(decode_error_name(error))];
+  return error == DecodeError::none;
+}
+
+Bytes Node::knock(uint16_t to, Now now) {
+  return impl_->mail.alone(impl_->peers, to, Member{impl_->peers.id(impl_->peers.self()), impl_->incarnation, 0}, now);
 }
 
 // Whoever is in no list is a guest of the owners, where it goes by their list. It gets a rank with its first datagram. nullopt: it is
@@ -133,35 +149,35 @@ std::optional<uint16_t> Node::Impl::rank_of_sender(const Header& header, bool kn
   return rank;
 }
 
-std::optional<uint16_t> Node::Impl::receive_from(std::optional<uint16_t> from, const Datagram& datagram, size_t bytes, Now now) {
+Taken Node::Impl::receive_from(std::optional<uint16_t> from, const Datagram& datagram, size_t bytes, Now now) {
   const Header& header = datagram.header;
   if (header.sender == peers.id(peers.self()) && header.receiver != header.sender) {
     ++dropped["reflected"];
-    return std::nullopt;
+    return {};
   }
   if (header.receiver != peers.id(peers.self())) {
     ++dropped["foreign"];
-    return std::nullopt;
+    return {};
   }
   const auto spoken = roster.find(header.roster_version, header.roster_hash);
   const bool listed_place = from && !peers.is_guest(*from);  // of the address
   const auto rank = rank_of_sender(header, spoken.has_value(), listed_place, now);
-  if (!rank) return std::nullopt;
+  if (!rank) return {};
   const bool guests = config.guest || peers.is_guest(*rank);
   // Those who know both lists speak with all in either: who leaves with who joins.
   const bool all = spoken == Which::current && roster.has_previous();
   if (!spoken || !(guests || all || (roster.lists(*spoken, *rank) && roster.lists(*spoken, peers.self())))) {
     peers[*rank].roster_mismatch = true;
     ++dropped["roster"];
-    return std::nullopt;
+    return {};
   }
   if (is_self(*rank)) {
     ++dropped["own_name"];
-    return std::nullopt;
+    return {};
   }
   if (config.sealed && peers.replayed(*rank, header)) {
     ++dropped["replayed"];
-    return std::nullopt;
+    return {};
   }
   // A guest is where its newest datagram came from, unless that is a place of somebody in the list.
   const bool moved = peers.is_guest(*rank) && !listed_place && header.sequence > peers[*rank].sequence_in;
@@ -172,7 +188,7 @@ std::optional<uint16_t> Node::Impl::receive_from(std::optional<uint16_t> from, c
     const Peer& peer = peers[*rank];
     if (!peers.is_guest(*rank) && peer.incarnation != 0 && peers.up(*rank, now.mono))
       mail.answer_source(peers, *rank, Clone{peer.incarnation, header.incarnation, true}, now);
-    return std::nullopt;
+    return {};
   }
   switch (peers.hear(*rank, header, now)) {
     case Peers::Heard::older_life:
@@ -180,12 +196,12 @@ std::optional<uint16_t> Node::Impl::receive_from(std::optional<uint16_t> from, c
       // A node that begins with a lower number than its name has had (state file lost, clock set back) must not take itself
       // for a first life. Where the datagram is merely late, its name's next life finds that another is meant.
       if (asks_who_it_is(datagram)) mail.send(*rank, Clone{peers[*rank].incarnation, header.incarnation, false});
-      return std::nullopt;
+      return {.from = rank};
     case Peers::Heard::clone:
       ++dropped["clone"];
       mail.send(*rank, asks_who_it_is(datagram) ? Clone{peers[*rank].incarnation, header.incarnation, false}
                                                 : Clone{header.incarnation, peers[*rank].incarnation, false});
-      return std::nullopt;
+      return {.from = rank};
     case Peers::Heard::fine:
       if (peers.sent_after(header, now.mono) > started) reached = now.mono;
       break;
@@ -208,7 +224,7 @@ std::optional<uint16_t> Node::Impl::receive_from(std::optional<uint16_t> from, c
     else
       ++dropped["not_member"];
   }
-  return moved ? rank : std::nullopt;
+  return {.from = rank, .moved = moved};
 }
 
 bool Node::Impl::says_what_it_may(const Entry& entry, uint16_t from) const {
@@ -473,5 +489,7 @@ void Node::tenure_kept(const Tenure& tenure, Now now) {
 const Tenure& Node::tenure() const { return impl_->succession.tenure(); }
 
 const Roster& Node::roster() const { return impl_->roster; }
+
+bool Node::is_guest(uint16_t rank) const { return impl_->peers.is_guest(rank); }
 
 }  // namespace tally

@@ -102,6 +102,7 @@ struct PeerStatus {
   bool rules_mismatch = false;
   bool roster_mismatch = false;
   bool gone = false;  // for good, as the operator says
+  bool tcp = false;   // it is spoken to by TCP, as UDP does not pass. Of who has the sockets
   uint32_t roster_version = 0;  // of the list that its newest datagram named; 0: never heard
   double loss = 0;              // of the datagrams that it sent here of late, by their numbers: what did not come
   uint64_t bytes_in = 0, bytes_out = 0;
@@ -123,6 +124,13 @@ struct NodeStats {
   std::map<uint16_t, double> overcount_seen;  // by rule id: worst key of the last full window, used / limit - 1, 0 or more
 };
 
+// What became of something that arrived.
+struct Taken {
+  std::optional<uint16_t> from{};  // whose it was: its hash is right, and it came from where that node is. It may be of an older life
+  bool moved = false;            // `from` is a guest, and is where this came from, from now on
+  bool malformed = false;        // no node of this fleet made it
+};
+
 class Node {
  public:
   // `limiter` is shared with the workers and outlives the node; `rules` likewise.
@@ -134,8 +142,11 @@ class Node {
   // Input.
   void note(const Note& note, Now now);
   // `from`: the rank that the sender's address belongs to, nullopt where it belongs to none: refused and counted, but for guests.
-  // Returns the rank to which that address belongs from now on, where it is a guest's.
-  std::optional<uint16_t> receive(std::span<const uint8_t> bytes, std::optional<uint16_t> from, Now now);
+  Taken receive(std::span<const uint8_t> bytes, std::optional<uint16_t> from, Now now);
+  // The same of what came by a stream, whose port says nothing: from one of `there`, the nodes at the sender's IP address.
+  Taken receive(std::span<const uint8_t> bytes, std::span<const uint16_t> there, Now now);
+  // A datagram to `to` that only shows that this node lives. It may go by another way than others.
+  Bytes knock(uint16_t to, Now now);
   // The wall clock that is to be gone by from now on. Where it was set back, this must be told before anybody decides by
   // it, and the last time of the old one before that; tick() tells it as well. True where floors were lost by it.
   bool look_at_clock(Now now);
@@ -183,6 +194,7 @@ class Node {
   bool alone() const;
   bool ready() const;  // the start is over, and votes were read anew (10 s at the latest)
   const Roster& roster() const;
+  bool is_guest(uint16_t rank) const;  // of a node in no list
   // The node of that entry is stopped for good, and nobody is to wait for it: not when this one starts again, nor when the list changes.
   // Until this one's next start; then `gone` says it. "": done; else why not.
   std::string forget(const std::string& entry, Now now);

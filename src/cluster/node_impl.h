@@ -43,7 +43,8 @@ struct Node::Impl {
   void on_hello(const Hello& hello, const Origin& from, Now now);
   void on_clone(const Clone& clone, Now now);
   void on_reset(const WireId& key, uint64_t number, Now now);
-  std::optional<uint16_t> receive_from(std::optional<uint16_t> from, const Datagram& datagram, size_t bytes, Now now);
+  bool decoded(std::span<const uint8_t> bytes, Datagram& datagram);
+  Taken receive_from(std::optional<uint16_t> from, const Datagram& datagram, size_t bytes, Now now);
   std::optional<uint16_t> rank_of_sender(const Header& header, bool known_list, bool listed_place, Now now);
   bool says_what_it_may(const Entry& entry, uint16_t from) const;
   void deliver_local(Now now);

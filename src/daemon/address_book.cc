@@ -103,6 +103,12 @@ std::optional<uint16_t> AddressBook::rank_of(const Endpoint& address) const {
   return found == ranks_.end() ? std::nullopt : std::optional(found->second);
 }
 
+void AddressBook::ranks_at(const asio::ip::address& host, std::vector<uint16_t>& out) const {
+  out.clear();
+  for (auto at = ranks_.lower_bound({host, 0}); at != ranks_.end() && at->first.address() == host; ++at)
+    out.push_back(at->second);
+}
+
 const std::vector<Endpoint>& AddressBook::addresses_of(uint16_t rank) const {
   static const std::vector<Endpoint> kNone;
   return rank < entries_.size() ? entries_[rank].held : kNone;

@@ -48,6 +48,7 @@ class AddressBook {
   void come(uint16_t guest, const Endpoint& from);
 
   std::optional<uint16_t> rank_of(const Endpoint& address) const;
+  void ranks_at(const asio::ip::address& host, std::vector<uint16_t>& out) const;  // whatever the port; plain
   const std::vector<Endpoint>& addresses_of(uint16_t rank) const;  // in use; empty: nobody knows where it is
 
   // Where the next datagram to `rank` goes: to where it was last heard from, and while it is silent to each

@@ -58,6 +58,7 @@ ClusterThread::View ClusterThread::view() {
     view.sent_nowhere += link->sent_nowhere();
     view.lookups.found += link->lookups().found;
     view.lookups.failed += link->lookups().failed;
+    view.streams.push_back(link->streams());
   }
   view.keys = link_.keys();
   return view;
@@ -132,6 +133,7 @@ void ClusterThread::work() {
     keep_tenure(then);
   }
   flush(then);
+  for (Link* link : links()) link->look(then);
   deliver_wakes();
   look_at_peers(then);
   if (!ready_ && node_.ready() && (!parts_.region || parts_.region->link().node().ready())) {
@@ -142,6 +144,12 @@ void ClusterThread::work() {
 
 MonoTime ClusterThread::next_tick() const {
   return parts_.region ? std::min(node_.next_tick(), parts_.region->link().node().next_tick()) : node_.next_tick();
+}
+
+MonoTime ClusterThread::next_due() const {
+  MonoTime due = next_tick();
+  for (const Link* link : links()) due = std::min(due, link->next_look());
+  return due;
 }
 
 void ClusterThread::tick(Now now) {
@@ -160,9 +168,9 @@ void ClusterThread::flush(Now now) {
       node_.flush(now);
     }
     busy_ = busy_ || rounds == kRoundsAtOnce;
-    parts_.region->link().send();
+    parts_.region->link().send(now);
   }
-  link_.send();
+  link_.send(now);
 }
 
 std::vector<Link*> ClusterThread::links() const {
@@ -296,7 +304,7 @@ void ClusterThread::deliver_wakes() {
 
 void ClusterThread::arm_timer() {
   const Now now = parts_.clock.now();
-  const MonoTime due = may_act(now.wall) ? next_tick() : now.mono + kStandStill;
+  const MonoTime due = may_act(now.wall) ? next_due() : now.mono + kStandStill;
   if (due == armed_for_) return;
   armed_for_ = due;
   timer_.expires_at(std::chrono::steady_clock::time_point(due.time_since_epoch()));
@@ -333,13 +341,15 @@ void ClusterThread::look_at_peers(Now now) {
       parts_.log.info("peer is up", {{"peer", peer.name}, {"round_trip_ms", milliseconds(peer.round_trip)}});
     if (!peer.up && known.up)
       parts_.log.warning("peer is silent", {{"peer", peer.name}, {"for_ms", milliseconds(peer.last_heard)}});
+    if (peer.tcp && !known.tcp) parts_.log.warning("UDP to or from the peer does not pass: by TCP now", {{"peer", peer.name}});
+    if (!peer.tcp && known.tcp) parts_.log.info("the peer is spoken to by UDP again", {{"peer", peer.name}});
     if (peer.rules_mismatch && !known.rules_mismatch)
       parts_.log.warning("peer has other rules: rules of one name must be the same on all nodes",
                          {{"peer", peer.name}});
     if (peer.roster_mismatch && !known.roster_mismatch)
       parts_.log.warning("peer has another list of peers, size or roster version: it is not listened to",
                          {{"peer", peer.name}});
-    known = {peer.up, peer.rules_mismatch, peer.roster_mismatch};
+    known = {peer.up, peer.rules_mismatch, peer.roster_mismatch, peer.tcp};
   }
   if (!said_clone_ && node_.stats().dropped.contains("this_node_is_a_clone")) {
     said_clone_ = true;

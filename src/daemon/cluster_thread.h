@@ -49,6 +49,7 @@ class ClusterThread {
     NodeStats stats;
     uint64_t send_failures = 0, sent_nowhere = 0;
     Discovery::Lookups lookups;
+    std::vector<PeerStreams::Counts> streams;  // of each link
     std::vector<PeerSeal::KeyUse> keys;
   };
   // Calls `then` with a copy, on this thread.
@@ -76,6 +77,7 @@ class ClusterThread {
   void answer(Call& call, Now now);
   bool may_act(WallTime now);
   MonoTime next_tick() const;
+  MonoTime next_due() const;
   void tick(Now now);
   void flush(Now now);
   std::vector<PeerStatus> peers(Now now) const;
@@ -96,7 +98,7 @@ class ClusterThread {
   MonoTime armed_for_{};
   std::vector<Call*> stuck_;  // by port: an answer that its ring had no room for
   struct Known {
-    bool up = false, rules_mismatch = false, roster_mismatch = false;
+    bool up = false, rules_mismatch = false, roster_mismatch = false, tcp = false;
   };
   std::map<std::string, Known> known_;  // of the peers in lists, when last looked at
   bool said_clone_ = false;

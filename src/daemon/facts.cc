@@ -90,6 +90,7 @@ std::vector<resp::Row> peer_rows(const std::vector<PeerStatus>& peers) {
     fields.add("role", std::string(peer_role_name(peer.role)));
     fields.add("self", resp::Value(peer.self));
     if (peer.role != PeerRole::guest) fields.add("address", peer.address);
+    fields.add("transport", std::string(peer.self ? "" : peer.tcp ? "tcp" : "udp"));
     fields.add("up", resp::Value(peer.up));
     fields.add("last_heard_ms", milliseconds(peer.last_heard));
     fields.add("round_trip_us", resp::Value(int64_t{nanos(peer.round_trip) / 1'000}));

@@ -10,8 +10,17 @@ constexpr int kDatagramsAtOnce = 256;
 // A node speaks to a few others in each sync interval: the more there are, the longer each of them waits for a word.
 constexpr Duration kSilentAfter = std::chrono::seconds(2);
 constexpr int64_t kPeersHeardInTime = 8;
+constexpr Duration kLookEvery = std::chrono::milliseconds(200);
 
 }  // namespace
+
+Link::Link(Sockets sockets, PeerSeal seal, std::unique_ptr<Node> node, uint64_t seed)
+    : socket_(std::move(sockets.datagrams)),
+      streams_(std::move(sockets.streams)),
+      discovery_(std::move(sockets.discovery)),
+      seal_(std::move(seal)),
+      node_(std::move(node)),
+      dice_(seed) {}
 
 void Link::watch() {
   if (std::exchange(watched_, true)) return;
@@ -20,7 +29,13 @@ void Link::watch() {
   });
 }
 
+// The clock anew for each: round trips are measured by it.
 bool Link::receive(Clock& clock) {
+  const bool more = receive_datagrams(clock);
+  return streams_->receive([&](Stream& stream, std::span<const uint8_t> bytes) { return take_frame(stream, bytes, clock.now()); }) || more;
+}
+
+bool Link::receive_datagrams(Clock& clock) {
   for (int i = 0; i < kDatagramsAtOnce; ++i) {
     const auto received = socket_->receive();
     if (!received) {
@@ -30,19 +45,70 @@ bool Link::receive(Clock& clock) {
     const auto content = seal_.open(received->bytes);
     if (!content) continue;
     if (received->from) socket_->believe(*received->from);
-    // The clock anew for each: round trips are measured by it.
-    const auto guest = node_->receive(*content, received->from, clock.now());
-    if (guest) socket_->source_is(*guest);
-    send();  // an answer to the source of this very datagram, if any; all else waits for flush
+    const Now now = clock.now();
+    const Taken taken = node_->receive(*content, received->from, now);
+    if (taken.moved) socket_->source_is(*taken.from);
+    if (taken.from) transport(*taken.from).heard_udp(now.mono);
+    send(now, nullptr);  // an answer to the source of this very datagram, if any; all else waits for flush
   }
   return true;
 }
 
-void Link::send() {
+// Only a frame of a node that is there makes the stream that node's. Strangers get no further than the seal, and no second try.
+bool Link::take_frame(Stream& stream, std::span<const uint8_t> bytes, Now now) {
+  if (bytes.empty()) {
+    if (stream.peer) transport(*stream.peer).told_heard(now.mono);
+    return stream.peer.has_value();
+  }
+  const auto content = seal_.open(bytes);
+  if (!content) return false;
+  socket_->book().ranks_at(stream.host, there_);
+  if (stream.peer && node_->is_guest(*stream.peer)) there_.push_back(*stream.peer);  // known by what it said here
+  const Taken taken = node_->receive(*content, std::span<const uint16_t>(there_), now);
+  if (taken.from) {
+    streams_->is_of(stream, *taken.from);
+    transport(*taken.from).heard_tcp(now.mono);
+  }
+  send(now, &stream);
+  return !taken.malformed;
+}
+
+void Link::send(Now now) { send(now, nullptr); }
+
+// `source`: what came last came by that stream; nullptr: as a datagram.
+void Link::send(Now now, Stream* source) {
   for (const Outgoing& out : node_->take_outbox()) {
     const auto bytes = seal_.seal(out.bytes);
-    out.to_source ? socket_->send_to_source(bytes) : socket_->send(out.to, bytes);
+    if (out.to_source) {
+      source != nullptr ? streams_->answer(*source, bytes) : socket_->send_to_source(bytes);
+      continue;
+    }
+    Transport& way = transport(out.to);
+    way.said(now.mono);
+    if (!way.tcp() || !streams_->say(out.to, bytes)) socket_->send(out.to, bytes);
   }
+}
+
+Transport& Link::transport(uint16_t rank) {
+  if (rank >= transports_.size()) transports_.resize(rank + size_t{1});
+  return transports_[rank];
+}
+
+void Link::look(Now now) {
+  if (now.mono < next_look_) return;
+  next_look_ = now.mono + kLookEvery;
+  streams_->look(now.mono);
+  for (size_t rank = 0; rank < transports_.size(); ++rank) look_at(static_cast<uint16_t>(rank), now);
+}
+
+void Link::look_at(uint16_t rank, Now now) {
+  const auto at = socket_->book().at(rank);
+  const Transport::Due due = transports_[rank].look(now.mono, streams_->line(rank), patience_, dice_.unit());
+  if (due.dial && at && !node_->is_guest(rank)) streams_->dial(rank, *at);
+  if (due.close) streams_->close(rank);
+  if (due.tell_heard) streams_->say(rank, {});
+  if (due.knock_tcp) streams_->say(rank, seal_.seal(node_->knock(rank, now)));
+  if (due.knock_udp && at) socket_->send(rank, seal_.seal(node_->knock(rank, now)));
 }
 
 std::vector<PeerStatus> Link::peers(Now now) const {
@@ -50,6 +116,7 @@ std::vector<PeerStatus> Link::peers(Now now) const {
   for (PeerStatus& peer : peers) {
     const auto at = socket_->book().at(peer.rank);
     peer.address = peer.self ? socket_->bound() : at ? text_of(*at) : "";
+    peer.tcp = peer.rank < transports_.size() && transports_[peer.rank].tcp();
     peer.addresses = socket_->book().addresses_of(peer.rank).size();
     if (peer.role == PeerRole::guest) peer.name = peer.address;
   }
@@ -57,8 +124,9 @@ std::vector<PeerStatus> Link::peers(Now now) const {
 }
 
 void Link::look_at(const std::vector<PeerStatus>& peers) {
-  const auto listed = std::ranges::count_if(peers, [](const PeerStatus& peer) { return peer.role != PeerRole::guest; });
-  const Duration silent_after = kSilentAfter * (1 + listed / kPeersHeardInTime);
+  const auto rarer = 1 + static_cast<int64_t>(std::ranges::count_if(peers, [](const PeerStatus& peer) { return peer.role != PeerRole::guest; })) / kPeersHeardInTime;
+  const Duration silent_after = kSilentAfter * rarer;
+  patience_ = Transport::kUdpSilent * rarer;
   for (const PeerStatus& peer : peers) {
     if (peer.self || peer.role == PeerRole::guest) continue;
     if (heard_.size() <= peer.rank) heard_.resize(peer.rank + size_t{1});

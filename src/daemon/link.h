@@ -1,4 +1,4 @@
-// A Node and the socket that it speaks through.
+// A Node and the sockets that it speaks through: UDP, and a TCP connection to each peer to which or from which UDP does not pass.
 //
 // Thread rule: the cluster thread's after construction.
 #pragma once
@@ -12,21 +12,29 @@
 #include "daemon/discovery.h"
 #include "daemon/peer_seal.h"
 #include "daemon/peer_socket.h"
+#include "daemon/peer_streams.h"
+#include "daemon/transport.h"
 
 namespace tally {
 
 class Link {
  public:
-  // `discovery`: of the socket's book.
-  Link(std::unique_ptr<PeerSocket> socket, std::unique_ptr<Discovery> discovery, PeerSeal seal, std::unique_ptr<Node> node)
-      : socket_(std::move(socket)), discovery_(std::move(discovery)), seal_(std::move(seal)), node_(std::move(node)) {}
+  struct Sockets {
+    std::unique_ptr<PeerSocket> datagrams;
+    std::unique_ptr<PeerStreams> streams;
+    std::unique_ptr<Discovery> discovery;  // of the socket's book
+  };
+  Link(Sockets sockets, PeerSeal seal, std::unique_ptr<Node> node, uint64_t seed);
   Link(const Link&) = delete;
   Link& operator=(const Link&) = delete;
 
   Node& node() { return *node_; }
   // Takes in a bounded part of what has arrived. True: there may be more. False: the socket is watched from now on.
   bool receive(Clock& clock);
-  void send();  // the outbox
+  void send(Now now);  // the outbox
+  // Looks which way each peer is to be spoken to. To be called at next_look() at the latest.
+  void look(Now now);
+  MonoTime next_look() const { return next_look_; }
 
   Result<bool> use(const Secret& secret) { return seal_.replace(secret); }
   std::vector<PeerStatus> peers(Now now) const;  // a guest is called by its address
@@ -36,16 +44,28 @@ class Link {
   uint64_t sent_nowhere() const { return socket_->sent_nowhere(); }
   const Discovery::Lookups& lookups() const { return discovery_->lookups(); }
   std::vector<PeerSeal::KeyUse> keys() const { return seal_.keys(); }
+  PeerStreams::Counts streams() const { return streams_->counts(); }
 
  private:
   void watch();
+  bool receive_datagrams(Clock& clock);
+  bool take_frame(Stream& stream, std::span<const uint8_t> bytes, Now now);
+  void send(Now now, Stream* source);
+  void look_at(uint16_t rank, Now now);
+  Transport& transport(uint16_t rank);
 
   std::unique_ptr<PeerSocket> socket_;
+  std::unique_ptr<PeerStreams> streams_;
   std::unique_ptr<Discovery> discovery_;
   PeerSeal seal_;
   std::unique_ptr<Node> node_;
   bool watched_ = false;
   std::vector<bool> heard_;  // by rank, of the list: itself, when last looked at
+  std::vector<Transport> transports_;  // by rank
+  Duration patience_ = Transport::kUdpSilent;
+  MonoTime next_look_{};
+  Random dice_;  // so that not all dial at once
+  std::vector<uint16_t> there_;  // scratch
 };
 
 }  // namespace tally

@@ -214,9 +214,10 @@ Result<std::unique_ptr<Region>> start_region(Fleet& fleet, Daemon& d, const Node
   auto discovery = Discovery::begin({fleet.io, socket.value()->book(), d.log}, roster, std::nullopt);
   if (!discovery) return Failure{"cluster.upstream: " + discovery.error()};
   d.log.info("an aggregator of a region", {{"above", node.peers.size()}, {"bind", socket.value()->bound()}});
-  return std::make_unique<Region>(std::move(node), *d.overview.rules(), 
-                                  std::move(socket.value()), std::move(discovery.value()), PeerSeal(d.secret), d.config.table_keys,
-                                  random_seed(), d.clock.now());
+  auto streams = std::make_unique<PeerStreams>(fleet.io, socket.value()->local());
+  return std::make_unique<Region>(std::move(node), *d.overview.rules(),
+                                  Link::Sockets{std::move(socket.value()), std::move(streams), std::move(discovery.value())},
+                                  PeerSeal(d.secret), d.config.table_keys, random_seed(), d.clock.now());
 }
 
 Result<bool> start_fleet(Fleet& fleet, Daemon& d) {
@@ -229,6 +230,10 @@ Result<bool> start_fleet(Fleet& fleet, Daemon& d) {
   if (!socket) return Failure{socket.error()};
   auto discovery = Discovery::begin({fleet.io, socket.value()->book(), d.log}, roster, roster.rank_of(node.self));
   if (!discovery) return Failure{discovery.error()};
+  auto streams = std::make_unique<PeerStreams>(fleet.io, socket.value()->local());
+  if (!node.guest)
+    if (const auto listening = streams->listen(); !listening)
+      d.log.warning("cannot listen for TCP: where UDP does not pass, this node has to connect to the others", {{"error", listening.error()}});
   for (size_t i = 0; i < d.overview.workers.size(); ++i)
     fleet.ports.push_back(std::make_unique<Port>(fleet.bell));
   if (fleet.lived.file)
@@ -265,7 +270,8 @@ Result<bool> start_fleet(Fleet& fleet, Daemon& d) {
         "begins with roster_version 1",
         {{"roster_version", node.roster_version}});
   fleet.thread = std::make_unique<ClusterThread>(ClusterThread::Parts{
-      fleet.io, std::move(region.value()), std::make_unique<Link>(std::move(socket.value()), std::move(discovery.value()), PeerSeal(std::exchange(d.secret, std::nullopt)), std::move(running)),
+      fleet.io, std::move(region.value()), std::make_unique<Link>(Link::Sockets{std::move(socket.value()), std::move(streams), std::move(discovery.value())},
+                             PeerSeal(std::exchange(d.secret, std::nullopt)), std::move(running), random_seed()),
       fleet.bell, fleet.ports, d.clock, fleet.horizon.get(), d.log, [&d] { announce_ready(d); }});
   return true;
 }

@@ -135,15 +135,19 @@ void add_peers(Families& all, const std::vector<PeerStatus>& peers) {
                   MetricKind::gauge);
   Family bytes(all, "tallyd_sync_bytes_total", "Bytes of datagrams from and to the peer.",
                MetricKind::counter);
-  uint64_t guests = 0;  // they come and go: none is a label
+  Family transport(all, "tallyd_peer_transport", "1 for the way by which the peer is spoken to, udp or tcp.", MetricKind::gauge);
+  uint64_t guests = 0, by_tcp = 0;  // they come and go: none is a label
   for (const PeerStatus& peer : peers) {
     if (peer.self) continue;
     if (peer.role == PeerRole::guest) {
       ++guests;
+      by_tcp += peer.tcp;
       continue;
     }
     const Labels name{{"peer", peer.name}};
     up.add(name, uint64_t{peer.up});
+    transport.add({{"peer", peer.name}, {"transport", "udp"}}, uint64_t{!peer.tcp});
+    transport.add({{"peer", peer.name}, {"transport", "tcp"}}, uint64_t{peer.tcp});
     if (peer.last_heard >= Duration(0)) heard.add(name, seconds(peer.last_heard));
     if (peer.last_heard >= Duration(0)) trip.add(name, seconds(peer.round_trip));
     if (peer.last_heard >= Duration(0)) skew.add(name, seconds(peer.clock_skew));
@@ -152,6 +156,7 @@ void add_peers(Families& all, const std::vector<PeerStatus>& peers) {
     bytes.add({{"peer", peer.name}, {"direction", "out"}}, peer.bytes_out);
   }
   Family(all, "tallyd_guests", "Nodes that are in no list and were heard of late: lessees of this one.", MetricKind::gauge).add({}, guests);
+  Family(all, "tallyd_guests_by_tcp", "Those of them that are spoken to by TCP.", MetricKind::gauge).add({}, by_tcp);
 }
 
 void add_addresses(Families& all, const ClusterThread::View& node) {
@@ -161,6 +166,32 @@ void add_addresses(Families& all, const ClusterThread::View& node) {
   Family(all, "tallyd_peer_lookups_total", "Lookups of names of peers, by outcome.", MetricKind::counter)
       .add({{"outcome", "found"}}, node.lookups.found)
       .add({{"outcome", "failed"}}, node.lookups.failed);
+}
+
+PeerStreams::Counts sum(const std::vector<PeerStreams::Counts>& links) {
+  PeerStreams::Counts all;
+  for (const PeerStreams::Counts& one : links) {
+    for (uint64_t PeerStreams::Counts::*n : {&PeerStreams::Counts::accepted, &PeerStreams::Counts::dialed, &PeerStreams::Counts::queue_full,
+                                             &PeerStreams::Counts::malformed, &PeerStreams::Counts::over, &PeerStreams::Counts::unknown,
+                                             &PeerStreams::Counts::crowded, &PeerStreams::Counts::replaced, &PeerStreams::Counts::failed,
+                                             &PeerStreams::Counts::unused})
+      all.*n += one.*n;
+  }
+  return all;
+}
+
+void add_streams(Families& all, const PeerStreams::Counts& n) {
+  Family(all, "tallyd_tcp_connections", "Open connections between nodes, by who opened them.", MetricKind::gauge)
+      .add({{"opened", "here"}}, n.dialed)
+      .add({{"opened", "there"}}, n.accepted);
+  Family(all, "tallyd_tcp_closed_total", "Connections between nodes that ended, by reason.", MetricKind::counter)
+      .add({{"reason", "malformed"}}, n.malformed)
+      .add({{"reason", "over"}}, n.over)
+      .add({{"reason", "unknown"}}, n.unknown)
+      .add({{"reason", "crowded"}}, n.crowded)
+      .add({{"reason", "replaced"}}, n.replaced)
+      .add({{"reason", "failed"}}, n.failed)
+      .add({{"reason", "unused"}}, n.unused);
 }
 
 void add_node(Families& all, const NodeStats& node, const Overview& overview, uint64_t registers_max) {
@@ -250,6 +281,10 @@ Families Metrics::Collect() const {
     for (const auto& [reason, n] : node->stats.dropped) dropped.add({{"reason", reason}}, n);
     dropped.add({{"reason", "send_failed"}}, node->send_failures);
     dropped.add({{"reason", "no_address"}}, node->sent_nowhere);
+    const PeerStreams::Counts streams = sum(node->streams);
+    dropped.add({{"reason", "tcp_queue_full"}}, streams.queue_full);
+    dropped.add({{"reason", "tcp_malformed"}}, streams.malformed);
+    add_streams(all, streams);
     Family opened(all, "tallyd_sync_opened_total", "Datagrams that were opened, by the key that they were sealed with.",
                   MetricKind::counter);
     for (const auto& key : node->keys) opened.add({{"key", key.fingerprint}, {"use", key.use}}, key.opened);

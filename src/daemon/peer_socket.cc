@@ -71,6 +71,11 @@ void PeerSocket::send_at(const AddressBook::Endpoint& to, std::span<const uint8_
   if (error) ++send_failures_;
 }
 
+AddressBook::Endpoint PeerSocket::local() const {
+  asio::error_code error;
+  return plain(socket_.local_endpoint(error));
+}
+
 std::string PeerSocket::bound() const {
   asio::error_code error;
   const udp::endpoint at = socket_.local_endpoint(error);

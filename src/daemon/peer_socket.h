@@ -41,6 +41,7 @@ class PeerSocket {
 
   AddressBook& book() { return book_; }  // who is where: of the cluster thread, too
   asio::ip::udp::socket& socket() { return socket_; }
+  AddressBook::Endpoint local() const;  // plain
   std::string bound() const;
   uint64_t send_failures() const { return send_failures_; }
   uint64_t sent_nowhere() const { return sent_nowhere_; }  // datagrams to nodes of which no address is known

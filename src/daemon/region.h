@@ -17,8 +17,7 @@ namespace tally {
 class Region {
  public:
   // `config`: this node's above, a guest's. `below`: the region's rules.
-  Region(NodeConfig config, const RuleSet& below, std::unique_ptr<PeerSocket> socket, std::unique_ptr<Discovery> discovery,
-         PeerSeal seal, size_t keys, uint64_t seed, Now now);
+  Region(NodeConfig config, const RuleSet& below, Link::Sockets sockets, PeerSeal seal, size_t keys, uint64_t seed, Now now);
 
   Upstream& upstream() { return *upstream_; }
   Link& link() { return *link_; }

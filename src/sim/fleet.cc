@@ -179,7 +179,7 @@ void Fleet::handle_for(Host& host, uint16_t rank, Event& event) {
       return event.call();
     case Kind::arrival:
       if (host.node == nullptr) return;
-      if (const auto guest = host.node->receive(event.bytes, rank_at(host, event.from), clock(rank))) learn(host, *guest, event.from);
+      if (const Taken taken = host.node->receive(event.bytes, rank_at(host, event.from), clock(rank)); taken.moved) learn(host, *taken.from, event.from);
       return settle(host, rank, event.from);
     case Kind::tick:
       if (host.node == nullptr || event.life != host.life || event.at != host.tick_due) return;

@@ -3,7 +3,7 @@
 
     with Network(["a", "b"]) as network:
         network.set("a", "b", delay=30, loss=0.05)   # one way; "*" or "a,b" for several; all of packets.py's settings
-        network.cut("*", "b"); network.join("*", "b")
+        network.cut("*", "b"); network.join("*", "b"); network.cut("a", "b", "udp")
         subprocess.Popen(network.words("a", ["tallyd", ...]))   # runs inside of host a
         network.socket("b", socket.AF_INET)                     # a UDP socket of ours inside of host b
 
@@ -183,8 +183,9 @@ class Network:
     def set(self, senders, receivers, **settings):
         self.ask(" ".join(["set", senders, receivers, *(f"{name}={value}" for name, value in settings.items())]))
 
-    def cut(self, senders, receivers):
-        self.ask(f"cut {senders} {receivers}")
+    def cut(self, senders, receivers, protocol=""):
+        """All, or "udp" or "tcp" alone."""
+        self.ask(f"cut {senders} {receivers} {protocol}")
 
     def join(self, senders, receivers):
         self.ask(f"join {senders} {receivers}")
@@ -205,10 +206,15 @@ class Network:
             raise Unavailable("no nsenter (util-linux), which starts processes in namespaces")
         return [enter, f"--net=/proc/{os.getpid()}/fd/{self.hosts[host].namespace}", "--", *map(str, words)]
 
-    def socket(self, host, family):
-        """A UDP socket inside of the host, bound to its address and a free port."""
+    def listener(self, host):
+        made = self.socket(host, socket.AF_INET, socket.SOCK_STREAM)
+        made.listen()
+        return made
+
+    def socket(self, host, family, kind=socket.SOCK_DGRAM):
+        """A UDP socket (or another) inside of the host, bound to its address and a free port."""
         with _inside(self.hosts[host].namespace):
-            made = socket.socket(family, socket.SOCK_DGRAM)
+            made = socket.socket(family, kind)
         address = self.hosts[host].ipv4 if family == socket.AF_INET else self.hosts[host].ipv6
         made.bind((address, 0))
         return made

@@ -8,8 +8,8 @@ Lines in, one line out for each, in order; the end of input ends it. FROM and TO
   set FROM TO [delay=MS] [jitter=MS] [loss=PART] [duplicate=PART] [reorder=PART] [hold=MS] [queue=PACKETS]
                     what is not named stays. `jitter` is up to so much more, and keeps the order; a packet that is reordered is held so much
                     longer, so that those behind it pass
-  cut FROM TO       nothing crosses from the answer on, what is on its way neither
-  join FROM TO      the contrary
+  cut FROM TO [udp|tcp]   nothing crosses from the answer on, what is on its way neither; or nothing of that protocol
+  join FROM TO      the contrary, of all
   count             {"FROM TO": {"passed": ..., "lost": ..., ...}} of all links that carried or dropped something, {"": {"nowhere": ...}} for packets
                     that are for no host
 
@@ -28,6 +28,7 @@ PACKET_MAX = 2048      # more than the devices' 1,500
 AT_ONCE = 64           # packets of one host before the others have their turn
 QUEUE = 2000           # packets on their way on one link; what comes beyond is dropped
 HOLD_S = 0.010
+PROTOCOLS = {"tcp": 6, "udp": 17}
 COUNTS = ("passed", "lost", "cut", "full", "refused", "duplicated", "reordered")
 PARTS, MILLISECONDS = ("loss", "duplicate", "reorder"), ("delay", "jitter", "hold")
 
@@ -35,12 +36,13 @@ PARTS, MILLISECONDS = ("loss", "duplicate", "reorder"), ("delay", "jitter", "hol
 class Link:
     """From one host to another. `out`: the descriptor of the other's device."""
 
-    __slots__ = ("out", "is_cut", "plain", "delay", "jitter", "hold", "loss", "duplicate", "reorder", "queue", "waiting", "last_due", *COUNTS)
+    __slots__ = ("out", "is_cut", "barred", "plain", "delay", "jitter", "hold", "loss", "duplicate", "reorder", "queue", "waiting", "last_due", *COUNTS)
 
     def __init__(self, out):
         self.out, self.is_cut, self.plain, self.queue, self.waiting, self.last_due = out, False, True, QUEUE, 0, 0.0
         self.delay = self.jitter = self.loss = self.duplicate = self.reorder = 0.0
         self.hold = HOLD_S
+        self.barred = None  # an IP protocol
         for name in COUNTS:
             setattr(self, name, 0)
 
@@ -56,8 +58,11 @@ class Link:
                 raise ValueError(f"cannot set {name}={value}")
         self.plain = not (self.delay or self.jitter or self.loss or self.duplicate or self.reorder)
 
+    def stops(self, packet):
+        return self.is_cut or (self.barred is not None and packet[9 if packet[0] >> 4 == 4 else 6] == self.barred)
+
     def write(self, packet):
-        if self.is_cut:
+        if self.stops(packet):
             self.cut += 1
             return
         try:
@@ -113,7 +118,7 @@ class Relay:
                 self.send(link, packet, time.monotonic())
 
     def send(self, link, packet, now):
-        if link.is_cut:
+        if link.stops(packet):
             link.cut += 1
             return
         chance = self.random.random
@@ -161,7 +166,8 @@ class Relay:
         if words == ["count"]:
             return json.dumps(self.counted())
         verb, senders, receivers, *changes = words
-        if verb not in ("set", "cut", "join") or (changes and verb != "set"):
+        barred = PROTOCOLS[changes[0]] if verb == "cut" and len(changes) == 1 else None
+        if verb not in ("set", "cut", "join") or (changes and verb != "set" and barred is None):
             raise ValueError("no such command")
         for sender in self.named(senders):
             for receiver in self.named(receivers):
@@ -171,7 +177,7 @@ class Relay:
                 if verb == "set":
                     link.change(changes)
                 else:
-                    link.is_cut = verb == "cut"
+                    link.is_cut, link.barred = verb == "cut" and barred is None, barred
         return "ok"
 
     def named(self, text):
