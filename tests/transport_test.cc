@@ -75,10 +75,7 @@ class Pair {
       switches[from] += before != ends[from].tcp();
       if (due.dial) {
         ++dials[from];
-        if (tcp_passes && may_dial[from] && alive[1 - from])
-          connected = true;
-        else
-          (void)ends[from].look(now, Line::dialing, patience, 0.5);  // and it fails
+        connected = tcp_passes && may_dial[from] && alive[1 - from];
       }
       if (due.close) connected = false;
       if (due.knock_udp) (void)by_udp(from);

@@ -45,26 +45,29 @@ Result<bool> PeerStreams::listen() {
 }
 
 void PeerStreams::watch_acceptor() {
-  if (std::exchange(watching_acceptor_, true)) return;
+  if (acceptable_ || std::exchange(watching_acceptor_, true)) return;
   acceptor_.async_wait(tcp::acceptor::wait_read, [this](const asio::error_code& error) {
     watching_acceptor_ = false;
-    if (!error) accept_some();
+    acceptable_ = !error;
   });
 }
 
-// Where there are no descriptors or no memory, the next look tries again: the queue stays readable meanwhile.
-void PeerStreams::accept_some() {
+// True: there may be more. Where there are no descriptors or no memory, the next look tries again: the queue stays readable meanwhile.
+bool PeerStreams::accept_some() {
   for (int i = 0; i < kAcceptedAtOnce; ++i) {
     asio::error_code error;
     tcp::endpoint from;
     tcp::socket socket(io_);
     acceptor_.accept(socket, from, error);
-    if (error == asio::error::would_block) break;
     if (error == asio::error::connection_aborted || error == asio::error::interrupted) continue;
-    if (error) return;
+    if (error) {
+      acceptable_ = false;
+      if (error == asio::error::would_block) watch_acceptor();
+      return false;
+    }
     adopt(std::move(socket), from);
   }
-  watch_acceptor();
+  return true;
 }
 
 void PeerStreams::adopt(tcp::socket socket, const tcp::endpoint& from) {
@@ -125,12 +128,13 @@ Stream* PeerStreams::find(uint64_t id) const {
 }
 
 bool PeerStreams::receive(const Take& take) {
+  const bool more = acceptable_ && accept_some();
   for (int left = kAtOnce; left > 0 && !readable_.empty();) {
     const uint64_t id = readable_.front();
     readable_.pop_front();
     if (Stream* stream = find(id); stream != nullptr && read(*stream, take, left)) readable_.push_back(id);
   }
-  return !readable_.empty();
+  return more || !readable_.empty();
 }
 
 // False: nothing more is to be read of it now.

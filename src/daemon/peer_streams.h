@@ -63,7 +63,7 @@ class PeerStreams {
   };
 
   void watch_acceptor();
-  void accept_some();
+  bool accept_some();
   void adopt(asio::ip::tcp::socket socket, const asio::ip::tcp::endpoint& from);
   void watch(Stream& stream);
   void watch_room(Stream& stream);
@@ -78,6 +78,7 @@ class PeerStreams {
   const AddressBook::Endpoint own_;
   asio::ip::tcp::acceptor acceptor_;
   bool watching_acceptor_ = false;
+  bool acceptable_ = false;  // as it was watched
   uint64_t last_id_ = 0;
   MonoTime now_{};  // as last looked
   std::map<uint64_t, std::unique_ptr<Stream>> streams_;

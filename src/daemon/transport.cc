@@ -59,11 +59,11 @@ void Transport::watch_udp(MonoTime now) {
 Transport::Due Transport::look(MonoTime now, Line line, Duration patience, double dice) {
   Due due;
   if (line == Line::open) opened(now);
-  if (line == Line::dialing) dialing_ = true;
   if (line == Line::none && (open_ || dialing_)) closed(now, dice);
   if (!open_) {
     const bool asked = said_ != MonoTime{} && now - said_ < patience;
     due.dial = !dialing_ && asked && now - std::max(heard_udp_, said_first_) >= patience && now >= dial_not_before_;
+    dialing_ = dialing_ || due.dial;
     return due;
   }
   watch_udp(now);

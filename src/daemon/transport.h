@@ -35,7 +35,8 @@ class Transport {
 
   enum class Line : uint8_t { none, dialing, open };
   struct Due {
-    bool dial = false, close = false;
+    bool dial = false;   // where nothing comes of it, the next look finds no line
+    bool close = false;
     bool knock_udp = false, knock_tcp = false;
     bool tell_heard = false;  // by TCP
   };
