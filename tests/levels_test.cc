@@ -336,6 +336,75 @@ TEST_CASE("a region that is cut off from the level above is isolated, and goes b
   CHECK(described(world.violations("r", "k")) == "");
 }
 
+namespace {
+
+// A key that the first owner above does not own.
+std::string key_of_others(World& world) {
+  std::string key = "k";
+  while (world.above().owner("r", key) == 0) key += "k";
+  return key;
+}
+
+// The first region's aggregator and the first owner above are one place, all else the other; from there they hear nothing.
+void cut_place(World& world) {
+  for (const uint16_t here : {uint16_t{0}, world.rank_above(0, 0)})
+    for (const uint16_t there : {uint16_t{1}, uint16_t{2}, world.rank_above(1, 0)}) {
+      world.above().network().cut(here, there);
+      world.above().network().cut(there, here);
+    }
+}
+
+uint32_t highest_ballot_above(World& world, const std::string& key) {
+  uint32_t highest = 0;
+  for (uint16_t owner = 0; owner < 3; ++owner) highest = std::max(highest, world.above().explain(owner, "r", key).ballot_counter);
+  return highest;
+}
+
+}  // namespace
+
+TEST_CASE("a region that is cut off with one of the owners above says so within the window") {
+  for (uint64_t seed = 1; seed <= 5; ++seed) {
+    Rule rule = rule_of(Algorithm::fixed_window, 1000, 0);
+    rule.wait = 300ms;
+    WorldConfig config = world_of(rule);
+    config.seed = seed;
+    World world(config);
+    REQUIRE(world.run_until_ready(5s));
+    const std::string key = key_of_others(world);
+    const Duration t = world.now();
+    for (uint16_t host = 0; host < 3; ++host) world.region(0).evenly(world.host(host), "r", key, 600, t, t + 9s);
+    world.run_for(2s);
+    cut_place(world);
+    world.run_for(6s);  // it has spent what it had, then its aggregator finds it out, then its hosts
+    CHECK(world.region(0).tally("r", key).by_outcome[static_cast<size_t>(Outcome::isolated)] > 20);
+    CHECK(described(world.violations("r", key)) == "");
+  }
+}
+
+TEST_CASE("when contact returns, who was cut off takes no key from an owner that lives") {
+  for (uint64_t seed = 1; seed <= 5; ++seed) {
+    Rule rule = rule_of(Algorithm::fixed_window, 1000, 0);
+    rule.limit.window = 20s;
+    rule.wait = 300ms;
+    WorldConfig config = world_of(rule);
+    config.seed = seed;
+    World world(config);
+    REQUIRE(world.run_until_ready(5s));
+    const std::string key = key_of_others(world);
+    cut_place(world);
+    const Duration next = 20s;  // the clock begins on a whole window
+    for (uint16_t region = 0; region < 2; ++region)
+      for (uint16_t host = 0; host < 3; ++host) world.region(region).evenly(world.host(host), "r", key, 600, next - 8s, next + 12s);
+    world.run_until(next + 2s);
+    CHECK(highest_ballot_above(world, key) == 0);
+    world.above().network().mend_all();
+    world.run_until(next + 12s);
+    CHECK(highest_ballot_above(world, key) == 0);
+    CHECK(world.windows("r", key).rbegin()->second >= 950);
+    CHECK(described(world.violations("r", key)) == "");
+  }
+}
+
 TEST_CASE("two regions share one token bucket, wherever its demand is") {
   Rule rule = bucket_rule("b", 100, 10, 1s, 0);
   rule.on_isolation = OnIsolation::closed;
