@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cstdlib>
 #include <string>
+#include <vector>
 
 #include "doctest/doctest.h"
 #include "seed.h"
@@ -345,12 +346,27 @@ std::string key_of_others(World& world) {
   return key;
 }
 
-// The first region's aggregator and the first owner above are one place, all else the other; from there they hear nothing.
+// Two regions of three aggregators, 60 ms there and back from each other; each place has an owner above.
+WorldConfig places(Rule rule, uint64_t seed) {
+  rule.wait = 300ms;
+  WorldConfig config = world_of(std::move(rule));
+  config.aggregators = 3;
+  config.far.delay_min = config.far.delay_max = 30ms;
+  config.seed = seed;
+  return config;
+}
+
+// The first region and the first owner above are one place, all else the other; neither hears the other.
 void cut_place(World& world) {
-  for (const uint16_t here : {uint16_t{0}, world.rank_above(0, 0)})
-    for (const uint16_t there : {uint16_t{1}, uint16_t{2}, world.rank_above(1, 0)}) {
-      world.above().network().cut(here, there);
-      world.above().network().cut(there, here);
+  std::vector<uint16_t> here{0}, there{1, 2};
+  for (uint16_t which = 0; which < 3; ++which) {
+    here.push_back(world.rank_above(0, which));
+    there.push_back(world.rank_above(1, which));
+  }
+  for (const uint16_t one : here)
+    for (const uint16_t other : there) {
+      world.above().network().cut(one, other);
+      world.above().network().cut(other, one);
     }
 }
 
@@ -364,11 +380,7 @@ uint32_t highest_ballot_above(World& world, const std::string& key) {
 
 TEST_CASE("a region that is cut off with one of the owners above says so within the window") {
   for (uint64_t seed = 1; seed <= 5; ++seed) {
-    Rule rule = rule_of(Algorithm::fixed_window, 1000, 0);
-    rule.wait = 300ms;
-    WorldConfig config = world_of(rule);
-    config.seed = seed;
-    World world(config);
+    World world(places(rule_of(Algorithm::fixed_window, 1000, 0), seed));
     REQUIRE(world.run_until_ready(5s));
     const std::string key = key_of_others(world);
     const Duration t = world.now();
@@ -385,10 +397,7 @@ TEST_CASE("when contact returns, who was cut off takes no key from an owner that
   for (uint64_t seed = 1; seed <= 5; ++seed) {
     Rule rule = rule_of(Algorithm::fixed_window, 1000, 0);
     rule.limit.window = 20s;
-    rule.wait = 300ms;
-    WorldConfig config = world_of(rule);
-    config.seed = seed;
-    World world(config);
+    World world(places(rule, seed));
     REQUIRE(world.run_until_ready(5s));
     const std::string key = key_of_others(world);
     cut_place(world);
@@ -397,7 +406,13 @@ TEST_CASE("when contact returns, who was cut off takes no key from an owner that
       for (uint16_t host = 0; host < 3; ++host) world.region(region).evenly(world.host(host), "r", key, 600, next - 8s, next + 12s);
     world.run_until(next + 2s);
     CHECK(highest_ballot_above(world, key) == 0);
-    world.above().network().mend_all();
+    Network& network = world.above().network();
+    const uint16_t owner = world.above().owner("r", key);
+    network.mend_all();  // the owner is heard a little later than the third
+    network.cut(0, owner);
+    network.cut(owner, 0);
+    world.run_for(100ms);
+    network.mend_all();
     world.run_until(next + 12s);
     CHECK(highest_ballot_above(world, key) == 0);
     CHECK(world.windows("r", key).rbegin()->second >= 950);

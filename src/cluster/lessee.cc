@@ -184,8 +184,7 @@ void Lessee::tick(Now now) {
     const bool told = send_final(*account, now);
     if (report || wants_report(*account, now)) send_report(*account, now);
     if (!account->isolated && account->waiting == 0 && !wants_report(*account, now)) {
-      // Who waited in vain may ask once more: a region does, without end, and would never be taken for cut off.
-      if (now.mono - account->waiting_until > around_.pace.sync_interval * 2) account->unanswered_since = MonoTime{};
+      account->unanswered_since = MonoTime{};
       account->choose_first();
     }
     check_isolation(*account, now);
