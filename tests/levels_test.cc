@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cstdlib>
 #include <string>
+#include <vector>
 
 #include "doctest/doctest.h"
 #include "seed.h"
@@ -334,6 +335,89 @@ TEST_CASE("a region that is cut off from the level above is isolated, and goes b
   world.run_for(5s);
   CHECK(world.admitted("r", "k") >= 45);
   CHECK(described(world.violations("r", "k")) == "");
+}
+
+namespace {
+
+// A key that the first owner above does not own.
+std::string key_of_others(World& world) {
+  std::string key = "k";
+  while (world.above().owner("r", key) == 0) key += "k";
+  return key;
+}
+
+// Two regions of three aggregators, 60 ms there and back from each other; each place has an owner above.
+WorldConfig places(Rule rule, uint64_t seed) {
+  rule.wait = 300ms;
+  WorldConfig config = world_of(std::move(rule));
+  config.aggregators = 3;
+  config.far.delay_min = config.far.delay_max = 30ms;
+  config.seed = seed;
+  return config;
+}
+
+// The first region and the first owner above are one place, all else the other; neither hears the other.
+void cut_place(World& world) {
+  std::vector<uint16_t> here{0}, there{1, 2};
+  for (uint16_t which = 0; which < 3; ++which) {
+    here.push_back(world.rank_above(0, which));
+    there.push_back(world.rank_above(1, which));
+  }
+  for (const uint16_t one : here)
+    for (const uint16_t other : there) {
+      world.above().network().cut(one, other);
+      world.above().network().cut(other, one);
+    }
+}
+
+uint32_t highest_ballot_above(World& world, const std::string& key) {
+  uint32_t highest = 0;
+  for (uint16_t owner = 0; owner < 3; ++owner) highest = std::max(highest, world.above().explain(owner, "r", key).ballot_counter);
+  return highest;
+}
+
+}  // namespace
+
+TEST_CASE("a region that is cut off with one of the owners above says so within the window") {
+  for (uint64_t seed = 1; seed <= 5; ++seed) {
+    World world(places(rule_of(Algorithm::fixed_window, 1000, 0), seed));
+    REQUIRE(world.run_until_ready(5s));
+    const std::string key = key_of_others(world);
+    const Duration t = world.now();
+    for (uint16_t host = 0; host < 3; ++host) world.region(0).evenly(world.host(host), "r", key, 600, t, t + 9s);
+    world.run_for(2s);
+    cut_place(world);
+    world.run_for(6s);  // it has spent what it had, then its aggregator finds it out, then its hosts
+    CHECK(world.region(0).tally("r", key).by_outcome[static_cast<size_t>(Outcome::isolated)] > 20);
+    CHECK(described(world.violations("r", key)) == "");
+  }
+}
+
+TEST_CASE("when contact returns, who was cut off takes no key from an owner that lives") {
+  for (uint64_t seed = 1; seed <= 5; ++seed) {
+    Rule rule = rule_of(Algorithm::fixed_window, 1000, 0);
+    rule.limit.window = 20s;
+    World world(places(rule, seed));
+    REQUIRE(world.run_until_ready(5s));
+    const std::string key = key_of_others(world);
+    cut_place(world);
+    const Duration next = 20s;  // the clock begins on a whole window
+    for (uint16_t region = 0; region < 2; ++region)
+      for (uint16_t host = 0; host < 3; ++host) world.region(region).evenly(world.host(host), "r", key, 600, next - 8s, next + 12s);
+    world.run_until(next + 2s);
+    CHECK(highest_ballot_above(world, key) == 0);
+    Network& network = world.above().network();
+    const uint16_t owner = world.above().owner("r", key);
+    network.mend_all();  // the owner is heard a little later than the third
+    network.cut(0, owner);
+    network.cut(owner, 0);
+    world.run_for(100ms);
+    network.mend_all();
+    world.run_until(next + 12s);
+    CHECK(highest_ballot_above(world, key) == 0);
+    CHECK(world.windows("r", key).rbegin()->second >= 950);
+    CHECK(described(world.violations("r", key)) == "");
+  }
 }
 
 TEST_CASE("two regions share one token bucket, wherever its demand is") {

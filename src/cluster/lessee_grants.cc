@@ -375,9 +375,10 @@ bool Lessee::group_lost(const Account& account, Now now) const {
   if (!around_.standing.over() || now.mono - started_ < around_.pace.isolation_after) return false;
   const Group& group = this->group(account, now);
   if (group.contains(around_.self)) return !around_.peers.majority_heard(group, now.mono, around_.pace.isolation_after);
-  for (size_t i = 0; i < group.size; ++i)
-    if (now.mono - around_.peers[group.rank[i]].heard_of <= around_.pace.isolation_after) return false;
-  return true;
+  // One that is heard and speaks of no other cannot grant either: who asks each in turn would wait as long for each.
+  size_t heard = 0;
+  for (size_t i = 0; i < group.size; ++i) heard += now.mono - around_.peers[group.rank[i]].heard_of <= around_.pace.isolation_after ? 1 : 0;
+  return heard < group.majority();
 }
 
 double Lessee::isolated_share(const Account& account) const {

@@ -306,7 +306,10 @@ void Owner::tick(Now now) {
     const auto found = keys_.find(id);
     if (found == keys_.end()) continue;
     Key& key = found->second;
-    if (around_.upstream == nullptr && !group_lives(key, now)) ++without_majority_;
+    if (around_.upstream == nullptr && !group_lives(key, now)) {
+      ++without_majority_;
+      key.cut_off = now.mono;
+    }
     if (key.terms.algorithm == Algorithm::token_bucket)
       tick_bucket(key, now);
     else

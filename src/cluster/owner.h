@@ -136,6 +136,7 @@ class Owner {
     std::optional<BucketBook> bucket;
     MonoTime forgot{};  // when books of the bucket were dropped last
     std::vector<Contest> contests;  // of windows that are not over
+    MonoTime cut_off{};             // when it was in use here last and no majority of the group was heard
 
     bool has_books(int64_t window) const {  // 0: of a bucket
       const auto& b = books[static_cast<size_t>(window & 3)];

@@ -105,7 +105,12 @@ void Owner::claim_if_lost(Key& key, int64_t window, bool insists, Now now) {
   if (c != nullptr && now.mono < c->not_before) return;
   const auto rank = holder(key, window, now);
   if (rank && *rank != around_.self && !insists && !is_lost(*rank, now)) return;
-  if (!group_lives(key, now)) return;  // who hears no majority gets no promises, and where it is heard its claim would only depose an owner
+  if (!group_lives(key, now)) {  // who hears no majority gets no promises, and where it is heard its claim would only depose an owner
+    key.cut_off = now.mono;
+    return;
+  }
+  // After contact: what this node and the lessee missed of the holder says nothing yet.
+  if (key.cut_off != MonoTime{} && now.mono - key.cut_off < around_.pace.isolation_after / 2) return;
   start_claim(key, window, now);
 }
 

@@ -22,6 +22,7 @@ class Answer(NamedTuple):
     sent: float  # wall clock, as the windows are
     at: float
     admitted: bool
+    reason: int = 0  # of a denial
 
 
 def command(*words):
@@ -139,7 +140,7 @@ class Stream:
             return self._drop(connection.node)
         now = time.time()
         for sent, fields in found:
-            self.answers.append(Answer(connection.node.name, sent, now, fields[0] == 0))
+            self.answers.append(Answer(connection.node.name, sent, now, fields[0] == 0, fields[5]))
 
     def _drop(self, node):
         connection = self.connections.pop(node.name, None)

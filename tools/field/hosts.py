@@ -32,18 +32,20 @@ def make_secret(place):
 class HostFleet(Fleet):
     """One tallyd on each of the network's hosts (or on those named), at 10.77.0.N:8381 or [fd00::N]:8381.
 
-    `cluster` is laid over each node's section of that name, so `sync_interval` and `aggregators` are set there.
+    All are peers; or, where `guests` are named (or none of them: `()`), the others are aggregators, and these are in no list and have any port. `cluster` is laid
+    over each node's section of that name, so `sync_interval` and `upstream` are set there.
     """
 
-    def __init__(self, place, network, rules, hosts=None, ipv6=False, **cluster):
+    def __init__(self, place, network, rules, hosts=None, ipv6=False, guests=None, **cluster):
         place.fleets += 1
         self.place, self.network, self.rules, self.relay = place, network, rules, None
         names = list(hosts or network.hosts)
-        self.count, self.cluster = len(names), cluster
+        self.count, self.cluster, self.guests = len(names), cluster, guests
         self.nodes = [HostNode(place, f"f{place.fleets}{name}", network, name) for name in names]
         for node in self.nodes:
             address = network.hosts[node.host].ipv6 if ipv6 else network.hosts[node.host].ipv4
-            node.entry = f"[{address}]:{PORT}" if ipv6 else f"{address}:{PORT}"
+            port = 0 if self._is_guest(node) else PORT
+            node.entry = f"[{address}]:{port}" if ipv6 else f"{address}:{port}"
         self.secret = make_secret(place)
         try:
             self._start_all()
@@ -61,14 +63,32 @@ class HostFleet(Fleet):
         for node in self.nodes:
             wait_for(lambda node=node: self._hears_all(node), f"{node.name} did not hear from all its peers")
 
+    def _is_guest(self, node):
+        return node.host in (self.guests or ())
+
+    def _listed(self):
+        return [node for node in self.nodes if not self._is_guest(node)]
+
+    def _hears_all(self, node):
+        if self.guests is None:
+            return super()._hears_all(node)
+        told = node.metrics()
+        up = [value for name, _, value in told if name == "tallyd_peer_up"]
+        if self._is_guest(node):
+            return len(up) >= len(self._listed()) and all(up)
+        known = sum(value for name, _, value in told if name == "tallyd_guests")
+        return len(up) >= len(self._listed()) - 1 + len(self.cluster.get("upstream") or ()) and all(up) and known >= len(self.guests)
+
+    def _roster(self):
+        return {"peers" if self.guests is None else "aggregators": [node.entry for node in self._listed()]}
+
     def configure(self, node, **changes):
         """Writes the node's file; `changes` are laid over its section `cluster`."""
         node.config.write_text(json.dumps({
             "node": {"name": node.name, "state_dir": str(self.place.path / f"{node.name}.state")},
             "listen": {"resp": [f"unix:{node.socket}"], "http": [f"unix:{node.http}"]},
             "table": {"keys": 65536}, "workers": 1, "rules": self.rules,
-            "cluster": {"bind": node.entry, "peers": [each.entry for each in self.nodes], "secret_file": str(self.secret),
-                        "sync_interval": "100ms", **self.cluster, **changes}}, indent=1))
+            "cluster": {"bind": node.entry, **self._roster(), "secret_file": str(self.secret), "sync_interval": "100ms", **self.cluster, **changes}}, indent=1))
 
     def on(self, hosts):
         return [node for node in self.nodes if node.host in hosts]

@@ -12,15 +12,15 @@ from fleet import DemoError, Load
 class Paused(DemoError):
     """The machine stood still for too long: nobody knows what belongs to which window."""
 
-BEGIN_GUARD_S, END_GUARD_S = 0.05, 0.25  # of a window, without requests; the second is longer than any rule here waits
+BEGIN_GUARD_S, END_GUARD_S = 0.05, 0.25  # of a window, without requests; the second is longer than most rules here wait
 PLANNING_S = 4
 
 
 class Timeline:
-    """`phases`: {name: (from, to)}, seconds from the begin of the first window; none crosses a window's end."""
+    """`phases`: {name: (from, to)}, seconds from the begin of the first window; none crosses a window's end. `end_guard_s`: longer than rules wait."""
 
-    def __init__(self, place, window_s, phases, seed):
-        self.window_s, self.phases = window_s, phases
+    def __init__(self, place, window_s, phases, seed, end_guard_s=END_GUARD_S):
+        self.window_s, self.phases, self.end_guard_s = window_s, phases, end_guard_s
         self.random = random.Random(seed)
         self.load = Load(place)
         self.actions = []
@@ -32,7 +32,7 @@ class Timeline:
         for name in phases or self.phases:
             begin, end = self.phases[name]
             begin += BEGIN_GUARD_S if begin % self.window_s == 0 else 0
-            end -= END_GUARD_S if end % self.window_s == 0 else 0
+            end -= self.end_guard_s if end % self.window_s == 0 else 0
             for _ in range(round(rate * (self.phases[name][1] - self.phases[name][0]))):
                 self.requests.append((begin + self.random.random() * (end - begin), rule, key, node, name))
 
