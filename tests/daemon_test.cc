@@ -221,6 +221,7 @@ TEST_CASE("a state file of a version that knew of no change of the list is read 
 namespace {
 
 constexpr NodeId kNode = 77;
+const Roster kRoster({"127.0.0.1:1", "127.0.0.1:2"}, 3, 2, kPublicIdKey);
 
 Memory some_memory() {
   Memory memory;
@@ -248,37 +249,41 @@ Memory some_memory() {
 TEST_CASE("registers that a life leaves are read by the next one as they were, once, and by no other") {
   Folder folder;
   const MemoryFile file(folder.path + "/n.state", kNode, kPublicIdKey);
-  CHECK(file.take(5'000).value() == nullptr);
+  CHECK(file.take(5'000, kRoster).value() == nullptr);
   const Memory memory = some_memory();
-  REQUIRE(bool(file.leave(memory)));
-  CHECK(file.take(4'999).value() == nullptr);  // of another life
+  REQUIRE(bool(file.leave(memory, kRoster)));
+  CHECK(file.take(4'999, kRoster).value() == nullptr);  // of another life
   CHECK_FALSE(std::filesystem::exists(file.path()));
-  REQUIRE(bool(file.leave(memory)));
-  const auto read = file.take(5'000);
+  REQUIRE(bool(file.leave(memory, kRoster)));
+  const auto read = file.take(5'000, kRoster);
   REQUIRE(read.value() != nullptr);
   CHECK(read.value()->registers == memory.registers);
   CHECK(read.value()->worth == memory.worth);
   CHECK(read.value()->incarnation == 5'000);
-  CHECK(file.take(5'000).value() == nullptr);
+  CHECK(file.take(5'000, kRoster).value() == nullptr);
 }
 
 TEST_CASE("registers of another node, or that were cut or changed anywhere, are of no use, and are gone all the same") {
   Folder folder;
   const MemoryFile file(folder.path + "/n.state", kNode, kPublicIdKey);
-  const std::string text = format_memory(some_memory(), kNode, kPublicIdKey);
-  REQUIRE(bool(parse_memory(text, kNode, kPublicIdKey)));
-  CHECK(parse_memory(text, kNode + 1, kPublicIdKey).error() == "it is another node's");
+  const std::string text = format_memory(some_memory(), kNode, kPublicIdKey, kRoster);
+  REQUIRE(bool(parse_memory(text, kNode, kPublicIdKey, kRoster)));
+  CHECK(parse_memory(text, kNode + 1, kPublicIdKey, kRoster).error() == "it is another node's");
+  const Roster next({"127.0.0.1:1", "127.0.0.1:2"}, 4, 2, kPublicIdKey);
+  CHECK(parse_memory(text, kNode, kPublicIdKey, next).error() == "it is of another list of nodes");
+  const Roster change({{"127.0.0.1:1", "127.0.0.1:3"}, 4, 2}, NodeList{{"127.0.0.1:1", "127.0.0.1:2"}, 3, 2}, kPublicIdKey);
+  CHECK(bool(parse_memory(text, kNode, kPublicIdKey, change)));  // of the list before, which this one knows
   IdKey other = kPublicIdKey;
   other[0] ^= 1;
-  CHECK(parse_memory(text, kNode, other).error() == "a part of it is forged");
-  for (size_t size = 0; size < text.size(); size += 1 + size / 50) CHECK_FALSE(bool(parse_memory(text.substr(0, size), kNode, kPublicIdKey)));
+  CHECK(parse_memory(text, kNode, other, kRoster).error() == "a part of it is forged");
+  for (size_t size = 0; size < text.size(); size += 1 + size / 50) CHECK_FALSE(bool(parse_memory(text.substr(0, size), kNode, kPublicIdKey, kRoster)));
   for (size_t at = 0; at < text.size(); at += 1 + at / 50) {
     std::string damaged = text;
     damaged[at] = static_cast<char>(damaged[at] ^ 4);
-    CHECK_FALSE(bool(parse_memory(damaged, kNode, kPublicIdKey)));
+    CHECK_FALSE(bool(parse_memory(damaged, kNode, kPublicIdKey, kRoster)));
   }
   put(file.path(), text.substr(1));
-  const auto read = file.take(5'000);
+  const auto read = file.take(5'000, kRoster);
   REQUIRE_FALSE(bool(read));
   CHECK(read.error().find("is of no use: ") != std::string::npos);
   CHECK_FALSE(std::filesystem::exists(file.path()));

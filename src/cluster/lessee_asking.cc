@@ -170,7 +170,7 @@ void Lessee::send_report(Account& account, Now now) {
   if (account.told.stamp == 0 || account.told.window != r.window || account.told.ballot != r.ballot)
     account.told = {r.stamp, r.window, r.ballot, r.refunded, r.given, account.changes};
   const uint16_t owner = owner_of(account, now);
-  if (r.wanted > r.ceiling) {
+  if (r.wanted > r.ceiling || account.isolated) {  // one that is isolated asks whether somebody is there
     account.answered = false;
     account.asked_at = now.mono;
     if (account.unanswered_since == MonoTime{}) account.unanswered_since = now.mono;

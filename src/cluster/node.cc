@@ -86,9 +86,10 @@ Node::Impl::Impl(NodeConfig c, Life which, Limiter& l, std::shared_ptr<const Rul
   open_floors();
 }
 
-Life fresh_life(WallTime now) {
+Life fresh_life(WallTime now, uint64_t dice) {
+  constexpr unsigned kDiceBits = 20;
   Life life;
-  life.incarnation = static_cast<uint64_t>(std::max<int64_t>(1, nanos(now) / 1'000'000));
+  life.incarnation = static_cast<uint64_t>(std::max<int64_t>(1, nanos(now) / 1'000'000)) << kDiceBits | dice >> (64 - kDiceBits);
   return life;
 }
 
@@ -248,6 +249,7 @@ void Node::Impl::handle(const Entry& entry, const Origin& origin, Now now) {
   if (const auto* registered = std::get_if<Registered>(&entry)) return recovery.on_registered(*registered, from, origin.incarnation, registers, now);
   if (const auto* end = std::get_if<RegistersEnd>(&entry)) return recovery.on_end(*end, from, origin.incarnation, mail, now);
   if (const auto* moved = std::get_if<Moved>(&entry)) return on_moved(*moved, from, now);
+  if (peers.is_guest(from)) return;  // what it knows of others is no guest's to tell: of itself there is nothing to say that it has not shown
   const auto& member = std::get<Member>(entry);
   const auto rank = roster.rank_of(member.node);
   const auto ago = [&](uint64_t ms) { return now.mono - std::chrono::milliseconds(std::min<uint64_t>(ms, 3'600'000)); };

@@ -64,8 +64,9 @@ struct Life {
   std::shared_ptr<const Memory> memory{};  // that the last life has left, if it did
 };
 
-// The life of a node that keeps no state file: a guest's, whose name is of this life alone.
-Life fresh_life(WallTime now);
+// The life of a node that keeps no state file: a guest's, whose name is of this life alone. `dice`: so that no two that begin in one
+// millisecond are alike.
+Life fresh_life(WallTime now, uint64_t dice);
 
 struct Explanation {
   std::string owner;  // entry of the owner as known

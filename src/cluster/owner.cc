@@ -201,6 +201,7 @@ void Owner::report_window(Key& key, const Report& report, const Origin& from, No
   } else if (!report.has_ballot) {
     book->charge_floor(*line, report.floor);  // opened ahead, by books that had not charged its floor
   }
+  line->rank = from.rank;  // a guest's may be another one by now
   book->merge(*line, report, now.mono);
   count_previous(key, *book);
   issue(key, *book, *line, now);
@@ -260,7 +261,12 @@ void Owner::send_grant(Key& key, WindowBook& book, Line& line, uint64_t stamp, N
     ++denied_under_limit_;
     nudge_holders(key, book, now);
   }
-  around_.mail.send(line.rank, grant);
+  tell(line, grant);
+}
+
+// Where the rank is another guest's by now, nobody is told: its own next report says where it is.
+void Owner::tell(const Line& line, const Grant& grant) {
+  if (around_.peers.id(line.rank) == line.key.node) around_.mail.send(line.rank, grant);
 }
 
 // When the allowance is granted out but not used, those who hold some unspent hear that the pool is low: what they

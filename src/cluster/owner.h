@@ -215,6 +215,7 @@ class Owner {
   void serve_turned_away(Key& key, WindowBook& book, Now now);
   void resend_mark(Key& key, WindowBook& book, Now now);
   void serve_turned_away_bucket(Key& key, Now now);
+  void tell(const Line& line, const Grant& grant);
   void nudge_holders(Key& key, WindowBook& book, Now now);
   void raise_mark(Key& key, WindowBook& book, Now now, uint64_t ahead);
   void raise_mark_bucket(Key& key, Now now);

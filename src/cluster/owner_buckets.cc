@@ -36,6 +36,7 @@ void Owner::report_bucket(Key& key, const Report& report, const Origin& from, No
     const MonoTime forgot = std::max({now.mono - line_kept(), started_, key.forgot});
     leased = &key.bucket->open(line_key, from.rank, from.sent_after > forgot ? forgot : now.mono);
   }
+  leased->line.rank = from.rank;
   key.bucket->merge(*leased, report, now.mono);
   const bool same_books = report.has_ballot && report.ballot == key.bucket->ballot();
   const uint64_t given = key.bucket->give(*leased, same_books ? report.given : 0, from.sent_after, now.mono);
@@ -84,7 +85,7 @@ void Owner::send_bucket_grant(Key& key, BucketBook::Leased& leased, uint64_t sta
     grant.ask_again = std::min(around_.pace.sync_interval, regrows);
     ++denied_under_limit_;
   }
-  around_.mail.send(line.rank, grant);
+  tell(line, grant);
 }
 
 void Owner::serve_turned_away_bucket(Key& key, Now now) {

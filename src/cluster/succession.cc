@@ -70,7 +70,8 @@ Succession::Succession(const Roster& roster, uint16_t self, const Tenure& kept, 
     if (const auto rank = roster_.rank_of(entry)) mark_gone(*rank);
   if (tenure_ != kept) next_ = tenure_;
   if (!roster.has_previous()) return;
-  if (!next_) left_[self_].from = tenure_.leaves;
+  // What it has told of itself holds before its first tick.
+  if (!next_) left_[self_] = {tenure_.leaves, tenure_.leaves != WallTime::max() && standing.lives_clock() >= tenure_.leaves};
   if (settled()) all_left(tenure_.settled, now);
 }
 

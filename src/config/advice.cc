@@ -143,6 +143,8 @@ class Advisor {
   }
 
   void advise_rule(const Rule& rule, const std::string& path) {
+    if (rule.max_overcount.unbounded && config_.cluster.upstream)
+      add(path + ".max_overcount", "an unbounded rule is counted by each region alone: over all regions it admits the limit once in each");
     if (rule.max_overcount.unbounded)
       return;  // every node has the whole limit: nobody waits, nothing is leased
     const Duration sync_interval = config_.cluster.sync_interval;

@@ -67,6 +67,7 @@ class ClusterThread {
   void join();
   // For the next life; after join(). nullopt: this one could not end in order.
   std::optional<Memory> memory() const { return memory_; }
+  const Roster& roster() const { return node_.roster(); }
 
  private:
   void run();

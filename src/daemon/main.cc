@@ -146,8 +146,8 @@ struct Lived {
   std::unique_ptr<MemoryFile> memory;
   Life life;
 };
-Result<Lived> begin_life(const Config& config, const IdKey& key, WallTime now, Log& log) {
-  if (config.cluster.guest()) return Lived{nullptr, nullptr, fresh_life(now)};
+Result<Lived> begin_life(const Config& config, const IdKey& key, const Roster& roster, WallTime now, Log& log) {
+  if (config.cluster.guest()) return Lived{nullptr, nullptr, fresh_life(now, random_seed())};
   std::string directory = config.state_dir;
   if (directory.empty()) {
     const auto fallback = default_state_dir();
@@ -162,7 +162,7 @@ Result<Lived> begin_life(const Config& config, const IdKey& key, WallTime now, L
                                        look_ahead(config.cluster.sync_interval));
   if (!life) return Failure{life.error()};
   auto left = std::make_unique<MemoryFile>(file.value()->path(), keyed_hash(config.cluster.own_entry(), key), key);
-  auto memory = left->take(last_life);
+  auto memory = left->take(last_life, roster);
   if (memory)
     life.value().memory = memory.value();
   else
@@ -222,9 +222,6 @@ Result<std::unique_ptr<Region>> start_region(Fleet& fleet, Daemon& d, const Node
 
 Result<bool> start_fleet(Fleet& fleet, Daemon& d) {
   NodeConfig node = node_config(d.config, d.secret);
-  auto lived = begin_life(d.config, node.id_key, d.clock.now().wall, d.log);
-  if (!lived) return Failure{lived.error()};
-  fleet.lived = std::move(lived.value());
   const Roster roster(node_list(d.config.cluster), node.previous, node.id_key);
   auto socket = PeerSocket::open(fleet.io, d.config.cluster.bind, node.sealed);
   if (!socket) return Failure{socket.error()};
@@ -234,8 +231,15 @@ Result<bool> start_fleet(Fleet& fleet, Daemon& d) {
   if (!node.guest)
     if (const auto listening = streams->listen(); !listening)
       d.log.warning("cannot listen for TCP: where UDP does not pass, this node has to connect to the others", {{"error", listening.error()}});
+  auto region = start_region(fleet, d, node);
+  if (!region) return Failure{region.error()};
+  if (region.value()) node.upstream = &region.value()->upstream();
   for (size_t i = 0; i < d.overview.workers.size(); ++i)
     fleet.ports.push_back(std::make_unique<Port>(fleet.bell));
+  // When all else is there: a start that fails must not use up what the last life has left.
+  auto lived = begin_life(d.config, node.id_key, roster, d.clock.now().wall, d.log);
+  if (!lived) return Failure{lived.error()};
+  fleet.lived = std::move(lived.value());
   if (fleet.lived.file)
     fleet.horizon =
         std::make_unique<Horizon>(*fleet.lived.file, look_ahead(node.pace.sync_interval), d.admin.io(), d.log);
@@ -250,15 +254,12 @@ Result<bool> start_fleet(Fleet& fleet, Daemon& d) {
                                      {"peers", node.peers.size()},
                                      {"incarnation", life.incarnation},
                                      {"first_life", life.first ? "yes" : "no"},
-                                     {"registers_kept", life.memory ? life.memory->registers.size() : 0},
+                                     {"registers_kept", life.memory ? std::to_string(life.memory->registers.size()) : "none"},
                                      {"state", fleet.lived.file->path()}});
   if (d.secret)
     d.log.info("datagrams are sealed",
                {{"key", d.secret->seal.fingerprint_text()}, {"also_accepted", accepted_keys(*d.secret)}});
   d.notifier.send("STATUS=asking the other nodes");
-  auto region = start_region(fleet, d, node);
-  if (!region) return Failure{region.error()};
-  if (region.value()) node.upstream = &region.value()->upstream();
   auto running = std::make_unique<Node>(node, life, d.overview.limiter, d.overview.rules(), random_seed(), d.clock.now());
   while (const auto tenure = fleet.lived.file ? running->tenure_to_keep() : std::nullopt) {
     if (const auto kept = fleet.lived.file->keep(*tenure); !kept) return Failure{kept.error()};
@@ -279,7 +280,7 @@ Result<bool> start_fleet(Fleet& fleet, Daemon& d) {
 void leave_memory(const Fleet& fleet, Log& log) {
   const auto memory = fleet.thread->memory();
   if (!memory || !fleet.lived.memory) return;
-  if (const auto left = fleet.lived.memory->leave(*memory); !left)
+  if (const auto left = fleet.lived.memory->leave(*memory, fleet.thread->roster()); !left)
     log.warning("the registers cannot be kept: the next life reads them anew from the others", {{"error", left.error()}});
 }
 

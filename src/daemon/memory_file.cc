@@ -19,10 +19,12 @@ void append(std::string& to, const Bytes& datagram) {
 
 }  // namespace
 
-std::string format_memory(const Memory& memory, NodeId node, const IdKey& key) {
+std::string format_memory(const Memory& memory, NodeId node, const IdKey& key, const Roster& roster) {
   Header header;
   header.sender = header.receiver = node;
   header.incarnation = memory.incarnation;
+  header.roster_version = roster.version();
+  header.roster_hash = roster.hash();
   std::string text;
   DatagramWriter writer(header, key);
   const auto write = [&](const Entry& entry) {
@@ -37,7 +39,7 @@ std::string format_memory(const Memory& memory, NodeId node, const IdKey& key) {
   return text;
 }
 
-Result<Memory> parse_memory(std::string_view text, NodeId node, const IdKey& key) {
+Result<Memory> parse_memory(std::string_view text, NodeId node, const IdKey& key, const Roster& roster) {
   Memory memory;
   bool ended = false;
   while (!text.empty()) {
@@ -49,6 +51,7 @@ Result<Memory> parse_memory(std::string_view text, NodeId node, const IdKey& key
     if (const DecodeError error = decode(std::span(bytes + 2, size), key, datagram); error != DecodeError::none)
       return Failure{"a part of it is " + std::string(decode_error_name(error))};
     if (datagram.header.sender != node || datagram.header.receiver != node) return Failure{"it is another node's"};
+    if (!roster.find(datagram.header.roster_version, datagram.header.roster_hash)) return Failure{"it is of another list of nodes"};
     if (memory.incarnation != 0 && memory.incarnation != datagram.header.incarnation) return Failure{"it is of several lives"};
     memory.incarnation = datagram.header.incarnation;
     for (const Entry& entry : datagram.entries) {
@@ -64,17 +67,19 @@ Result<Memory> parse_memory(std::string_view text, NodeId node, const IdKey& key
   return memory;
 }
 
-Result<std::shared_ptr<const Memory>> MemoryFile::take(uint64_t incarnation) const {
+Result<std::shared_ptr<const Memory>> MemoryFile::take(uint64_t incarnation, const Roster& roster) const {
   const auto text = read_whole_file(path_, kBytesMax);
   if (!text) return Failure{text.error()};
   if (!text.value()) return std::shared_ptr<const Memory>();
   if (const auto removed = remove_file(path_); !removed) return Failure{removed.error()};
-  auto memory = parse_memory(*text.value(), node_, key_);
+  auto memory = parse_memory(*text.value(), node_, key_, roster);
   if (!memory) return Failure{path_ + " is of no use: " + memory.error()};
   if (memory.value().incarnation != incarnation) return std::shared_ptr<const Memory>();
   return std::shared_ptr<const Memory>(std::make_shared<Memory>(std::move(memory.value())));
 }
 
-Result<bool> MemoryFile::leave(const Memory& memory) const { return replace_file(path_, format_memory(memory, node_, key_)); }
+Result<bool> MemoryFile::leave(const Memory& memory, const Roster& roster) const {
+  return replace_file(path_, format_memory(memory, node_, key_, roster));
+}
 
 }  // namespace tally

@@ -15,6 +15,7 @@
 #include "base/fail.h"
 #include "base/hash.h"
 #include "cluster/memory.h"
+#include "cluster/roster.h"
 
 namespace tally {
 
@@ -25,8 +26,9 @@ class MemoryFile {
 
   // Of the life of that incarnation; nullptr: there is none. The file is gone afterwards, on the disk too. An error: it is
   // damaged or cannot be removed, and is of no use.
-  Result<std::shared_ptr<const Memory>> take(uint64_t incarnation) const;
-  Result<bool> leave(const Memory& memory) const;
+  // Where it is of no list that `roster` has, it is of no use either: other groups may have been smaller.
+  Result<std::shared_ptr<const Memory>> take(uint64_t incarnation, const Roster& roster) const;
+  Result<bool> leave(const Memory& memory, const Roster& roster) const;
   const std::string& path() const { return path_; }
 
  private:
@@ -36,7 +38,7 @@ class MemoryFile {
 };
 
 // Pure, for MemoryFile.
-std::string format_memory(const Memory& memory, NodeId node, const IdKey& key);
-Result<Memory> parse_memory(std::string_view text, NodeId node, const IdKey& key);
+std::string format_memory(const Memory& memory, NodeId node, const IdKey& key, const Roster& roster);
+Result<Memory> parse_memory(std::string_view text, NodeId node, const IdKey& key, const Roster& roster);
 
 }  // namespace tally
