@@ -107,6 +107,19 @@ TEST_CASE("what a reader does not take is queued up to a bound, then dropped, an
   CHECK(ends.get(2) == std::vector<uint8_t>{0, 0});
 }
 
+TEST_CASE("nobody waits for room in a connection that is broken, and reading finds its end") {
+  Ends ends;
+  const std::vector<uint8_t> bytes(kDatagramMax, 5);
+  while (ends.stream->say(bytes) != Stream::Said::dropped) continue;
+  CHECK_FALSE(ends.stream->flush());
+  ends.raw.set_option(asio::socket_base::linger(true, 0));
+  ends.raw.close();
+  ends.stream->socket().wait(tcp::socket::wait_write);
+  CHECK(ends.stream->flush());
+  CHECK(ends.stream->say(bytes) == Stream::Said::dropped);
+  CHECK(ends.read() == Stream::Read::over);
+}
+
 TEST_CASE("a reader that stays slow for long makes the queue no longer, and gets every frame that was not dropped") {
   Ends ends;
   size_t accepted = 0, read = 0;

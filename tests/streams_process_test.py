@@ -6,6 +6,7 @@ The other end is a node by docs/protocol.md, or somebody who has no business the
 import contextlib
 import os
 import pathlib
+import re
 import select
 import socket
 import sys
@@ -17,6 +18,7 @@ from processes import WAIT_S, Plain  # noqa: E402
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent / "protocol"))
 from fleet import DAY_NS, FleetOfTwo  # noqa: E402
+from node import Node  # noqa: E402
 from seal import seal, unseal  # noqa: E402
 from wire import Entry, Refused, decode  # noqa: E402
 
@@ -93,6 +95,10 @@ class Plainly(FleetOfTwo):
         fields = pathlib.Path(f"/proc/{self.daemon.process.pid}/statm").read_text().split()
         return int(fields[1]) * os.sysconf("SC_PAGE_SIZE")
 
+    def sanitized(self):
+        """Sanitizers keep what was freed, so memory says nothing."""
+        return re.search("lib[at]san", pathlib.Path(f"/proc/{self.daemon.process.pid}/maps").read_text()) is not None
+
     def good(self, *entries, node=None):
         """A frame of the node's."""
         node = node or self.node
@@ -127,8 +133,10 @@ class Plainly(FleetOfTwo):
         self.heard(connection, "member")
         self.assertEqual(self.accepted(), 1)
         self.assertEqual(self.metric(f'tallyd_peer_transport{{peer="{self.node.entry}",transport="tcp"}}'), 1)
-        for data in (self.good()[:1], self.good()[:700]):  # in parts
-            connection.send(data)
+        data = self.good(Entry("hello", remembered=7))
+        for part in (data[:1], data[1:30], data[30:]):
+            connection.send(part)
+        self.heard(connection, "hello", answer=1)
         self.nothing_was_dropped()
 
     def test_both_say_that_they_hear_the_other_by_udp_and_then_speak_by_udp(self):
@@ -145,8 +153,7 @@ class Plainly(FleetOfTwo):
         self.assertTrue(connection.is_closed())  # nobody uses it any more
 
     def test_the_daemon_connects_to_a_peer_that_it_does_not_hear(self):
-        with socket.create_server(("127.0.0.1", int(self.node.entry.rsplit(":", 1)[1]))) as door:
-            door.settimeout(WAIT_S)
+        with self.door() as door:
             self.begin()
             connection = Connection(door.accept()[0])
             self.open.append(connection)
@@ -154,6 +161,20 @@ class Plainly(FleetOfTwo):
             connection.send(self.good(Entry("hello", answer=1, rules=self.node.rules, life=self.life())))
             self.until(lambda: self.metric(f'tallyd_peer_up{{peer="{self.node.entry}"}}') == 1, "not up")
             self.assertEqual(connection.socket.getpeername()[0], "127.0.0.1")
+
+    def door(self):
+        """Where the node hears TCP; it is another node where its port is not free for that."""
+        while True:
+            try:
+                made = socket.create_server(("127.0.0.1", int(self.node.entry.rsplit(":", 1)[1])))
+                made.settimeout(WAIT_S)
+                return made
+            except OSError:
+                self.node.socket.close()
+                self.node = Node(secret=self.secret)
+                self.addCleanup(self.node.stop)
+                self.entries = [self.peer, self.node.entry]
+                self.node.join(self.entries)
 
     def life(self):
         table = Plain(self.daemon).ask("TALLY.PEERS")
@@ -204,7 +225,8 @@ class Plainly(FleetOfTwo):
             for connection in self.open:
                 connection.socket.close()
             self.open.clear()
-        self.assertLess(self.memory() - before, 4 << 20)
+        if not self.sanitized():
+            self.assertLess(self.memory() - before, 4 << 20)
         self.until(lambda: self.accepted() == 0, "kept")
 
     def test_a_name_from_an_address_that_is_not_its_own_is_refused(self):
@@ -214,9 +236,9 @@ class Plainly(FleetOfTwo):
         elsewhere.send(self.good())
         self.assertEqual(self.heard(elsewhere, "clone").elsewhere, 1)  # and is told so, as the true one lives
         self.assertEqual(self.dropped(), {"wrong_source": 1})
-        self.assertTrue(elsewhere.is_closed())
         known.send(self.good())
         self.heard(known, "hello", answer=1)
+        self.assertTrue(elsewhere.is_closed())
 
     def test_a_newer_connection_of_a_peer_takes_the_place_of_the_older(self):
         self.begin()
@@ -237,15 +259,17 @@ class Plainly(FleetOfTwo):
             connection.send(self.good(Entry("mark", key=id_, window=window, ballot=(0, self.node.id), mark=1, length=DAY_NS)))
         self.until(lambda: self.metric("tallyd_registers") == len(owned), "not all kept")
         before, end = None, time.monotonic() + WAIT_S
-        while (dropped := self.dropped().get("tcp_queue_full", 0)) < 50_000:  # 70 MB; each question is answered by some twenty datagrams
+        enough = 1_000 if self.sanitized() else 30_000  # of 1,400 bytes; each question is answered by some twenty
+        while (dropped := self.dropped().get("tcp_queue_full", 0)) < enough:
             self.assertLess(time.monotonic(), end)
             before = before or (self.memory() if dropped else None)  # with one queue full
-            for _ in range(50):
+            for _ in range(5):
                 try:
                     connection.send(self.good(Entry("read_registers", life=self.node.incarnation, **{"from": 0})))
                 except ConnectionError:  # nothing of what it was sent was acknowledged: it was given up
                     connection = self.connect(room=4096)
-        self.assertLess(self.memory() - before, QUEUE_MAX + (24 << 20))  # what it makes of a batch of questions before it is dropped
+        if not self.sanitized():
+            self.assertLess(self.memory() - before, QUEUE_MAX + (24 << 20))  # what it makes of a batch of questions before it is dropped
         self.serves()
 
     def test_a_flood_of_good_frames_holds_up_nobody(self):

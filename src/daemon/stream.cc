@@ -20,11 +20,12 @@ static_assert(kDatagramMax < 65'536);
 Stream::Stream(uint64_t id_, asio::ip::tcp::socket socket, asio::ip::address host_, std::optional<uint16_t> dialed_, MonoTime since_)
     : id(id_), host(std::move(host_)), dialed(dialed_.has_value()), since(since_), peer(dialed_), connected(!dialed), socket_(std::move(socket)) {}
 
-// An error is not looked at: reading finds it as well.
 size_t Stream::send(std::span<const uint8_t> bytes) {
   asio::error_code error;
   const size_t n = socket_.write_some(asio::buffer(bytes.data(), bytes.size()), error);
-  return error ? 0 : n;
+  if (!error) return n;
+  broken_ = broken_ || error != asio::error::would_block;
+  return 0;
 }
 
 Stream::Said Stream::say(std::span<const uint8_t> bytes) {
@@ -36,7 +37,7 @@ Stream::Said Stream::say(std::span<const uint8_t> bytes) {
   std::span<const uint8_t> rest(frame.data(), kHeadBytes + bytes.size());
   if (connected && !waiting()) rest = rest.subspan(send(rest));
   if (rest.empty()) return Said::sent;
-  if (queue_.size() - sent_ + rest.size() > kQueueMax) return Said::dropped;
+  if (broken_ || queue_.size() - sent_ + rest.size() > kQueueMax) return Said::dropped;
   if (sent_ > kMovedAt) {  // few bytes are moved for each that is sent
     queue_.erase(queue_.begin(), queue_.begin() + static_cast<std::ptrdiff_t>(sent_));
     sent_ = 0;
@@ -46,9 +47,9 @@ Stream::Said Stream::say(std::span<const uint8_t> bytes) {
 }
 
 bool Stream::flush() {
-  if (!waiting()) return true;
+  if (broken_ || !waiting()) return true;
   sent_ += send(std::span(queue_).subspan(sent_));
-  if (waiting()) return false;
+  if (waiting()) return broken_;
   sent_ = 0;
   queue_.clear();
   if (queue_.capacity() > kKeptWhenEmpty) queue_.shrink_to_fit();

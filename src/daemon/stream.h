@@ -30,7 +30,7 @@ class Stream {
 
   enum class Said : uint8_t { sent, queued, dropped };
   Said say(std::span<const uint8_t> bytes);  // requires at most kDatagramMax of them
-  // Sends of the queue what there is room for. True: all of it.
+  // Sends of the queue what there is room for. True: all of it, or there will never be room: the connection is broken, as read() will say.
   bool flush();
   bool waiting() const { return sent_ < queue_.size(); }  // for room
 
@@ -56,6 +56,7 @@ class Stream {
   asio::ip::tcp::socket socket_;
   std::vector<uint8_t> queue_;
   size_t sent_ = 0;  // of the queue
+  bool broken_ = false;
   std::array<uint8_t, 2 * kFrameMax> in_;
   size_t taken_ = 0, filled_ = 0;
 };
