@@ -235,7 +235,8 @@ def cut(field):
             yield shown(case, f"{name}, apart: of L, {rest}", [n for rule, key in which for n in part.parts_of_limit(rule, key, ["w1"], region)], "%", min)
     yield at_least(case, "closed, apart: of L, all", ADMITTED, [n for rule, key in closed for n in part.parts_of_limit(rule, key, ["w1"])], "%")
     yield shown(case, "probe: goes on without a denial for", [part.first("a", "cut", wanted=lambda answer: not answer.admitted)], "s", min)
-    yield at_most(case, "probe: says that it is isolated after", 5, [part.first("a", "cut", wanted=lambda answer: answer.reason == ISOLATED)], "s")
+    isolated, denied = part.first("a", "cut", wanted=lambda answer: answer.reason == ISOLATED), part.first("a", "cut", wanted=lambda answer: not answer.admitted)
+    yield at_most(case, "probe: from its first denial until it says that it is isolated", 4, [isolated - denied], "s")
     yield holds(case, "EXPLAIN isolated, at each edge there, and at none of the other region", [all(part.told["a cut"]), not any(part.told["b cut"])])
     yield holds(case, f"{METRIC} rises there, and not in the other region",
                 [part.risen(rule, "a before", "a cut") > 0 and part.risen(rule, "b before", "b cut") == 0 for rule in keys])
