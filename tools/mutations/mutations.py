@@ -89,7 +89,7 @@ MUTATIONS = [
              test=("replay_window_test", "it never forgets one within reach, and calls none heard that was not, on random orders")),
     # --- who is cut off ---
     Mutation("speed: who hears no majority claims all the same", "src/cluster/owner_claims.cc",
-             "  if (!group_lives(key, now)) return;", "  if (false) return;",
+             "  if (!group_lives(key, now)) {  // who hears no majority", "  if (false) {  // who hears no majority",
              test=("isolation_test", "those who hear nothing of the other half, and are heard there, do not take its keys from it")),
     Mutation("isolation: a share told without a majority is one", "src/cluster/lessee_grants.cc",
              "if (grant.demand_share != 0 && grant.backed) account.share", "if (grant.demand_share != 0) account.share",
