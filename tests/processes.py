@@ -3,6 +3,7 @@ import contextlib
 import json
 import os
 import pathlib
+import random
 import re
 import select
 import signal
@@ -17,20 +18,22 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent / "clients"))
 from server import Replies, _die_with, encode  # noqa: E402
 
 PROGRAMS = {}  # "tallyd" and "tally": where they are
+PORTS = 10_000, int(pathlib.Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
 WAIT_S = 60    # for anything that is certain to come; also under sanitizers
 DAY = "366d"
 
 
 def free_ports(n):
-    """Ports that were free just now, of UDP and of TCP."""
+    """Ports that were free just now, of UDP and of TCP; none of those that the system gives away by itself, to whoever binds port 0."""
     held, ports = [], []
     try:
         while len(ports) < n:
+            port = random.randrange(*PORTS)
             held += [socket.socket(socket.AF_INET, kind) for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM)]
-            held[-2].bind(("127.0.0.1", 0))
             with contextlib.suppress(OSError):
-                held[-1].bind(held[-2].getsockname())
-                ports.append(held[-2].getsockname()[1])
+                for one in held[-2:]:
+                    one.bind(("127.0.0.1", port))
+                ports.append(port)
         return ports
     finally:
         for one in held:

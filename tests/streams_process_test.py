@@ -119,11 +119,18 @@ class Plainly(FleetOfTwo):
                 return said[0]
 
     def serves(self):
-        """A node that has the right to it is answered, whatever else goes on."""
-        connection = self.connect()
-        connection.send(self.good())
-        self.heard(connection, "hello", answer=1)
-        return connection
+        """A node that has the right to it is answered, whatever else goes on. Once more where a connection was closed: a machine that stood still
+        for five seconds makes it look as if nobody spoke there."""
+        for attempt in range(3):
+            connection = self.connect()
+            connection.send(self.good())
+            try:
+                self.heard(connection, "hello", answer=1)
+                return connection
+            except AssertionError:
+                if attempt == 2:
+                    raise
+        raise AssertionError
 
     # --- what is right ---
 
