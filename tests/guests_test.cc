@@ -1,6 +1,7 @@
 // Guests: nodes that are in no list, lessees of those that are.
 #include <doctest/doctest.h>
 
+#include "core/windows.h"
 #include "node_fixture.h"
 #include "sim/fleet.h"
 #include "sim/trace.h"
@@ -226,4 +227,63 @@ TEST_CASE("there are no more guests than places, and who finds none is counted")
   CHECK(door.fleet.dropped(0, "guests_full") == 1);
   CHECK(door.fleet.dropped(0, "foreign") == 0);
   CHECK(door.guests().size() == 1);
+}
+
+TEST_CASE("a guest whose rank another one has by now is told at its own") {
+  Rule rule = test::window_rule(Algorithm::fixed_window, 30, 24h, {.ppm = 0, .unbounded = false});
+  test::Fleet fleet(3, rule);
+  fleet.until_ready();
+  std::vector<uint16_t> told;
+  fleet.watch = [&](const Entry& entry, uint16_t from, uint16_t to) {
+    if (std::holds_alternative<Grant>(entry) && from == 0 && to >= 3) told.push_back(to);
+  };
+  Header header = fleet.header(1, 0, kLife);
+  const std::string key = fleet.key_of(0);
+  const auto say = [&](NodeId who, const Entry& entry) {
+    header.sender = who;
+    ++header.sequence;
+    fleet.node(0).receive(test::datagram_of(header, {entry}), std::nullopt, fleet.now());
+    fleet.pass(test::ms(20));
+  };
+  const auto report = [&](uint64_t wanted) {
+    Report r;
+    r.key = fleet.id(key);
+    r.rule = static_cast<uint32_t>(fleet.rule(0).seed);
+    r.terms = {Algorithm::fixed_window, 30, {.ppm = 0, .unbounded = false}, Duration(24h), Duration(0)};
+    r.window = window_at(fleet.now().wall, 24h);
+    r.line = 1;
+    r.wanted = r.waiting = wanted;
+    r.waiting_min = 1;
+    r.stamp = static_cast<uint64_t>(nanos(fleet.now().mono));
+    return r;
+  };
+  say(kStranger, report(2));
+  REQUIRE_FALSE(told.empty());
+  CHECK(std::ranges::all_of(told, [](uint16_t rank) { return rank == 3; }));
+  fleet.pass(61s, 500ms);
+  say(kStranger + 1, Hello{});  // has rank 3 from now on
+  told.clear();
+  say(kStranger, report(4));
+  REQUIRE_FALSE(told.empty());
+  CHECK(std::ranges::all_of(told, [](uint16_t rank) { return rank == 4; }));
+}
+
+TEST_CASE("who was cut off finds the next of the group when the owner has died meanwhile") {
+  for (const OnIsolation policy : {OnIsolation::closed, OnIsolation::share}) {
+    FleetConfig config = three_and(1, fixed(1000, policy));
+    config.isolation_possible = true;
+    Fleet fleet(config);
+    REQUIRE(fleet.run_until_ready(2s));
+    fleet.poisson(3, "api", "k", 50, fleet.now(), fleet.now() + 20s);
+    fleet.run_for(1s);
+    fleet.network().cut_off(3);
+    fleet.run_for(config.isolation_after + 2s);
+    fleet.crash(fleet.owner("api", "k"));
+    fleet.network().mend_all();
+    fleet.run_for(2s);
+    const uint64_t before = of(fleet, 3, Outcome::admitted);
+    fleet.run_for(3s);
+    CHECK(of(fleet, 3, Outcome::admitted) > before + 100);
+    check_bounds(fleet);
+  }
 }

@@ -310,6 +310,14 @@ TEST_CASE("lists: a bucket that passes over owes all that owners of before may h
   CHECK(b.succession.bucket_base(b.groups, 9s) == b.now.mono + 9s);
 }
 
+TEST_CASE("lists: what a node has told of its leaving holds in its next life, before it has ticked") {
+  const OneNode left(0, {2, test::at(50s).wall, WallTime::max(), WallTime::min()});
+  CHECK_FALSE(left.succession.takes_part(left.groups, 0, 1s));
+  CHECK_FALSE(left.part(60s));
+  const OneNode stays(0, {2, WallTime::max(), WallTime::max(), WallTime::min()});
+  CHECK(stays.succession.takes_part(stays.groups, 0, 1s));
+}
+
 TEST_CASE("lists: a newcomer has no floor while those of the list before have theirs") {
   FleetConfig config = exact({{{0, 1, 2}, 3, {}}, {{0, 1, 2, 3, 4}, 5, {}}}, 5, window_rule("w", Algorithm::fixed_window, 30, 10s, 500'000));
   Fleet fleet(config);
