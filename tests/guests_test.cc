@@ -270,20 +270,22 @@ TEST_CASE("a guest whose rank another one has by now is told at its own") {
 
 TEST_CASE("who was cut off finds the next of the group when the owner has died meanwhile") {
   for (const OnIsolation policy : {OnIsolation::closed, OnIsolation::share}) {
-    FleetConfig config = three_and(1, fixed(1000, policy));
+    FleetConfig config = three_and(0, fixed(1000, policy));
     config.isolation_possible = true;
     Fleet fleet(config);
     REQUIRE(fleet.run_until_ready(2s));
-    fleet.poisson(3, "api", "k", 50, fleet.now(), fleet.now() + 20s);
+    const uint16_t owner = fleet.owner("api", "k");
+    const auto lessee = static_cast<uint16_t>((owner + 1) % 3);
+    fleet.evenly(lessee, "api", "k", 2000, fleet.now(), fleet.now() + 20s);
     fleet.run_for(1s);
-    fleet.network().cut_off(3);
+    fleet.network().cut_off(lessee);
     fleet.run_for(config.isolation_after + 2s);
-    fleet.crash(fleet.owner("api", "k"));
+    fleet.crash(owner);
     fleet.network().mend_all();
-    fleet.run_for(2s);
-    const uint64_t before = of(fleet, 3, Outcome::admitted);
     fleet.run_for(3s);
-    CHECK(of(fleet, 3, Outcome::admitted) > before + 100);
+    const uint64_t before = of(fleet, lessee, Outcome::admitted);
+    fleet.run_for(3s);
+    CHECK(of(fleet, lessee, Outcome::admitted) > before + 100);
     check_bounds(fleet);
   }
 }
