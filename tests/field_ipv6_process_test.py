@@ -3,20 +3,18 @@
 
 Needs root and TUN; says so and is skipped (exit 77) elsewhere.
 """
-import pathlib
 import re
 import sys
 import time
 
 sys.dont_write_bytecode = True  # the sources' folder stays as it is
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "tools" / "field"))
 import processes  # noqa: E402
-from network import Network, Unavailable  # noqa: E402
+from namespaces import need_network  # noqa: E402
+from network import Network  # noqa: E402
 from processes import DAY, PROGRAMS, WAIT_S, Case, Plain, run  # noqa: E402
 
 HOSTS = ["n0", "n1", "n2"]
 RULES = [{"name": "login", "limit": 5, "window": DAY, "algorithm": "fixed_window", "max_overcount": 0, "wait": "10s", "on_isolation": "closed"}]
-SKIPPED = 77
 
 
 class Ipv6(Case):
@@ -65,11 +63,5 @@ class Ipv6(Case):
 
 
 if __name__ == "__main__":
-    try:
-        with Network(["a"]) as probe:
-            if not probe.has_ipv6:
-                raise Unavailable("no IPv6 in this kernel")
-    except Unavailable as problem:
-        print(f"skipped: {problem}")
-        sys.exit(SKIPPED)
+    need_network(ipv6=True)
     processes.main(sys.argv)

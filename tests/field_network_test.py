@@ -17,10 +17,10 @@ import unittest
 sys.dont_write_bytecode = True
 FIELD = pathlib.Path(__file__).resolve().parent.parent / "tools" / "field"
 sys.path.insert(0, str(FIELD))
-from network import Network, NetworkError, Unavailable  # noqa: E402
+from namespaces import need_network  # noqa: E402
+from network import Network, NetworkError  # noqa: E402
 
 PATIENCE_S = 60  # for anything that is certain to come
-SKIPPED = 77
 
 
 class Ends(unittest.TestCase):
@@ -179,9 +179,5 @@ class Endings(unittest.TestCase):
 
 
 if __name__ == "__main__":
-    try:
-        Network(["a"]).close()
-    except Unavailable as problem:
-        print(f"skipped: {problem}")
-        sys.exit(SKIPPED)
+    need_network()
     unittest.main(verbosity=1)

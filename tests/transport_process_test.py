@@ -4,19 +4,17 @@
 Each daemon on a host of its own (a network namespace), between which UDP is cut in one direction or in both while TCP passes. Needs root and TUN; says so
 and is skipped (exit 77) elsewhere.
 """
-import pathlib
 import sys
 import time
 
 sys.dont_write_bytecode = True  # the sources' folder stays as it is
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "tools" / "field"))
 import processes  # noqa: E402
-from network import Network, Unavailable  # noqa: E402
+from namespaces import need_network  # noqa: E402
+from network import Network  # noqa: E402
 from processes import DAY, PROGRAMS, WAIT_S, Case, Plain, run  # noqa: E402
 
 STRICT = {"algorithm": "fixed_window", "window": DAY, "max_overcount": 0, "on_isolation": "closed"}
 RULES = [{"name": "login", "limit": 5, "wait": "10s", **STRICT}, {"name": "api", "limit": 300, "wait": "1s", **STRICT}]
-SKIPPED = 77
 
 
 class Ways(Case):
@@ -180,9 +178,5 @@ class Guests(Ways):
 
 
 if __name__ == "__main__":
-    try:
-        Network(["a"]).close()
-    except Unavailable as problem:
-        print(f"skipped: {problem}")
-        sys.exit(SKIPPED)
+    need_network()
     processes.main(sys.argv)

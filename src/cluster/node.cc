@@ -58,6 +58,14 @@ Peers make_peers(const Roster& roster, const NodeConfig& config) {
   return Peers(roster, *self, std::nullopt, config.pace.sync_interval);
 }
 
+std::vector<uint16_t> others_of(const Roster& roster, const NodeConfig& config, uint16_t self) {
+  std::vector<uint16_t> others;
+  for (uint16_t rank = 0; rank < roster.count(); ++rank)
+    if (rank != self && (!config.guest || roster.owns(Which::current, rank) || roster.owns(Which::previous, rank)))
+      others.push_back(rank);
+  return others;
+}
+
 }  // namespace
 
 Node::Impl::Impl(NodeConfig c, Life which, Limiter& l, std::shared_ptr<const RuleSet> r, uint64_t seed, Now now)
@@ -70,6 +78,7 @@ Node::Impl::Impl(NodeConfig c, Life which, Limiter& l, std::shared_ptr<const Rul
       random(seed),
       roster({entries_of(config), config.roster_version, config.size, config.owners}, config.previous, config.id_key),
       peers(make_peers(roster, config)),
+      others(others_of(roster, config, peers.self())),
       standing(which.first, which.reckoned_start, pace.sync_interval, !alone(), now),
       succession(roster, peers.self(), which.tenure, config.gone, standing, pace.sync_interval, now),
       recovery(roster, peers.self(), incarnation, standing, succession),
@@ -86,7 +95,7 @@ Node::Impl::Impl(NodeConfig c, Life which, Limiter& l, std::shared_ptr<const Rul
   open_floors();
 }
 
-Life fresh_life(WallTime now, uint64_t dice) {
+Life stateless_life(WallTime now, uint64_t dice) {
   constexpr unsigned kDiceBits = 20;
   Life life;
   life.incarnation = static_cast<uint64_t>(std::max<int64_t>(1, nanos(now) / 1'000'000)) << kDiceBits | dice >> (64 - kDiceBits);
@@ -337,21 +346,12 @@ void Node::Impl::on_reset(const WireId& key, uint64_t number, Now now) {
 
 // ---- time --------------------------------------------------------------------------------------------------------------
 
-// The nodes of the lists that this one speaks with: all others; a guest only those that it may be a guest of.
-std::vector<uint16_t> Node::Impl::others() const {
-  std::vector<uint16_t> others;
-  for (uint16_t rank = 0; rank < roster.count(); ++rank)
-    if (!is_self(rank) && (!config.guest || roster.owns(Which::current, rank) || roster.owns(Which::previous, rank)))
-      others.push_back(rank);
-  return others;
-}
-
 bool Node::Impl::all_answered() const {
-  return std::ranges::all_of(others(), [&](uint16_t rank) { return peers[rank].answered_hello; });
+  return std::ranges::all_of(others, [&](uint16_t rank) { return peers[rank].answered_hello; });
 }
 
 void Node::Impl::ask(Now now) {
-  for (const uint16_t rank : others())
+  for (const uint16_t rank : others)
     if (!peers[rank].answered_hello) mail.send(rank, Hello{.rules = rules_fingerprint});
   next_ask = now.mono + (standing.over() ? kAskRulesEvery : kAskEvery);
 }
@@ -366,8 +366,8 @@ std::vector<uint16_t> Node::Impl::some_of(std::vector<uint16_t> ranks, size_t n)
 
 void Node::Impl::gossip(Now now) {
   next_gossip = now.mono + std::max(pace.sync_interval, kGossipEvery);
-  const std::vector<uint16_t> told = some_of(others(), kMembersPerGossip);
-  std::vector<uint16_t> hearers = some_of(others(), kGossipFanout);
+  const std::vector<uint16_t> told = some_of(others, kMembersPerGossip);
+  std::vector<uint16_t> hearers = some_of(others, kGossipFanout);
   std::ranges::copy(some_of(peers.guests_up(now.mono), kGossipFanout), std::back_inserter(hearers));
   const bool calls = config.guest && now.mono >= next_call;
   if (calls) next_call = now.mono + std::min(kGuestCallsEvery, pace.isolation_after / 4);
@@ -411,7 +411,7 @@ void Node::use(std::shared_ptr<const RuleSet> rules, Now now) {
   n.lessee.use_rules();
   n.owner.use_rules();
   // Each other is told of them, and asked for its own, until it answers.
-  for (const uint16_t rank : n.others()) n.peers[rank].answered_hello = false;
+  for (const uint16_t rank : n.others) n.peers[rank].answered_hello = false;
   n.next_ask = now.mono;
 }
 

@@ -66,7 +66,7 @@ struct Life {
 
 // The life of a node that keeps no state file: a guest's, whose name is of this life alone. `dice`: so that no two that begin in one
 // millisecond are alike.
-Life fresh_life(WallTime now, uint64_t dice);
+Life stateless_life(WallTime now, uint64_t dice);
 
 struct Explanation {
   std::string owner;  // entry of the owner as known

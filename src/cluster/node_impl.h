@@ -51,7 +51,6 @@ struct Node::Impl {
   bool all_answered() const;
   void ask(Now now);
   void gossip(Now now);
-  std::vector<uint16_t> others() const;
   PeerRole role_of(uint16_t rank) const;
   std::vector<uint16_t> some_of(std::vector<uint16_t> ranks, size_t n);
 
@@ -64,6 +63,8 @@ struct Node::Impl {
   Random random;
   const Roster roster;
   Peers peers;
+  // The nodes of the lists that this one speaks with: all others; a guest only those that it may be a guest of.
+  const std::vector<uint16_t> others;
   Standing standing;
   Succession succession;
   Recovery recovery;

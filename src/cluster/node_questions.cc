@@ -46,7 +46,7 @@ bool Node::reset(const Rule& rule, const Limit& limit, KeyHash hash, const WireI
   // Numbers from the wall clock: every node's next one is above all that any node gave, but for skew, and then the larger wins.
   const uint64_t number = std::max(last + 1, static_cast<uint64_t>(std::max<int64_t>(1, nanos(now.wall))));
   i.on_reset(id, number, now);
-  for (const uint16_t rank : i.others()) i.mail.send(rank, Reset{id, number});
+  for (const uint16_t rank : i.others) i.mail.send(rank, Reset{id, number});
   for (const uint16_t rank : i.peers.guests_up(now.mono)) i.mail.send(rank, Reset{id, number});
   return known;
 }
@@ -105,7 +105,7 @@ PeerRole Node::Impl::role_of(uint16_t rank) const {
 std::vector<PeerStatus> Node::peers(Now now) const {
   const Impl& i = *impl_;
   std::vector<PeerStatus> all;
-  std::vector<uint16_t> ranks = i.others();
+  std::vector<uint16_t> ranks = i.others;
   ranks.push_back(i.peers.self());
   std::ranges::sort(ranks);
   std::ranges::copy(i.peers.guests_up(now.mono), std::back_inserter(ranks));

@@ -32,7 +32,7 @@ void Link::watch() {
 // The clock anew for each: round trips are measured by it.
 bool Link::receive(Clock& clock) {
   const bool more = receive_datagrams(clock);
-  return streams_->receive([&](Stream& stream, std::span<const uint8_t> bytes) { return take_frame(stream, bytes, clock.now()); }) || more;
+  return streams_->receive([&](Stream& stream, std::span<const uint8_t> bytes) { return take_frame(stream, bytes, clock.now()); }, clock.mono()) || more;
 }
 
 bool Link::receive_datagrams(Clock& clock) {

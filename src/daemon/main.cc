@@ -147,7 +147,7 @@ struct Lived {
   Life life;
 };
 Result<Lived> begin_life(const Config& config, const IdKey& key, const Roster& roster, WallTime now, Log& log) {
-  if (config.cluster.guest()) return Lived{nullptr, nullptr, fresh_life(now, random_seed())};
+  if (config.cluster.guest()) return Lived{nullptr, nullptr, stateless_life(now, random_seed())};
   std::string directory = config.state_dir;
   if (directory.empty()) {
     const auto fallback = default_state_dir();

@@ -127,7 +127,9 @@ Stream* PeerStreams::find(uint64_t id) const {
   return found == streams_.end() ? nullptr : found->second.get();
 }
 
-bool PeerStreams::receive(const Take& take) {
+// A connection is as old as it is here: what came while this thread had no turn has just begun.
+bool PeerStreams::receive(const Take& take, MonoTime now) {
+  now_ = now;
   const bool more = acceptable_ && accept_some();
   for (int left = kAtOnce; left > 0 && !readable_.empty();) {
     const uint64_t id = readable_.front();

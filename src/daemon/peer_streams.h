@@ -38,7 +38,7 @@ class PeerStreams {
   // Hands over the frames of a bounded part of what has arrived. `take` returns false where a frame was malformed: the connection is
   // closed then. True: there may be more.
   using Take = std::function<bool(Stream&, std::span<const uint8_t>)>;
-  bool receive(const Take& take);
+  bool receive(const Take& take, MonoTime now);
   // From now on that stream, an accepted one, is that node's; an older one of its is closed.
   void is_of(Stream& stream, uint16_t rank);
 
@@ -80,7 +80,7 @@ class PeerStreams {
   bool watching_acceptor_ = false;
   bool acceptable_ = false;  // as it was watched
   uint64_t last_id_ = 0;
-  MonoTime now_{};  // as last looked
+  MonoTime now_{};  // as last told
   std::map<uint64_t, std::unique_ptr<Stream>> streams_;
   std::set<uint64_t> unknown_, dialing_;
   std::vector<Lines> lines_;       // by rank

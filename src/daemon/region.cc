@@ -27,7 +27,7 @@ std::shared_ptr<const RuleSet> rules_above(const RuleSet& below, const IdKey& id
 
 Region::Region(NodeConfig config, const RuleSet& below, Link::Sockets sockets, PeerSeal seal, size_t keys, uint64_t seed, Now now)
     : id_key_(config.id_key), rules_(rules_above(below, id_key_, nullptr)), slots_(keys, seed, true), limiter_(slots_, true) {
-  auto node = std::make_unique<Node>(std::move(config), fresh_life(now.wall, mix(seed)), limiter_, rules_, ~seed, now);
+  auto node = std::make_unique<Node>(std::move(config), stateless_life(now.wall, mix(seed)), limiter_, rules_, ~seed, now);
   upstream_ = std::make_unique<Upstream>(*node, limiter_, rules_);
   link_ = std::make_unique<Link>(std::move(sockets), std::move(seal), std::move(node), seed);
 }

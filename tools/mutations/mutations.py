@@ -96,7 +96,7 @@ MUTATIONS = [
     # --- who is cut off ---
     Mutation("isolation: a share told without a majority is one", "src/cluster/lessee_grants.cc",
              "if (grant.demand_share != 0 && grant.backed) account.share", "if (grant.demand_share != 0) account.share",
-             more=(("src/cluster/owner.cc", "book.demand_share(line, now.mono, around_.shares_for())", "book.demand_share(line, now.mono, around_.recent())"),),
+             more=(("src/cluster/owner_grants.cc", "book.demand_share(line, now.mono, around_.shares_for())", "book.demand_share(line, now.mono, around_.recent())"),),
              test=("isolation_test", "half of a fleet that is cut off shares what its part of the demand was, whoever of the key's group is there")),
     # --- starts ---
     Mutation("vote after restart", "src/cluster/standing.cc",
