@@ -81,10 +81,44 @@ TEST_CASE("the sync interval and what goes by it may change, while leases stay a
         "cluster.lease: leases would be 3s instead of 1s, and a reload cannot change that: set \"lease\" to \"1s\", or restart\n");
 }
 
+TEST_CASE("lists of nodes may change, while the node stays the one that it is") {
+  const auto list = [](std::string_view with) { return refused(R"("peers":)", std::string(with) + R"("peers":)"); };
+  CHECK(refused("127.0.0.1:3", "127.0.0.1:4") == "");
+  CHECK(refused(", \"127.0.0.1:3\"", "") == "");
+  CHECK(list(R"("roster_version": 2, "previous": {"roster_version": 1, "peers": ["127.0.0.1:1", "127.0.0.1:2"]}, )") == "");
+  CHECK(list(R"("size": 5, "aggregators": ["127.0.0.1:1"], )") == "");
+  CHECK(refused(R"("bind": "127.0.0.1:1")", R"("bind": "127.0.0.1:2")").find("cluster.bind: was changed") != std::string::npos);
+  CHECK(refused(R"("bind": "127.0.0.1:1")", R"("bind": "127.0.0.1:1", "self": "127.0.0.1:2")").find("this node is 127.0.0.1:1, and would be 127.0.0.1:2") !=
+        std::string::npos);
+  CHECK(refused(R"("127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3")", R"("127.0.0.1:1")") == "cluster: this node would be alone, and a reload cannot change that: restart\n");
+  CHECK(refused(R"("peers": ["127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"])", R"("aggregators": ["127.0.0.1:2"])") ==
+        "cluster: this node would be a guest, and a reload cannot change that: restart\n");
+}
+
+TEST_CASE("which lists differ") {
+  const Config before = parsed(kBefore);
+  const auto other = [&](std::string_view what, std::string_view with) { return other_lists(before, parsed(replaced(what, with))); };
+  CHECK(!other("1m", "1m"));
+  CHECK(!other("9100", "9101"));
+  CHECK(!other(R"("peers":)", R"("sync_interval": "20ms", "lease": "1s", "peers":)"));
+  CHECK(other("127.0.0.1:3", "127.0.0.1:4"));
+  CHECK(other(R"("peers":)", R"("size": 4, "peers":)"));
+  const auto change = [](std::string_view gone) {
+    return parsed(replaced(R"("peers":)", R"("roster_version": 2, "previous": {"peers": ["127.0.0.1:1", "127.0.0.1:4"]}, "gone": [)" + std::string(gone) + R"(], "peers":)"));
+  };
+  CHECK(other_lists(before, change("")));
+  CHECK(!other_lists(change(""), change("")));
+  CHECK(other_lists(change(""), change(R"("127.0.0.1:4")")));
+  CHECK(other(R"("peers":)", R"("aggregators": ["127.0.0.1:2"], "peers":)"));
+  const auto region = [&](std::string_view above) {
+    return parsed(replaced(R"("peers":)", R"("aggregators": ["127.0.0.1:1"], "upstream": )" + std::string(above) + R"(, "peers":)"));
+  };
+  CHECK(!other_lists(region(R"(["127.0.0.1:9"])"), region(R"(["127.0.0.1:9"])")));
+  CHECK(other_lists(region(R"(["127.0.0.1:9"])"), region(R"(["127.0.0.1:8"])")));
+}
+
 TEST_CASE("anything else needs a restart, and every such place is named") {
   constexpr std::string_view kRestart = ": was changed, and a reload cannot change it: restart\n";
-  CHECK(refused("127.0.0.1:3", "127.0.0.1:4") == "cluster.peers" + std::string(kRestart));
-  CHECK(refused(", \"127.0.0.1:3\"", "") == "cluster.peers" + std::string(kRestart));
   CHECK(refused("9100", "9101") == "listen.http" + std::string(kRestart));
   CHECK(refused("\"peers\":", R"("secret_file": "/etc/tallyd.secret", "peers":)") == "cluster.secret_file" + std::string(kRestart));
   CHECK(refused("{\n", R"({"table": {"keys": 4096}, "workers": 3, "limits": {"waiting": 5}, "node": {"name": "x"},)") ==

@@ -169,6 +169,51 @@ TEST_CASE("threads under eviction in a fleet: no key passes its floor and what a
   CHECK(beyond_floor > 10);
 }
 
+TEST_CASE("threads in a fleet whose table is forgotten again and again: what was granted before buys nothing") {
+  constexpr uint64_t kKeys = 40;
+  const Duration window = secs(1);
+  Bench bench(window_rule(Algorithm::fixed_window, 1'000'000, window), true, {}, 60);
+  const Now now = at(secs(0));
+  const auto tag = static_cast<uint32_t>(nanos(now.wall) / nanos(window));
+  std::atomic<int64_t> admitted_in_all{0};
+  std::atomic<bool> over{false};
+  int64_t most = 0;
+  size_t granted = 0, stale = 0;
+  in_threads(4, [&](size_t id) {
+    Random random(seed() + id);
+    if (id != 0) {
+      NoteRing notes(1 << 12);
+      while (!over) {
+        admitted_in_all += admitted(bench.limiter.take(bench.ask(name_of(random.below(kKeys))), now, &notes));
+        for (Note note; notes.pop(note);) {
+        }
+      }
+      return;
+    }
+    while (granted < 5'000 * kScale) {
+      std::vector<SlotRef> known;  // of keys that were granted something
+      for (uint64_t key = 0; key < kKeys; ++key) {
+        const auto ref = bench.slots.ref_of(bench.ask(name_of(key)).hash);
+        if (!ref || !bench.slots.raise_ceiling(*ref, tag, 5)) continue;
+        known.push_back(*ref);
+        most += 5;
+      }
+      granted += known.size();
+      bench.slots.forget_all();
+      for (const SlotRef ref : known) stale += !bench.slots.living(ref) && !bench.slots.raise_ceiling(ref, tag, 1'000);
+    }
+    over = true;
+  });
+  CHECK(stale == granted);
+  CHECK(admitted_in_all > 0);
+  CHECK(admitted_in_all <= most);
+  bench.slots.forget_all();
+  CHECK(bench.slots.occupied() == 0);
+  for (uint64_t key = 0; key < 60; ++key) CHECK(!admitted(bench.take(name_of(key), 1, now)));  // every place is to be had
+  CHECK(bench.slots.occupied() == 60);
+  CHECK(bench.slots.evicted_live() == 0);
+}
+
 TEST_CASE("who found too little in an idle slot finds it there until the cluster thread has heard of it") {
   const auto stays = [](Rule rule) {
     Bench bench(std::move(rule), true, {0, 2}, 20);

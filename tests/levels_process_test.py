@@ -23,11 +23,13 @@ class Levels(Case):
     def addresses(self, n):
         return [f"127.0.0.1:{port}" for port in free_ports(n)]
 
+    def config(self, name, bind, **cluster):
+        return self.write({"node": {"state_dir": str(self.folder / f"state-{name}")}, "table": {"keys": 4096}, "workers": 1, "rules": RULES,
+                           "listen": {"http": ["127.0.0.1:0"]},
+                           "cluster": {"bind": bind, "sync_interval": "20ms", "isolation_after": "1s", **cluster}}, f"{name}.json")
+
     def node(self, name, bind, **cluster):
-        config = self.write({"node": {"state_dir": str(self.folder / f"state-{name}")}, "table": {"keys": 4096}, "workers": 1, "rules": RULES,
-                             "listen": {"http": ["127.0.0.1:0"]},
-                             "cluster": {"bind": bind, "sync_interval": "20ms", "isolation_after": "1s", **cluster}}, f"{name}.json")
-        return self.start("-c", config, name=name)
+        return self.start("-c", self.config(name, bind, **cluster), name=name)
 
     def guest(self, name, aggregators, **cluster):
         return self.node(name, "127.0.0.1:0", aggregators=aggregators, **cluster)
@@ -138,6 +140,19 @@ class Guests(Levels):
         guests = [self.guest(f"x{i}", alone).ready() for i in range(2)]
         self.assertEqual(self.admitted(guests, "login", "bob", 9), 5)
         self.assertIn("one alone", aggregator.text())
+
+    def test_a_guest_goes_to_other_aggregators_by_reload(self):
+        fleets = [self.addresses(1), self.addresses(1)]
+        for i, addresses in enumerate(fleets):
+            self.node(f"alone-{i}", addresses[0], aggregators=addresses).ready()
+        guest = self.guest("mover", fleets[0]).ready()
+        client = Plain(guest)
+        for addresses in (fleets[1], fleets[0]):
+            self.assertEqual(sum(client.ask("TALLY.TAKE", "soon", "bob")[0] == 0 for _ in range(30)), 30)
+            self.config("mover", "127.0.0.1:0", aggregators=addresses)
+            self.assertEqual(run(PROGRAMS["tally"], "-s", guest.socket, "reload").returncode, 0)
+            guest.ready()
+        self.assertEqual(sum(client.ask("TALLY.TAKE", "soon", "bob")[0] == 0 for _ in range(30)), 20)  # of 50, where 30 were taken before
 
 
 class Regions(Levels):

@@ -20,7 +20,7 @@ class Load(threading.Thread):
 
     def __init__(self, nodes):
         super().__init__()
-        self.nodes, self.admitted, self.asked, self._end = nodes, 0, 0, threading.Event()
+        self.nodes, self.admitted, self.asked, self.failed, self._end = nodes, 0, 0, 0, threading.Event()
         self.start()
 
     def run(self):
@@ -33,6 +33,7 @@ class Load(threading.Thread):
                     self.admitted += clients[name][1].ask("TALLY.TAKE", "login", "bob")[0] == 0
                     self.asked += 1
                 except (OSError, EOFError):
+                    self.failed += 1
                     clients.pop(name, None)
 
     def end(self):
@@ -46,6 +47,7 @@ class Rosters(Case):
         self.ports = free_ports(4)
         self.entries = [f"127.0.0.1:{port}" for port in self.ports]
         self.nodes = {}
+        self.by_reload = False
 
     def until(self, what, said):
         end = time.monotonic() + WAIT_S
@@ -58,13 +60,19 @@ class Rosters(Case):
             lists["previous"] = {"roster_version": version - 1, "peers": [self.entries[m] for m in previous]}
         return self.write({"node": {"state_dir": str(self.folder / f"state-{i}")}, "table": {"keys": 4096}, "workers": 1, "rules": RULES,
                            "listen": {"http": ["127.0.0.1:0"]},
-                           "cluster": {"bind": self.entries[i], "sync_interval": "20ms", "isolation_after": "1h", **lists}}, f"n{i}-{version}.json")
+                           "cluster": {"bind": self.entries[i], "sync_interval": "20ms", "isolation_after": "1h", **lists}}, f"n{i}.json")
 
     def node(self, i, *lists, **more):
-        """Starts it, or starts it again."""
+        """Starts it, or starts it again, or has it read another list."""
+        config = self.config(i, *lists, **more)
+        if i in self.nodes and self.by_reload:
+            done = run(PROGRAMS["tally"], "-s", self.nodes[i].socket, "reload")
+            self.assertEqual(done.returncode, 0, done.stderr + self.nodes[i].text())
+            self.nodes[i].ready()
+            return
         if i in self.nodes:
             self.assertEqual(self.nodes.pop(i).end(), 0)
-        node = Daemon(self.folder, ["-c", self.config(i, *lists, **more)], name=f"n{i}")
+        node = Daemon(self.folder, ["-c", config], name=f"n{i}")
         self.addCleanup(node.kill)
         self.nodes[i] = node.ready()
 
@@ -84,7 +92,8 @@ class Rosters(Case):
     def serves(self, key):
         """Every node is granted something of a short window's key: one that began under the list that rules by now."""
         for i, node in self.nodes.items():
-            self.until(lambda node=node: Plain(node).ask("TALLY.TAKE", "short", key)[0] == 0, f"{key} is not served at node {i}")
+            client = Plain(node)
+            self.until(lambda client=client: client.ask("TALLY.TAKE", "short", key)[0] == 0, f"{key} is not served at node {i}")
 
     def test_a_node_is_added_and_another_taken_out_under_load(self):
         old, both = [0, 1, 2], [0, 1, 2, 3]
@@ -103,6 +112,8 @@ class Rosters(Case):
             goes_on()
         self.settled()
         self.serves("with four")
+        failed = load.failed
+        self.by_reload = True  # from here on; what was done so far by restarts
         for i in both:
             self.node(i, 2, both)
         new = [1, 2, 3]
@@ -115,6 +126,7 @@ class Rosters(Case):
             self.node(i, 3, new)
         self.serves("without the first")
         load.end()
+        self.assertLessEqual(load.failed - failed, 2)  # of the node that was taken out
         self.assertLessEqual(load.admitted, LIMIT)
         self.assertGreater(load.admitted, 0)
         self.assertEqual({self.metric(i, "tallyd_roster_version") for i in new}, {3})
@@ -162,6 +174,11 @@ class Rosters(Case):
         self.assertEqual(self.nodes.pop(0).end(), 0)
         refused("this node has gone by roster version 2 and never goes back to 1", 1, [0, 1, 2])
         refused("this node has gone by roster version 2 and the change to it is not over: keep cluster.previous", 2, [0, 1, 3])
+        self.config(1, 2, [0, 1, 3])  # and by one that runs, which goes on
+        done = run(PROGRAMS["tally"], "-s", self.nodes[1].socket, "reload")
+        self.assertIn("nothing was changed: this node has gone by roster version 1: give it that list as cluster.previous", done.stderr)
+        self.assertEqual(done.returncode, 2)
+        self.assertEqual(self.metric(1, "tallyd_roster_version"), 1)
         self.assertEqual([node.end() for node in self.nodes.values()], [0] * 2)
 
 

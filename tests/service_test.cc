@@ -39,12 +39,18 @@ Rule named(std::string_view name, Duration wait, uint32_t limit = 10) {
   return rule;
 }
 
+Rule floored() {
+  Rule rule = named("floored", std::chrono::hours(1), 100);
+  rule.max_overcount = Overcount{100'000, false};
+  return rule;
+}
+
 // A fleet's worker: strict rules, so nothing is admitted before grant() raises a ceiling.
 struct Desk {
   explicit Desk(ServiceLimits limits = {1024, 1'048'576, 100, ms(100)}, bool fleet = true)
       : rules(std::make_shared<const RuleSet>(
             std::vector<Rule>{named("slow", std::chrono::hours(1)), named("quick", Duration(1)),
-                              named("never", Duration(0)), named("wide", std::chrono::hours(1), 100'000)},
+                              named("never", Duration(0)), named("wide", std::chrono::hours(1), 100'000), floored()},
             Rule{}, Share{0, 3}, kPublicIdKey)),
         slots(1000, seed(), fleet),
         limiter(slots, fleet),
@@ -176,6 +182,26 @@ TEST_CASE("those who came when there was something, and found it was for others,
   desk.service.wake(hash);
   CHECK(desk.overview.waiting == 4);
   CHECK(desk.notes() == 0);
+}
+
+TEST_CASE("who waits while the node's life ends is noted to the next one, and has no floor of the last") {
+  Desk desk;
+  CHECK(desk.say(desk.a, take("floored", "k") + take("slow", "k") + take("slow", "k")) == "");
+  CHECK(desk.notes() == 3);
+  desk.service.use(desk.rules, ms(100));
+  desk.service.end_life();
+  desk.slots.forget_all();
+  desk.limiter.open_floors(WallTime::min(), MonoTime{});  // of the next life: not of what came before
+  CHECK(desk.notes() == 0);
+  desk.service.begin_life();
+  CHECK(desk.notes() == 3);
+  CHECK(desk.read(desk.a) == "");
+  CHECK(is_admitted(desk.say(desk.b, take("floored", "k"))) == false);  // it stands behind the one that waits
+  desk.grant("floored", "k", 12);
+  desk.grant("slow", "k", 2);
+  CHECK(std::ranges::count(desk.read(desk.a), '*') == 3);
+  CHECK(desk.admitted(desk.rules->find("floored")->id) == 2);
+  CHECK(desk.admitted(0) == 2);
 }
 
 TEST_CASE("a request that waits is denied at its deadline, with the sync interval to retry after") {

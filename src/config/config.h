@@ -55,6 +55,7 @@ struct Config {
     uint32_t nodes() const { return size != 0 ? size : static_cast<uint32_t>(entries().size()); }
     size_t owners() const { return aggregators.empty() ? peers.size() : aggregators.size(); }
     bool lists(std::string_view entry) const { return std::ranges::find(entries(), entry) != entries().end(); }
+    friend bool operator==(const Members&, const Members&) = default;
   };
   struct Upstream : Members {  // the level above a region, as its own nodes list themselves
     std::string bind;          // this node's address there; "": the host of cluster.bind, any port
@@ -117,6 +118,8 @@ Parsed parse_config(std::string_view text, const std::function<void(Config&)>& l
 std::vector<Problem> validate(const Config& config);
 // What of `next` a daemon that runs by `running` cannot change without a restart. `known`: its rules so far, former ones included
 // (RuleSet): no rule may have another algorithm or window than it ever had under its name.
+// Whether it has other lists of nodes: a node goes by them from the beginning of a life.
+bool other_lists(const Config& running, const Config& next);
 std::vector<Problem> refused_by_reload(const Config& running, const Config& next, const RuleSet& known);
 // What is legal but unwise on this cluster: a floor of 0, a window that cannot lease in time, a fleet of two,
 // ...

@@ -1,5 +1,5 @@
-// What of a Config can change while the daemon runs: its rules and its pace. Everything else is part of what was built at the
-// start; by default a field is of that kind, so that a new one is refused until somebody made it change.
+// What of a Config can change while the daemon runs: its rules, its pace and its lists of nodes. Everything else is part of what was
+// built at the start; by default a field is of that kind, so that a new one is refused until somebody made it change.
 #include <algorithm>
 #include <cctype>
 #include <nlohmann/json.hpp>
@@ -34,7 +34,22 @@ Config without_what_may_change(Config config) {
   config.cluster.sync_interval = unset.sync_interval;
   config.cluster.isolation_after = unset.isolation_after;
   config.cluster.lease = unset.lease;  // see check_lease
+  static_cast<Config::Members&>(config.cluster) = unset;
+  config.cluster.previous = unset.previous;
+  config.cluster.gone = unset.gone;
+  if (config.cluster.upstream) static_cast<Config::Members&>(*config.cluster.upstream) = Config::Upstream{};
   return config;
+}
+
+// Which node this is stays as it is, and whether it is one.
+void check_self(const Config::Cluster& running, const Config::Cluster& next, std::vector<Problem>& problems) {
+  const auto refuse = [&](const std::string& what) { problems.push_back({0, 0, "cluster", what + ", and a reload cannot change that: restart"}); };
+  if (running.alone() != next.alone())
+    refuse(next.alone() ? "this node would be alone" : "this node was alone");
+  else if (running.guest() != next.guest())
+    refuse(next.guest() ? "this node would be a guest" : "this node was a guest");
+  else if (!running.alone() && !running.guest() && running.own_entry() != next.own_entry())
+    refuse("this node is " + running.own_entry() + ", and would be " + next.own_entry());
 }
 
 // What it comes to must stay: members that forgot a bucket wait for as long as a lease of any node may run.
@@ -66,12 +81,20 @@ void check_forms(const std::vector<Rule>& rules, const RuleSet& known, std::vect
 
 }  // namespace
 
+bool other_lists(const Config& running, const Config& next) {
+  const auto members = [](const auto& from) -> const Config::Members& { return from; };
+  const Config::Cluster &was = running.cluster, &is = next.cluster;
+  return members(was) != members(is) || was.previous != is.previous || was.gone != is.gone ||
+         (was.upstream && is.upstream && members(*was.upstream) != members(*is.upstream));
+}
+
 std::vector<Problem> refused_by_reload(const Config& running, const Config& next, const RuleSet& known) {
   const auto tree = [](const Config& config) { return nlohmann::json::parse(print_config(without_what_may_change(config))); };
   std::set<std::string> paths;
   for (const auto& change : nlohmann::json::diff(tree(running), tree(next))) paths.insert(path_of(change["path"].get<std::string>()));
   std::vector<Problem> problems;
   for (const std::string& path : paths) problems.push_back({0, 0, path, "was changed, and a reload cannot change it: restart"});
+  check_self(running.cluster, next.cluster, problems);
   check_lease(running.cluster, next.cluster, problems);
   check_forms(next.rules, known, problems);
   if (problems.empty() && RuleSet::ids_with(next.rules, &known) > RuleSet::kIdsMax)

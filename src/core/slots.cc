@@ -2,7 +2,7 @@
 //
 // A slot's key word carries its state and its generation (which life of the slot this is):
 //
-//   FREE -> RESERVED -> LIVE -> DYING -> RESERVED (the next generation, for another key)
+//   FREE -> RESERVED -> LIVE -> DYING -> RESERVED (the next generation, for another key, or for none)
 //               '-> FREE
 //
 // Never two living slots for one key. Both of a key's buckets could be given a slot for it by two threads at
@@ -291,6 +291,24 @@ bool SlotTable::drain(const Held& dying, Now now) {
     if (cell.value != 0) sketch_->raise_count(hash, cell.tag, cell.value, expiry_tick(life, now.wall));
   }
   return false;
+}
+
+// As an eviction for no key, and without the sketch: there is nothing that a key's return could overtake.
+void SlotTable::forget_all() {
+  for (size_t index = 0; index < capacity(); ++index) {
+    Slot& slot = slots_[index];
+    uint64_t key = slot.key.load();
+    while ((key & kStateBits) == kLive || (key & kStateBits) == kDying) {
+      const uint64_t dying = (key & ~kStateBits) | kDying;
+      if (key != dying && !slot.key.compare_exchange_strong(key, dying)) continue;
+      key = dying;
+      if (pins_of(slot.life.load()) != 0) continue;  // for some instructions of a worker
+      const uint64_t next = next_life(dying, KeyHash{});
+      if (!slot.key.compare_exchange_strong(key, next)) continue;
+      release({&slot, next, static_cast<uint32_t>(index)});
+      break;
+    }
+  }
 }
 
 // Only the owner of the reservation writes here. relaxed: the words are published with the key word, and

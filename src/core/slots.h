@@ -186,6 +186,9 @@ class SlotTable {
   bool clear_noted(SlotRef ref);
   // The key is known to the cluster thread; a key in use by it is evicted after those that are not.
   bool living(SlotRef ref) const;
+  // Nothing that was here before the call is here after it, and every SlotRef of before is stale: a node's next life knows nothing of
+  // the last one's ceilings. Workers may go on; a key that they bring meanwhile stays.
+  void forget_all();
   // Where the key is, if it is here. Any thread.
   std::optional<SlotRef> ref_of(KeyHash hash) const;
 

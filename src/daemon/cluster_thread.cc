@@ -28,18 +28,14 @@ ClusterThread::ClusterThread(Parts parts)
       link_(*parts_.link),
       node_(link_.node()),
       bell_(parts_.io, ::dup(parts_.bell.fd())),
-      timer_(parts_.io),
-      stuck_(parts_.ports.size()) {
+      timer_(parts_.io) {
   thread_ = std::thread([this] {
     ::pthread_setname_np(::pthread_self(), "cluster");
     run();
   });
 }
 
-ClusterThread::~ClusterThread() {
-  join();
-  for (const Call* call : stuck_) delete call;
-}
+ClusterThread::~ClusterThread() { join(); }
 
 void ClusterThread::join() {
   if (thread_.joinable()) thread_.join();
@@ -96,11 +92,13 @@ void ClusterThread::run() {
     parts_.io.poll();
   }
   const Now now = parts_.clock.now();
-  if (!may_act(now.wall)) return;
-  node_.leave(now);
-  if (parts_.region) parts_.region->link().node().leave(now);
-  flush(now);
-  memory_ = node_.memory(now);
+  if (may_act(now.wall)) {
+    node_.leave(now);
+    if (parts_.region) parts_.region->link().node().leave(now);
+    flush(now);
+    memory_ = node_.memory(now);
+  }
+  parts_.io.poll();  // who asked meanwhile
 }
 
 // Where the state file is behind, a later life would take back what this one does now.
@@ -128,7 +126,7 @@ void ClusterThread::work() {
 
   const Now then = parts_.clock.now();
   if (const MonoTime due = next_tick(); then.mono >= due) {
-    tick_lag_.observe(then.mono - due);
+    parts_.tick_lag.observe(then.mono - due);
     tick(then);
     keep_tenure(then);
   }
@@ -240,18 +238,15 @@ bool ClusterThread::take_notes(Now now) {
 }
 
 void ClusterThread::take_calls(Port& port, Now now) {
-  const size_t index = static_cast<size_t>(
-      std::ranges::find(parts_.ports, &port, &std::unique_ptr<Port>::get) - parts_.ports.begin());
-  Call*& stuck = stuck_[index];
   bool any = false;
   for (int i = 0; i < kCallsAtOnce; ++i) {
-    Call* call = std::exchange(stuck, nullptr);
+    Call* call = std::exchange(port.stuck, nullptr);
     if (call == nullptr) {
       if (!port.calls.pop(call)) break;
       answer(*call, now);
     }
     if (!port.answers.push(call)) {
-      stuck = call;
+      port.stuck = call;
       busy_ = true;
       break;
     }

@@ -36,6 +36,7 @@ class ClusterThread {
     std::vector<std::unique_ptr<Port>>& ports;
     Clock& clock;
     Horizon* horizon;  // nullptr: a guest's, which keeps no state
+    TimeHistogram& tick_lag;
     Log& log;
     std::function<void()> on_ready;  // once, on this thread, when the start is over
   };
@@ -61,8 +62,7 @@ class ClusterThread {
   };
   // All or nothing: calls `then` with what PeerSeal::replace said, on this thread.
   void use(Change change, std::function<void(Result<bool>)> then);
-  const TimeHistogram& tick_lag() const { return tick_lag_; }
-  // Returns what is not used, says the last word, ends. The workers must be gone.
+  // Returns what is not used, says the last word, ends. Where there are workers, floors must be shut before.
   void stop();
   void join();
   // For the next life; after join(). nullopt: this one could not end in order.
@@ -97,14 +97,12 @@ class ClusterThread {
   asio::posix::stream_descriptor bell_;
   asio::steady_timer timer_;
   MonoTime armed_for_{};
-  std::vector<Call*> stuck_;  // by port: an answer that its ring had no room for
   struct Known {
     bool up = false, rules_mismatch = false, roster_mismatch = false, tcp = false;
   };
   std::map<std::string, Known> known_;  // of the peers in lists, when last looked at
   bool said_clone_ = false;
   MonoTime peers_looked_at_{};
-  TimeHistogram tick_lag_;
   bool ready_ = false;
   bool keeping_ = false;  // a tenure is on its way to the disk
   MonoTime keep_not_before_{};

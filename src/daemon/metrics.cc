@@ -251,10 +251,10 @@ void add_node(Families& all, const NodeStats& node, const Overview& overview, ui
 }  // namespace
 
 std::optional<ClusterThread::View> Metrics::view() const {
-  if (cluster_ == nullptr) return std::nullopt;
+  if (fleet_ == nullptr) return std::nullopt;
   const auto promise = std::make_shared<std::promise<ClusterThread::View>>();
   auto answer = promise->get_future();
-  cluster_->ask([promise](ClusterThread::View view) { promise->set_value(std::move(view)); });
+  if (!fleet_->ask([promise](ClusterThread::View view) { promise->set_value(std::move(view)); })) return std::nullopt;
   // Where it does not answer in time, the rest is still worth having.
   if (answer.wait_for(kPatience) != std::future_status::ready) return std::nullopt;
   return answer.get();
@@ -271,7 +271,7 @@ Families Metrics::Collect() const {
   add_doors(all, overview_);
   add_table(all, overview_);
   add_promises(all, overview_);
-  if (cluster_ != nullptr) add_staleness(all, overview_);
+  if (fleet_ != nullptr) add_staleness(all, overview_);
   if (const auto node = view()) {
     add_peers(all, node->peers);
     add_addresses(all, *node);
@@ -290,7 +290,7 @@ Families Metrics::Collect() const {
     for (const auto& key : node->keys) opened.add({{"key", key.fingerprint}, {"use", key.use}}, key.opened);
     Family lag(all, "tallyd_sync_tick_lag_seconds", "How late the cluster thread's ticks were.",
                MetricKind::histogram);
-    add_histogram(lag, {}, {&cluster_->tick_lag()});
+    add_histogram(lag, {}, {&fleet_->tick_lag()});
   }
   add_process(all);
   std::erase_if(all, [](const prometheus::MetricFamily& family) { return family.metric.empty(); });

@@ -12,16 +12,16 @@
 #include <string>
 #include <vector>
 
-#include "daemon/cluster_thread.h"
+#include "daemon/fleet.h"
 #include "daemon/overview.h"
 
 namespace tally {
 
 class Metrics : public prometheus::Collectable {
  public:
-  // `cluster`: nullptr alone. `registers_max`: limits.registers.
-  Metrics(const Overview& overview, ClusterThread* cluster, uint64_t registers_max)
-      : overview_(overview), cluster_(cluster), registers_max_(registers_max) {}
+  // `fleet`: nullptr alone. `registers_max`: limits.registers.
+  Metrics(const Overview& overview, Fleet* fleet, uint64_t registers_max)
+      : overview_(overview), fleet_(fleet), registers_max_(registers_max) {}
 
   std::vector<prometheus::MetricFamily> Collect() const override;
   std::string text() const;  // the exposition format
@@ -30,7 +30,7 @@ class Metrics : public prometheus::Collectable {
   std::optional<ClusterThread::View> view() const;
 
   const Overview& overview_;
-  ClusterThread* const cluster_;
+  Fleet* const fleet_;
   const uint64_t registers_max_;
 };
 

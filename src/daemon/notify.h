@@ -8,6 +8,8 @@
 
 namespace tally {
 
+inline constexpr std::string_view kServing = "READY=1\nSTATUS=serving";
+
 class Notifier {
  public:
   Notifier();  // reads NOTIFY_SOCKET: before threads start

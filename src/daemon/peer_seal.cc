@@ -28,10 +28,7 @@ std::optional<std::span<const uint8_t>> PeerSeal::open(std::span<const uint8_t> 
 
 Result<bool> PeerSeal::replace(const Secret& secret) {
   CHECK_THAT(secret_.has_value());
-  if (secret.id != secret_->id)
-    return Failure{
-        "its line \"id\" is another one: that is another fleet's secret; hosts change it by a restart, all "
-        "at once"};
+  if (secret.id != secret_->id) return Failure{kOtherFleetsSecret};
   secret_ = secret;
   std::erase_if(opened_by_, [&](const auto& count) { return secret_->find(count.first) == nullptr; });
   return true;

@@ -17,6 +17,9 @@
 
 namespace tally {
 
+inline constexpr const char* kOtherFleetsSecret =
+    "its line \"id\" is another one: that is another fleet's secret; hosts change it by a restart, all at once";
+
 class PeerSeal {
  public:
   // Without a secret everything passes as it is, but for what another host sealed.

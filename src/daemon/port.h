@@ -95,6 +95,7 @@ struct Port {
   explicit Port(Bell& cluster_) : cluster(cluster_) {}
   ~Port() {  // both threads are gone; what was on its way between them is nobody's else
     for (Call* call = nullptr; calls.pop(call) || answers.pop(call);) delete call;
+    delete stuck;
   }
   Port(const Port&) = delete;
   Port& operator=(const Port&) = delete;
@@ -108,6 +109,7 @@ struct Port {
   Ring<Wake> wakes{kWakes};
   std::atomic<bool> wake_all{false};  // the ring of wakes was full: try everything again
   Ring<Call*> answers{kCalls};
+  Call* stuck = nullptr;  // the cluster thread's: an answer that the ring had no room for
   Bell worker;
 };
 

@@ -4,11 +4,9 @@
 #include <chrono>
 #include <utility>
 
-namespace tally {
+#include "config/config.h"
 
-Pace pace_of(const Config& config) {
-  return {config.cluster.sync_interval, config.cluster.isolation()};
-}
+namespace tally {
 
 void Reload::request(Done done) {
   asio::post(parts_.main, [this, done = std::move(done)] {
@@ -30,13 +28,14 @@ void Reload::begin() {
   const auto next = std::make_shared<Loaded>(load_config(parts_.options, &running));
   for (const std::string& line : next->warnings) parts_.log.warning(line);
   if (!next->errors.empty()) return finish(next->errors);
-  const auto rules = std::make_shared<const RuleSet>(next->config.rules, next->config.inline_rule, before->share(),
+  const auto rules = std::make_shared<const RuleSet>(next->config.rules, next->config.inline_rule, share_of(next->config),
                                                      next->secret ? next->secret->id : kPublicIdKey, before.get());
   parts_.overview.make_room_for(*rules);
   seals_with_ = next->secret ? next->secret->seal.fingerprint_text() : "-";
-  if (parts_.cluster == nullptr) return use(next, rules);
+  if (parts_.fleet == nullptr) return use(next, rules);
+  if (other_lists(parts_.running, next->config)) return begin_anew(next, rules);
   ClusterThread::Change change{rules, pace_of(next->config), std::exchange(next->secret, std::nullopt)};
-  parts_.cluster->use(std::move(change), [this, next, rules](const Result<bool>& taken) {
+  parts_.fleet->use(std::move(change), [this, next, rules](const Result<bool>& taken) {
     asio::post(parts_.main, [this, next, rules, taken] {
       if (!taken) return finish({next->config.cluster.secret_file + ": " + taken.error()});
       use(next, rules);
@@ -51,6 +50,37 @@ void Reload::use(const std::shared_ptr<Loaded>& next, std::shared_ptr<const Rule
   finish({});
 }
 
+// The workers must have left the last life before the next one has floors; see Fleet.
+void Reload::begin_anew(const std::shared_ptr<Loaded>& next, const std::shared_ptr<const RuleSet>& rules) {
+  if (const std::string why = parts_.fleet->refuses(next->config, next->secret); !why.empty()) return finish({why});
+  parts_.log.info("another list of nodes: this node ends its life and begins the next", {{"roster_version", next->config.cluster.roster_version}});
+  parts_.overview.ready.store(false, std::memory_order_relaxed);
+  parts_.fleet->end();
+  parts_.running = next->config;
+  parts_.overview.use(rules);
+  workers_to_come_ = parts_.workers.size();
+  for (const auto& worker : parts_.workers)
+    worker->end_life(rules, next->config.cluster.sync_interval, [this, next] {
+      asio::post(parts_.main, [this, next] {
+        if (--workers_to_come_ == 0) begin_life(next);
+      });
+    });
+}
+
+void Reload::begin_life(const std::shared_ptr<Loaded>& next) {
+  parts_.overview.limiter.slots().forget_all();
+  until_ready_ = true;
+  if (const auto begun = parts_.fleet->begin(next->config, std::exchange(next->secret, std::nullopt)); !begun)
+    return parts_.give_up("the configuration was read again, and this node cannot go on by it: " + begun.error());
+  for (const auto& worker : parts_.workers) worker->begin_life();
+}
+
+bool Reload::ready() {
+  const bool waited = std::exchange(until_ready_, false);
+  if (waited) finish({});
+  return waited;
+}
+
 void Reload::finish(const std::vector<std::string>& errors) {
   const bool fine = errors.empty();
   parts_.overview.last_reload_successful.store(fine, std::memory_order_relaxed);
@@ -59,7 +89,7 @@ void Reload::finish(const std::vector<std::string>& errors) {
     parts_.log.info("the configuration was read again", {{"rules", parts_.running.rules.size()}, {"key", seals_with_}});
   else
     parts_.log.error("nothing was changed: what was loaded before stays", {{"errors", errors.size()}});
-  if (parts_.overview.ready.load(std::memory_order_relaxed)) parts_.notifier.send("READY=1");
+  if (parts_.overview.ready.load(std::memory_order_relaxed)) parts_.notifier.send(kServing);
   under_way_ = false;
   std::string why = fine ? "" : "nothing was changed: " + errors.front();
   if (errors.size() > 1) why += " (and " + std::to_string(errors.size() - 1) + " more errors: see the log)";

@@ -1,7 +1,8 @@
 // Reading the configuration again while the daemon runs: all or nothing, and nothing that was counted is lost.
 //
 // Thread rule: request() from any thread; everything else is main's. What changes goes to the cluster thread first, which may
-// still refuse (another fleet's secret), then to the workers and to what shows it.
+// still refuse (another fleet's secret), then to the workers and to what shows it. Other lists of nodes begin a new life of the node
+// (Fleet), and are read again when that is ready.
 #pragma once
 
 #include <asio/io_context.hpp>
@@ -11,7 +12,7 @@
 #include <vector>
 
 #include "config/config.h"
-#include "daemon/cluster_thread.h"
+#include "daemon/fleet.h"
 #include "daemon/log.h"
 #include "daemon/notify.h"
 #include "daemon/options.h"
@@ -20,8 +21,6 @@
 
 namespace tally {
 
-Pace pace_of(const Config& config);
-
 class Reload {
  public:
   struct Parts {
@@ -29,10 +28,11 @@ class Reload {
     const Options& options;
     Config running;  // as it was loaded
     Overview& overview;
-    ClusterThread* cluster;  // nullptr: alone
+    Fleet* fleet;  // nullptr: alone
     const std::vector<std::unique_ptr<Worker>>& workers;
     const Notifier& notifier;
     Log& log;
+    std::function<void(std::string)> give_up;  // the daemon cannot go on: why
   };
   // Called on main, with the first error where nothing was changed; the log has all of them.
   using Done = std::function<void(const Result<bool>&)>;
@@ -43,15 +43,20 @@ class Reload {
 
   // Reads what is there when it begins. Those who ask while one is under way share the next.
   void request(Done done);
+  bool ready();  // the node's life is. Whether a reload waited for that
 
  private:
   void begin();
   void use(const std::shared_ptr<Loaded>& next, std::shared_ptr<const RuleSet> rules);
+  void begin_anew(const std::shared_ptr<Loaded>& next, const std::shared_ptr<const RuleSet>& rules);
+  void begin_life(const std::shared_ptr<Loaded>& next);
   void finish(const std::vector<std::string>& errors);
 
   Parts parts_;
   std::vector<Done> waiting_, served_;
   bool under_way_ = false;
+  size_t workers_to_come_ = 0;   // of those who are to leave the last life
+  bool until_ready_ = false;     // a reload waits for the next one
   std::string seals_with_;  // the fingerprint of the key that was read last, for the log
 };
 

@@ -48,6 +48,9 @@ class Service {
 
   // Decides by these rules from now on. What waits, or is with the cluster thread, is answered by those that it came under.
   void use(std::shared_ptr<const RuleSet> rules, Duration sync_interval);
+  // The node's life has ended, and with it the floors that those who wait came under: they are granted what they get, or nothing.
+  void end_life();
+  void begin_life();  // the next one has begun, which has not heard yet of who waits
   // Answers what can be answered of `input`, which must begin where the last call said it had come to.
   // Returns how many bytes are done; the rest is to be handed in again, with what arrives or when the session
   // is touched.

@@ -68,6 +68,19 @@ void Service::wake_all() {
   for (const KeyHash hash : parking_.keys()) retry(hash);
 }
 
+void Service::end_life() {
+  for (const KeyHash hash : parking_.keys())
+    for (Parked* parked = parking_.last(hash); parked != nullptr; parked = Parking::before(*parked)) parked->limit.floor = 0;
+}
+
+void Service::begin_life() {
+  now_ = clock_.now();
+  for (const KeyHash hash : parking_.keys()) {
+    for (Parked* parked = parking_.last(hash); parked != nullptr; parked = Parking::before(*parked)) parked->noted = false;
+    retry(hash);
+  }
+}
+
 // With its time over a request no longer stands before those behind it, which may ask for less.
 void Service::expire() {
   if (parking_.empty()) return;

@@ -158,8 +158,7 @@ Result<Life> StateFile::begin_life(const std::string& entry, uint32_t roster_ver
     if (record_->entry != entry)
       return Failure{"the state file " + path_ + " is of the node " + record_->entry + ", and this one is " +
                      entry + "; give it another --name or node.state_dir"};
-    if (const std::string wrong = wrong_list(record_->tenure, roster_version, previous, std::max(now, record_->horizon)); !wrong.empty())
-      return Failure{wrong};
+    if (const std::string wrong = refuses(roster_version, previous, now); !wrong.empty()) return Failure{wrong};
     next.tenure = life.tenure = record_->tenure;
     life.first = false;
     life.reckoned_start = std::max(now, record_->horizon);
@@ -174,6 +173,10 @@ Result<Life> StateFile::begin_life(const std::string& entry, uint32_t roster_ver
   life.incarnation = next.incarnation;
   if (const auto written = write(next); !written) return Failure{written.error()};
   return life;
+}
+
+std::string StateFile::refuses(uint32_t roster_version, uint32_t previous, WallTime now) const {
+  return record_ ? wrong_list(record_->tenure, roster_version, previous, std::max(now, record_->horizon)) : "";
 }
 
 Result<bool> StateFile::keep(const Tenure& tenure) {

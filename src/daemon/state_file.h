@@ -54,6 +54,8 @@ class StateFile {
   // the list may not follow the one that it went by (cluster/succession.h).
   Result<Life> begin_life(const std::string& entry, uint32_t roster_version, uint32_t previous, WallTime now,
                           Duration look_ahead);
+  // Why the next life may not go by that list; "" where it may, and where there is no record.
+  std::string refuses(uint32_t roster_version, uint32_t previous, WallTime now) const;
   // Syncs a horizon of now + look_ahead + kHorizonStep where the one there is nearer.
   Result<bool> extend(WallTime now, Duration look_ahead);
   Result<bool> keep(const Tenure& tenure);

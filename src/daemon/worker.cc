@@ -77,6 +77,21 @@ void Worker::use(std::shared_ptr<const RuleSet> rules, Duration sync_interval) {
   asio::post(io_, [this, sync_interval, rules = std::move(rules)] { service_.use(rules, sync_interval); });
 }
 
+void Worker::end_life(std::shared_ptr<const RuleSet> rules, Duration sync_interval, std::function<void()> then) {
+  asio::post(io_, [this, sync_interval, rules = std::move(rules), then = std::move(then)] {
+    service_.use(rules, sync_interval);
+    service_.end_life();
+    then();
+  });
+}
+
+void Worker::begin_life() {
+  asio::post(io_, [this] {
+    service_.begin_life();
+    end_turn();
+  });
+}
+
 void Worker::reload(std::unique_ptr<Call> call) {
   // In a function that can be copied; whichever of its copies goes last, the call goes with it.
   const auto held = std::make_shared<std::unique_ptr<Call>>(std::move(call));

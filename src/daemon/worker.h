@@ -42,6 +42,9 @@ class Worker {
   void adopt(Descriptor fd, bool unix_socket);  // an accepted connection, non-blocking
   size_t connections() const { return static_cast<size_t>(counters_.connections.value()); }
   void use(std::shared_ptr<const RuleSet> rules, Duration sync_interval);  // soon: see Service::use
+  // As use(), where the node's life has ended. Calls `then`, on the worker's thread, when nothing is decided by what was before.
+  void end_life(std::shared_ptr<const RuleSet> rules, Duration sync_interval, std::function<void()> then);
+  void begin_life();  // soon: the next one hears of who waits
   // Answers what has arrived and what waits, then closes all; the thread ends, after `grace` at the latest.
   void drain(Duration grace);
   void join();

@@ -29,7 +29,8 @@ Result<size_t> parse_reply(std::string_view bytes, Reply& out, int depth = 0);
 std::string to_json(const Reply& reply);
 std::string to_text(const Reply& reply);  // of a plain value
 
-inline constexpr auto kPatience = std::chrono::seconds(5);
+// For a reply. More than a request may wait for, and than a node takes to be ready, which a reload answers after: 10 s.
+inline constexpr auto kPatience = std::chrono::seconds(15);
 
 class Connection {
  public:
