@@ -169,9 +169,11 @@ class Bench(unittest.TestCase):
                                   capture_output=True, text=True, timeout=PATIENCE_S, env=os.environ | {"TMPDIR": folder},
                                   check=False)
             self.assertEqual(0, done.returncode, done.stdout + done.stderr)
-            rows = json.loads(out.read_text())["summary"]
-            self.assertEqual(9, len(rows))
-            self.assertTrue(all(row["median_per_second"] > 0 for row in rows), rows)
+            figures = json.loads(out.read_text())
+            rows = figures["summary"]
+            self.assertEqual(7 * 3 + 3 + 3, len(rows))
+            self.assertTrue(all(row["per_second"] > 0 and row["batch_p50_us"] > 0 for row in rows), rows)
+            self.assertEqual(11, len(figures["goals"]))
             self.assertEqual([], processes_of(folder))
 
 

@@ -49,6 +49,7 @@ void Service::use(std::shared_ptr<const RuleSet> rules, Duration sync_interval) 
   rules_ = std::move(rules);
   limits_.sync_interval = sync_interval;
   env_.rules = rules_.get();
+  ++env_.rules_number;
 }
 
 // --- serving ---
@@ -91,6 +92,13 @@ size_t Service::read_batch(Session& session, std::string_view input) {
   texts_.clear();
   protocol_error_ = false;
   while (batch_size_ < kBatch) {
+    if (const size_t bytes = session.repeat.read(input.substr(done), env_, batch_[batch_size_].request)) [[likely]] {
+      begin_item(done);
+      done += bytes;
+      session.parser.forget();
+      if (done == input.size()) break;
+      continue;
+    }
     const resp::Parse parsed = session.parser.next(input.substr(done));
     if (parsed == resp::Parse::incomplete) break;
     if (parsed == resp::Parse::error) {
@@ -103,24 +111,33 @@ size_t Service::read_batch(Session& session, std::string_view input) {
       if (done == input.size()) break;
       continue;
     }
-    Item& item = batch_[batch_size_++];
-    item.begin = begin;
-    item.fate = Fate::reply;
-    item.answer = Answer{};
-    item.noted = true;
-    item.text_at = texts_.size();
-    resp::read_command(session.parser.args, session.about, env_, item.request, texts_);
-    item.text_size = texts_.size() - item.text_at;
-    const resp::Request& request = item.request;
-    if (!request.key.empty() && request.rule != nullptr) {
-      item.hash = limiter_.hash(*request.rule, request.key);
-      limiter_.prefetch(item.hash);
-    }
+    const size_t text_at = texts_.size();
+    resp::Request& request = batch_[batch_size_].request;
+    resp::read_command(session.parser.args, session.about, env_, request, texts_);
+    Item& item = begin_item(begin);
+    item.text_at = text_at;
+    item.text_size = texts_.size() - text_at;
     // A key outside the input lies in the parser's scratch and lives until the next command is parsed.
     const bool borrowed = !request.key.empty() && !inside(request.key, input);
+    session.repeat.remember(input.substr(begin, done - begin), request, env_);
     if (request.barrier || request.close || borrowed || done == input.size()) break;
   }
   return done;
+}
+
+// The next item of the batch, whose request is read.
+Service::Item& Service::begin_item(size_t begin) {
+  Item& item = batch_[batch_size_++];
+  item.begin = begin;
+  item.fate = Fate::reply;
+  item.answer = Answer{};
+  item.noted = true;
+  const resp::Request& request = item.request;
+  if (!request.key.empty() && request.rule != nullptr) {
+    item.hash = limiter_.hash(*request.rule, request.key);
+    limiter_.prefetch(item.hash);
+  }
+  return item;
 }
 
 // Decides in order; returns how many of the batch were. Fewer than all: the next one must wait for what is

@@ -87,6 +87,7 @@ class Service {
   };
 
   size_t read_batch(Session& session, std::string_view input);
+  Item& begin_item(size_t begin);
   size_t decide_batch(Session& session);
   void decide(Session& session, Item& item);
   void take(Session& session, Item& item);

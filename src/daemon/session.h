@@ -9,6 +9,7 @@
 #include "daemon/descriptor.h"
 #include "daemon/reply_order.h"
 #include "doors/commands.h"
+#include "doors/repeat.h"
 #include "doors/resp.h"
 
 namespace tally {
@@ -25,6 +26,7 @@ struct Session {
   const bool unix_socket;
   resp::Parser parser;
   resp::Connection about;
+  resp::Repeat repeat;
 
   std::string in;   // read and not yet answered: part of a command, or all that stands behind a barrier or a
                     // full output

@@ -30,6 +30,7 @@ struct Connection {
 // What a command may be answered from. Valid for one batch; `rules` must outlive the requests made from it.
 struct Env {
   const RuleSet* rules = nullptr;
+  uint64_t rules_number = 1;  // of `rules`: each that follows has a higher one; an address may come again
   size_t key_bytes_max = 1024;
   std::string_view version;  // of tallyd
   std::string_view node;

@@ -1,6 +1,7 @@
 #include "doors/resp.h"
 
 #include <algorithm>
+#include <array>
 #include <charconv>
 #include <cmath>
 #include <cstring>
@@ -89,14 +90,42 @@ char unescaped(char c) {
 // `kind`, the digits, CR LF; requires kIntegerReplyMax bytes at `p`. Returns the end.
 char* put_integer(char* p, char kind, int64_t value) {
   *p++ = kind;
-  if (value >= 0 && value < 10) {
-    *p++ = static_cast<char>('0' + value);
-  } else {
-    p = std::to_chars(p, p + kIntegerBytesMax, value).ptr;
-  }
+  p = std::to_chars(p, p + kIntegerBytesMax, value).ptr;
   *p++ = '\r';
   *p++ = '\n';
   return p;
+}
+
+// What an integer's reply looks like: -1 and what most others are, written once.
+struct Small {
+  char text[7];
+  uint8_t size;
+};
+constexpr int64_t kSmallFrom = -1, kSmallTo = 1000;
+constexpr auto kSmall = [] {
+  std::array<Small, kSmallTo - kSmallFrom> all{};
+  for (int64_t value = kSmallFrom; value < kSmallTo; ++value) {
+    Small& small = all[static_cast<size_t>(value - kSmallFrom)];
+    char* p = small.text;
+    *p++ = ':';
+    if (value < 0) *p++ = '-';
+    const int64_t n = value < 0 ? -value : value;
+    if (n >= 100) *p++ = static_cast<char>('0' + n / 100);
+    if (n >= 10) *p++ = static_cast<char>('0' + n / 10 % 10);
+    *p++ = static_cast<char>('0' + n % 10);
+    *p++ = '\r';
+    *p++ = '\n';
+    small.size = static_cast<uint8_t>(p - small.text);
+  }
+  return all;
+}();
+
+// As put_integer of ':'.
+inline char* put_number(char* p, int64_t value) {
+  if (value < kSmallFrom || value >= kSmallTo) return put_integer(p, ':', value);
+  const Small& small = kSmall[static_cast<size_t>(value - kSmallFrom)];
+  std::memcpy(p, small.text, sizeof small.text);
+  return p + small.size;
 }
 
 }  // namespace
@@ -270,7 +299,7 @@ void Writer::integers(std::span<const int64_t> values) {
   CHECK_THAT(values.size() <= kIntegersMax);
   char buffer[(kIntegersMax + 1) * kIntegerReplyMax];
   char* p = put_integer(buffer, '*', static_cast<int64_t>(values.size()));
-  for (const int64_t value : values) p = put_integer(p, ':', value);
+  for (const int64_t value : values) p = put_number(p, value);
   out_.append(buffer, static_cast<size_t>(p - buffer));
 }
 

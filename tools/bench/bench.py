@@ -1,10 +1,9 @@
 #!/usr/bin/env python3
-"""Interleaved rounds of the same load on tallyd and on Redis; see --help. Ends every process that it started."""
+"""Interleaved rounds of the same load on tallyd and on what one would take instead; see --help. Ends every process that it started."""
 import argparse
 import json
 import os
 import pathlib
-import shutil
 import signal
 import statistics
 import subprocess
@@ -12,126 +11,131 @@ import sys
 import time
 
 sys.dont_write_bytecode = True
-HERE = pathlib.Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent / "demo"))
-from fleet import DemoError, Node, Resp, Workplace, last_lines, wait_for  # noqa: E402
+from servers import THROTTLE, DemoError, Servers  # noqa: E402
+from fleet import Workplace  # noqa: E402
 
-THROTTLE = ["15", "30", "60"]
+FIRST, BARE, INCR, GCRA = "tallyd", "bare loop", "Redis INCR", "Redis Lua GCRA"
+PARTS = ("throughput", "latency", "one")
+# What is to be reached, by pipeline: decisions a second beside Redis, at least; CPU a decision beside the bare loop, at most.
+BESIDE_INCR, BESIDE_GCRA = {1: 1.1, 16: 2.3, 64: 3.0}, {1: 3.4, 16: 22, 64: 40}
+CPU_BESIDE_BARE = {1: 1.15, 16: 1.3, 64: 1.4}
+P99_BESIDE_INCR, ONE_BESIDE_INCR = 0.8, 0.95
 
 
 def arguments():
-    parser = argparse.ArgumentParser(prog="tools/bench/run.sh", description="Decisions a second over a Unix socket: CL.THROTTLE "
-                                     "key 15 30 60 1 on tallyd (one worker), INCR key and a GCRA script by EVALSHA on Redis.")
+    parser = argparse.ArgumentParser(prog="tools/bench/run.sh", description="Decisions over a Unix socket: CL.THROTTLE on tallyd (one worker), "
+                                     "the least loop that does that, limiters in Redis, memcached.")
     parser.add_argument("--build", default="build")
     parser.add_argument("--out", default="out/bench-socket.json", help="where the figures go, as JSON")
+    parser.add_argument("--parts", default=",".join(PARTS), help=f"which of {', '.join(PARTS)}")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=2.0, help="of each measurement")
     parser.add_argument("--connections", type=int, default=50)
     parser.add_argument("--pipelines", default="1,16,64")
     parser.add_argument("--keys", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--no-pin", action="store_true", help="do not pin the server to one core and the generator to another")
-    parser.add_argument("--redis-only", action="store_true", help="leave tallyd out")
+    parser.add_argument("--no-pin", action="store_true", help="do not pin the servers to one core and the generator to another")
     return parser.parse_args()
 
 
 class Bench:
     def __init__(self, place, options):
         self.place, self.options = place, options
-        cores = sorted(os.sched_getaffinity(0))
-        pin = len(cores) > 1 and not options.no_pin and shutil.which("taskset")
-        self.server_pin = ["taskset", "-c", str(cores[0])] if pin else []
-        self.generator_pin = ["taskset", "-c", str(cores[1])] if pin else []
-        redis_socket, redis_pid = self.start_redis()
-        sha = self.load_script(redis_socket)
-        self.ways = {}
-        if not options.redis_only:
-            self.ways["tallyd CL.THROTTLE"] = (*self.start_tallyd(), ["throttle", *THROTTLE])
-        self.ways["Redis INCR"] = (redis_socket, redis_pid, ["incr"])
-        self.ways["Redis Lua GCRA"] = (redis_socket, redis_pid, ["evalsha", sha, *THROTTLE])
+        self.servers = servers = Servers(place, not options.no_pin)
+        self.ways = {way.name: way for way in [
+            servers.tallyd(FIRST), servers.bare_loop(options.keys), servers.redis_way(INCR, "incr"),
+            servers.redis_way("Redis INCR, EXPIRE", "incr_expire", "60"), servers.redis_script(GCRA, "gcra.lua", 6, *THROTTLE, "1"),
+            servers.redis_script("Redis Lua sliding", "sliding.lua", 3, "16", "60000"), servers.memcached()]}
+        self.rounds = []
 
-    def start_tallyd(self):
-        node = Node(self.place, "bench")
-        state = self.place.path / "state"
-        state.mkdir()
-        node.config.write_text(json.dumps({
-            "node": {"name": "bench", "state_dir": str(state)},
-            "listen": {"resp": [f"unix:{node.socket}"], "http": [f"unix:{node.http}"]}, "workers": 1}))
-        node.child = self.place.start([*self.server_pin, self.place.program("tallyd"), "-c", str(node.config)], "tallyd")
-        wait_for(node.ready, "tallyd was not ready")
-        return str(node.socket), node.child.pid
-
-    def start_redis(self):
-        path = self.place.path / "redis.sock"
-        child = self.place.start([*self.server_pin, "redis-server", "--port", "0", "--unixsocket", str(path), "--save", "",
-                                  "--appendonly", "no", "--daemonize", "no", "--dir", str(self.place.path)], "redis")
-        wait_for(path.exists, f"redis-server did not start: {last_lines(child.log)}")
-        return str(path), child.pid
-
-    @staticmethod
-    def load_script(path):
-        connection = Resp(path)
-        try:
-            return connection("SCRIPT", "LOAD", (HERE / "gcra.lua").read_text())
-        finally:
-            connection.close()
-
-    def measure(self, way, pipeline, seed):
-        path, pid, request = self.ways[way]
-        o = self.options
+    def measure(self, part, number, way, pipeline, connections=None, rate=0):
+        o, way = self.options, self.ways[way]
+        words = [self.place.program("tally_generator"), way.path, way.pid, connections or o.connections, pipeline, o.seconds, o.keys,
+                 o.seed + number, round(rate), *way.request]
         # A measurement that hangs is ended by the generator itself: no reply for 5 s is its failure.
-        done = subprocess.run([*self.generator_pin, self.place.program("tally_generator"), path, str(pid), str(o.connections),
-                               str(pipeline), str(o.seconds), str(o.keys), str(seed), *request],
-                              capture_output=True, text=True, timeout=o.seconds + 60, check=False)
+        done = subprocess.run([*self.servers.generator_pin, *map(str, words)], capture_output=True, text=True, timeout=o.seconds + 120, check=False)
         if done.returncode != 0:
-            raise DemoError(f"{way}: {done.stderr.strip()}")
+            raise DemoError(f"{way.name}: {done.stderr.strip()}")
         figures = json.loads(done.stdout)
-        return {"way": way, "pipeline": pipeline, **figures, "per_second": figures["decisions"] / figures["seconds"],
-                "server_cpu_us": figures["server_cpu_us"] / figures["decisions"]}
+        row = {"part": part, "round": number, "way": way.name, "pipeline": pipeline, **figures, "per_second": figures["decisions"] / figures["seconds"],
+               "server_us": figures["server_cpu_us"] / figures["decisions"], "generator_busy": figures["generator_cpu_us"] / figures["seconds"] / 1e6}
+        self.rounds.append(row)
+        print(f"{part}, round {number + 1}: pipeline {pipeline:>2}  {way.name:<19} {row['per_second'] / 1000:9.1f} k/s", file=sys.stderr, flush=True)
 
-    def rounds(self):
-        results = []
-        names = list(self.ways)
+    def each(self, names, do):
+        """In every round each goes first in turn."""
         for number in range(self.options.rounds):
-            for pipeline in map(int, self.options.pipelines.split(",")):
-                for i in range(len(names)):
-                    way = names[(i + number) % len(names)]  # each goes first in turn
-                    figures = self.measure(way, pipeline, self.options.seed + number)
-                    results.append({"round": number, **figures})
-                    print(f"round {number + 1}  pipeline {pipeline:>2}  {way:<18} {figures['per_second'] / 1000:9.1f} k/s",
-                          flush=True)
-        return results
+            for i in range(len(names)):
+                do(number, names[(i + number) % len(names)])
+
+    def throughput(self):
+        for pipeline in map(int, self.options.pipelines.split(",")):
+            self.each(list(self.ways), lambda number, way, pipeline=pipeline: self.measure("throughput", number, way, pipeline))
+
+    def latency(self):
+        """All are offered half of what Redis can do unpipelined."""
+        if not self.of("throughput", INCR, 1):
+            self.each([INCR], lambda number, way: self.measure("throughput", number, way, 1))
+        rate = statistics.median(row["per_second"] for row in self.of("throughput", INCR, 1)) / 2
+        self.each([FIRST, BARE, INCR], lambda number, way: self.measure("latency", number, way, 1, rate=rate))
+
+    def one(self):
+        self.each([FIRST, BARE, INCR], lambda number, way: self.measure("one", number, way, 1, connections=1))
+
+    def of(self, part, way, pipeline):
+        return [row for row in self.rounds if (row["part"], row["way"], row["pipeline"]) == (part, way, pipeline)]
+
+    def ratios(self, part, pipeline, figure, other):
+        """Of the first to another, round by round, so that a slow moment of the machine hits both sides."""
+        return [a[figure] / b[figure] for a, b in zip(self.of(part, FIRST, pipeline), self.of(part, other, pipeline))]
+
+    def summary(self):
+        rows = []
+        for part, pipeline, way in dict.fromkeys((row["part"], row["pipeline"], row["way"]) for row in self.rounds):
+            of = self.of(part, way, pipeline)
+            median = {figure: statistics.median(row[figure] for row in of)
+                      for figure in ("per_second", "server_us", "generator_busy", "batch_p50_us", "batch_p99_us", "batch_p999_us")}
+            rates = [row["per_second"] for row in of]
+            to = {f"first_to_this_{figure}": spread(self.ratios(part, pipeline, figure, way)) for figure in ("per_second", "server_us", "batch_p99_us")}
+            rows.append({"part": part, "pipeline": pipeline, "way": way, **median, "least_per_second": min(rates), "most_per_second": max(rates), **to})
+        return rows
+
+    def goals(self, rows):
+        """[(what, goal, what came, reached)]"""
+        goals = []
+
+        def hold(part, pipeline, way, figure, goal, at_least, what):
+            for row in rows:
+                if (row["part"], row["pipeline"], row["way"]) == (part, pipeline, way) and row[f"first_to_this_{figure}"]:
+                    came = row[f"first_to_this_{figure}"]["median"]
+                    goals.append({"what": what, "goal": f"{'at least' if at_least else 'at most'} {goal}", "came": came,
+                                  "reached": came >= goal if at_least else came <= goal})
+        for pipeline in (1, 16, 64):
+            hold("throughput", pipeline, INCR, "per_second", BESIDE_INCR[pipeline], True, f"pipeline {pipeline}: decisions a second, to {INCR}")
+            hold("throughput", pipeline, GCRA, "per_second", BESIDE_GCRA[pipeline], True, f"pipeline {pipeline}: decisions a second, to {GCRA}")
+            hold("throughput", pipeline, BARE, "server_us", CPU_BESIDE_BARE[pipeline], False, f"pipeline {pipeline}: CPU a decision, to the {BARE}")
+        hold("latency", 1, INCR, "batch_p99_us", P99_BESIDE_INCR, False, f"p99 at half of Redis's peak, to {INCR}")
+        hold("one", 1, INCR, "per_second", ONE_BESIDE_INCR, True, f"one connection: decisions a second, to {INCR}")
+        return goals
 
 
-
-def summary(results, ways):
-    """Medians, and ratios taken round by round, so that a slow moment of the machine hits both sides of a ratio."""
-    rows = []
-    for pipeline in sorted({r["pipeline"] for r in results}):
-        of = {way: [r for r in results if r["way"] == way and r["pipeline"] == pipeline] for way in ways}
-        first = of[ways[0]]
-        for way in ways:
-            rate = [r["per_second"] for r in of[way]]
-            ratios = [a["per_second"] / b["per_second"] for a, b in zip(first, of[way])]
-            rows.append({"pipeline": pipeline, "way": way, "median_per_second": statistics.median(rate),
-                         "min_per_second": min(rate), "max_per_second": max(rate),
-                         "server_cpu_us_per_decision": statistics.median(r["server_cpu_us"] for r in of[way]),
-                         "batch_p50_us": statistics.median(r["batch_p50_us"] for r in of[way]),
-                         "batch_p99_us": statistics.median(r["batch_p99_us"] for r in of[way]),
-                         "first_to_this": statistics.median(ratios), "first_to_this_min": min(ratios),
-                         "first_to_this_max": max(ratios)})
-    return rows
+def spread(ratios):
+    return {"median": statistics.median(ratios), "least": min(ratios), "most": max(ratios)} if ratios else None
 
 
-def show(rows, first):
-    print(f"\npipeline  server               k decisions/s (spread)        CPU us each   batch p50, p99 us   {first} to it")
+def show(rows, goals):
+    print(f"\npart        pipeline  server               k decisions/s (spread)      CPU us each  batch p50, p99, p99.9 us  generator  {FIRST} to it: rate, CPU")
     for row in rows:
-        own = row["way"] == first
-        ratio = "" if own else (f"x {row['first_to_this']:.2f}  ({row['first_to_this_min']:.2f} to "
-                                f"{row['first_to_this_max']:.2f})")
-        rate = f"{row['median_per_second'] / 1000:8.1f} ({row['min_per_second'] / 1000:.0f} to {row['max_per_second'] / 1000:.0f})"
-        print(f"{row['pipeline']:>8}  {row['way']:<19} {rate:<28} {row['server_cpu_us_per_decision']:>8.2f}   "
-              f"{row['batch_p50_us']:>9.0f}, {row['batch_p99_us']:>6.0f}    {ratio}")
+        rate = f"{row['per_second'] / 1000:8.1f} ({row['least_per_second'] / 1000:.0f} to {row['most_per_second'] / 1000:.0f})"
+        times = ", ".join(f"{row[f'batch_{p}_us']:.0f}" for p in ("p50", "p99", "p999"))
+        rates, cpu = row["first_to_this_per_second"], row["first_to_this_server_us"]
+        to = "" if row["way"] == FIRST or not rates else (f"x {rates['median']:.2f} ({rates['least']:.2f} to {rates['most']:.2f}), "
+                                                          f"x {cpu['median']:.2f} ({cpu['least']:.2f} to {cpu['most']:.2f})")
+        print(f"{row['part']:<12}{row['pipeline']:>8}  {row['way']:<20} {rate:<28}{row['server_us']:>10.2f}   {times:>22}   "
+              f"{100 * row['generator_busy']:>6.0f} %  {to}")
+    print()
+    for goal in goals:
+        print(f"{'reached' if goal['reached'] else 'MISSED ':<8} {goal['what']}: {goal['came']:.2f}, {goal['goal']}")
 
 
 def main():
@@ -142,17 +146,19 @@ def main():
     try:
         bench = Bench(place, options)
         print(f"{options.connections} connections, {options.keys} random keys, {options.rounds} rounds of {options.seconds} s; "
-              f"server on {' '.join(bench.server_pin[2:]) or 'any'} core, generator on {' '.join(bench.generator_pin[2:]) or 'any'}; "
+              f"servers on {' '.join(bench.servers.server_pin[2:]) or 'any'} core, generator on {' '.join(bench.servers.generator_pin[2:]) or 'any'}; "
               f"load average {os.getloadavg()[0]:.1f}", flush=True)
-        results = bench.rounds()
-        ways = list(bench.ways)
-        rows = summary(results, ways)
-        show(rows, ways[0])
+        for part in options.parts.split(","):
+            if part not in PARTS:
+                raise DemoError(f"there is no part {part}")
+            getattr(bench, part)()
+        rows = bench.summary()
+        goals = bench.goals(rows)
+        show(rows, goals)
         out = pathlib.Path(options.out)
         out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps({"when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "options": vars(options),
-                                   "load_average": os.getloadavg(), "cores": os.cpu_count(), "summary": rows,
-                                   "rounds": results}, indent=1) + "\n")
+        out.write_text(json.dumps({"when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "options": vars(options), "load_average": os.getloadavg(),
+                                   "cores": os.cpu_count(), "summary": rows, "goals": goals, "rounds": bench.rounds}, indent=1) + "\n")
         print(f"\nwritten to {out}")
         return 0
     except (DemoError, OSError, subprocess.TimeoutExpired) as problem:

@@ -1,17 +1,21 @@
-// tally_generator: a closed-loop load generator, the same for every server that it measures.
+// tally_generator: a load generator, the same for every server that it measures.
 //
-//   tally_generator SOCKET PID CONNECTIONS PIPELINE SECONDS KEYS SEED incr
-//   tally_generator SOCKET PID CONNECTIONS PIPELINE SECONDS KEYS SEED throttle BURST COUNT PERIOD
-//   tally_generator SOCKET PID CONNECTIONS PIPELINE SECONDS KEYS SEED evalsha SHA BURST COUNT PERIOD
+//   tally_generator SOCKET PID CONNECTIONS PIPELINE SECONDS KEYS SEED RATE incr
+//   ... incr_expire SECONDS              INCR and EXPIRE: one decision
+//   ... throttle BURST COUNT PERIOD      CL.THROTTLE
+//   ... take RULE                        TALLY.TAKE
+//   ... evalsha SHA LINES ARGUMENT...    EVALSHA with one key; a reply of so many lines
+//   ... memcached                        incr in memcached's text protocol
 //
-// Each connection sends PIPELINE commands on random keys in one write, waits for all replies, sends the next.
-// First every key is touched once, uncounted; then it counts for SECONDS and prints one line of JSON:
-// decisions, seconds, the microseconds of CPU that process PID spent meanwhile (user and system), and the
-// median and p99 time of a batch. An error reply is the end: exit 1.
+// Each connection sends PIPELINE commands on random keys in one write and waits for all replies. With a RATE of 0 it sends the next
+// then; else so many decisions a second are offered by all connections together, each batch has its time, and how long it took counts
+// from that: a server that was late pays for what it held up.
+// First every key is touched once, uncounted; then it counts for SECONDS and prints one line of JSON: decisions, seconds, the
+// microseconds of CPU that process PID spent meanwhile (user and system), those of this process, and the median, p99 and p99.9 time of a
+// batch. An error reply is the end: exit 1.
 //
-// A command is a template with six digits of the key patched in, and replies are counted by their lines: the
-// generator must cost less than any server, or it would measure itself. One thread; redis-benchmark does more
-// work a reply and knows no CL.THROTTLE.
+// A command is a template with the digits of the key patched in, and replies are counted by their lines: the generator must cost less
+// than any server, or it would measure itself. One thread; redis-benchmark does more work a reply and knows no CL.THROTTLE.
 #include <fcntl.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
@@ -40,34 +44,65 @@ using Clock = std::chrono::steady_clock;
   std::exit(1);
 }
 
-constexpr size_t kKeyDigits = 6;  // keys up to a million
+constexpr size_t kKeyDigits = 8;
+constexpr uint32_t kKeysMax = 100'000'000;
 
 struct Command {
-  std::string bytes;     // with a key of zeros
-  size_t digits_at = 0;  // where its digits are
-  int reply_lines = 1;
+  std::string bytes;              // with keys of zeros
+  std::vector<size_t> digits_at;  // where their digits are
+  int reply_lines = 0;
+
+  // One more key to come: `before` what stands before its digits.
+  void add(const std::string& before, const std::string& after) {
+    bytes += before;
+    digits_at.push_back(bytes.size());
+    bytes += std::string(kKeyDigits, '0') + after;
+  }
 };
 
-Command make_command(const std::vector<std::string>& words, const std::string& prefix, int reply_lines) {
-  Command made;
-  made.reply_lines = reply_lines;
-  made.bytes = "*" + std::to_string(words.size()) + "\r\n";
+void add_resp(Command& made, const std::vector<std::string>& words, const std::string& prefix, int reply_lines) {
+  made.reply_lines += reply_lines;
+  made.bytes += "*" + std::to_string(words.size()) + "\r\n";
   for (const std::string& word : words) {
-    const std::string text = word == "KEY" ? prefix + std::string(kKeyDigits, '0') : word;
-    made.bytes += "$" + std::to_string(text.size()) + "\r\n";
-    if (word == "KEY") made.digits_at = made.bytes.size() + prefix.size();
-    made.bytes += text + "\r\n";
+    if (word == "KEY")
+      made.add("$" + std::to_string(prefix.size() + kKeyDigits) + "\r\n" + prefix, "\r\n");
+    else
+      made.bytes += "$" + std::to_string(word.size()) + "\r\n" + word + "\r\n";
   }
-  return made;
 }
 
-Command command_of(const std::vector<std::string>& words) {
-  if (words[0] == "incr") return make_command({"INCR", "KEY"}, "incr:", 1);
-  if (words[0] == "throttle" && words.size() == 4)
-    return make_command({"CL.THROTTLE", "KEY", words[1], words[2], words[3], "1"}, "cell:", 6);
-  if (words[0] == "evalsha" && words.size() == 5)
-    return make_command({"EVALSHA", words[1], "1", "KEY", words[2], words[3], words[4], "1"}, "gcra:", 6);
-  fail("unknown kind " + words[0]);
+// What is sent, and before that once for each key.
+struct Commands {
+  Command command, touch;
+};
+
+Commands commands_of(const std::vector<std::string>& words) {
+  Commands made;
+  Command& command = made.command;
+  if (words[0] == "memcached" && words.size() == 1) {
+    command.add("incr c:", " 1\r\n");
+    made.touch.add("set c:", " 0 0 1\r\n0\r\n");
+    command.reply_lines = made.touch.reply_lines = 1;
+    return made;
+  }
+  if (words[0] == "incr" && words.size() == 1) {
+    add_resp(command, {"INCR", "KEY"}, "incr:", 1);
+  } else if (words[0] == "incr_expire" && words.size() == 2) {
+    add_resp(command, {"INCR", "KEY"}, "fixed:", 1);
+    add_resp(command, {"EXPIRE", "KEY", words[1]}, "fixed:", 1);
+  } else if (words[0] == "throttle" && words.size() == 4) {
+    add_resp(command, {"CL.THROTTLE", "KEY", words[1], words[2], words[3], "1"}, "cell:", 6);
+  } else if (words[0] == "take" && words.size() == 2) {
+    add_resp(command, {"TALLY.TAKE", words[1], "KEY"}, "cell:", 7);
+  } else if (words[0] == "evalsha" && words.size() >= 3) {
+    std::vector<std::string> all{"EVALSHA", words[1], "1", "KEY"};
+    all.insert(all.end(), words.begin() + 3, words.end());
+    add_resp(command, all, "lua:", std::atoi(words[2].c_str()));
+  } else {
+    fail("unknown kind " + words[0]);
+  }
+  made.touch = command;
+  return made;
 }
 
 class Random {  // xorshift64*: a few instructions a key
@@ -103,36 +138,40 @@ struct Connection {
   int fd = -1;
   int lines_left = 0;    // of the batch's replies
   bool at_start = true;  // of a line
-  Clock::time_point sent;
+  Clock::time_point sent;  // or was to be, at a given rate
 };
 
 class Generator {
  public:
-  Generator(const std::string& path, size_t connections, uint32_t pipeline, uint32_t keys, uint64_t seed,
-            Command command)
-      : command_(std::move(command)),
+  Generator(const std::string& path, size_t connections, uint32_t pipeline, uint32_t keys, uint64_t seed, uint32_t rate, Commands commands)
+      : commands_(std::move(commands)),
         pipeline_(pipeline),
+        apart_(rate == 0 ? Clock::duration(0) : Clock::duration(std::chrono::seconds(1)) * pipeline / rate),
         keys_(keys),
         random_(seed),
         epoll_(epoll_create1(0)) {
     connections_.resize(connections);
     for (Connection& connection : connections_) connect_to(path, connection);
-    for (uint32_t i = 0; i < pipeline_; ++i) batch_ += command_.bytes;
   }
 
   void touch_all_keys() {
+    use(commands_.touch);
     next_key_ = 0;
     sequential_ = true;
     run([this] { return next_key_ < keys_; });
     sequential_ = false;
+    use(commands_.command);
   }
 
   void measure(std::chrono::milliseconds length, int pid) {
     const Clock::time_point start = Clock::now(), end = start + length;
-    const uint64_t cpu = cpu_us(pid);
+    const uint64_t cpu = cpu_us(pid), own = cpu_us(getpid());
     decisions_ = 0;
     batches_us_.clear();
-    run([end] { return Clock::now() < end; });
+    if (apart_ == Clock::duration(0))
+      run([end] { return Clock::now() < end; });
+    else
+      offer(start, end);
     const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
     std::ranges::sort(batches_us_);
     const auto at = [this](double p) {
@@ -140,8 +179,9 @@ class Generator {
           batches_us_[static_cast<size_t>(p * static_cast<double>(batches_us_.size() - 1))]);
     };
     std::printf("{\"decisions\":%" PRIu64 ",\"seconds\":%.4f,\"server_cpu_us\":%" PRIu64
-                ",\"batch_p50_us\":%.1f,\"batch_p99_us\":%.1f}\n",
-                decisions_, seconds, cpu_us(pid) - cpu, at(0.5), at(0.99));
+                ",\"generator_cpu_us\":%" PRIu64
+                ",\"batch_p50_us\":%.1f,\"batch_p99_us\":%.1f,\"batch_p999_us\":%.1f}\n",
+                decisions_, seconds, cpu_us(pid) - cpu, cpu_us(getpid()) - own, at(0.5), at(0.99), at(0.999));
   }
 
  private:
@@ -183,13 +223,44 @@ class Generator {
     }
   }
 
+  // Each batch at its time, or as soon after it as a connection is free. Never sleeps: it has a core of its own.
+  void offer(Clock::time_point start, Clock::time_point end) {
+    std::vector<Connection*> free;
+    for (Connection& connection : connections_) free.push_back(&connection);
+    Clock::time_point due = start;
+    epoll_event ready[64];
+    while (due < end || free.size() < connections_.size()) {
+      while (due < end && !free.empty() && Clock::now() >= due) {
+        send_batch(*free.back());
+        free.back()->sent = due;
+        free.pop_back();
+        due += apart_;
+      }
+      const int n = epoll_wait(epoll_, ready, 64, 0);
+      for (int i = 0; i < n; ++i) {
+        Connection& connection = *static_cast<Connection*>(ready[i].data.ptr);
+        if (receive(connection)) free.push_back(&connection);
+      }
+      if (Clock::now() > end + std::chrono::seconds(5)) fail("no reply for 5 s");
+    }
+  }
+
+  void use(const Command& command) {
+    now_ = &command;
+    batch_.clear();
+    for (uint32_t i = 0; i < pipeline_; ++i) batch_ += command.bytes;
+  }
+
   void send_batch(Connection& connection) {
     for (uint32_t i = 0; i < pipeline_; ++i) {
-      uint32_t key = sequential_ ? next_key_++ % keys_ : random_.below(keys_);
-      char* digits = batch_.data() + i * command_.bytes.size() + command_.digits_at;
-      for (size_t d = kKeyDigits; d-- > 0; key /= 10) digits[d] = static_cast<char>('0' + key % 10);
+      const uint32_t key = sequential_ ? next_key_++ % keys_ : random_.below(keys_);
+      for (const size_t at : now_->digits_at) {
+        char* digits = batch_.data() + i * now_->bytes.size() + at;
+        uint32_t rest = key;
+        for (size_t d = kKeyDigits; d-- > 0; rest /= 10) digits[d] = static_cast<char>('0' + rest % 10);
+      }
     }
-    connection.lines_left = command_.reply_lines * static_cast<int>(pipeline_);
+    connection.lines_left = now_->reply_lines * static_cast<int>(pipeline_);
     connection.sent = Clock::now();
     for (size_t done = 0; done < batch_.size();) {
       const ssize_t n = send(connection.fd, batch_.data() + done, batch_.size() - done, MSG_NOSIGNAL);
@@ -222,8 +293,11 @@ class Generator {
     return true;
   }
 
-  Command command_;
-  uint32_t pipeline_, keys_;
+  const Commands commands_;
+  const Command* now_ = nullptr;
+  uint32_t pipeline_;
+  Clock::duration apart_;  // of batches; 0: no rate is given
+  uint32_t keys_;
   Random random_;
   int epoll_;
   std::vector<Connection> connections_;
@@ -238,13 +312,12 @@ class Generator {
 
 int main(int argc, char** argv) {
   const std::vector<std::string> words(argv + 1, argv + argc);
-  if (words.size() < 8) fail("SOCKET PID CONNECTIONS PIPELINE SECONDS KEYS SEED KIND ...");
+  if (words.size() < 9) fail("SOCKET PID CONNECTIONS PIPELINE SECONDS KEYS SEED RATE KIND ...");
   const auto number = [&](size_t i) { return static_cast<uint32_t>(std::atoi(words[i].c_str())); };
   const uint32_t connections = number(2), pipeline = number(3), keys = number(5);
-  if (connections == 0 || pipeline == 0 || pipeline > 1024 || keys == 0 || keys > 1'000'000)
+  if (connections == 0 || pipeline == 0 || pipeline > 1024 || keys == 0 || keys > kKeysMax)
     fail("a number is out of range");
-  Generator generator(words[0], connections, pipeline, keys, number(6),
-                      command_of({words.begin() + 7, words.end()}));
+  Generator generator(words[0], connections, pipeline, keys, number(6), number(7), commands_of({words.begin() + 8, words.end()}));
   generator.touch_all_keys();
   generator.measure(std::chrono::milliseconds(static_cast<int64_t>(std::atof(words[4].c_str()) * 1000)),
                     std::atoi(words[1].c_str()));
