@@ -140,7 +140,7 @@ TEST_CASE("a strict rule is warned about a wait of 0 and about a policy that is 
   CHECK(warnings_of(fleet(3, std::string(strict) + R"(, "on_isolation": "closed", "wait": "0s")"))
             .find("rules[0].wait: a strict rule has no floors") != std::string::npos);
   CHECK(warnings_of(fleet(3, strict)) ==
-        "f:2:12: rules[0].on_isolation: a strict rule, but nodes that are cut off may admit up to 10 in all "
+        "f:2:12: rules[0].on_isolation: a strict rule, but nodes that are cut off may admit up to ~10 in all "
         "by \"share\"; "
         "\"closed\" keeps it at 5");
 }
@@ -173,14 +173,15 @@ TEST_CASE("the promises of a fleet are told rule by rule") {
         R"(fleet of 3, sync interval 100ms, cut off after 2s
 e: max_overcount; floor: what a node admits without asking; bound: the most in one window over the fleet
 a bucket's bound: the most at once; in a time T at most (1 + e) * rate * T come on top
+~: about, as shares are told to one node after the other; what cannot be passed is what "open" would have here
 
 rule      limit                  e          floor             bound  bound isolated  what waits
-api       1000 per 1m, sliding   5%         17 at 2, 16 at 1  1050   2050 (share)    what is beyond the floor, up to 20ms for the grant
+api       1000 per 1m, sliding   5%         17 at 2, 16 at 1  1050   ~2050 (share)   what is beyond the floor, up to 20ms for the grant
 login     5 per 15m, fixed       strict     0 each            5      5 (closed)      a key's first request at any node, up to 20ms for the grant; a max_overcount of "60%" ends the waiting, with a bound of 8
-feed      50/s, burst 100        5%         1 each            105    205 (share)     what is beyond the floor is refused until the grant is there (wait 0)
+feed      50/s, burst 100        5%         1 each            105    ~205 (share)    what is beyond the floor is refused until the grant is there (wait 0)
 few       40 per 1m, sliding     5%         1 at 2, 0 at 1    42     162 (open)      a key's first request at 1 of the nodes, up to 20ms for the grant; a max_overcount of "7.5%" ends the waiting, with a bound of 43
-quick     100 per 20ms, sliding  5%         2 at 2, 1 at 1    105    205 (share)     nothing: too short to lease in, floors only
-free      10 per 1m, sliding     unbounded  10 each           30     40 (share)      nothing; the owner says stop once the fleet has used the limit
+quick     100 per 20ms, sliding  5%         2 at 2, 1 at 1    105    ~205 (share)    nothing: too short to lease in, floors only
+free      10 per 1m, sliding     unbounded  10 each           30     ~40 (share)     nothing; the owner says stop once the fleet has used the limit
 (inline)  as each call says      5%         -                 -      - (share)       first requests at some nodes where a call's limit is under 60
 )");
 }

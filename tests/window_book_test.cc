@@ -15,6 +15,7 @@ constexpr Duration kWindow = secs(10);
 constexpr int64_t kNumber = window_at(wall(kEpoch), kWindow);  // begins at at(0)
 constexpr Ballot kBallot{0, 1000};
 constexpr Duration kRecent = ms(350);
+constexpr Duration kSync = ms(100), kNear = ms(0), kFar = ms(60);  // round trips of the group
 
 Terms terms_of(uint32_t limit, Algorithm algorithm = Algorithm::fixed_window, Overcount e = {}) {
   Terms terms;
@@ -202,7 +203,7 @@ TEST_CASE("an unbounded window issues nothing to a line that has its floor, whic
   CHECK_FALSE(d.book.exhausted(at(ms(1)).wall));
   d.ask(2, {.used = 4});
   CHECK(d.book.exhausted(at(ms(1)).wall));
-  CHECK_FALSE(d.book.next_mark(at(ms(1)), 0, 0).has_value());
+  CHECK_FALSE(d.book.next_mark(at(ms(1)), kNear, kSync, 0).has_value());
 }
 
 TEST_CASE("an unbounded line that was stopped, or began without a floor, is granted what is left like any other") {
@@ -365,7 +366,7 @@ TEST_CASE("a group of one needs no mark") {
   Desk d(terms_of(160));
   CHECK_FALSE(d.book.needs_marks());
   CHECK(d.book.accepted_mark() == 160);
-  CHECK_FALSE(d.book.next_mark(at(ms(1)), 0, 0).has_value());
+  CHECK_FALSE(d.book.next_mark(at(ms(1)), kNear, kSync, 0).has_value());
 }
 
 TEST_CASE("a mark is in force once a majority has accepted it, this owner's and no larger one") {
@@ -395,35 +396,43 @@ TEST_CASE("in a group of two both must accept") {
 TEST_CASE("a mark is raised by what waits and a sixteenth of what is left, before it is needed") {
   Desk d(terms_of(160), 3);
   const Now now = at(ms(1));
-  REQUIRE(d.book.next_mark(now, 0, 0) == 10);
+  REQUIRE(d.book.next_mark(now, kNear, kSync, 0) == 10);
   d.accept_all(10);
-  CHECK_FALSE(d.book.next_mark(now, 0, 0).has_value());
+  CHECK_FALSE(d.book.next_mark(now, kNear, kSync, 0).has_value());
   d.ask(1, {.waiting = 5});
-  CHECK_FALSE(d.book.next_mark(now, 0, 0).has_value());  // half of it is still ahead
+  CHECK_FALSE(d.book.next_mark(now, kNear, kSync, 0).has_value());  // half of it is still ahead
   d.ask(1, {.waiting = 1});
-  CHECK(d.book.next_mark(now, 0, 0) == 16);  // 6 + ceil(154 / 16)
+  CHECK(d.book.next_mark(now, kNear, kSync, 0) == 16);  // 6 + ceil(154 / 16)
   d.ask(2, {.waiting = 40});
   CHECK(d.line(2).turned_away);
-  CHECK(d.book.next_mark(now, 0, 0) == 10 + 36 + 10);  // what is out, what waits, ceil(150 / 16)
+  CHECK(d.book.next_mark(now, kNear, kSync, 0) == 10 + 36 + 10);  // what is out, what waits, ceil(150 / 16)
 }
 
-TEST_CASE("a mark's share grows with the group's round trip, to three quarters at most") {
+TEST_CASE("a mark of a far group is raised by what is asked for meanwhile, by more the further it is, and by three quarters at most") {
   Desk d(terms_of(160), 3);
   const Now now = at(ms(1));
-  CHECK(d.book.next_mark(now, 0.25, 0) == 50);  // 160 * 5 / 16
-  CHECK(d.book.next_mark(now, 100, 0) == 120);
-  CHECK(d.book.next_mark(now, 0, 30) == 40);
-  CHECK(d.book.next_mark(now, 0, 1'000'000) == 160);
+  CHECK(d.book.next_mark(now, kFar, kSync, 0) == 10);  // nobody asks for anything: as near
+  d.hear(1, {.ahead = 1, .demand = 5});
+  CHECK(d.book.next_mark(now, kFar, kSync, 0) == 10);
+  d.hear(1, {.ahead = 1, .demand = 50});
+  CHECK(d.book.next_mark(now, kNear, kSync, 0) == 10);
+  CHECK(d.book.next_mark(now, kFar, kSync, 0) == 44);  // 4 times 50 a second, for two round trips and a sync interval
+  d.hear(1, {.ahead = 1, .demand = 1000});
+  CHECK(d.book.next_mark(now, kNear, kSync, 0) == 10);
+  CHECK(d.book.next_mark(now, kFar, kSync, 0) == 106);  // 160 * (1 / 16 + 60 / 100)
+  CHECK(d.book.next_mark(now, secs(10), kSync, 0) == 120);
+  CHECK(d.book.next_mark(now, kNear, kSync, 30) == 40);
+  CHECK(d.book.next_mark(now, kNear, kSync, 1'000'000) == 160);
 }
 
 TEST_CASE("before a sliding window begins its mark is raised as if nothing were carried over") {
   Desk d(terms_of(160, Algorithm::sliding_window), 3);
-  CHECK(d.book.next_mark(at(-ms(100)), 0, 0) == 10);
-  CHECK(d.book.next_mark(at(ms(1)), 0, 0) == 10);  // its past is not known yet
+  CHECK(d.book.next_mark(at(-ms(100)), kNear, kSync, 0) == 10);
+  CHECK(d.book.next_mark(at(ms(1)), kNear, kSync, 0) == 10);  // its past is not known yet
   d.book.tell_previous(0, kBallot, 160);
   d.book.tell_previous(1, kBallot, 160);
   d.book.count_previous(nullptr, true);
-  CHECK_FALSE(d.book.next_mark(at(Duration(0)), 0, 0).has_value());  // nothing is to be had
+  CHECK_FALSE(d.book.next_mark(at(Duration(0)), kNear, kSync, 0).has_value());  // nothing is to be had
 }
 
 TEST_CASE("quota ahead of a window stays inside its mark and leaves the tenth") {
@@ -606,7 +615,7 @@ struct World {
 
   void raise_mark() {
     const uint64_t before = book.proposed_mark();
-    const auto mark = book.next_mark(now(), random.unit(), random.below(10));
+    const auto mark = book.next_mark(now(), Duration(static_cast<int64_t>(random.below(200'000'000))), kSync, random.below(10));
     if (!mark) return;
     REQUIRE(*mark > before);
     REQUIRE(*mark <= terms.limit);
@@ -814,7 +823,7 @@ TEST_CASE("numbers of any size in a report are counted within bounds and give no
       const uint64_t room = d.book.remaining(now.wall);
       REQUIRE(room <= limit);
       REQUIRE(d.book.issue(line, now, random.chance(0.5)) <= room);
-      if (const auto mark = d.book.next_mark(now, random.unit() * 10, number() >> 1)) {
+      if (const auto mark = d.book.next_mark(now, Duration(static_cast<int64_t>(random.below(1'000'000'000))), kSync, number() >> 1)) {
         REQUIRE(*mark <= limit);
         d.book.propose(*mark, at(ms(1)).mono);
       }

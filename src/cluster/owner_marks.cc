@@ -8,9 +8,7 @@ bool Owner::group_lives(const Key& key, Now now) const {
 }
 
 void Owner::raise_mark(Key& key, WindowBook& book, Now now, uint64_t ahead) {
-  const Duration trip = around_.peers.group_round_trip(group(key));
-  const double ratio = static_cast<double>(nanos(trip)) / static_cast<double>(nanos(around_.pace.sync_interval));
-  const auto mark = book.next_mark(now, ratio, ahead);
+  const auto mark = book.next_mark(now, around_.peers.group_round_trip(group(key)), around_.pace.sync_interval, ahead);
   if (!mark) return;
   book.propose(*mark, now.mono);
   send_mark(key, book, now);

@@ -20,9 +20,11 @@ constexpr uint64_t kNearHoldParts = 8;
 constexpr uint64_t kOwnHoldParts = 32;
 constexpr uint64_t kFarHeadroomParts = 4;
 
-// A mark is raised ahead of need by this part of what is left, plus round trip / sync interval, at most kMarkShareMax.
+// A mark is raised ahead of need by this part of what is left. Where the group is far, by what is asked for until the next one can be in
+// force, so many times over as demand is never known well; at most by round trip / sync interval more of what is left, and kMarkShareMax.
 constexpr double kMarkShare = 1.0 / 16;
 constexpr double kMarkShareMax = 3.0 / 4;
+constexpr double kMarkDemand = 4;
 
 constexpr uint64_t kNewcomersParts = 10;  // of a window granted ahead, a tenth is held back for newcomers
 
@@ -208,7 +210,7 @@ uint64_t WindowBook::accepted_mark() const {
   return reached_by_majority(group_, accepted_);
 }
 
-std::optional<uint64_t> WindowBook::next_mark(Now now, double look_ahead_ratio, uint64_t ahead) const {
+std::optional<uint64_t> WindowBook::next_mark(Now now, Duration trip, Duration every, uint64_t ahead) const {
   if (!needs_marks()) return std::nullopt;
   const uint64_t limit = terms_.limit;
   const uint64_t out = outstanding();
@@ -217,8 +219,10 @@ std::optional<uint64_t> WindowBook::next_mark(Now now, double look_ahead_ratio, 
   const bool known = window_at(now.wall, terms_.window) >= window_ && previous_known();
   const uint64_t left = minus(known ? allowance(now.wall) : limit, out);
   const uint64_t waits = unmet(now.mono);
-  const double part = std::min(kMarkShareMax, kMarkShare + look_ahead_ratio);
-  const auto share = static_cast<uint64_t>(std::ceil(static_cast<double>(left) * part));
+  const double near = static_cast<double>(left) * kMarkShare;
+  const double far = static_cast<double>(left) * std::min(kMarkShareMax, kMarkShare + static_cast<double>(nanos(trip)) / static_cast<double>(nanos(every)));
+  const double asked_for = demand_of_late(now.mono, recent_).all * static_cast<double>(nanos(2 * trip + every)) * 1e-9;
+  const auto share = static_cast<uint64_t>(std::ceil(std::clamp(kMarkDemand * asked_for, near, far)));
   const uint64_t wanted = std::min(left, waits + ahead + share);
   const uint64_t target = std::min(limit, out + wanted);
   if (target <= proposed_) return std::nullopt;

@@ -81,8 +81,8 @@ class WindowBook {
   bool needs_marks() const { return group_.size > 1 && !terms_.max_overcount.unbounded && !above_; }
   uint64_t accepted_mark() const;
   uint64_t proposed_mark() const { return proposed_; }
-  // The next mark to propose, if one is due: `look_ahead_ratio` is round trip / sync interval of the group.
-  std::optional<uint64_t> next_mark(Now now, double look_ahead_ratio, uint64_t ahead) const;
+  // The next mark to propose, if one is due. `trip`: to the group and back; `every`: the sync interval.
+  std::optional<uint64_t> next_mark(Now now, Duration trip, Duration every, uint64_t ahead) const;
   MonoTime proposed_at() const { return proposed_at_; }
   MonoTime pending_since() const { return pending_since_; }  // while mark_pending()
   void propose(uint64_t mark, MonoTime now);

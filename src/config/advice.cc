@@ -63,6 +63,11 @@ std::string what_ends_waiting(const Rule& rule, uint32_t nodes) {
          "\" ends the waiting, with a bound of " + std::to_string(bound_of(wider, nodes));
 }
 
+// The most in one window while nodes are cut off. What `share` comes to is no hard bound (docs/cluster.md, isolation).
+std::string isolated_text(const Rule& rule, uint32_t nodes) {
+  return (rule.on_isolation == OnIsolation::share && nodes > 1 ? "~" : "") + std::to_string(bound_isolated_of(rule, nodes));
+}
+
 class Advisor {
  public:
   explicit Advisor(const Config& config) : config_(config), nodes_(config.cluster.nodes()) {}
@@ -185,7 +190,7 @@ class Advisor {
           "while the grant is on its way; \"20ms\" lets it wait");
     if (rule.on_isolation != OnIsolation::closed)
       add(path + ".on_isolation", "a strict rule, but nodes that are cut off may admit up to " +
-                                      std::to_string(bound_isolated_of(rule, nodes_)) + " in all by " + "\"" +
+                                      isolated_text(rule, nodes_) + " in all by " + "\"" +
                                       std::string(isolation_name(rule.on_isolation)) +
                                       "\"; \"closed\" keeps it at " + std::to_string(bound_of(rule, nodes_)));
   }
@@ -268,7 +273,7 @@ Table::Row promise_row(const Rule& rule, const Config::Cluster& cluster) {
           e,
           floors_text(floors_of(rule, nodes), nodes),
           std::to_string(bound_of(rule, nodes)),
-          std::to_string(bound_isolated_of(rule, nodes)) + policy,
+          isolated_text(rule, nodes) + policy,
           waiting_text(rule, cluster)};
 }
 
@@ -308,6 +313,9 @@ std::string describe_promises(const Config& config) {
       "fleet\n";
   if (std::any_of(config.rules.begin(), config.rules.end(), is_bucket))
     out += "a bucket's bound: the most at once; in a time T at most (1 + e) * rate * T come on top\n";
+  const auto shares = [](const Rule& rule) { return rule.on_isolation == OnIsolation::share; };
+  if (shares(config.inline_rule) || std::any_of(config.rules.begin(), config.rules.end(), shares))
+    out += "~: about, as shares are told to one node after the other; what cannot be passed is what \"open\" would have here\n";
   return out + "\n" + table.text();
 }
 

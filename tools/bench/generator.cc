@@ -97,7 +97,7 @@ Commands commands_of(const std::vector<std::string>& words) {
   } else if (words[0] == "evalsha" && words.size() >= 3) {
     std::vector<std::string> all{"EVALSHA", words[1], "1", "KEY"};
     all.insert(all.end(), words.begin() + 3, words.end());
-    add_resp(command, all, "lua:", std::atoi(words[2].c_str()));
+    add_resp(command, all, words[1].substr(0, 6) + ":", std::atoi(words[2].c_str()));  // keys of its own for each script
   } else {
     fail("unknown kind " + words[0]);
   }

@@ -228,7 +228,7 @@ def cut(field):
     closed = [("strict", keys["strict"]), ("strict", inside)]
     windows = list(part.line.phases)
     yield at_most(case, "closed: admitted in a window, the bound isolated", LIMIT, [part.admitted(rule, key, window) for rule, key in closed for window in windows])
-    yield at_most(case, "share: the same", 2 * LIMIT, [part.admitted("share", keys["share"], window) for window in windows])
+    yield shown(case, "share: the same", [part.admitted("share", keys["share"], window) for window in windows])
     yield shown(case, "closed: of L in the window with the cut", [n for rule, key in closed for n in part.parts_of_limit(rule, key, ["w0"])], "%", min)
     for region, rest in (("a", "cut off"), ("b", "the other")):
         for name, which in (("closed", closed), ("share", [("share", keys["share"])])):
@@ -277,7 +277,7 @@ def aggregators_die(field):
     case = "regions, aggregators"
     windows = list(part.line.phases)
     yield at_most(case, "closed: admitted in a window", LIMIT, [part.admitted("strict", keys["strict"], window) for window in windows])
-    yield at_most(case, "share: admitted in a window, the bound isolated", 2 * LIMIT, [part.admitted("share", keys["share"], window) for window in windows])
+    yield shown(case, "share: admitted in a window", [part.admitted("share", keys["share"], window) for window in windows])
     yield at_most(case, "the owner is killed: the last denial of the probe", 1, [part.last_denied("a", "one", "all")], "s")
     yield shown(case, "the owner is killed: denials of the probe", [sum(not answer.admitted for answer in part.answers("a", "one", "all"))])
     yield at_least(case, "closed: of L in that window", AFTER_DEATH, part.parts_of_limit("strict", keys["strict"], ["w0"]), "%")
