@@ -70,6 +70,10 @@ void Lessee::be_refused(Account& account, const Grant& grant, Now now) {
   if (grant.ballot > account.highest) account.refusals = 0;  // somebody has claimed it since
   account.highest = std::max(account.highest, grant.ballot);
   account.ask_not_before = now.mono + grant.ask_again;
+  // Passed over here, and yet named: it may be this node that was cut off. So it is asked whether it lives, before others are told to take over.
+  if (const auto named = around_.roster.rank_of(account.highest.node);
+      named && *named != around_.self && around_.peers.silent(*named, now.mono) && around_.peers.probe_due(*named, now.mono))
+    around_.mail.send(*named, Hello{});
   account.refusals = static_cast<uint8_t>(std::min(account.refusals + 1, 255));
   if (grant.ask == 0) return;
   if (account.refusals > kRefusalsAtOnce) account.ask_not_before = now.mono + around_.pace.sync_interval;
