@@ -416,7 +416,7 @@ TEST_CASE("a mark of a far group is raised by what is asked for meanwhile, by mo
   CHECK(d.book.next_mark(now, kFar, kSync, 0) == 10);
   d.hear(1, {.ahead = 1, .demand = 50});
   CHECK(d.book.next_mark(now, kNear, kSync, 0) == 10);
-  CHECK(d.book.next_mark(now, kFar, kSync, 0) == 44);  // 4 times 50 a second, for two round trips and a sync interval
+  CHECK(d.book.next_mark(now, kFar, kSync, 0) == 33);  // 3 times 50 a second, for two round trips and a sync interval
   d.hear(1, {.ahead = 1, .demand = 1000});
   CHECK(d.book.next_mark(now, kNear, kSync, 0) == 10);
   CHECK(d.book.next_mark(now, kFar, kSync, 0) == 106);  // 160 * (1 / 16 + 60 / 100)

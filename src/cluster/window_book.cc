@@ -24,7 +24,7 @@ constexpr uint64_t kFarHeadroomParts = 4;
 // force, so many times over as demand is never known well; at most by round trip / sync interval more of what is left, and kMarkShareMax.
 constexpr double kMarkShare = 1.0 / 16;
 constexpr double kMarkShareMax = 3.0 / 4;
-constexpr double kMarkDemand = 4;
+constexpr double kMarkDemand = 3;
 
 constexpr uint64_t kNewcomersParts = 10;  // of a window granted ahead, a tenth is held back for newcomers
 
