@@ -62,7 +62,7 @@ class ClusterThread {
   };
   // All or nothing: calls `then` with what PeerSeal::replace said, on this thread.
   void use(Change change, std::function<void(Result<bool>)> then);
-  // Returns what is not used, says the last word, ends. Where there are workers, floors must be shut before.
+  // Returns what is not used, says the last word, ends. Floors stay as they are, and workers may go on by them.
   void stop();
   void join();
   // For the next life; after join(). nullopt: this one could not end in order.

@@ -216,9 +216,9 @@ void Fleet::end() {
     last = std::move(running_);
   }
   if (!last) return;
-  parts_.overview.limiter.open_floors(WallTime::max(), MonoTime::max());
   last->thread->stop();
   last->thread->join();
+  parts_.overview.limiter.open_floors(WallTime::max(), MonoTime::max());  // not before: the node opens them where its start is over just now
   const auto left = last->thread->memory();
   if (!file_) return;
   const auto kept = on_admin([&] {  // behind all that the horizon has put there
