@@ -3,6 +3,7 @@
 
 Usage: tools_test.py BUILD_DIRECTORY [unittest arguments]. Waits for events (a line, a process's end), never for time.
 """
+import fcntl
 import io
 import json
 import os
@@ -14,7 +15,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 import unittest
 from contextlib import redirect_stdout
 from unittest import mock
@@ -90,10 +90,9 @@ class Demonstration(unittest.TestCase):
         left = list(pathlib.Path(self.folder.name).iterdir())
         self.assertEqual(1, len(left))
         # A child that was being started holds the lock, unseen by its command line, until it is a program of its own or dead.
-        until = time.monotonic() + PATIENCE_S
-        while list(pathlib.Path(self.folder.name).iterdir()) and time.monotonic() < until:
-            fleet.sweep(pathlib.Path(self.folder.name))
-            time.sleep(0.02)
+        with open(left[0] / "lock") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        fleet.sweep(pathlib.Path(self.folder.name))
         self.assertEqual([], list(pathlib.Path(self.folder.name).iterdir()))
 
     def test_asked_to_end_it_ends_all_and_removes_its_directory(self):

@@ -313,8 +313,7 @@ std::string describe_promises(const Config& config) {
       "fleet\n";
   if (std::any_of(config.rules.begin(), config.rules.end(), is_bucket))
     out += "a bucket's bound: the most at once; in a time T at most (1 + e) * rate * T come on top\n";
-  const auto shares = [](const Rule& rule) { return rule.on_isolation == OnIsolation::share; };
-  if (shares(config.inline_rule) || std::any_of(config.rules.begin(), config.rules.end(), shares))
+  if (std::any_of(config.rules.begin(), config.rules.end(), [](const Rule& rule) { return rule.on_isolation == OnIsolation::share; }))
     out += "~: about, as shares are told to one node after the other; what cannot be passed is what \"open\" would have here\n";
   return out + "\n" + table.text();
 }

@@ -48,7 +48,7 @@ class Fleet {
   Fleet& operator=(const Fleet&) = delete;
 
   Port* port(size_t worker) { return ports_[worker].get(); }
-  // The next life, by the rules of the overview. An error: there is none, and nothing of the last one is used up by a first.
+  // The next life, by the rules of the overview. An error: there is none; of a first one's start, what the last life left stays.
   Result<bool> begin(const Config& config, std::optional<Secret> secret);
   // Returns what is not used, says the last word, keeps what the next life may use. Without effect where there is no life. Workers may
   // go on: what they admit from then on was granted before.

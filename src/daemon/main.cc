@@ -16,7 +16,6 @@
 #include <cstdio>
 #include <functional>
 #include <optional>
-#include <random>
 #include <thread>
 #include <utility>
 

@@ -96,7 +96,7 @@ char* put_integer(char* p, char kind, int64_t value) {
   return p;
 }
 
-// What an integer's reply looks like: -1 and what most others are, written once.
+// What an integer's reply looks like, -1 and what most others are: to be copied as a whole.
 struct Small {
   char text[7];
   uint8_t size;
@@ -124,7 +124,7 @@ constexpr auto kSmall = [] {
 inline char* put_number(char* p, int64_t value) {
   if (value < kSmallFrom || value >= kSmallTo) return put_integer(p, ':', value);
   const Small& small = kSmall[static_cast<size_t>(value - kSmallFrom)];
-  std::memcpy(p, small.text, sizeof small.text);
+  std::memcpy(p, &small, sizeof small);
   return p + small.size;
 }
 

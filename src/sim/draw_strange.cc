@@ -1,6 +1,5 @@
 // What operators do to a random cluster: a name that is used twice, rules that are not the same everywhere.
 #include <algorithm>
-#include <optional>
 
 #include "sim/cluster_plan.h"
 #include "sim/trace.h"
@@ -19,21 +18,16 @@ void draw_clone(Random& random, ClusterPlan& plan) {
   const std::string who = "host " + std::to_string(clone) + ", a clone of " + std::to_string(name) + ",";
   const Duration from = up_to(random, plan.length / 2);
   plan.add(from, clone, who + " starts", [clone](Fleet& fleet) { fleet.start(clone); });
-  std::optional<Duration> again;
-  bool keeps_state = false;
   if (random.chance(0.5)) {
-    again = from + up_to(random, plan.length / 2);
-    keeps_state = random.chance(0.5);
-  }
-  const bool cut = random.chance(0.5);  // nobody can tell it in time
-  // A life that hears nobody and has no state file takes itself for the first, and has the floor of its name: the bound counts one for a clone.
-  keeps_state = keeps_state || cut;
-  if (again)
-    plan.add(*again, clone, who + " is started again", [clone, keeps_state](Fleet& fleet) {
-      fleet.crash(clone, keeps_state);
+    const Duration again = from + up_to(random, plan.length / 2);
+    const bool keep_state = random.chance(0.5);
+    if (!keep_state) plan.config.forgetful.push_back(name);
+    plan.add(again, clone, who + " is started again", [clone, keep_state](Fleet& fleet) {
+      fleet.crash(clone, keep_state);
       fleet.start(clone);
     });
-  if (cut) {
+  }
+  if (random.chance(0.5)) {  // nobody can tell it in time
     const Duration cut_for = up_to(random, 3s);
     plan.add(from, clone, who + " is cut off for " + describe(cut_for), [clone, cut_for](Fleet& fleet) {
       fleet.network().cut_off(clone);

@@ -68,6 +68,7 @@ struct FleetConfig {
   // Further hosts, each with the name (a rank) of one that is there already. The first has the number
   // `nodes`; none is up before start(). What they send comes from an address that is in no roster.
   std::vector<uint16_t> clones;
+  std::vector<uint16_t> forgetful;  // names of clones' later lives without a state file: each that hears nobody has the floor once more
   uint16_t guests = 0;  // further hosts that are in no list, behind the clones; up from the beginning
   LinkTerms link;
   std::vector<HostClock> clocks;  // by host; those that are missing are true

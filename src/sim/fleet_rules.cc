@@ -176,15 +176,15 @@ uint64_t Fleet::bound(std::string_view name) const { return bound_in(forms_[rule
 
 // `share` adds one more limit in all only while the shares are true, which nobody can know in the middle of a
 // partition; what it never passes is what `open` adds: a limit for each node that can be isolated. A clone
-// has the floor of its name once more where nobody told it in time that it is one, and is isolated from the
-// first.
+// has the floor of its name once more where nobody told it in time that it is one, in each life that knows of
+// none before, and is isolated from the first.
 uint64_t Fleet::bound_in(Rule form) const {
   if (config_.nodes == 1) return form.limit.limit;
   uint64_t clones = 0;
-  for (const uint16_t name : config_.clones)
-    clones += floor_of(form.limit.limit, form.max_overcount, Share{name, config_.size});
+  for (const auto* lives : {&config_.clones, &config_.forgetful})
+    for (const uint16_t name : *lives) clones += floor_of(form.limit.limit, form.max_overcount, Share{name, config_.size});
   if (!config_.isolation_possible) return bound_of(form, config_.size) + clones;
-  if (form.on_isolation != OnIsolation::closed) clones += form.limit.limit * config_.clones.size();
+  if (form.on_isolation != OnIsolation::closed) clones += form.limit.limit * (config_.clones.size() + config_.forgetful.size());
   if (form.on_isolation == OnIsolation::share) form.on_isolation = OnIsolation::open;
   return bound_isolated_of(form, config_.size) + clones;
 }
@@ -192,7 +192,7 @@ uint64_t Fleet::bound_in(Rule form) const {
 // As above, for a bucket: in millionths of the limit.
 uint32_t Fleet::bucket_overcount(const Rule& form) const {
   const bool isolated = config_.isolation_possible && form.on_isolation != OnIsolation::closed;
-  const auto clones = static_cast<uint32_t>(config_.clones.size());
+  const auto clones = static_cast<uint32_t>(config_.clones.size() + config_.forgetful.size());
   const uint32_t share = (form.max_overcount.ppm + config_.size - 1) / config_.size;  // of one floor
   return form.max_overcount.ppm + clones * share + (isolated ? hosts() * kPartsPerMillion : 0);
 }
