@@ -22,7 +22,7 @@ inline bool same(const Rule& a, const Rule& b) {
   return a.name == b.name && a.limit == b.limit && a.rate_count == b.rate_count &&
          a.rate_period == b.rate_period && a.max_overcount == b.max_overcount &&
          a.on_isolation == b.on_isolation && a.on_amnesia == b.on_amnesia && a.wait == b.wait &&
-         a.shadow == b.shadow && a.comment == b.comment;
+         a.shadow == b.shadow && a.process_hold == b.process_hold && a.comment == b.comment;
 }
 
 inline bool same_members(const Config::Members& a, const Config::Members& b) {
@@ -97,6 +97,10 @@ inline Rule random_rule(Random& random, size_t number) {
     rule.limit.emission = Duration((rule.rate_period.count() + rule.rate_count - 1) / rule.rate_count);
     rule.limit.limit =
         static_cast<uint32_t>(std::min<int64_t>(rule.limit.limit, kBurstSpanMax / rule.limit.emission));
+    if (random.chance(0.5)) {
+      rule.process_hold = random_duration(random, Duration(0), std::chrono::seconds(1));
+      if (tokens_held(rule) > rule.limit.limit / 2) rule.process_hold = Duration(0);
+    }
   } else {
     rule.limit.window = random_duration(random, kWindowMin, kWindowMax);
   }

@@ -32,6 +32,7 @@ LIBRARIES = {
     r"cxxopts\.hpp": ["src/daemon/main", "src/daemon/options"],
     r"ares(_\w+)?\.h": ["src/daemon/lookup"],
     r"xxhash\.h": ["src/base/hash"],
+    r"hiredis/": ["src/client/connection"],
     r"sodium(/|\.h)": ["src/base/", "src/cluster/seal", "src/daemon/"],
 }
 

@@ -54,7 +54,8 @@ class Lessee {
   std::vector<Wake> take_wakes() { return std::exchange(wakes_, {}); }
 
   // GIVE: what this node used is refunded here, the rest travels to the owner. Returns how much was taken back.
-  uint64_t give(const WireId& key, uint64_t amount, Now now);
+  // `only_in`: nothing, where the key is counted in another window.
+  uint64_t give(const WireId& key, uint64_t amount, Now now, std::optional<int64_t> only_in = std::nullopt);
 
   // A bucket's tokens that a region has drawn count as used when the region says so, not before: in a bucket the time counts at
   // which they were spent. Of the running lease; amounts in ns of emission.

@@ -298,9 +298,9 @@ void Lessee::leave(Now now) {
 
 // ---- refunds and resets -------------------------------------------------------------------------------------------------
 
-uint64_t Lessee::give(const WireId& key, uint64_t amount, Now now) {
+uint64_t Lessee::give(const WireId& key, uint64_t amount, Now now, std::optional<int64_t> only_in) {
   Account* account = find(key);
-  if (account == nullptr) return 0;
+  if (account == nullptr || (only_in && *only_in != window_now(*account, now))) return 0;
   activate(*account);
   account->busy_at = now.mono;
   if (account->bucket()) {

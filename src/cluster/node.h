@@ -174,7 +174,9 @@ class Node {
   const Tenure& tenure() const;  // as kept
 
   // Questions that only the cluster thread can answer. In a fleet.
-  uint32_t give(const Rule& rule, const Limit& limit, KeyHash hash, const WireId& id, uint32_t n, Now now);
+  // `only_in`: nothing, where the key is counted in another window.
+  uint32_t give(const Rule& rule, const Limit& limit, KeyHash hash, const WireId& id, uint32_t n, Now now,
+                std::optional<int64_t> only_in = std::nullopt);
   bool reset(const Rule& rule, const Limit& limit, KeyHash hash, const WireId& id, Now now);
   // Of a region's bucket (Upstream): see Lessee.
   std::optional<Lessee::RunningLease> running_lease(const WireId& id, Now now) const;

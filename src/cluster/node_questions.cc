@@ -25,9 +25,10 @@ void ensure_account(Lessee& lessee, Limiter& limiter, const Rule& rule, const Li
 
 }  // namespace
 
-uint32_t Node::give(const Rule& rule, const Limit& limit, KeyHash hash, const WireId& id, uint32_t n, Now now) {
+uint32_t Node::give(const Rule& rule, const Limit& limit, KeyHash hash, const WireId& id, uint32_t n, Now now,
+                    std::optional<int64_t> only_in) {
   ensure_account(impl_->lessee, impl_->limiter, rule, limit, hash, id, now);
-  return static_cast<uint32_t>(std::min<uint64_t>(n, impl_->lessee.give(id, n, now)));
+  return static_cast<uint32_t>(std::min<uint64_t>(n, impl_->lessee.give(id, n, now, only_in)));
 }
 
 std::optional<Lessee::RunningLease> Node::running_lease(const WireId& id, Now now) const { return impl_->lessee.running_lease(id, now); }

@@ -77,7 +77,7 @@ void read_rate(Fields& in, Rule& rule) {
   rule.limit.emission = emission_of(rate.value());
 }
 
-constexpr std::array<std::string_view, 4> kNumberFields = {"limit", "window", "rate", "burst"};
+constexpr std::array<std::string_view, 5> kNumberFields = {"limit", "window", "rate", "burst", "process_hold"};
 
 void give_up_numbers(Fields& in) {
   for (const std::string_view name : kNumberFields) {
@@ -94,7 +94,7 @@ void read_numbers(Fields& in, Rule& rule) {
   const bool bucket = rule.limit.algorithm == Algorithm::token_bucket;
   bool fits = true;
   for (const std::string_view name : kNumberFields)
-    fits &= belongs(in, name, bucket == (name == "rate" || name == "burst"), rule.limit.algorithm, !told);
+    fits &= belongs(in, name, bucket == (name != "limit" && name != "window"), rule.limit.algorithm, !told);
   if (!fits) return give_up_numbers(in);
   const std::array<std::string_view, 2> needed = bucket ? std::array<std::string_view, 2>{"rate", "burst"}
                                                         : std::array<std::string_view, 2>{"limit", "window"};
@@ -105,6 +105,7 @@ void read_numbers(Fields& in, Rule& rule) {
   if (bucket) {
     read_rate(in, rule);
     in.number("burst", rule.limit.limit, kBurstRange);
+    in.duration("process_hold", rule.process_hold, kProcessHoldRange);
   } else {
     in.number("limit", rule.limit.limit, kLimitRange);
     in.duration("window", rule.limit.window, kWindowRange);

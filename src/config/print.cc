@@ -77,7 +77,7 @@ std::string print_rule(const Rule& rule) {
   out.add("name", json_string(rule.name)).add("algorithm", json_string(algorithm_name(rule.limit.algorithm)));
   if (rule.limit.algorithm == Algorithm::token_bucket) {
     out.add("rate", json_string(format_rate({rule.rate_count, rule.rate_period})));
-    out.add("burst", rule.limit.limit);
+    out.add("burst", rule.limit.limit).add("process_hold", duration(rule.process_hold));
   } else {
     out.add("limit", rule.limit.limit).add("window", duration(rule.limit.window));
   }

@@ -266,6 +266,16 @@ void check_bucket(const Rule& rule, const std::string& path, Complaints& complai
                                         std::to_string(rule.limit.limit));
 }
 
+// A half is left for those who do not hold any.
+void check_hold(const Rule& rule, const std::string& path, Complaints& complaints) {
+  complaints.range(path + ".process_hold", rule.process_hold, kProcessHoldRange);
+  const uint32_t held = tokens_held(rule);
+  if (held > rule.limit.limit / 2)
+    complaints.add(path + ".process_hold", "is taken off the burst, as the tokens of that time: " + format_duration(rule.process_hold) + " are " +
+                                               std::to_string(held) + ", of a burst of " + std::to_string(rule.limit.limit) +
+                                               " at most half; make it shorter or the burst larger");
+}
+
 void check_policies(const Rule& rule, const std::string& path, Complaints& complaints) {
   complaints.range(path + ".wait", rule.wait, kWaitRange);
   if (rule.max_overcount.ppm > kPartsPerMillion)
@@ -286,6 +296,7 @@ void check_rules(const Config& config, Complaints& complaints) {
                      "the name " + quoted(rule.name) + " is taken by " + rule_path(at->second));
     if (rule.limit.algorithm == Algorithm::token_bucket) {
       check_bucket(rule, path, complaints);
+      check_hold(rule, path, complaints);
     } else {
       complaints.range(path + ".limit", rule.limit.limit, kLimitRange);
       complaints.range(path + ".window", rule.limit.window, kWindowRange);

@@ -58,6 +58,7 @@ inline constexpr Range kLimitRange{1, kLimitMax};
 inline constexpr Range kBurstRange{1, kLimitMax};
 inline constexpr DurationRange kWindowRange{kWindowMin, kWindowMax};
 inline constexpr DurationRange kWaitRange{Duration(0), std::chrono::seconds(10)};
+inline constexpr DurationRange kProcessHoldRange{Duration(0), std::chrono::seconds(1)};
 inline constexpr DurationRange kSyncIntervalRange{std::chrono::milliseconds(1), std::chrono::minutes(1)};
 inline constexpr DurationRange kIsolationRange{std::chrono::milliseconds(10), std::chrono::hours(1)};
 inline constexpr DurationRange kLeaseRange{std::chrono::milliseconds(10), std::chrono::hours(1)};

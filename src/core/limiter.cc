@@ -173,7 +173,7 @@ Answer Limiter::take_bucket(const Ask& ask, Now now) {
 }
 
 // Lowers a count, which must not land on another key: the slot is pinned. `settled`: false to try again.
-uint32_t Limiter::give_back(const Ask& ask, uint32_t n, const Held& held, Now now, bool& settled) {
+uint32_t Limiter::give_back(const Ask& ask, uint32_t n, const Held& held, Now now, std::optional<int64_t> only_in, bool& settled) {
   const Limit& limit = *ask.limit;
   Slot& slot = *held.slot;
   uint32_t given = 0;
@@ -187,7 +187,7 @@ uint32_t Limiter::give_back(const Ask& ask, uint32_t n, const Held& held, Now no
   } else {
     WindowView v = view(held, ask, now.wall);
     const auto tag = static_cast<uint32_t>(v.window);
-    given = std::min(n, v.count);
+    given = only_in.value_or(v.window) == v.window ? std::min(n, v.count) : 0;
     if (given != 0 && v.first) {
       begin_window(held, ask, v);
       return 0;
@@ -198,7 +198,7 @@ uint32_t Limiter::give_back(const Ask& ask, uint32_t n, const Held& held, Now no
   return given;
 }
 
-uint32_t Limiter::give(const Ask& ask, uint32_t n, Now now) {
+uint32_t Limiter::give(const Ask& ask, uint32_t n, Now now, std::optional<int64_t> only_in) {
   n = std::min(n, ask.limit->limit);
   if (fleet_ || n == 0) return 0;
   for (;;) {
@@ -209,7 +209,7 @@ uint32_t Limiter::give(const Ask& ask, uint32_t n, Now now) {
       continue;
     }
     bool settled = false;
-    const uint32_t given = give_back(ask, n, held, now, settled);
+    const uint32_t given = give_back(ask, n, held, now, only_in, settled);
     slots_.unpin(held);
     // Evicted meanwhile, it may or may not be in what was remembered: not given twice.
     if (settled) return given;

@@ -8,6 +8,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string_view>
 
 #include "base/hash.h"
@@ -70,6 +71,14 @@ struct Note {
 };
 using NoteRing = Ring<Note>;
 
+// What a process has taken to admit by itself (src/client).
+struct Portion {
+  uint32_t amount = 0;
+  Duration lasts{0};   // may be spent so long from `now` on: until the window ends; a bucket's for rule->process_hold
+  int64_t window = 0;  // that it was taken in
+  bool urgent = false;  // as in an Answer
+};
+
 struct WindowState;  // decide.h
 
 class Limiter {
@@ -90,12 +99,17 @@ class Limiter {
   // Fleets. Tells the cluster thread of an ask that found too little without trying it: it stands behind others that wait.
   // Whether it went into the ring.
   bool note_starved(const Ask& ask, Now now, NoteRing& notes);
+  // Takes up to `most` of what can be admitted here at once without asking anybody, and of that a quarter (rounded up): others are to find
+  // something, too. Who takes it spends it before it lasts no longer. Noted like a take; ask.cost means nothing.
+  Portion take_portion(const Ask& ask, uint32_t most, Now now, NoteRing* notes);
+  // Names `window` and this table: what was taken in another window, or from a table that is gone, is nobody's to put back. 0 or more.
+  int64_t account_of(int64_t window) const { return static_cast<int64_t>(mix(slots_.seed() ^ mix(static_cast<uint64_t>(window))) >> 1); }
   // The answer that take would give now; writes nothing. With ask.cost 0: the state of the key.
   Answer peek(const Ask& ask, Now now) const;
 
   // Alone only. Gives back up to `n` of what the running window took (a bucket: of what is not yet refilled);
-  // returns how much that was.
-  uint32_t give(const Ask& ask, uint32_t n, Now now);
+  // returns how much that was. `only_in`: nothing, where another window than this one is counted in.
+  uint32_t give(const Ask& ask, uint32_t n, Now now, std::optional<int64_t> only_in = std::nullopt);
   // Alone only. Forgets the key's counts; false where the key is not here.
   bool reset(const Ask& ask, Now now);
 
@@ -132,7 +146,9 @@ class Limiter {
   bool holds_still(const Ask& ask, const WindowView& view, const Held& held, Now now) const;
   Answer take_window(const Ask& ask, Now now);
   Answer take_bucket(const Ask& ask, Now now);
-  uint32_t give_back(const Ask& ask, uint32_t n, const Held& held, Now now, bool& settled);
+  uint32_t give_back(const Ask& ask, uint32_t n, const Held& held, Now now, std::optional<int64_t> only_in, bool& settled);
+  bool portion_of_window(const Ask& ask, uint32_t most, const Held& held, Now now, NoteRing* notes, Portion& portion);
+  bool portion_of_bucket(const Ask& ask, uint32_t most, const Held& held, Now now, NoteRing* notes, Portion& portion);
 
   struct LeaseView {
     uint64_t count_word = 0;

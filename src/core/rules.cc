@@ -81,6 +81,12 @@ Limit inline_limit(const Rule& rule, Share share, uint32_t burst, uint32_t count
   return limit;
 }
 
+uint32_t tokens_held(const Rule& rule) {
+  if (rule.process_hold <= Duration(0) || rule.limit.emission <= Duration(0)) return 0;
+  const int64_t tokens = (nanos(rule.process_hold) + nanos(rule.limit.emission) - 1) / nanos(rule.limit.emission);
+  return static_cast<uint32_t>(std::min<int64_t>(tokens, kLimitMax));
+}
+
 size_t RuleSet::ids_with(const std::vector<Rule>& rules, const RuleSet* before) {
   if (before == nullptr) return rules.size() + 1;
   std::unordered_set<std::string_view> known;
@@ -108,6 +114,7 @@ RuleSet::RuleSet(std::vector<Rule> rules, Rule inline_rule, Share share, const I
     const auto form = static_cast<uint64_t>(rule.limit.algorithm);
     rule.table_seed = rule.seed ^ mix(form + static_cast<uint64_t>(nanos(rule.limit.window)) * 4);
     rule.id_key = rule_id_key(rule.name, id_key);
+    rule.limit.limit -= tokens_held(rule);
     set_floor(rule.limit, rule.max_overcount, share);
   }
 }

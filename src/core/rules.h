@@ -84,6 +84,9 @@ struct Rule {
   OnAmnesia on_amnesia = OnAmnesia::forget;
   Duration wait = std::chrono::milliseconds(20);  // 0: never wait
   bool shadow = false;
+  // Buckets: how long a process may hold tokens that it took for later (Limiter::take_portion); 0: none. All that is spent in a time T was
+  // taken in T and this much before, so RuleSet takes that time of the rate off the burst.
+  Duration process_hold{0};
   std::string comment;
 
   // Set by RuleSet.
@@ -101,6 +104,9 @@ uint64_t bound_isolated_of(const Rule& rule, uint32_t size);
 // Requires burst in [1, kLimitMax], count >= 1, period > 0, burst * period / count <= kBurstSpanMax.
 Limit inline_limit(const Rule& rule, Share share, uint32_t burst, uint32_t count, Duration period);
 
+// Of a burst, what is taken off for rule.process_hold: the tokens of that time, rounded up. 0 for windows.
+uint32_t tokens_held(const Rule& rule);
+
 // Of one name, whether two rules count the same things: a rule of another form is another rule, whose keys begin anew.
 inline bool same_form(const Limit& a, const Limit& b) { return a.algorithm == b.algorithm && a.window == b.window; }
 
@@ -110,7 +116,8 @@ class RuleSet {
   static constexpr size_t kIdsMax = UINT16_MAX;
 
   // `rules` in configured order, names unique; `inline_rule` carries only max_overcount, on_isolation,
-  // on_amnesia, wait. Fills in id, seed, id_key, limit.floor and limit.floor_emission.
+  // on_amnesia, wait. Fills in id, seed, id_key, limit.floor and limit.floor_emission; takes what processes may hold off the burst, which
+  // must be more than that.
   // `before`: the set that this one follows, if any. Ids go by name: a rule keeps the one it had, also when it was away, and of
   // what is not configured any more the last that was known stays to be found by its id. Requires
   // ids_with(rules, before) <= kIdsMax.

@@ -260,7 +260,7 @@ void ClusterThread::answer(Call& call, Now now) {
   const auto& key = call.keys.empty() ? Call::Key{} : call.keys.front();
   switch (call.kind) {
     case Call::Kind::give:
-      call.count = node_.give(*call.rule, call.limit, key.hash, key.id, call.n, now);
+      call.count = node_.give(*call.rule, call.limit, key.hash, key.id, call.n, now, call.only_in);
       return;
     case Call::Kind::reset:
       for (const Call::Key& one : call.keys)

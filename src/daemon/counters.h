@@ -66,6 +66,7 @@ class RuleCounters {
  public:
   struct PerRule {
     std::array<Count, kOutcomes> outcome;
+    Count leased, put_back;  // by processes that admit by themselves
     Count isolated;  // of all of these: decided while the key's owner could not be asked
   };
   explicit RuleCounters(size_t rules) { grow(rules); }

@@ -35,7 +35,8 @@ struct Parked {
   Session* session = nullptr;
   HeldReply* held = nullptr;
   int version = 2;
-  bool throttle = false;
+  bool throttle = false, leases = false;
+  uint32_t most = 0;
 
   MonoTime since, due;
 

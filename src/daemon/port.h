@@ -13,6 +13,7 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -73,6 +74,7 @@ class Call {
   Limit limit;
   std::vector<Key> keys;  // one; several for DEL
   uint32_t n = 0;
+  std::optional<int64_t> only_in;  // give: the window
 
   uint32_t count = 0;  // given back, or keys that were reset
   Explanation explanation;
@@ -85,7 +87,7 @@ class Call {
   HeldReply* held = nullptr;
   int version = 2;
   bool throttle = false;
-  bool count_wanted = false;  // DEL
+  bool count_wanted = false;  // DEL, TALLY.PUTBACK
   std::string key;  // or the node
 };
 

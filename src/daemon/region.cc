@@ -12,6 +12,7 @@ Rule above(Rule rule) {
   rule.max_overcount = Overcount{0};
   rule.on_isolation = OnIsolation::closed;
   rule.wait = kWait;
+  rule.process_hold = Duration(0);  // taken off below, and nobody asks here
   return rule;
 }
 

@@ -131,6 +131,7 @@ Service::Item& Service::begin_item(size_t begin) {
   item.begin = begin;
   item.fate = Fate::reply;
   item.answer = Answer{};
+  item.portion = Portion{};
   item.noted = true;
   const resp::Request& request = item.request;
   if (!request.key.empty() && request.rule != nullptr) {
@@ -179,6 +180,12 @@ void Service::decide(Session& session, Item& item) {
       limiter_.give(ask, request.cost, now_);
       item.answer = limiter_.peek(Ask{request.rule, &request.limit, request.key, item.hash, 0}, now_);
       return;
+    case Kind::lease:
+      item.portion = take_portion(ask, request.most);
+      item.answer = limiter_.peek(Ask{request.rule, &request.limit, request.key, item.hash, 0}, now_);
+      return;
+    case Kind::put_back:
+      return put_back(session, item);
     case Kind::reset:
       if (port_ != nullptr) return ask_elsewhere(session, item, Call::Kind::reset);
       limiter_.reset(ask, now_);
@@ -214,6 +221,7 @@ void Service::take(Session& session, Item& item) {
     item.answer = limiter_.take(ask, now_, notes);
     urgent_ = urgent_ || item.answer.urgent;
     if (item.answer.verdict == Verdict::starved) try_park(session, item);
+    if (item.request.most != 0 && item.answer.verdict == Verdict::admitted) item.portion = take_portion(ask, item.request.most);
     return;
   }
   // Others wait under this key: nobody passes them. Where there is something now, it is tried for those before first, and
@@ -228,6 +236,30 @@ void Service::take(Session& session, Item& item) {
   try_park(session, item);
 }
 
+// Whoever waits under the key comes first.
+Portion Service::take_portion(const Ask& ask, uint32_t most) {
+  if (most == 0 || parking_.waits(ask.hash)) return {};
+  const Portion portion = limiter_.take_portion(ask, most, now_, port_ != nullptr ? &port_->notes : nullptr);
+  urgent_ = urgent_ || portion.urgent;
+  counters_.decisions[ask.rule->id].leased.add(portion.amount);
+  return portion;
+}
+
+void Service::put_back(Session& session, Item& item) {
+  const resp::Request& request = item.request;
+  item.text_size = 0;
+  if (request.limit.algorithm == Algorithm::token_bucket) return;  // what a process holds too long was taken off the burst beforehand
+  const int64_t window = window_at(now_.wall, request.limit.window);
+  if (limiter_.account_of(window) != request.account) return;
+  if (port_ == nullptr) {
+    item.text_size = limiter_.give(ask_of(request, item.hash), request.cost, now_, window);
+    counters_.decisions[request.rule->id].put_back.add(item.text_size);
+    return;
+  }
+  ask_elsewhere(session, item, Call::Kind::give);
+  item.call->only_in = window;
+}
+
 void Service::ask_elsewhere(Session& session, Item& item, Call::Kind kind) {
   const resp::Request& request = item.request;
   auto call = std::make_unique<Call>();
@@ -239,8 +271,8 @@ void Service::ask_elsewhere(Session& session, Item& item, Call::Kind kind) {
   call->session = &session;
   call->version = request.version;
   call->key = request.key;
-  call->count_wanted = request.kind == resp::Request::Kind::del;
-  if (call->count_wanted) {
+  call->count_wanted = request.kind == resp::Request::Kind::del || request.kind == resp::Request::Kind::put_back;
+  if (request.kind == resp::Request::Kind::del) {
     for (const std::string_view key : request.keys)
       call->keys.push_back({limiter_.hash(*request.rule, key), wire_id(key, request.rule->id_key)});
   } else if (request.rule != nullptr) {
@@ -304,12 +336,17 @@ void Service::write_reply(Session& session, Item& item) {
       if (request.fault != resp::Fault::none) counters_.faults[static_cast<size_t>(request.fault)].add();
       return;
     case Kind::take:
+      if (request.leases) return write_lease(writer, *request.rule, item.answer, item.portion);
+      [[fallthrough]];
     case Kind::peek:
     case Kind::give:
       return resp::write_answer(writer, request, item.answer);
+    case Kind::lease:
+      return write_lease(writer, *request.rule, item.answer, item.portion);
     case Kind::reset:
       return writer.simple("OK");
     case Kind::del:
+    case Kind::put_back:
       return writer.integer(static_cast<int64_t>(item.text_size));
     case Kind::explain:
     case Kind::peers:
@@ -320,6 +357,12 @@ void Service::write_reply(Session& session, Item& item) {
     case Kind::reload:  // always asked elsewhere
       return;
   }
+}
+
+void Service::write_lease(resp::Writer& writer, const Rule& rule, const Answer& answer, const Portion& portion) const {
+  const bool bucket = rule.limit.algorithm == Algorithm::token_bucket;
+  const int64_t account = bucket || portion.amount == 0 ? 0 : limiter_.account_of(portion.window);
+  resp::write_lease(writer, answer, resp::reason_of(answer, rule), {portion.amount, portion.lasts, account});
 }
 
 void Service::write_own_facts(resp::Writer& writer, const Item& item) {
@@ -386,6 +429,11 @@ void Service::finish(std::unique_ptr<Call> call) {
   };
   switch (call->kind) {
     case Call::Kind::give: {
+      if (call->count_wanted) {
+        counters_.decisions[call->rule->id].put_back.add(call->count);
+        writer.integer(call->count);
+        break;
+      }
       const Answer answer = peek(0);
       resp::write_six(writer, answer, resp::reason_of_peek(answer, *call->rule));
       break;

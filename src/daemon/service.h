@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "core/limiter.h"
+#include "core/windows.h"
 #include "daemon/clock.h"
 #include "daemon/overview.h"
 #include "daemon/parking.h"
@@ -79,6 +80,7 @@ class Service {
     size_t begin = 0;  // of the command, in the input
     KeyHash hash;
     Answer answer;
+    Portion portion;  // of a request that leases
     Fate fate = Fate::reply;
     Parked* parked = nullptr;
     bool noted = true;  // where it waits: the cluster thread was told
@@ -91,10 +93,13 @@ class Service {
   size_t decide_batch(Session& session);
   void decide(Session& session, Item& item);
   void take(Session& session, Item& item);
+  Portion take_portion(const Ask& ask, uint32_t most);
+  void put_back(Session& session, Item& item);
   void try_park(Session& session, Item& item);
   void ask_elsewhere(Session& session, Item& item, Call::Kind kind);
   void answer_batch(Session& session, size_t count);
   void write_reply(Session& session, Item& item);
+  void write_lease(resp::Writer& writer, const Rule& rule, const Answer& answer, const Portion& portion) const;
   void write_own_facts(resp::Writer& writer, const Item& item);  // EXPLAIN, PEERS and STATS of a node alone
   void retry(KeyHash hash);
   bool retry_one(Parked& parked);

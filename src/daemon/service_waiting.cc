@@ -32,6 +32,8 @@ void Service::try_park(Session& session, Item& item) {
   parked->session = &session;
   parked->version = request.version;
   parked->throttle = request.throttle;
+  parked->leases = request.leases;
+  parked->most = request.most;
   parked->since = now_.mono;
   parked->noted = item.noted;
   item.parked = &parking_.park(std::move(parked));
@@ -105,7 +107,9 @@ void Service::end_wait(Parked& which, const Answer& found, TimeHistogram& histog
   count(*parked->rule, answer);
   std::string bytes;
   resp::Writer writer(bytes, parked->version);
-  if (parked->throttle)
+  if (parked->leases)
+    write_lease(writer, *parked->rule, answer, answer.verdict == Verdict::admitted ? take_portion(ask_of(*parked), parked->most) : Portion{});
+  else if (parked->throttle)
     resp::write_throttle(writer, answer);
   else
     resp::write_six(writer, answer, resp::reason_of(answer, *parked->rule));

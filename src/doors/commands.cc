@@ -136,6 +136,30 @@ void run_give(Call& call) {
   call.request.cost = saturated(n);
 }
 
+// TALLY.LEASE rule key cost most: what the library of processes asks (src/client).
+void run_lease(Call& call) {
+  int64_t cost = 0, most = 0;
+  if (!read_rule_and_key(call) || !read_number(call, call.args[3], {"cost", 0, INT64_MAX}, cost) ||
+      !read_number(call, call.args[4], {"most", 0, INT64_MAX}, most))
+    return;
+  Request& request = call.request;
+  request.kind = cost == 0 ? Request::Kind::lease : Request::Kind::take;
+  request.leases = true;
+  request.cost = saturated(cost);
+  request.most = saturated(most);
+}
+
+// TALLY.PUTBACK rule key n account
+void run_put_back(Call& call) {
+  int64_t n = 0;
+  Request& request = call.request;
+  if (!read_rule_and_key(call) || !read_number(call, call.args[3], {"n", 1, INT64_MAX}, n) ||
+      !read_number(call, call.args[4], {"account", 0, INT64_MAX}, request.account))
+    return;
+  request.kind = Request::Kind::put_back;
+  request.cost = saturated(n);
+}
+
 // TALLY.RESET rule key
 void run_tally_reset(Call& call) {
   if (!read_rule(call, call.args[1]) || !read_key(call, call.args[2])) return;
@@ -185,6 +209,10 @@ constexpr auto kCommands = std::to_array<Command>({
     {"ping", 1, 2, run_ping, "fast", 0, 0, "connection", "[message]", "Answers PONG, or the message"},
     {"tally.give", 3, 4, run_give, "write fast", 2, 2, "tally", "rule key [n]",
      "Gives back what was taken and not used"},
+    {"tally.lease", 5, 5, run_lease, "write fast", 2, 2, "tally", "rule key cost most",
+     "Takes cost, if any, and up to most for later; for the client library"},
+    {"tally.putback", 5, 5, run_put_back, "write fast", 2, 2, "tally", "rule key n account",
+     "Puts back what was taken for later and not used"},
     {"tally.reset", 3, 3, run_tally_reset, "write", 2, 2, "tally", "rule key",
      "Forgets what a key has used, fleet-wide"},
     {"tally.explain", 3, 3, run_explain, "readonly", 2, 2, "tally", "rule key",
@@ -318,10 +346,11 @@ std::string_view name_of(Fault fault) {
 void read_command(std::span<const std::string_view> args, Connection& connection, const Env& env,
                   Request& request, std::string& reply) {
   request.kind = Request::Kind::answered;
-  request.throttle = request.barrier = request.close = false;
+  request.throttle = request.leases = request.barrier = request.close = false;
   request.fault = Fault::none;
   request.version = connection.version;
   request.cost = 1;
+  request.most = 0;
   request.rule = nullptr;
   request.key = {};
   request.keys.clear();

@@ -51,6 +51,8 @@ struct Request {
     take,      // limiter.take
     peek,      // limiter.peek with `cost`; TALLY.PEEK (not `throttle`): peeked(that, the same with cost 0)
     give,      // `cost` to give back; then answer with the peek of cost 0
+    lease,     // limiter.take_portion of `most`, and no question: write_lease with the peek of cost 0
+    put_back,  // `cost` of a portion that was taken in the window of `account`: how much that was
     reset,     // +OK
     del,       // `keys` under the inline rule; the number of them that had a count
     explain,   // write_map
@@ -61,12 +63,15 @@ struct Request {
   };
   Kind kind = Kind::answered;
   bool throttle = false;  // take and peek: the reply is write_throttle rather than write_six
+  bool leases = false;    // take: what is admitted takes a portion of `most`, too, and the reply is write_lease
   bool barrier =
       false;  // what came before is answered first, and nothing after it is read before it is answered
   bool close = false;  // after the reply; what follows it on the connection is not read
   Fault fault = Fault::none;
   int version = 2;    // for the Writer of the reply: of the connection when the command was read
   uint32_t cost = 1;  // above the limit: never possible (saturates at 2^32 - 1)
+  uint32_t most = 0;
+  int64_t account = 0;
   const Rule* rule = nullptr;
   Limit limit;                         // the rule's, or what came with the call
   std::string_view key;                // into the arguments
@@ -109,7 +114,15 @@ int64_t milliseconds_up(Duration d);
 void write_throttle(Writer& writer, const Answer& answer);
 // [limited, limit, remaining, retry_after ms, reset_after ms, reason]
 void write_six(Writer& writer, const Answer& answer, Reason reason);
-// One of the two, as the request wants it. For take, peek and give.
+// The six, then: how much was taken for later, for how long it may be spent (microseconds, rounded down), and the account that
+// TALLY.PUTBACK names; 0: it can not be put back, as of a bucket.
+struct Leased {
+  uint32_t amount = 0;
+  Duration lasts{0};
+  int64_t account = 0;
+};
+void write_lease(Writer& writer, const Answer& answer, Reason reason, const Leased& leased);
+// One of the first two, as the request wants it. For take, peek and give.
 void write_answer(Writer& writer, const Request& request, const Answer& answer);
 
 using Value = std::variant<int64_t, bool, double, std::string, std::vector<std::string>>;

@@ -38,10 +38,12 @@ size_t Repeat::read(std::string_view input, const Env& env, Request& request) co
   if (static_cast<size_t>(input.data() + input.size() - p) < size + tail_size_ || std::memcmp(p + size, tail_.data(), tail_size_) != 0) return 0;
   request.kind = request_.kind;
   request.throttle = request_.throttle;
+  request.leases = request_.leases;
   request.barrier = request.close = false;
   request.fault = Fault::none;
   request.version = request_.version;
   request.cost = request_.cost;
+  request.most = request_.most;
   request.rule = request_.rule;
   request.limit = request_.limit;
   request.key = {p, size};

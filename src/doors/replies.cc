@@ -7,7 +7,7 @@
 namespace tally::resp {
 namespace {
 
-constexpr int64_t kSecond = 1'000'000'000, kMillisecond = 1'000'000;
+constexpr int64_t kSecond = 1'000'000'000, kMillisecond = 1'000'000, kMicrosecond = 1'000;
 
 constexpr int64_t units_up(Duration d, int64_t unit) {
   const int64_t n = nanos(d);
@@ -42,6 +42,16 @@ constexpr std::string_view name_of(OnIsolation policy) {
 int64_t wait_in(Duration d, int64_t unit) {
   const int64_t n = units_up(d, unit);
   return n < 0 ? -1 : std::max<int64_t>(n, 1);
+}
+
+std::array<int64_t, 6> six_of(const Answer& answer, Reason reason) {
+  const bool limited = is_limited(reason);
+  return {limited,
+          answer.limit,
+          answer.remaining,
+          limited ? wait_in(answer.retry_after, kMillisecond) : -1,
+          std::max<int64_t>(milliseconds_up(answer.reset_after), 0),
+          static_cast<int64_t>(reason)};
 }
 
 int64_t as_integer(uint64_t n) { return static_cast<int64_t>(std::min<uint64_t>(n, INT64_MAX)); }
@@ -153,14 +163,14 @@ void write_throttle(Writer& writer, const Answer& answer) {
   writer.integers(numbers);
 }
 
-void write_six(Writer& writer, const Answer& answer, Reason reason) {
-  const bool limited = is_limited(reason);
-  const std::array<int64_t, 6> numbers{limited,
-                                       answer.limit,
-                                       answer.remaining,
-                                       limited ? wait_in(answer.retry_after, kMillisecond) : -1,
-                                       std::max<int64_t>(milliseconds_up(answer.reset_after), 0),
-                                       static_cast<int64_t>(reason)};
+void write_six(Writer& writer, const Answer& answer, Reason reason) { writer.integers(six_of(answer, reason)); }
+
+void write_lease(Writer& writer, const Answer& answer, Reason reason, const Leased& leased) {
+  std::array<int64_t, 9> numbers{};
+  std::ranges::copy(six_of(answer, reason), numbers.begin());
+  numbers[6] = leased.amount;
+  numbers[7] = std::max<int64_t>(nanos(leased.lasts) / kMicrosecond, 0);
+  numbers[8] = leased.account;
   writer.integers(numbers);
 }
 

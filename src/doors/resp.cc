@@ -16,7 +16,7 @@ namespace {
 constexpr size_t kLengthDigitsMax = 10;
 constexpr size_t kIntegerBytesMax = 20;                    // of an int64 in decimal
 constexpr size_t kIntegerReplyMax = kIntegerBytesMax + 3;  // kind, digits, CR LF
-constexpr size_t kIntegersMax = 8;
+constexpr size_t kIntegersMax = 9;
 
 constexpr bool is_digit(char c) { return c >= '0' && c <= '9'; }
 constexpr bool is_space(char c) { return c == ' ' || (c >= '\t' && c <= '\r'); }

@@ -73,7 +73,7 @@ class Writer {
   void simple(std::string_view text);  // +OK
   void error(std::string_view text);   // "ERR ...": the first word is the stable code; CR and LF are replaced
   void integer(int64_t value);
-  void integers(std::span<const int64_t> values);  // an array of them, in one append; at most 8
+  void integers(std::span<const int64_t> values);  // an array of them, in one append; at most 9
   void bulk(std::string_view bytes);
   void null();
   void array(size_t count);   // followed by that many replies
