@@ -169,6 +169,29 @@ TEST_CASE("TALLY.GIVE gives back 1 or as many as it says") {
   CHECK(client.ask({"TALLY.GIVE", "api", "u", "0"}) == error(kOutOfRange + "n must be 1 or more, got '0'"));
 }
 
+TEST_CASE("TALLY.LEASE takes a cost, if any, and more for later; TALLY.PUTBACK names what it brings") {
+  Client client;
+  CHECK(client.ask({"TALLY.LEASE", "api", "u", "2", "100"}) == "");
+  CHECK(client.request.kind == Kind::take);
+  CHECK(client.request.leases);
+  CHECK(client.request.cost == 2);
+  CHECK(client.request.most == 100);
+  CHECK(client.ask({"TALLY.LEASE", "api", "u", "0", "99999999999"}) == "");
+  CHECK(client.request.kind == Kind::lease);
+  CHECK(client.request.most == UINT32_MAX);
+  CHECK(client.ask({"TALLY.PUTBACK", "api", "u", "7", "123456789012"}) == "");
+  CHECK(client.request.kind == Kind::put_back);
+  CHECK(client.request.cost == 7);
+  CHECK(client.request.account == 123456789012);
+  client.ask({"TALLY.TAKE", "api", "u"});
+  CHECK_FALSE(client.request.leases);
+  CHECK(client.request.most == 0);
+  CHECK(client.ask({"TALLY.LEASE", "api", "u", "-1", "0"}) == error(kOutOfRange + "cost must be 0 or more, got '-1'"));
+  CHECK(client.ask({"TALLY.LEASE", "api", "u", "1", "x"}) == error(kOutOfRange + "most must be 0 or more, got 'x'"));
+  CHECK(client.ask({"TALLY.PUTBACK", "api", "u", "0", "1"}) == error(kOutOfRange + "n must be 1 or more, got '0'"));
+  CHECK(client.ask({"TALLY.PUTBACK", "api", "u", "1", "-5"}) == error(kOutOfRange + "account must be 0 or more, got '-5'"));
+}
+
 TEST_CASE("TALLY.RESET and DEL forget keys, and nothing behind them is read before that") {
   Client client;
   CHECK(client.ask({"TALLY.RESET", "login", "u"}) == "");
@@ -354,7 +377,7 @@ TEST_CASE("whatever words are asked, the answer is one whole reply or a whole qu
     REQUIRE(r.limit.limit <= kLimitMax);
     if (r.limit.algorithm == Algorithm::token_bucket) REQUIRE(r.limit.burst_span() <= kBurstSpanMax);
   }
-  CHECK(seen.size() == 11);
+  CHECK(seen.size() == 13);
 }
 
 TEST_CASE("a command of no words asks nothing and answers nothing") {

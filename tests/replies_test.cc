@@ -43,6 +43,16 @@ TEST_CASE("the six numbers are in milliseconds, with the reason") {
         "*6\r\n:0\r\n:20\r\n:0\r\n:-1\r\n:1000\r\n:6\r\n");
 }
 
+TEST_CASE("a lease has the six, then what was taken, for how many microseconds, and the account") {
+  std::string out;
+  Writer writer(out, 2);
+  write_lease(writer, answer_of(Verdict::admitted, 100, 57, -1ns, 2s), Reason::admitted, {25, 1999ns, 1234567890123});
+  CHECK(out == "*9\r\n:0\r\n:100\r\n:57\r\n:-1\r\n:2000\r\n:0\r\n:25\r\n:1\r\n:1234567890123\r\n");
+  out.clear();
+  write_lease(writer, answer_of(Verdict::starved, 100, 57, 100ms, 2s), Reason::no_grant, {0, -5ms, 0});
+  CHECK(out == "*9\r\n:1\r\n:100\r\n:57\r\n:100\r\n:2000\r\n:2\r\n:0\r\n:0\r\n:0\r\n");
+}
+
 TEST_CASE("a reason follows from the verdict, and a rule in shadow lets through with its own") {
   const RuleSet rules = make_rules();
   const Rule& api = *rules.find("api");

@@ -369,6 +369,55 @@ TEST_CASE("a question to the cluster thread holds its place and survives its con
   CHECK(replies.substr(replies.size() - kPong.size()) == kPong);
 }
 
+namespace {
+
+// The numbers of one reply that is an array of integers.
+std::vector<int64_t> numbers_in(const std::string& reply) {
+  std::vector<int64_t> numbers;
+  for (size_t at = reply.find(':'); at != std::string::npos; at = reply.find(':', at + 1)) numbers.push_back(std::stoll(reply.substr(at + 1)));
+  return numbers;
+}
+
+}  // namespace
+
+TEST_CASE("a lease takes its cost and a quarter of what is left; what is put back is there again, once, by its account") {
+  Desk desk({1024, 1'048'576, 100, ms(100)}, false);
+  const auto lease = numbers_in(desk.say(desk.a, command({"TALLY.LEASE", "wide", "k", "2", "1000000"})));
+  REQUIRE(lease.size() == 9);
+  CHECK(lease[0] == 0);
+  CHECK(lease[2] == 99'998);  // as the take found it
+  CHECK(lease[6] == 25'000);
+  CHECK(lease[7] > 0);
+  CHECK(desk.overview.leased(desk.rules->find("wide")->id) == 25'000);
+  CHECK(desk.admitted(desk.rules->find("wide")->id) == 1);
+  CHECK(numbers_in(desk.say(desk.a, command({"TALLY.LEASE", "wide", "k", "0", "10"})))[2] == 74'988);
+  const std::string account = std::to_string(lease[8]);
+  CHECK(desk.say(desk.a, command({"TALLY.PUTBACK", "wide", "k", "5", std::to_string(lease[8] + 1)})) == ":0\r\n");
+  CHECK(desk.say(desk.a, command({"TALLY.PUTBACK", "wide", "k", "24000", account})) == ":24000\r\n");
+  CHECK(numbers_in(desk.say(desk.a, command({"TALLY.PEEK", "wide", "k"})))[2] == 98'988);
+  CHECK(desk.overview.put_back(desk.rules->find("wide")->id) == 24'000);
+}
+
+TEST_CASE("in a fleet a lease that waits takes its portion with its grant, and what is put back goes through the cluster thread") {
+  Desk desk;
+  CHECK(desk.say(desk.a, command({"TALLY.LEASE", "wide", "k", "1", "100"})) == "");
+  CHECK(desk.say(desk.b, command({"TALLY.LEASE", "wide", "k", "0", "100"})).find(":0\r\n:0\r\n") != std::string::npos);  // those who wait come first
+  desk.grant("wide", "k", 41);
+  const auto lease = numbers_in(desk.read(desk.a));
+  REQUIRE(lease.size() == 9);
+  CHECK(lease[0] == 0);
+  CHECK(lease[6] == 10);
+  CHECK(desk.say(desk.a, command({"TALLY.PUTBACK", "wide", "k", "4", std::to_string(lease[8])})) == "");
+  Call* call = nullptr;
+  REQUIRE(desk.port.calls.pop(call));
+  CHECK(call->kind == Call::Kind::give);
+  CHECK(call->n == 4);
+  CHECK(call->only_in == window_at(desk.clock.now().wall, std::chrono::hours(24)));
+  call->count = 4;
+  desk.service.finish(std::unique_ptr<Call>(call));
+  CHECK(desk.read(desk.a) == ":4\r\n");
+}
+
 TEST_CASE("the cluster thread is rung for what cannot wait, and for nothing else") {
   Desk desk;
   const auto rung = [&](const std::string& bytes) {

@@ -58,7 +58,8 @@ bool Limiter::portion_of_window(const Ask& ask, uint32_t most, const Held& held,
   return true;
 }
 
-// In a fleet of a lease alone: a floor bucket is what this node has for those who ask it.
+// In a fleet of a lease alone: a floor bucket is what this node has for those who ask it. The lease's end means nothing to who holds a part of
+// it: what was taken before the end is counted as spent, and what is spent later than taken was taken off the burst.
 bool Limiter::portion_of_bucket(const Ask& ask, uint32_t most, const Held& held, Now now, NoteRing* notes,
                                 Portion& portion) {
   const Limit& limit = *ask.limit;
@@ -75,7 +76,6 @@ bool Limiter::portion_of_bucket(const Ask& ask, uint32_t most, const Held& held,
   LeaseView lease = lease_of(*held.slot, now.mono);
   if (lease.left <= 0) return held.still();
   portion.amount = part_of(static_cast<uint64_t>(lease.left / nanos(limit.emission)), most);
-  portion.lasts = std::min(portion.lasts, lease.end - now.mono);
   if (portion.amount == 0) return held.still();
   LeaseCell count = LeaseCell::of(lease.count_word);
   count.amount += nanos(limit.emission) * static_cast<int64_t>(portion.amount);

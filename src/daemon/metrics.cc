@@ -41,6 +41,8 @@ void add_decisions(Families& all, const Overview& overview) {
   Family isolated(all, "tallyd_isolated_decisions_total",
                   "Decisions, of any outcome, on keys whose owner could not be asked, by policy.",
                   MetricKind::counter);
+  Family leased(all, "tallyd_process_tokens_total", "What processes took to admit by themselves, and what they put back of it.",
+                MetricKind::counter);
   const auto rules = overview.rules();
   for (size_t id = 0; id < rules->ids(); ++id) {  // those that a reload has left out, too: counters do not vanish
     const Rule& rule = rules->by_id(static_cast<uint16_t>(id));
@@ -50,6 +52,8 @@ void add_decisions(Families& all, const Overview& overview) {
     }
     isolated.add({{"rule", rule.name}, {"policy", kPolicyNames[static_cast<size_t>(rule.on_isolation)]}},
                  overview.decided_isolated(rule.id));
+    leased.add({{"rule", rule.name}, {"way", "leased"}}, overview.leased(rule.id));
+    leased.add({{"rule", rule.name}, {"way", "put_back"}}, overview.put_back(rule.id));
   }
   decisions.add({{"rule", ""}, {"outcome", "unknown_rule"}}, overview.total(&WorkerCounters::unknown_rule));
 

@@ -56,6 +56,16 @@ class Overview {
       n += worker->decisions[rule].outcome[static_cast<size_t>(outcome)].value();
     return n;
   }
+  uint64_t leased(uint16_t rule) const {
+    uint64_t n = 0;
+    for (const auto& worker : workers) n += worker->decisions[rule].leased.value();
+    return n;
+  }
+  uint64_t put_back(uint16_t rule) const {
+    uint64_t n = 0;
+    for (const auto& worker : workers) n += worker->decisions[rule].put_back.value();
+    return n;
+  }
   uint64_t decided_isolated(uint16_t rule) const {
     uint64_t n = 0;
     for (const auto& worker : workers) n += worker->decisions[rule].isolated.value();
