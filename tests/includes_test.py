@@ -19,7 +19,7 @@ LAYERS = {
     "config": {"base", "core", "cluster", "config"},
     "doors": {"base", "core", "doors"},
     "client": {"base", "core", "cluster", "client", "tally"},
-    "sim": {"base", "core", "cluster", "sim"},
+    "sim": {"base", "core", "cluster", "client", "sim"},
     "daemon": {"base", "core", "cluster", "config", "doors", "daemon", "tally"},
     "tally": {"tally"},  # include/tally: what applications compile against
 }

@@ -108,13 +108,14 @@ int shrink_cluster(const ClusterPlan& plan, const ClusterOptions& options) {
 int run_clusters(const cxxopts::ParseResult& args, uint64_t seed, const ClusterOptions& options) {
   const auto clusters = args["clusters"].as<uint64_t>();
   bool found = false;
-  uint64_t full = 0, overflowed = 0;
+  uint64_t full = 0, overflowed = 0, by_processes = 0;
   for (uint64_t i = 0; i < clusters; ++i) {
     const ClusterPlan plan = random_cluster(seed + i, options);
     const ClusterPlan less = reduced(plan, cut_of(args, plan));
     const ClusterResult result = run_cluster(less, options);
     full += result.marks_overflowed > 0 ? 1 : 0;
     overflowed += result.marks_overflowed;
+    by_processes += result.by_processes;
     if (args["verbose"].as<bool>()) print_result(result);
     if (result.violations.empty()) continue;
     found = true;
@@ -129,9 +130,10 @@ int run_clusters(const cxxopts::ParseResult& args, uint64_t seed, const ClusterO
     return 1;
   }
   if (found) return 1;
-  std::printf("%llu clusters from seed %llu: no violation; %llu with full registers, %llu marks in their sketches\n",
+  std::printf("%llu clusters from seed %llu: no violation; %llu with full registers, %llu marks in their sketches; %llu admitted by processes\n",
               static_cast<unsigned long long>(clusters), static_cast<unsigned long long>(seed),
-              static_cast<unsigned long long>(full), static_cast<unsigned long long>(overflowed));
+              static_cast<unsigned long long>(full), static_cast<unsigned long long>(overflowed),
+              static_cast<unsigned long long>(by_processes));
   return 0;
 }
 

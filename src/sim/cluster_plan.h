@@ -91,6 +91,8 @@ void draw_reloads(Random& random, ClusterPlan& plan);
 // Hosts have sync intervals of their own, the configured one at most, and change them.
 void draw_paces(Random& random, ClusterPlan& plan);
 void draw_wide(Random& random, ClusterPlan& plan);
+// Processes that admit by themselves, beside hosts of the list.
+void draw_processes(Random& random, ClusterPlan& plan);
 // Hosts that are in no list. After the clones, which stand before them.
 void draw_guests(Random& random, ClusterPlan& plan);
 

@@ -93,6 +93,7 @@ Fleet::Fleet(FleetConfig config)
     hosts_[rank].own_rules = !config_.own_rules_later;
     decide_by(rank, rule_set(rules_of(rank), share_of(hosts_[rank])));
   }
+  for (const ProcessTerms& terms : config_.processes) processes_.push_back(std::make_unique<Process>(terms));
   for (const uint16_t rank : config_.lists.front().hosts) start(rank);
   for (uint16_t rank = first_guest(); rank < hosts(); ++rank) start(rank);
 }

@@ -24,6 +24,7 @@
 #include <vector>
 
 #include "base/time.h"
+#include "client/leases.h"
 #include "cluster/node.h"
 #include "core/limiter.h"
 #include "core/rules.h"
@@ -55,6 +56,13 @@ struct HostList {
   std::vector<uint16_t> owners{};  // those of the hosts that keys may belong to; empty: all
 };
 
+// A process that admits by itself, on a host. Its clock is the host's.
+struct ProcessTerms {
+  uint16_t host = 0;
+  Duration tick{0};         // between two looks at what it holds: long where it stands still now and then
+  Duration answers_most{0};  // what a question or an answer takes, at most
+};
+
 struct FleetConfig {
   uint16_t nodes = 3;
   uint32_t size = 0;  // cluster.size; 0: as many as there are nodes
@@ -69,6 +77,7 @@ struct FleetConfig {
   // `nodes`; none is up before start(). What they send comes from an address that is in no roster.
   std::vector<uint16_t> clones;
   std::vector<uint16_t> forgetful;  // names of clones' later lives without a state file: each that hears nobody has the floor once more
+  std::vector<ProcessTerms> processes;
   uint16_t guests = 0;  // further hosts that are in no list, behind the clones; up from the beginning
   LinkTerms link;
   std::vector<HostClock> clocks;  // by host; those that are missing are true
@@ -167,6 +176,12 @@ class Fleet {
   void poisson(uint16_t rank, std::string rule, std::string key, double rate, Duration from, Duration until);
   void evenly(uint16_t rank, std::string rule, std::string key, uint32_t n, Duration from, Duration until);
 
+  // --- processes that admit by themselves (client/leases.h), beside a daemon: config.processes ---
+  // Asks at once, and asks the host where what the process holds does not do.
+  void take_by(size_t process, std::string_view rule, std::string_view key, uint32_t cost = 1);
+  uint64_t admitted_by_processes() const { return by_processes_; }
+  void poisson_by(size_t process, std::string rule, std::string key, double rate, Duration from, Duration until);
+
   // --- faults ---
   Network& network() { return network_; }
   void crash(uint16_t rank,
@@ -257,6 +272,15 @@ class Fleet {
     std::unordered_map<uint16_t, Tally> by_rank;  // of those that were asked
     std::unordered_map<uint16_t, Spent> spent;
     bool was_reset = false;
+    std::map<int64_t, uint64_t> with_processes;  // by window (0: a bucket): counted at hosts, and not spent or put back yet
+  };
+  struct Process {
+    static constexpr size_t kKeys = 16;  // more than are asked about
+    explicit Process(const ProcessTerms& terms_) : terms(terms_) {}
+    const ProcessTerms terms;
+    client::Leases leases{kKeys};
+    bool ticking = false;
+    std::map<std::pair<uint64_t, int64_t>, int64_t> window_of;  // by the key's hash and the end: what was taken until then
   };
   struct Parked {
     uint64_t number;
@@ -340,6 +364,12 @@ class Fleet {
   Verdict decide(Host& host, uint16_t rank, const KeyState& state, uint32_t cost, NoteRing* notes);
   void finish(uint16_t rank, KeyState& state, uint32_t cost, Outcome outcome, Duration waited,
               const Done& done);
+  void ask_for(Process& process, KeyState& state, uint32_t cost);
+  void take_portion(Process& process, KeyState& state, uint32_t most, client::Reply& reply);
+  bool spend_held(Process& process, KeyState& state, uint32_t cost);
+  void spent_by(Process& process, KeyState& state, uint32_t cost, int64_t window);
+  void tick(Process& process);
+  void put_back(Process& process, const client::Leases::Order& order);
   bool retry(Host& host, uint16_t rank, KeyHash hash);  // whether anybody got an answer
   void expire(Host& host, uint16_t rank, KeyHash hash, uint64_t number);
   bool draws(uint16_t rank) const;  // for a region
@@ -385,6 +415,8 @@ class Fleet {
   std::shared_ptr<const RuleSet> reference_;  // the rules as in config.rules
   std::vector<Forms> forms_;                  // by the rule's id
   std::vector<Host> hosts_;
+  std::vector<std::unique_ptr<Process>> processes_;
+  uint64_t by_processes_ = 0;
   std::map<std::pair<std::string, std::string>, KeyState> keys_;
 
   Duration now_{0};

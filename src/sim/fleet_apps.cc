@@ -265,7 +265,11 @@ bool Fleet::reset(uint16_t rank, std::string_view rule, std::string_view key) {
 void Fleet::take_back_all(KeyState& state, uint16_t rank) {
   const Rule& own = rule_on(rank, state);
   const size_t checked = checked_on(rank, state);
-  if (own.limit.algorithm == Algorithm::token_bucket) return checkers_.emptied(checked);
+  if (own.limit.algorithm == Algorithm::token_bucket) {
+    // What processes hold of it was counted, and is given back with all that was.
+    if (const auto with = state.with_processes.find(0); with != state.with_processes.end()) checkers_.refunded(checked, 0, with->second);
+    return checkers_.emptied(checked);
+  }
   const int64_t running = window_counted(rank, state);
   for (auto& [window, used] : spent_of(state, rank).by_window)
     if (window >= running - 1) checkers_.refunded(checked, window, std::exchange(used, 0));

@@ -44,6 +44,8 @@ void Fleet::audit_windows(const KeyState& state) {
         held[window].floors += host.limiter->floor_in(limit, window);
       }
     }
+    for (auto& [window, h] : held)
+      if (const auto with = state.with_processes.find(window); with != state.with_processes.end() && forms.rules.size() == 1) h.spendable += with->second;
     const uint64_t floors_most = bound_in(rule) - std::min<uint64_t>(bound_in(rule), rule.limit.limit);
     for (const auto& [window, h] : held) {
       checkers_.holding(state.checked[form], window, h.spendable, now_);

@@ -140,7 +140,7 @@ Fleet::KeyState& Fleet::key_state(std::string_view rule, std::string_view key) {
   const Rule* found = reference_->find(rule);
   CHECK_THAT(found != nullptr);
   const Forms& forms = forms_[found->id];
-  KeyState state{&forms.rules.front(), std::string(key), wire_id(key, found->id_key), {}, {}, {}, false};
+  KeyState state{&forms.rules.front(), std::string(key), wire_id(key, found->id_key), {}, {}, {}, false, {}};
   for (const Rule& form : forms.rules) {
     CheckedKey checked = checked_key(form, key);
     checked.check_marks =

@@ -17,6 +17,7 @@ constexpr double kCloned = 0.1;    // a name lives twice
 constexpr double kAtOdds = 0.1;    // hosts have different rules of one name
 constexpr double kReloaded = 0.1;  // hosts change their rules
 constexpr double kPaced = 0.1;     // hosts sync at intervals of their own
+constexpr double kByThemselves = 0.3;  // processes admit by themselves
 constexpr double kVisited = 0.2;  // hosts that are in no list come and go
 constexpr double kWide = 0.25;     // a rougher world; not where a peer that remembers must be heard in time
 constexpr double kMiddling = 0.1;  // of those: 11 to 19 nodes
@@ -69,6 +70,8 @@ ClusterPlan random_cluster(uint64_t seed, const ClusterOptions& options) {
   if (paces.chance(kPaced)) draw_paces(paces, plan);
   Random guests(mix(mix(~mix(seed))));
   if (guests.chance(kVisited)) draw_guests(guests, plan);
+  Random processes(mix(~mix(mix(~seed))));
+  if (plan.config.own_rules.empty() && processes.chance(kByThemselves)) draw_processes(processes, plan);
   return plan;
 }
 
@@ -90,6 +93,7 @@ ClusterResult run_cluster(const ClusterPlan& plan, const ClusterOptions& options
   result.events = fleet.events();
   result.traffic = fleet.traffic();
   result.marks_overflowed = fleet.marks_overflowed();
+  result.by_processes = fleet.admitted_by_processes();
   count_windows(fleet, plan, result);
   if (options.liveness) {
     check_liveness(fleet, plan);

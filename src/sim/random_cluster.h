@@ -36,6 +36,7 @@ struct ClusterResult {
   uint64_t windows = 0,
            windows_full = 0;  // (key, window)s that admitted something, and those at the limit or above
   Fleet::Traffic traffic;
+  uint64_t by_processes = 0;      // admitted of what they had taken before
   uint64_t marks_overflowed = 0;  // that found no room in a register, and were kept in its sketch
 };
 

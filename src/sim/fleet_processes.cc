@@ -1,0 +1,135 @@
+// Processes that admit by themselves, beside the daemons of a simulated fleet: the library's own leases, with a socket that takes its time.
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "core/windows.h"
+#include "sim/fleet.h"
+#include "sim/trace.h"
+
+namespace tally::sim {
+
+using client::Leases;
+
+namespace {
+// Of a process, whatever seed its table has.
+KeyHash process_hash(const WireId& id) { return {id.word() | 1, mix(id.word())}; }
+}  // namespace
+
+void Fleet::take_by(size_t number, std::string_view rule, std::string_view key, uint32_t cost) {
+  Process& process = *processes_[number];
+  KeyState& state = key_state(rule, key);
+  if (!spend_held(process, state, cost)) ask_for(process, state, cost);
+}
+
+bool Fleet::spend_held(Process& process, KeyState& state, uint32_t cost) {
+  const KeyHash hash = process_hash(state.id);
+  Leases::Entry* entry = process.leases.find(hash);
+  if (entry == nullptr) return false;
+  const int64_t now = nanos(clock(process.terms.host).mono);
+  int64_t end = Leases::spend(*entry, hash, cost);
+  while (end != Leases::kNothing && now >= end) {
+    Leases::drop_ended(*entry, now);
+    end = Leases::spend(*entry, hash, cost);
+  }
+  if (end == Leases::kNothing) return now < entry->denied_until.load();
+  spent_by(process, state, cost, process.window_of.at({hash.lo, end}));
+  return true;
+}
+
+void Fleet::spent_by(Process& process, KeyState& state, uint32_t cost, int64_t window) {
+  const uint16_t rank = process.terms.host;
+  log(210, rank, state.checked.front() << 32 | cost);
+  state.by_rank[rank].by_outcome[static_cast<size_t>(Outcome::admitted)] += cost;
+  by_processes_ += cost;
+  uint64_t& with = state.with_processes[window];
+  with -= std::min<uint64_t>(with, cost);
+  checkers_.admitted(checked_on(rank, state), window, cost, now_, latest_wall());
+  if (config_.admitted) config_.admitted(*state.rule, state.key, cost);
+  if (traced_ == &state) trace_line(rank, state, "a process admits cost=" + std::to_string(cost));
+}
+
+void Fleet::ask_for(Process& process, KeyState& state, uint32_t cost) {
+  const KeyHash hash = process_hash(state.id);
+  const auto asking = process.leases.ask(state.rule->name, state.key, hash, cost);
+  if (!std::exchange(process.ticking, true)) at(now_ + process.terms.tick, [this, &process] { tick(process); });
+  const MonoTime sent = clock(process.terms.host).mono;
+  const auto takes = [this, &process] { return Duration(static_cast<int64_t>(random_.unit() * static_cast<double>(nanos(process.terms.answers_most)))); };
+  KeyRef key;
+  key.state_ = &state;
+  at(now_ + takes(), [this, &process, &state, key, cost, asking, hash, sent, takes] {
+    take(process.terms.host, key, cost, [this, &process, &state, asking, hash, sent, takes](Outcome outcome) {
+      if (outcome == Outcome::lost) return process.leases.unanswered(asking, hash);
+      client::Reply reply;
+      reply.limited = outcome != Outcome::admitted;
+      if (outcome == Outcome::over_limit) reply.retry_after = process.terms.tick;
+      if (outcome == Outcome::admitted) take_portion(process, state, asking.most, reply);
+      const int64_t window = reply.account == 0 ? 0 : window_on(process.terms.host, rule_on(process.terms.host, state));
+      at(now_ + takes(), [&process, asking, hash, sent, reply, window] {
+        if (reply.amount != 0) process.window_of.emplace(std::pair{hash.lo, nanos(sent + reply.lasts)}, window);
+        process.leases.answered(asking, hash, reply, sent, process.terms.tick);
+      });
+    });
+  });
+}
+
+void Fleet::take_portion(Process& process, KeyState& state, uint32_t most, client::Reply& reply) {
+  const uint16_t rank = process.terms.host;
+  Host& host = hosts_[rank];
+  if (most == 0 || host.node == nullptr) return;
+  const Ask ask = ask_of(host, state, 0);
+  const Portion portion = host.limiter->take_portion(ask, most, clock(rank), host.notes.get());
+  if (portion.amount == 0) return;
+  const bool bucket = ask.limit->algorithm == Algorithm::token_bucket;
+  reply.amount = portion.amount;
+  reply.lasts = portion.lasts;
+  reply.account = bucket ? 0 : host.limiter->account_of(portion.window);
+  const int64_t window = bucket ? 0 : portion.window;
+  state.with_processes[window] += portion.amount;
+  if (!bucket) spent_of(state, rank).by_window[window] += portion.amount;
+  log(211, rank, portion.amount);
+  if (traced_ == &state) trace_line(rank, state, "a process takes " + std::to_string(portion.amount));
+  settle_soon(rank);
+}
+
+void Fleet::tick(Process& process) {
+  for (const Leases::Order& order : process.leases.tick(clock(process.terms.host).mono)) {
+    if (order.put_back != 0)
+      at(now_ + process.terms.answers_most, [this, &process, order] { put_back(process, order); });
+    else
+      process.leases.unanswered(order.asking, order.hash);  // it asks again when it has nothing
+  }
+  process.ticking = !process.leases.quiet();
+  if (process.ticking) at(now_ + process.terms.tick, [this, &process] { tick(process); });
+}
+
+void Fleet::put_back(Process& process, const Leases::Order& order) {
+  const uint16_t rank = process.terms.host;
+  Host& host = hosts_[rank];
+  KeyState& state = key_state(order.rule, order.key);
+  if (host.node == nullptr || host.paused_until > now_) return;  // lost
+  const Ask ask = ask_of(host, state, 0);
+  if (ask.limit->algorithm == Algorithm::token_bucket) return;
+  const int64_t window = window_at(clock(rank).wall, ask.limit->window);
+  if (host.limiter->account_of(window) != order.account) return;
+  const uint32_t given = host.node->alone() ? host.limiter->give(ask, order.put_back, clock(rank), window)
+                                            : host.node->give(*ask.rule, *ask.limit, ask.hash, state.id, order.put_back, clock(rank), window);
+  uint64_t& with = state.with_processes[window];
+  with -= std::min<uint64_t>(with, given);
+  uint64_t& counted = spent_of(state, rank).by_window[window];
+  counted -= std::min<uint64_t>(counted, given);
+  log(212, rank, given);
+  if (traced_ == &state) trace_line(rank, state, "a process puts back " + std::to_string(order.put_back) + ", taken " + std::to_string(given));
+  settle(host, rank, rank);
+}
+
+void Fleet::poisson_by(size_t process, std::string rule, std::string key, double rate, Duration from, Duration until) {
+  const Duration first = from + Duration(static_cast<int64_t>(-std::log(1 - random_.unit()) / rate * 1e9));
+  if (first >= until) return;
+  at(first, [this, process, rule = std::move(rule), key = std::move(key), rate, first, until] {
+    take_by(process, rule, key);
+    poisson_by(process, rule, key, rate, first, until);
+  });
+}
+
+}  // namespace tally::sim
