@@ -280,7 +280,11 @@ class Fleet {
     const ProcessTerms terms;
     client::Leases leases{kKeys};
     bool ticking = false;
-    std::map<std::pair<uint64_t, int64_t>, int64_t> window_of;  // by the key's hash and the end: what was taken until then
+    struct Taken {
+      int64_t window = 0;   // 0: a bucket's
+      Duration offset{0};   // of the host's wall clock then
+    };
+    std::map<std::pair<uint64_t, int64_t>, Taken> taken;  // by the key's hash and the end
   };
   struct Parked {
     uint64_t number;
@@ -365,9 +369,9 @@ class Fleet {
   void finish(uint16_t rank, KeyState& state, uint32_t cost, Outcome outcome, Duration waited,
               const Done& done);
   void ask_for(Process& process, KeyState& state, uint32_t cost);
-  void take_portion(Process& process, KeyState& state, uint32_t most, client::Reply& reply);
+  int64_t take_portion(Process& process, KeyState& state, uint32_t most, client::Reply& reply);  // in which window
   bool spend_held(Process& process, KeyState& state, uint32_t cost);
-  void spent_by(Process& process, KeyState& state, uint32_t cost, int64_t window);
+  void spent_by(Process& process, KeyState& state, uint32_t cost, const Process::Taken& taken);
   void tick(Process& process);
   void put_back(Process& process, const client::Leases::Order& order);
   bool retry(Host& host, uint16_t rank, KeyHash hash);  // whether anybody got an answer

@@ -33,16 +33,19 @@ bool Fleet::spend_held(Process& process, KeyState& state, uint32_t cost) {
     end = Leases::spend(*entry, hash, cost);
   }
   if (end == Leases::kNothing) return now < entry->denied_until.load();
-  spent_by(process, state, cost, process.window_of.at({hash.lo, end}));
+  spent_by(process, state, cost, process.taken.at({hash.lo, end}));
   return true;
 }
 
-void Fleet::spent_by(Process& process, KeyState& state, uint32_t cost, int64_t window) {
+// It counts in the window that the clock shows; where that was set meanwhile, in the one that it was taken in.
+void Fleet::spent_by(Process& process, KeyState& state, uint32_t cost, const Process::Taken& taken) {
   const uint16_t rank = process.terms.host;
+  const bool set = hosts_[rank].clock.offset != taken.offset;
+  const int64_t window = taken.window == 0 || set ? taken.window : window_on(rank, rule_on(rank, state));
   log(210, rank, state.checked.front() << 32 | cost);
   state.by_rank[rank].by_outcome[static_cast<size_t>(Outcome::admitted)] += cost;
   by_processes_ += cost;
-  uint64_t& with = state.with_processes[window];
+  uint64_t& with = state.with_processes[taken.window];
   with -= std::min<uint64_t>(with, cost);
   checkers_.admitted(checked_on(rank, state), window, cost, now_, latest_wall());
   if (config_.admitted) config_.admitted(*state.rule, state.key, cost);
@@ -63,23 +66,23 @@ void Fleet::ask_for(Process& process, KeyState& state, uint32_t cost) {
       client::Reply reply;
       reply.limited = outcome != Outcome::admitted;
       if (outcome == Outcome::over_limit) reply.retry_after = process.terms.tick;
-      if (outcome == Outcome::admitted) take_portion(process, state, asking.most, reply);
-      const int64_t window = reply.account == 0 ? 0 : window_on(process.terms.host, rule_on(process.terms.host, state));
-      at(now_ + takes(), [&process, asking, hash, sent, reply, window] {
-        if (reply.amount != 0) process.window_of.emplace(std::pair{hash.lo, nanos(sent + reply.lasts)}, window);
+      Process::Taken taken{0, hosts_[process.terms.host].clock.offset};
+      if (outcome == Outcome::admitted) taken.window = take_portion(process, state, asking.most, reply);
+      at(now_ + takes(), [&process, asking, hash, sent, reply, taken] {
+        if (reply.amount != 0) process.taken.emplace(std::pair{hash.lo, nanos(sent + reply.lasts)}, taken);
         process.leases.answered(asking, hash, reply, sent, process.terms.tick);
       });
     });
   });
 }
 
-void Fleet::take_portion(Process& process, KeyState& state, uint32_t most, client::Reply& reply) {
+int64_t Fleet::take_portion(Process& process, KeyState& state, uint32_t most, client::Reply& reply) {
   const uint16_t rank = process.terms.host;
   Host& host = hosts_[rank];
-  if (most == 0 || host.node == nullptr) return;
+  if (most == 0 || host.node == nullptr) return 0;
   const Ask ask = ask_of(host, state, 0);
   const Portion portion = host.limiter->take_portion(ask, most, clock(rank), host.notes.get());
-  if (portion.amount == 0) return;
+  if (portion.amount == 0) return 0;
   const bool bucket = ask.limit->algorithm == Algorithm::token_bucket;
   reply.amount = portion.amount;
   reply.lasts = portion.lasts;
@@ -90,6 +93,7 @@ void Fleet::take_portion(Process& process, KeyState& state, uint32_t most, clien
   log(211, rank, portion.amount);
   if (traced_ == &state) trace_line(rank, state, "a process takes " + std::to_string(portion.amount));
   settle_soon(rank);
+  return window;
 }
 
 void Fleet::tick(Process& process) {
