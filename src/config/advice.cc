@@ -228,8 +228,11 @@ class Table {
 };
 
 std::string limit_text(const Rule& rule) {
-  if (is_bucket(rule))
-    return format_rate({rule.rate_count, rule.rate_period}) + ", burst " + std::to_string(rule.limit.limit);
+  if (is_bucket(rule)) {
+    const uint32_t held = tokens_held(rule);
+    return format_rate({rule.rate_count, rule.rate_period}) + ", burst " + std::to_string(rule.limit.limit) +
+           (held != 0 ? " less " + std::to_string(held) + " for processes" : "");
+  }
   return std::to_string(rule.limit.limit) + " per " + format_duration(rule.limit.window) +
          (rule.limit.algorithm == Algorithm::fixed_window ? ", fixed" : ", sliding");
 }
