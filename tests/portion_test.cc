@@ -71,7 +71,8 @@ void run_windows(Random& random) {
   for (const auto& [window, n] : admitted_in) CHECK(n <= limit);
 }
 
-// A bucket in true time, taken from by a process that holds what it has as long as it may and then spends all, beside others.
+// A bucket in true time, taken from by a process that holds what it has as long as it may, by a clock that is 3 % slow, and then spends all,
+// beside others.
 struct BucketRun {
   Random& random;
   const bool fleet;
@@ -117,9 +118,10 @@ struct BucketRun {
     for (int64_t n = random.between(1, 6); n > 0; --n) {
       const Portion p = portion(bench, "k", UINT32_MAX, at(t));
       CHECK(p.lasts == rule.process_hold);
-      if (p.amount > 0) held.push_back({p.amount, t + p.lasts, 0});
+      if (p.amount > 0) held.push_back({p.amount, t + by_slow_clock(p.lasts), 0});
     }
   }
+  static Duration by_slow_clock(Duration d) { return d + d / 32; }
   void spend_held() {
     for (const Held& one : held)
       if (t < one.until) spend(one.amount);
@@ -133,7 +135,7 @@ struct BucketRun {
       wait(random.chance(0.5) ? bench.rule.limit.burst_span() * 2 : ms(random.between(0, 100)));
       lease();
       take_portions();
-      wait(random.chance(0.7) ? rule.process_hold - Duration(1) : ms(random.between(0, 600)));
+      wait(random.chance(0.7) ? by_slow_clock(rule.process_hold) - Duration(1) : ms(random.between(0, 600)));
       lease();
       if (random.chance(0.5)) spend_held();
       take_all();

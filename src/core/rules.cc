@@ -83,7 +83,8 @@ Limit inline_limit(const Rule& rule, Share share, uint32_t burst, uint32_t count
 
 uint32_t tokens_held(const Rule& rule) {
   if (rule.process_hold <= Duration(0) || rule.limit.emission <= Duration(0)) return 0;
-  const int64_t tokens = (nanos(rule.process_hold) + nanos(rule.limit.emission) - 1) / nanos(rule.limit.emission);
+  const Duration longest = rule.process_hold + rule.process_hold / 32;
+  const int64_t tokens = (nanos(longest) + nanos(rule.limit.emission) - 1) / nanos(rule.limit.emission);
   return static_cast<uint32_t>(std::min<int64_t>(tokens, kLimitMax));
 }
 

@@ -104,7 +104,7 @@ uint64_t bound_isolated_of(const Rule& rule, uint32_t size);
 // Requires burst in [1, kLimitMax], count >= 1, period > 0, burst * period / count <= kBurstSpanMax.
 Limit inline_limit(const Rule& rule, Share share, uint32_t burst, uint32_t count, Duration period);
 
-// Of a burst, what is taken off for rule.process_hold: the tokens of that time, rounded up. 0 for windows.
+// Of a burst, what is taken off for rule.process_hold: the tokens of that time by a clock that is 3 % slow, rounded up. 0 for windows.
 uint32_t tokens_held(const Rule& rule);
 
 // Of one name, whether two rules count the same things: a rule of another form is another rule, whose keys begin anew.
