@@ -186,6 +186,20 @@ free      10 per 1m, sliding     unbounded  10 each           30     ~40 (share)
 )");
 }
 
+TEST_CASE("what processes may hold of a bucket is told as less of its burst") {
+  const Parsed parsed = parse_config(R"({"rules": [{"name": "feed", "algorithm": "token_bucket", "rate": "1000/s", "burst": 100, "process_hold": "20ms"}]})");
+  REQUIRE(parsed.errors.empty());
+  CHECK(describe_promises(parsed.config).find("feed      1000/s, burst 100 less 21 for processes\n") != std::string::npos);
+  const Parsed wrong = parse_config(
+      R"({"rules": [{"name": "feed", "algorithm": "token_bucket", "rate": "1000/s", "burst": 100, "process_hold": "60ms"},
+                    {"name": "api", "limit": 100, "window": "1m", "process_hold": "60ms"}]})");
+  REQUIRE(wrong.errors.size() == 2);
+  CHECK(wrong.errors[0].path == "rules[0].process_hold");
+  CHECK(wrong.errors[1].path == "rules[1].process_hold");
+  CHECK(wrong.errors[0].message ==
+        "is taken off the burst, as the tokens of that time: 60ms are 62, of a burst of 100 at most half; make it shorter or the burst larger");
+}
+
 TEST_CASE("alone, every limit holds as it is written") {
   const Parsed parsed = parse_config(R"({"rules": [{"name": "api", "limit": 7, "window": "1m"}]})");
   CHECK(describe_promises(parsed.config) ==

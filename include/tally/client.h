@@ -73,7 +73,7 @@ class TALLY_API Client {
  public:
   // Connects with the first call. Throws std::invalid_argument where an option is out of its range.
   explicit Client(ClientOptions options = {});
-  // Puts back what is held, waiting for the deadline at the longest. No call may be under way.
+  // Puts back what is held; where the daemon hangs that ends after two seconds. No call may be under way.
   ~Client();
   Client(const Client&) = delete;
   Client& operator=(const Client&) = delete;

@@ -14,7 +14,7 @@ namespace {
 
 constexpr size_t kIdleMax = 64;
 constexpr Duration kBackoffMin = std::chrono::milliseconds(10), kBackoffMax = std::chrono::milliseconds(500);
-// For what nobody waits for.
+// For what no caller waits for.
 constexpr Duration kPatience = std::chrono::seconds(1);
 
 uint64_t random_seed() {
@@ -228,12 +228,7 @@ void Process::carry_out(const std::vector<Leases::Order>& orders) {
       Connection::append(commands,
                          {"TALLY.LEASE", order.rule, order.key, "0", std::to_string(order.asking.most)});
   }
-  bool stopping = false;
-  {
-    const std::lock_guard lock(mutex_);
-    stopping = stopping_;
-  }
-  const MonoTime sent = mono_now(), deadline = sent + (stopping ? Duration(options_.deadline) : kPatience);
+  const MonoTime sent = mono_now(), deadline = sent + kPatience;
   auto found = connection(deadline);
   std::unique_ptr<Connection> connection = found ? std::move(found.value()) : nullptr;
   const auto done = connection ? connection->send(commands, deadline) : Result<bool>(Failure{found.error()});
