@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 """The client library in processes of its own: bounds over processes and hosts, a daemon that goes and comes back, children, deadlines."""
+import os
 import signal
 import subprocess
 import sys
@@ -16,7 +17,9 @@ class Process:
 
     def __init__(self, case, socket, when="closed", deadline_ms=LONG_MS, tick_ms=10):
         words = [PROGRAMS["driver"], socket, when, deadline_ms, tick_ms]
-        self.process = subprocess.Popen(list(map(str, words)), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        # TSan ends children of processes with threads that start threads, unless it is told otherwise.
+        environment = dict(os.environ, TSAN_OPTIONS=os.environ.get("TSAN_OPTIONS", "") + " die_after_fork=0")
+        self.process = subprocess.Popen(list(map(str, words)), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
         case.addCleanup(self.kill)
 
     def say(self, *words):
