@@ -184,6 +184,20 @@ TEST_CASE("a bucket whose tokens nobody may hold gives no portion, and has all o
   CHECK(bench.peek("k", 0, at(secs(1))).remaining == 100);
 }
 
+TEST_CASE("what is taken off a burst stays off when a reload takes the hold away, half of the burst at most") {
+  Rule rule = bucket_rule(200, ms(20));
+  rule.process_hold = secs(1);
+  const RuleSet first({rule}, Rule{}, Share{}, kPublicIdKey);
+  CHECK(first.by_id(0).limit.limit == 148);
+  rule.process_hold = Duration(0);
+  const RuleSet second({rule}, Rule{}, Share{}, kPublicIdKey, &first);
+  CHECK(second.by_id(0).limit.limit == 148);
+  rule.limit.limit = 30;
+  const RuleSet third({rule}, Rule{}, Share{}, kPublicIdKey, &second);
+  CHECK(third.by_id(0).limit.limit == 15);
+  CHECK(RuleSet({rule}, Rule{}, Share{}, kPublicIdKey).by_id(0).limit.limit == 30);
+}
+
 TEST_CASE("an account names its window and its table") {
   Bench bench(window_rule(Algorithm::fixed_window, 100, secs(10)));
   SlotTable other_table(1000, seed() + 1, false);

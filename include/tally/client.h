@@ -36,9 +36,8 @@ enum class WhenAway : uint8_t {
 struct ClientOptions {
   std::string socket;  // path; "": as `tally` finds it: TALLY_SOCKET, $XDG_RUNTIME_DIR/tallyd.sock,
                        // /run/tallyd/tallyd.sock
-  std::chrono::microseconds deadline = std::chrono::milliseconds(50);  // of a call; 1 us or more
-  std::chrono::microseconds tick =
-      std::chrono::milliseconds(10);  // between two looks at what is held; 1 ms or more
+  std::chrono::microseconds deadline = std::chrono::milliseconds(50);  // of a call; 1 us to 1 hour
+  std::chrono::microseconds tick = std::chrono::milliseconds(10);  // between two looks at what is held; 1 ms to 1 minute
   WhenAway when_away = WhenAway::open;
   struct Fallback {
     uint32_t limit = 0;                      // of each key, in each window; 1 to 2^31
@@ -71,15 +70,16 @@ struct Decision {
 
 class TALLY_API Client {
  public:
-  // Connects with the first call. Throws std::invalid_argument where an option is out of its range.
+  // Connects with the first call. Throws std::invalid_argument where an option is out of its range, std::system_error where the process may
+  // have no further thread.
   explicit Client(ClientOptions options = {});
   // Puts back what is held; where the daemon hangs that ends after two seconds. No call may be under way.
   ~Client();
   Client(const Client&) = delete;
   Client& operator=(const Client&) = delete;
 
-  // Takes `cost` from what `key` (any bytes, 1 to 1,024) has left under `rule`. cost 0: takes nothing, tells
-  // what there is. Never throws but for memory.
+  // Takes `cost` from what `key` has left under `rule`. cost 0: takes nothing, tells what there is. A key has any bytes, 1 to 1,024; any
+  // other is not allowed, whatever WhenAway says (Reason::away). Never throws but for memory.
   Decision take(std::string_view rule, std::string_view key, uint32_t cost = 1);
 
   struct Stats {

@@ -53,10 +53,11 @@ typedef struct {
 } tally_decision;
 
 /* socket: a path; NULL: as client.h finds it. options: NULL for the defaults. Returns NULL where an option is out of its range, with
- * errno EINVAL, or where there is no memory, ENOMEM. */
+ * errno EINVAL; where the process may have no further thread, EAGAIN; where there is no memory, ENOMEM. */
 TALLY_C_API tally_client *tally_open(const char *socket, const tally_options *options);
 
-/* Returns whether it is allowed. rule: a string; key: key_size bytes; decision: where the rest goes, or NULL. */
+/* Returns whether it is allowed. rule: a string; key: key_size bytes, 1 to 1,024; decision: where the rest goes, or NULL. A client, rule or key
+ * that is NULL is not allowed, with errno EINVAL. */
 TALLY_C_API int tally_take(tally_client *client, const char *rule, const void *key, size_t key_size, uint32_t cost, tally_decision *decision);
 
 /* Why the last call that when_away decided was: writes a string of at most size - 1 bytes and its 0, "" if there was none. */

@@ -5,11 +5,14 @@
 
 #include <atomic>
 #include <cstdlib>
+#include <system_error>
 
 #include "client/process.h"
 
 namespace tally {
 namespace {
+
+constexpr size_t kKeyMax = 1024;
 
 std::string socket_of(const std::string& told) {
   if (!told.empty()) return told;
@@ -24,8 +27,9 @@ ClientOptions checked(ClientOptions options) {
   const auto require = [](bool holds, const char* what) {
     if (!holds) throw std::invalid_argument(what);
   };
-  require(options.deadline.count() >= 1, "ClientOptions::deadline must be 1 us or more");
-  require(options.tick >= std::chrono::milliseconds(1), "ClientOptions::tick must be 1 ms or more");
+  require(options.deadline.count() >= 1 && options.deadline <= std::chrono::hours(1), "ClientOptions::deadline must be 1 us to 1 hour");
+  require(options.tick >= std::chrono::milliseconds(1) && options.tick <= std::chrono::minutes(1), "ClientOptions::tick must be 1 ms to 1 minute");
+  require(options.when_away <= WhenAway::fallback, "ClientOptions::when_away is none of open, closed, fallback");
   require(options.keys >= 16 && options.keys <= size_t{1} << 24, "ClientOptions::keys must be 16 to 2^24");
   if (options.when_away == WhenAway::fallback) {
     require(options.fallback.limit >= 1 && options.fallback.limit <= kLimitMax,
@@ -58,6 +62,7 @@ class Client::Impl {
     return *process;
   }
   client::Process& any() { return *process_.load(std::memory_order_acquire); }
+  WhenAway when_away() const { return options_.when_away; }
 
  private:
   const ClientOptions options_;
@@ -69,9 +74,16 @@ Client::~Client() = default;
 
 Decision Client::take(std::string_view rule, std::string_view key, uint32_t cost) {
   Decision decision;
+  // Or whoever chooses the key could choose to be let through.
+  if (key.empty() || key.size() > kKeyMax) return decision;
   // What a parent holds is wiped from the child's copy, so this finds nothing there.
   if (cost != 0 && impl_->any().decide_here(rule, key, cost, decision)) return decision;
-  return impl_->process().ask(rule, key, cost);
+  try {
+    return impl_->process().ask(rule, key, cost);
+  } catch (const std::system_error&) {  // a child that may have no thread
+    decision.allowed = impl_->when_away() == WhenAway::open;
+    return decision;
+  }
 }
 
 Client::Stats Client::stats() const { return impl_->process().stats(); }

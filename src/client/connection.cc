@@ -4,6 +4,7 @@
 #include <poll.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -25,7 +26,11 @@ Failure unreachable(const std::string& path, const std::string& why) {
 
 }  // namespace
 
-MonoTime mono_now() { return MonoTime(std::chrono::steady_clock::now().time_since_epoch()); }
+MonoTime mono_now() {
+  timespec now{};
+  ::clock_gettime(CLOCK_BOOTTIME, &now);
+  return MonoTime(std::chrono::seconds(now.tv_sec) + Duration(now.tv_nsec));
+}
 
 void Connection::FreeReader::operator()(redisReader* reader) const { redisReaderFree(reader); }
 

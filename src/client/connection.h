@@ -15,6 +15,7 @@ struct redisReader;
 
 namespace tally::client {
 
+// Goes on while the host is suspended, as the daemon's windows do.
 MonoTime mono_now();
 
 // A reply that is numbers, one or several, or an error.

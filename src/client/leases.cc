@@ -10,7 +10,7 @@
 namespace tally::client {
 namespace {
 
-// A key that is asked about so often in a tick is worth a portion.
+// A key that is asked about by so many calls in a tick is worth a portion.
 constexpr uint32_t kHot = 4;
 // A portion is for so many ticks; what would last for more than kTooMuch of them goes back.
 constexpr uint64_t kTicksAhead = 2, kTooMuch = 4;
@@ -26,19 +26,21 @@ constexpr uint64_t word_of(uint32_t number, uint32_t left) { return uint64_t{num
 
 Leases::Leases(size_t keys) : mask_(keys - 1), keys_(keys) {
   CHECK_THAT(keys >= kProbes && (keys & mask_) == 0);
-  void* memory =
-      ::mmap(nullptr, keys * sizeof(Entry), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  const size_t bytes = (keys + 1) * sizeof(Entry);
+  void* memory = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (memory == MAP_FAILED) throw std::bad_alloc();
   // Without this a child would spend what its parent spends, too.
-  if (::madvise(memory, keys * sizeof(Entry), MADV_WIPEONFORK) != 0) {
-    ::munmap(memory, keys * sizeof(Entry));
+  if (::madvise(memory, bytes, MADV_WIPEONFORK) != 0) {
+    ::munmap(memory, bytes);
     throw std::bad_alloc();
   }
   entries_ = static_cast<Entry*>(memory);
-  for (size_t i = 0; i < keys; ++i) new (&entries_[i]) Entry;
+  for (size_t i = 0; i <= keys; ++i) new (&entries_[i]) Entry;
+  marker_ = &entries_[keys];
+  marker_->hi.store(1, std::memory_order_relaxed);
 }
 
-Leases::~Leases() { ::munmap(entries_, keys_.size() * sizeof(Entry)); }
+Leases::~Leases() { ::munmap(entries_, (keys_.size() + 1) * sizeof(Entry)); }
 
 uint32_t Leases::next_number() { return ++number_ != 0 ? number_ : ++number_; }
 
@@ -68,6 +70,7 @@ void Leases::empty(size_t place) {
   for (Cell& cell : entry.cells) cell.word.store(word_of(next_number(), 0), std::memory_order_release);
   entry.denied_until.store(0, std::memory_order_relaxed);
   entry.said.store(0, std::memory_order_relaxed);
+  entry.ended.store(0, std::memory_order_relaxed);
   const bool active = keys_[place].active;  // and stays in the list
   keys_[place] = Key{};
   keys_[place].active = active;
@@ -94,13 +97,12 @@ Leases::Asking Leases::ask(std::string_view rule, std::string_view key, KeyHash 
   }
   if (!std::exchange(k.active, true)) active_.push_back(place);
   k.asked = within(uint64_t{k.asked} + cost);
+  ++k.calls;
   if (k.asking) return {0, kNowhere};
-  const uint64_t spent =
-      k.left_before + k.granted - std::min<uint64_t>(entries_[place].left(), k.left_before + k.granted);
-  const uint64_t recent = std::max<uint64_t>(k.asked + spent, k.demand);
-  if (recent < kHot) return {0, place};
+  const uint64_t spent = spent_since(place, entries_[place].ended.load(std::memory_order_relaxed));
+  if (k.calls < kHot && spent == 0 && !k.hot) return {0, place};
   k.asking = true;
-  return {within(recent * kTicksAhead), place};
+  return {within(std::max<uint64_t>(k.asked + spent, k.demand) * kTicksAhead), place};
 }
 
 void Leases::unanswered(const Asking& asking, KeyHash hash) {
@@ -133,29 +135,39 @@ void Leases::put_in(size_t place, const Reply& reply, MonoTime sent) {
   const auto left = [&](int cell) { return left_in(entry.cells[cell].word.load(std::memory_order_relaxed)); };
   for (int cell = 0; cell < 2; ++cell) {
     if (reply.account == 0 || key.account[cell] != reply.account) continue;
-    if (left(cell) > std::numeric_limits<uint32_t>::max() - reply.amount) return;
+    if (left(cell) > std::numeric_limits<uint32_t>::max() - reply.amount)
+      return;  // lost: more than anybody spends
     // It keeps its end, which is the same but for the time that a question takes.
     entry.cells[cell].word.fetch_add(reply.amount, std::memory_order_acq_rel);
     return;
   }
   const int cell = left(0) <= left(1) ? 0 : 1;
-  take_out(place, cell, std::numeric_limits<uint32_t>::max());
+  entry.ended.fetch_add(take_out(place, cell, std::numeric_limits<uint32_t>::max()),
+                        std::memory_order_relaxed);
   entry.cells[cell].word.store(word_of(next_number(), 0), std::memory_order_release);
   entry.cells[cell].end.store(end, std::memory_order_relaxed);
   key.account[cell] = reply.account;
   entry.cells[cell].word.store(word_of(next_number(), reply.amount), std::memory_order_release);
 }
 
-void Leases::count_spent(size_t place) {
+// Since the last tick. `ended`: what was lost.
+uint64_t Leases::spent_since(size_t place, uint64_t ended) const {
+  const uint64_t had = keys_[place].left_before + keys_[place].granted;
+  return had - std::min(entries_[place].left() + ended, had);
+}
+
+// A tick is over. Whether the key was asked about, or spent, in it.
+bool Leases::count_spent(size_t place) {
   Key& key = keys_[place];
-  const uint64_t left = entries_[place].left(), had = key.left_before + key.granted;
-  const uint64_t spent = had - std::min(left, had);
+  const uint64_t spent = spent_since(place, entries_[place].ended.exchange(0, std::memory_order_relaxed));
   spent_ += spent;
   const uint64_t now = spent + key.asked;
   key.demand = within(std::max(now, (uint64_t{key.demand} * 3 + now) / 4));
+  key.hot = key.calls >= kHot || spent != 0 || (key.hot && key.demand != 0);
   key.idle = now != 0 ? 0 : key.idle + 1;
-  key.granted = key.asked = 0;
-  key.left_before = left;
+  key.granted = key.asked = key.calls = 0;
+  key.left_before = entries_[place].left();
+  return now != 0;
 }
 
 // Of what can be put back, all but `leave`.
@@ -174,16 +186,13 @@ std::vector<Leases::Order> Leases::tick(MonoTime now) {
   std::vector<Order> orders;
   for (const size_t place : active_) {
     Key& key = keys_[place];
-    for (int cell = 0; cell < 2; ++cell)  // what has ended is nobody's
-      if (entries_[place].cells[cell].end.load(std::memory_order_relaxed) <= nanos(now))
-        key.left_before -=
-            std::min<uint64_t>(take_out(place, cell, std::numeric_limits<uint32_t>::max()), key.left_before);
-    count_spent(place);
+    drop_ended(entries_[place], nanos(now));
+    const bool in_use = count_spent(place);
     const uint64_t left = entries_[place].left();
     const uint64_t wanted = uint64_t{key.demand} * kTicksAhead;
     if (left > std::max<uint64_t>(uint64_t{key.demand} * kTooMuch, kHot) || key.demand == 0) {
       put_back(place, within(wanted), orders);
-    } else if (key.demand >= kHot && left * 2 < wanted && !key.asking &&
+    } else if (key.hot && in_use && left * 2 < wanted && !key.asking &&
                entries_[place].denied_until.load(std::memory_order_relaxed) <= nanos(now)) {
       key.asking = true;
       orders.push_back({{within(wanted - left), place}, key.hash, key.rule, key.key, 0, 0});

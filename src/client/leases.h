@@ -1,8 +1,8 @@
 // What a process holds of the limits that it asks its daemon about: portions (Limiter::take_portion) that it
 // spends in its own memory.
 //
-// Thread rule: find, spend and the Entry's facts from any thread, without a lock. Everything else from one
-// thread at a time: the caller has a lock for it. No clock, no socket in it.
+// Thread rule: find, spend, is_ours and the Entry's facts from any thread, without a lock. Everything else
+// from one thread at a time: the caller has a lock for it. No clock, no socket in it.
 //
 // The daemon has counted a portion as used when it tells of it, so whatever is spent, lost, or held by a
 // process that died, the bound is the daemon's. A portion ends by the clock of the process, reckoned from
@@ -59,7 +59,13 @@ class Leases {
     std::atomic<int64_t> denied_until{0};  // mono ns: the daemon need not be asked before
     std::atomic<uint64_t> said{0};         // limit:32 | remaining:32, when it was asked last
     std::atomic<int64_t> retry_at{0}, reset_at{0};
+    std::atomic<uint32_t> ended{0};  // that was held and not spent, since the last tick
 
+    struct Held {
+      uint32_t left = 0;
+      int64_t end = 0;
+    };
+    Held held(int cell) const { return {left_in(cells[cell].word.load()), cells[cell].end.load()}; }
     uint32_t left() const {
       return left_in(cells[0].word.load(std::memory_order_relaxed)) +
              left_in(cells[1].word.load(std::memory_order_relaxed));
@@ -75,32 +81,25 @@ class Leases {
     }
     return nullptr;
   }
-  // Takes `cost` of what is held. Returns when it ends, mono ns: read the clock now; if it is later, nothing
-  // was taken. kNothing: there is not enough.
+  // Takes `cost` of what is held; kNothing: there is not enough. Returns the clock's reading, mono ns, once
+  // it is taken: what had ended by then was nobody's. `clock` is not read where nothing is held.
   static constexpr int64_t kNothing = std::numeric_limits<int64_t>::min();
-  // What has ended by `now` is nobody's any more, and not in the way of what has not.
-  static void drop_ended(Entry& entry, int64_t now) {
-    for (Cell& cell : entry.cells) {
-      uint64_t word = cell.word.load(std::memory_order_acquire);
-      if (left_in(word) == 0 || cell.end.load(std::memory_order_relaxed) > now) continue;
-      cell.word.compare_exchange_strong(word, word - left_in(word), std::memory_order_acq_rel);
+  template <typename Clock>
+  static int64_t spend(Entry& entry, KeyHash hash, uint32_t cost, Clock clock) {
+    for (;;) {
+      const int64_t end = take(entry, hash, cost);
+      if (end == kNothing) return kNothing;
+      const int64_t now = clock();
+      if (now < end) return now;
+      drop_ended(entry, now);
     }
   }
-  static int64_t spend(Entry& entry, KeyHash hash, uint32_t cost) {
-    for (Cell& cell : entry.cells) {
-      uint64_t word = cell.word.load(std::memory_order_acquire);
-      while (left_in(word) >= cost) {
-        const int64_t end = cell.end.load(std::memory_order_relaxed);
-        if (!cell.word.compare_exchange_weak(word, word - cost, std::memory_order_acq_rel,
-                                             std::memory_order_acquire))
-          continue;
-        const bool same = entry.hi.load(std::memory_order_acquire) == hash.hi &&
-                          entry.lo.load(std::memory_order_relaxed) == hash.lo;
-        return same ? end : kNothing;
-      }
-    }
-    return kNothing;
+  static bool is_of(const Entry& entry, KeyHash hash) {
+    return entry.hi.load(std::memory_order_acquire) == hash.hi &&
+           entry.lo.load(std::memory_order_relaxed) == hash.lo;
   }
+  // False in a child of the process that made it.
+  bool is_ours() const { return marker_->hi.load(std::memory_order_relaxed) != 0; }
 
   // A process is about to ask about the key. Returns how much more than `cost` to ask for; 0 while it is
   // asked for seldom, or somebody asks for more already. `ask` is to be followed by `answered` or
@@ -143,14 +142,42 @@ class Leases {
     uint64_t granted = 0;      // since the last tick
     uint64_t left_before = 0;  // at the last tick
     uint32_t asked = 0;        // costs that the daemon was asked for since the last tick
-    uint32_t demand = 0;       // a tick
+    uint32_t calls = 0;        // in which
+    uint32_t demand = 0;       // in costs, a tick
     uint32_t idle = 0;         // ticks
+    bool hot = false;          // worth a portion, at the last tick
     bool active = false, asking = false;
   };
 
+  // The exchange. Returns when what was taken ends.
+  static int64_t take(Entry& entry, KeyHash hash, uint32_t cost) {
+    for (Cell& cell : entry.cells) {
+      uint64_t word = cell.word.load(std::memory_order_acquire);
+      while (left_in(word) >= cost) {
+        const int64_t end = cell.end.load(std::memory_order_relaxed);
+        if (!cell.word.compare_exchange_weak(word, word - cost, std::memory_order_acq_rel,
+                                             std::memory_order_acquire))
+          continue;
+        return is_of(entry, hash) ? end : kNothing;
+      }
+    }
+    return kNothing;
+  }
+  // What has ended by `now` is nobody's any more, and not in the way of what has not.
+  static void drop_ended(Entry& entry, int64_t now) {
+    for (Cell& cell : entry.cells) {
+      uint64_t word = cell.word.load(std::memory_order_acquire);
+      const uint32_t left = left_in(word);
+      if (left == 0 || cell.end.load(std::memory_order_relaxed) > now) continue;
+      if (cell.word.compare_exchange_strong(word, word - left, std::memory_order_acq_rel))
+        entry.ended.fetch_add(left, std::memory_order_relaxed);
+    }
+  }
+
   size_t place_of(KeyHash hash);
   void empty(size_t place);
-  void count_spent(size_t place);
+  uint64_t spent_since(size_t place, uint64_t ended) const;
+  bool count_spent(size_t place);
   uint32_t take_out(size_t place, int cell, uint32_t most);
   void put_in(size_t place, const Reply& reply, MonoTime sent);
   void put_back(size_t place, uint32_t leave, std::vector<Order>& orders);
@@ -158,6 +185,7 @@ class Leases {
 
   const size_t mask_;
   Entry* entries_ = nullptr;
+  Entry* marker_ = nullptr;  // behind them, of no key
   std::vector<Key> keys_;
   std::vector<size_t> active_;
   uint32_t number_ = 0;

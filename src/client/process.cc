@@ -2,7 +2,6 @@
 
 #include <pthread.h>
 #include <signal.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <bit>
@@ -39,6 +38,22 @@ Reply reply_of(const std::vector<int64_t>& n) {
 }
 constexpr size_t kReplyNumbers = 9;
 
+// Signals are the application's threads' to take: those that are made while this lives have none.
+class NoSignals {
+ public:
+  NoSignals() {
+    sigset_t all;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before_);
+  }
+  ~NoSignals() { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
+  NoSignals(const NoSignals&) = delete;
+  NoSignals& operator=(const NoSignals&) = delete;
+
+ private:
+  sigset_t before_{};
+};
+
 std::chrono::microseconds micros_up(Duration d) {
   return std::chrono::ceil<std::chrono::microseconds>(std::max(d, Duration(0)));
 }
@@ -46,14 +61,10 @@ std::chrono::microseconds micros_up(Duration d) {
 }  // namespace
 
 Process::Process(const ClientOptions& options)
-    : options_(options), pid_(::getpid()), seed_(random_seed()), leases_(std::bit_ceil(options.keys)) {
+    : options_(options), seed_(random_seed()), leases_(std::bit_ceil(options.keys)) {
   if (options_.when_away == WhenAway::fallback) fallback_.emplace(options_.fallback, options_.keys, seed_);
-  // Signals are the application's threads' to take.
-  sigset_t all, before;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &before);
+  const NoSignals none;
   thread_ = std::thread([this] { run(); });
-  pthread_sigmask(SIG_SETMASK, &before, nullptr);
 }
 
 Process::~Process() {
@@ -65,31 +76,33 @@ Process::~Process() {
   thread_.join();
 }
 
-bool Process::is_ours() const { return pid_ == ::getpid(); }
+namespace {
 
-// `end`: as spend returned it.
-bool Process::decided_here(Leases::Entry& entry, KeyHash hash, int64_t end, uint32_t cost,
-                           Decision& decision) {
-  int64_t now = nanos(mono_now());
-  while (end != Leases::kNothing && now >= end) {  // too late: that is lost; but there may be more
-    Leases::drop_ended(entry, now);
-    end = Leases::spend(entry, hash, cost);
-    now = nanos(mono_now());
-  }
-  decision.allowed = end != Leases::kNothing;
-  if (!decision.allowed && now >= entry.denied_until.load(std::memory_order_relaxed)) return false;
-  const uint64_t said = entry.said.load(std::memory_order_relaxed);
-  const int64_t retry_at = entry.retry_at.load(std::memory_order_relaxed);
-  // Another key's, that has taken the place meanwhile?
-  if (!decision.allowed && entry.hi.load(std::memory_order_acquire) != hash.hi) return false;
-  decision.reason = decision.allowed ? Reason::admitted : Reason::over_limit;
-  decision.limit = static_cast<uint32_t>(said >> 32);
-  decision.remaining = decision.allowed
-                           ? static_cast<uint32_t>(std::min<uint64_t>(
-                                 static_cast<uint32_t>(said) + uint64_t{entry.left()}, decision.limit))
-                           : 0;
-  if (!decision.allowed) decision.retry_after = micros_up(Duration(retry_at - now));
+void tell_what_is_known(const Leases::Entry& entry, int64_t now, Decision& decision) {
+  decision.limit = static_cast<uint32_t>(entry.said.load(std::memory_order_relaxed) >> 32);
   decision.reset_after = micros_up(Duration(entry.reset_at.load(std::memory_order_relaxed) - now));
+}
+
+}  // namespace
+
+bool Process::allowed_here(const Leases::Entry& entry, int64_t now, Decision& decision) {
+  decision.allowed = true;
+  decision.reason = Reason::admitted;
+  tell_what_is_known(entry, now, decision);
+  const auto said = static_cast<uint32_t>(entry.said.load(std::memory_order_relaxed));
+  decision.remaining = static_cast<uint32_t>(std::min<uint64_t>(uint64_t{said} + entry.left(), decision.limit));
+  return true;
+}
+
+bool Process::denied_here(const Leases::Entry& entry, KeyHash hash, Decision& decision) {
+  const int64_t now = nanos(mono_now());
+  const int64_t until = entry.denied_until.load(std::memory_order_relaxed), retry_at = entry.retry_at.load(std::memory_order_relaxed);
+  tell_what_is_known(entry, now, decision);
+  // Was it another key's, that has taken the place meanwhile?
+  std::atomic_thread_fence(std::memory_order_acquire);
+  if (now >= until || !Leases::is_of(entry, hash)) return false;
+  decision.reason = Reason::over_limit;
+  decision.retry_after = micros_up(Duration(retry_at - now));
   return true;
 }
 
@@ -120,7 +133,10 @@ Decision Process::ask(std::string_view rule, std::string_view key, uint32_t cost
       leases_.unanswered(asking, hash);
     }
   }
-  if (!understood) return away(rule, key, cost, answered ? answered.value().error : answered.error());
+  if (!understood) {
+    std::string why = answered ? answered.value().error : answered.error();
+    return away(rule, key, cost, why.empty() ? "an answer that is not one to TALLY.LEASE: is tallyd as new as this library?" : why);
+  }
   Decision decision;
   decision.allowed = !reply.limited;
   decision.reason = static_cast<Reason>(reply.reason);
@@ -160,7 +176,7 @@ Result<std::unique_ptr<Connection>> Process::connection(MonoTime deadline) {
       idle_.pop_back();
       return connection;
     }
-    if (mono_now() < connect_at_) return Failure{error_};
+    if (mono_now() < connect_at_) return Failure{unreachable_};
   }
   auto opened = Connection::open(options_.socket, deadline);
   const std::lock_guard lock(mutex_);
@@ -170,7 +186,7 @@ Result<std::unique_ptr<Connection>> Process::connection(MonoTime deadline) {
   }
   backoff_ = std::clamp(backoff_ * 2, kBackoffMin, kBackoffMax);
   connect_at_ = mono_now() + backoff_;
-  error_ = opened.error();
+  unreachable_ = opened.error();
   return opened;
 }
 
@@ -204,21 +220,28 @@ std::string Process::error() const {
 
 void Process::run() {
   std::unique_lock lock(mutex_);
-  while (!stopping_) {
+  for (;;) {
     if (leases_.quiet())
       wake_.wait(lock, [this] { return stopping_ || !leases_.quiet(); });
     else
       wake_.wait_for(lock, options_.tick, [this] { return stopping_; });
-    const auto orders = stopping_ ? leases_.leave() : leases_.tick(mono_now());
-    if (orders.empty()) continue;
+    const bool last = stopping_;
+    const auto orders = last ? leases_.leave() : leases_.tick(mono_now());
     lock.unlock();
     carry_out(orders);
+    if (last) return;
     lock.lock();
   }
 }
 
+void Process::carry_out(std::span<const Leases::Order> orders) {
+  // The daemon reads no more once so many replies are unread that they fill its buffer.
+  constexpr size_t kAtOnce = 1'000;
+  for (; !orders.empty(); orders = orders.subspan(std::min(kAtOnce, orders.size()))) carry_out_some(orders.first(std::min(kAtOnce, orders.size())));
+}
+
 // All at once, and the answers in their order.
-void Process::carry_out(const std::vector<Leases::Order>& orders) {
+void Process::carry_out_some(std::span<const Leases::Order> orders) {
   std::string commands;
   for (const Leases::Order& order : orders) {
     if (order.put_back != 0)

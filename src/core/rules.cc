@@ -115,7 +115,11 @@ RuleSet::RuleSet(std::vector<Rule> rules, Rule inline_rule, Share share, const I
     const auto form = static_cast<uint64_t>(rule.limit.algorithm);
     rule.table_seed = rule.seed ^ mix(form + static_cast<uint64_t>(nanos(rule.limit.window)) * 4);
     rule.id_key = rule_id_key(rule.name, id_key);
-    rule.limit.limit -= tokens_held(rule);
+    // What processes took before a reload they may still hold: the most that it ever was, half the burst at most.
+    if (rule.limit.algorithm == Algorithm::token_bucket) {
+      rule.held = std::max(tokens_held(rule), std::min(rule.held, rule.limit.limit / 2));
+      rule.limit.limit -= rule.held;
+    }
     set_floor(rule.limit, rule.max_overcount, share);
   }
 }
@@ -129,6 +133,7 @@ void RuleSet::keep_ids(const RuleSet& before) {
     const auto kept = by_name_.find(known->name);
     if (kept == by_name_.end()) continue;
     kept->second->id = known->id;
+    kept->second->held = known->held;
     by_id_[known->id] = kept->second;
   }
 }

@@ -90,6 +90,7 @@ struct Rule {
   std::string comment;
 
   // Set by RuleSet.
+  uint32_t held = 0;        // buckets: what is taken off the burst, tokens_held of this rule and of those that it follows
   uint64_t seed = 0;        // rule_seed_of(name)
   uint64_t table_seed = 0;  // of name, algorithm and window: a reload that changes these begins new keys
   IdKey id_key{};           // rule_id_key(name, fleet's id key)
@@ -104,7 +105,7 @@ uint64_t bound_isolated_of(const Rule& rule, uint32_t size);
 // Requires burst in [1, kLimitMax], count >= 1, period > 0, burst * period / count <= kBurstSpanMax.
 Limit inline_limit(const Rule& rule, Share share, uint32_t burst, uint32_t count, Duration period);
 
-// Of a burst, what is taken off for rule.process_hold: the tokens of that time by a clock that is 3 % slow, rounded up. 0 for windows.
+// What is to be taken off a burst for rule.process_hold: the tokens of that time by a clock that is 3 % slow, rounded up. 0 for windows.
 uint32_t tokens_held(const Rule& rule);
 
 // Of one name, whether two rules count the same things: a rule of another form is another rule, whose keys begin anew.

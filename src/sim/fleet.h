@@ -284,6 +284,11 @@ class Fleet {
       int64_t window = 0;   // 0: a bucket's
       Duration offset{0};   // of the host's wall clock then
     };
+    struct Question {
+      client::Leases::Asking asking;
+      KeyHash hash;
+      MonoTime sent;
+    };
     std::map<std::pair<uint64_t, int64_t>, Taken> taken;  // by the key's hash and the end
   };
   struct Parked {
@@ -369,6 +374,8 @@ class Fleet {
   void finish(uint16_t rank, KeyState& state, uint32_t cost, Outcome outcome, Duration waited,
               const Done& done);
   void ask_for(Process& process, KeyState& state, uint32_t cost);
+  void answer(Process& process, KeyState& state, const Process::Question& asked, client::Reply reply, bool leases);
+  Duration takes(const Process& process);  // a question, or an answer
   int64_t take_portion(Process& process, KeyState& state, uint32_t most, client::Reply& reply);  // in which window
   bool spend_held(Process& process, KeyState& state, uint32_t cost);
   void spent_by(Process& process, KeyState& state, uint32_t cost, const Process::Taken& taken);

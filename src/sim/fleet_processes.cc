@@ -27,13 +27,11 @@ bool Fleet::spend_held(Process& process, KeyState& state, uint32_t cost) {
   Leases::Entry* entry = process.leases.find(hash);
   if (entry == nullptr) return false;
   const int64_t now = nanos(clock(process.terms.host).mono);
-  int64_t end = Leases::spend(*entry, hash, cost);
-  while (end != Leases::kNothing && now >= end) {
-    Leases::drop_ended(*entry, now);
-    end = Leases::spend(*entry, hash, cost);
-  }
-  if (end == Leases::kNothing) return now < entry->denied_until.load();
-  spent_by(process, state, cost, process.taken.at({hash.lo, end}));
+  const Leases::Entry::Held before[2] = {entry->held(0), entry->held(1)};
+  if (Leases::spend(*entry, hash, cost, [now] { return now; }) == Leases::kNothing) return now < entry->denied_until.load();
+  // From the one that has less of what has not ended.
+  const bool second = entry->held(0).left == before[0].left || before[0].end <= now;
+  spent_by(process, state, cost, process.taken.at({hash.lo, before[second ? 1 : 0].end}));
   return true;
 }
 
@@ -57,23 +55,31 @@ void Fleet::ask_for(Process& process, KeyState& state, uint32_t cost) {
   const auto asking = process.leases.ask(state.rule->name, state.key, hash, cost);
   if (!std::exchange(process.ticking, true)) at(now_ + process.terms.tick, [this, &process] { tick(process); });
   const MonoTime sent = clock(process.terms.host).mono;
-  const auto takes = [this, &process] { return Duration(static_cast<int64_t>(random_.unit() * static_cast<double>(nanos(process.terms.answers_most)))); };
   KeyRef key;
   key.state_ = &state;
-  at(now_ + takes(), [this, &process, &state, key, cost, asking, hash, sent, takes] {
-    take(process.terms.host, key, cost, [this, &process, &state, asking, hash, sent, takes](Outcome outcome) {
+  at(now_ + takes(process), [this, &process, &state, key, cost, asking, hash, sent] {
+    take(process.terms.host, key, cost, [this, &process, &state, asking, hash, sent](Outcome outcome) {
       if (outcome == Outcome::lost) return process.leases.unanswered(asking, hash);
       client::Reply reply;
       reply.limited = outcome != Outcome::admitted;
       if (outcome == Outcome::over_limit) reply.retry_after = process.terms.tick;
-      Process::Taken taken{0, hosts_[process.terms.host].clock.offset};
-      if (outcome == Outcome::admitted) taken.window = take_portion(process, state, asking.most, reply);
-      at(now_ + takes(), [&process, asking, hash, sent, reply, taken] {
-        if (reply.amount != 0) process.taken.emplace(std::pair{hash.lo, nanos(sent + reply.lasts)}, taken);
-        process.leases.answered(asking, hash, reply, sent, process.terms.tick);
-      });
+      answer(process, state, {asking, hash, sent}, reply, outcome == Outcome::admitted);
     });
   });
+}
+
+// The daemon's answer goes out: with a portion, where there is one. It comes in after a while.
+void Fleet::answer(Process& process, KeyState& state, const Process::Question& asked, client::Reply reply, bool leases) {
+  Process::Taken taken{0, hosts_[process.terms.host].clock.offset};
+  if (leases) taken.window = take_portion(process, state, asked.asking.most, reply);
+  at(now_ + takes(process), [&process, asked, reply, taken] {
+    if (reply.amount != 0) process.taken.emplace(std::pair{asked.hash.lo, nanos(asked.sent + reply.lasts)}, taken);
+    process.leases.answered(asked.asking, asked.hash, reply, asked.sent, process.terms.tick);
+  });
+}
+
+Duration Fleet::takes(const Process& process) {
+  return Duration(static_cast<int64_t>(random_.unit() * static_cast<double>(nanos(process.terms.answers_most))));
 }
 
 int64_t Fleet::take_portion(Process& process, KeyState& state, uint32_t most, client::Reply& reply) {
@@ -97,11 +103,16 @@ int64_t Fleet::take_portion(Process& process, KeyState& state, uint32_t most, cl
 }
 
 void Fleet::tick(Process& process) {
-  for (const Leases::Order& order : process.leases.tick(clock(process.terms.host).mono)) {
+  const MonoTime now = clock(process.terms.host).mono;
+  for (const Leases::Order& order : process.leases.tick(now)) {
     if (order.put_back != 0)
-      at(now_ + process.terms.answers_most, [this, &process, order] { put_back(process, order); });
+      at(now_ + takes(process), [this, &process, order] { put_back(process, order); });
     else
-      process.leases.unanswered(order.asking, order.hash);  // it asks again when it has nothing
+      at(now_ + takes(process), [this, &process, order, now] {
+        const Host& host = hosts_[process.terms.host];
+        if (host.node == nullptr || host.paused_until > now_) return process.leases.unanswered(order.asking, order.hash);
+        answer(process, key_state(order.rule, order.key), {order.asking, order.hash, now}, {}, true);
+      });
   }
   process.ticking = !process.leases.quiet();
   if (process.ticking) at(now_ + process.terms.tick, [this, &process] { tick(process); });
