@@ -64,6 +64,19 @@ class Install(Case):
                 "except OSError as error: print(error.errno)\n")
         self.assertEqual(run(sys.executable, "-B", "-c", code, cwd=EXAMPLES).stdout, "22\n22\n")
 
+    def test_what_a_caller_does_wrong_is_not_allowed_and_told(self):
+        code = ("import client_ctypes as c, ctypes\n"
+                "t = c.Tally('/nobody.sock', when_away=c.OPEN)\n"
+                "print([t.take('api', key).allowed for key in ('k', b'', b'x' * 1024, b'x' * 1025)])\n"
+                "d = c.Decision(allowed=1)\n"
+                "print(t.c.tally_take(None, b'api', b'k', 1, 1, ctypes.byref(d)), d.allowed, ctypes.get_errno())\n"
+                "print(t.c.tally_take(t.client, None, b'k', 1, 1, None), t.c.tally_take(t.client, b'api', None, 1, 1, None))\n"
+                "t.c.tally_error(None, None, 0)\n"
+                "for wrong in (dict(size=0), dict(size=64, deadline_us=2**63 - 1), dict(size=64, tick_us=10)):\n"
+                "    print(t.c.tally_open(b'x', ctypes.byref(c.Options(**wrong))), ctypes.get_errno())\n")
+        result = run(sys.executable, "-B", "-c", code, cwd=EXAMPLES)
+        self.assertEqual(result.stdout, "[1, 0, 1, 0]\n0 0 22\n0 0\nNone 22\nNone 22\nNone 22\n", result.stderr)
+
     def test_nothing_but_the_interface_is_exported(self):
         symbols = self.done("nm", "-DC", "--defined-only", self.libraries / "libtally.so").splitlines()
         names = [line.split(" ", 2)[2] for line in symbols]
