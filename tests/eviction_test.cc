@@ -20,7 +20,7 @@ using namespace test;
 // window).
 void run_eviction(bool moving) {
   constexpr int64_t kLimit = 12;
-  constexpr uint64_t kKeys = 120;
+  constexpr uint64_t kKeys = 240;  // the smallest table has 64 slots
   const Duration window = ms(10);
   Bench bench(window_rule(Algorithm::fixed_window, kLimit, window), false, {}, 20);
   SteppedClock clock;
@@ -64,7 +64,7 @@ TEST_CASE("threads under eviction that give back: taken less given never passes 
 
 TEST_CASE("threads under eviction: no bucket passes burst and refill") {
   constexpr uint32_t kBurst = 12;
-  constexpr uint64_t kKeys = 120;
+  constexpr uint64_t kKeys = 240;  // the smallest table has 64 slots
   const Duration emission = ms(1);
   Bench bench(bucket_rule(kBurst, emission), false, {}, 20);
   SteppedClock clock;
@@ -119,7 +119,7 @@ struct Granter {
 
 TEST_CASE("threads under eviction in a fleet: no key passes its floor and what all its lives were granted") {
   constexpr Overcount kHalf{500'000, false};
-  constexpr uint64_t kKeys = 120;
+  constexpr uint64_t kKeys = 240;  // the smallest table has 64 slots
   const Duration window = ms(10);
   Bench bench(window_rule(Algorithm::fixed_window, 40, window, kHalf), true, {0, 4}, 20);
   const uint32_t floor = bench.rule.limit.floor;

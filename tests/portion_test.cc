@@ -106,7 +106,9 @@ struct BucketRun {
     bench.take("k", 1, at(t));  // it has to be known
     const auto ref = bench.slots.ref_of(bench.ask("k").hash);
     MonoTime probe = tat;
-    const int64_t there = decide_bucket(bench.rule.limit, probe, 0, at(t).mono).remaining;
+    Answer answer;
+    decide_bucket(bench.rule.limit, probe, 0, at(t).mono, answer);
+    const int64_t there = answer.remaining;
     tat = std::max(tat, at(t).mono) + bench.rule.limit.emission * there;
     bench.slots.open_lease(*ref, ++tag, nanos(bench.rule.limit.emission) * there, at(t).mono + ms(1000));
   }

@@ -9,6 +9,7 @@
 
 #include <array>
 #include <compare>
+#include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <functional>
@@ -53,6 +54,11 @@ constexpr uint64_t mix(uint64_t x) {
   x = (x ^ (x >> 33)) * 0xff51afd7ed558ccd;
   x = (x ^ (x >> 33)) * 0xc4ceb9fe1a85ec53;
   return x ^ (x >> 33);
+}
+
+// A hash as an index below n: floor(x / 2^64 * n).
+constexpr size_t scaled_to(uint64_t x, size_t n) {
+  return static_cast<size_t>((static_cast<unsigned __int128>(x) * n) >> 64);
 }
 
 }  // namespace tally

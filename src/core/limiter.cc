@@ -7,6 +7,7 @@
 #include <algorithm>
 
 #include "core/decide.h"
+#include "core/slots_find.h"
 #include "core/slots_layout.h"
 #include "core/windows.h"
 
@@ -19,16 +20,34 @@ constexpr uint64_t kShut = INT64_MAX;
 Limiter::Limiter(SlotTable& slots, bool fleet)
     : slots_(slots), fleet_(fleet), floors_from_(kShut), buckets_empty_at_(kShut) {}
 
+void Limiter::prefetch(KeyHash hash) const { slots_.prefetch(hash); }
+void Limiter::prefetch_slot(KeyHash hash) const { slots_.prefetch_slot(hash); }
+
 Answer Limiter::take(const Ask& ask, Now now, NoteRing* notes) {
-  if (ask.cost == 0) return peek(ask, now);
-  if (ask.cost > ask.limit->limit) {
-    Ask state = ask;
-    state.cost = 0;
-    return refused_for_ever(peek(state, now));
+  if (ask.cost == 0 || ask.cost > ask.limit->limit) return peek(ask, now);
+  return settle(ask, now, notes);
+}
+
+// One answer from beginning to end, so that it is made where the caller wants it and never copied. Flat, as
+// all of this is: an instruction that waits for a slot to come from memory holds a place that the next
+// decision could use meanwhile.
+[[gnu::flatten]] Answer Limiter::settle(const Ask& ask, const Now& now, NoteRing* notes) {
+  Answer answer;
+  for (int tries = 0; tries < kDecisionTries; ++tries) {
+    const Held held = slots_.find_or_insert(ask.hash, *ask.limit, now);
+    if (!held) break;
+    if (decide(ask, held, now, notes, answer)) return answer;
   }
+  crowd_out(*ask.limit, answer);
+  return answer;
+}
+
+[[gnu::flatten]] bool Limiter::decide(const Ask& ask, Held held, const Now& now, NoteRing* notes,
+                                      Answer& answer) {
   const bool bucket = ask.limit->algorithm == Algorithm::token_bucket;
-  if (fleet_) return bucket ? spend_bucket(ask, now, notes) : spend_window(ask, now, notes);
-  return bucket ? take_bucket(ask, now) : take_window(ask, now);
+  if (fleet_)
+    return bucket ? spend_bucket(ask, held, now, notes, answer) : spend_window(ask, held, now, notes, answer);
+  return bucket ? take_bucket(ask, held, now, answer) : take_window(ask, held, now, answer);
 }
 
 Answer Limiter::peek(const Ask& ask, Now now) const {
@@ -37,15 +56,18 @@ Answer Limiter::peek(const Ask& ask, Now now) const {
     state.cost = 0;
     return refused_for_ever(peek(state, now));
   }
-  if (fleet_) return peek_fleet(ask, now);
+  return fleet_ ? peek_fleet(ask, now) : peek_alone(ask, now);
+}
+
+Answer Limiter::peek_alone(const Ask& ask, const Now& now) const {
+  Answer answer;
   for (;;) {
     const Held held = slots_.find(ask.hash);
-    Answer answer;
     if (ask.limit->algorithm == Algorithm::token_bucket) {
       MonoTime tat = held ? arrival_of(held.slot->count[0].load()) : slots_.sketch().arrival(ask.hash.hi);
-      answer = decide_bucket(*ask.limit, tat, ask.cost, now.mono);
+      decide_bucket(*ask.limit, tat, ask.cost, now.mono, answer);
     } else {
-      answer = decide_alone(ask, view(held, ask, now.wall), now.wall);
+      decide_alone(ask, view(held, ask, now.wall), now.wall, answer);
     }
     if (!held || held.still()) return answer;
   }
@@ -57,7 +79,7 @@ Answer Limiter::peek(const Ask& ask, Now now) const {
 // window, as if the clock had already reached it, and every window number keeps its bound. In a fleet only
 // the cell in use says so: the other may have been begun ahead of time, by a return. The cell in use is read
 // before the one before it, so that the latter is final (see holds_still).
-Limiter::WindowView Limiter::view(const Held& held, const Ask& ask, WallTime now) const {
+Limiter::WindowView Limiter::view(Held held, const Ask& ask, WallTime now) const {
   WindowView v;
   v.window = window_at(now, ask.limit->window);
   for (;;) {
@@ -68,8 +90,10 @@ Limiter::WindowView Limiter::view(const Held& held, const Ask& ask, WallTime now
     const Cell cell = Cell::of(v.word), other = Cell::of(v.previous_word);
     uint32_t further = ahead(cell.tag, parity, tag);
     if (!fleet_) further = std::max(further, ahead(other.tag, before, tag));
-    v.window += further;
-    if (further != 0) continue;
+    if (further != 0) {  // a branch, so that what follows does not wait for this sum
+      v.window += further;
+      continue;
+    }
     v.first = cell.tag != tag;
     v.count = v.first ? 0 : cell.value;
     v.previous_known = other.tag == tag - 1 || fleet_ || ask.limit->algorithm != Algorithm::sliding_window;
@@ -85,7 +109,7 @@ Limiter::WindowView Limiter::view(const Held& held, const Ask& ask, WallTime now
 // The first count of a window: an earlier life of the key may have been counted there. False where that could
 // have been forgotten: by a clock that was seen evicting, the window is over. Then the decision is made in
 // that clock's window.
-bool Limiter::look_up(WindowView& v, const Ask& ask, WallTime now) const {
+[[gnu::noinline]] bool Limiter::look_up(WindowView& v, const Ask& ask, WallTime now) const {
   const Sketch& sketch = slots_.sketch();
   const uint32_t most = fleet_ ? ask.limit->floor : kLimitMax;
   const auto tag = static_cast<uint32_t>(v.window);
@@ -99,7 +123,7 @@ bool Limiter::look_up(WindowView& v, const Ask& ask, WallTime now) const {
 
 // Writes down what the first count of a window begins with; the caller looks again. An exchange that was
 // prepared for another key could begin this key's window without its past: hence the pin.
-void Limiter::begin_window(const Held& held, const Ask& ask, WindowView& v) {
+[[gnu::noinline]] void Limiter::begin_window(Held held, const Ask& ask, WindowView& v) {
   if (!slots_.pin(held)) return;
   const auto tag = static_cast<uint32_t>(v.window);
   Word* count = held.slot->count;
@@ -110,16 +134,17 @@ void Limiter::begin_window(const Held& held, const Ask& ask, WindowView& v) {
   slots_.unpin(held);
 }
 
-Answer Limiter::decide_alone(const Ask& ask, const WindowView& v, WallTime now) const {
+void Limiter::decide_alone(const Ask& ask, const WindowView& v, WallTime now, Answer& answer) const {
   if (ask.limit->algorithm == Algorithm::fixed_window)
-    return decide_fixed(*ask.limit, v.count, ask.cost, v.window, now);
-  return decide_sliding(*ask.limit, v.previous, v.count, ask.cost, v.window, now);
+    decide_fixed(*ask.limit, v.count, ask.cost, v.window, now, answer);
+  else
+    decide_sliding(*ask.limit, v.previous, v.count, ask.cost, v.window, now, answer);
 }
 
 // After the cost was written: was the decision still right by then? A sliding window rests on two cells and
 // swaps one. If the window has been left meanwhile, or the one before it has grown so that the cost would not
 // have fitted, the cost is lost and the decision starts over.
-bool Limiter::holds_still(const Ask& ask, const WindowView& v, const Held& held, Now now) const {
+bool Limiter::holds_still(const Ask& ask, const WindowView& v, Held held, const Now& now) const {
   if (ask.limit->algorithm == Algorithm::sliding_window) {
     const auto tag = static_cast<uint32_t>(v.window);
     const uint64_t word = held.slot->count[(tag & 1) ^ 1].load();
@@ -127,53 +152,40 @@ bool Limiter::holds_still(const Ask& ask, const WindowView& v, const Held& held,
       WindowView later = v;
       const Cell other = Cell::of(word);
       later.previous = other.tag == tag - 1 ? other.value : 0;
-      if (ahead(other.tag, (tag & 1) ^ 1, tag) != 0 ||
-          decide_alone(ask, later, now.wall).verdict != Verdict::admitted)
-        return false;
+      Answer answer;
+      decide_alone(ask, later, now.wall, answer);
+      if (ahead(other.tag, (tag & 1) ^ 1, tag) != 0 || answer.verdict != Verdict::admitted) return false;
     }
   }
   return held.still();
 }
 
-Answer Limiter::take_window(const Ask& ask, Now now) {
-  const Limit& limit = *ask.limit;
-  for (int tries = 0; tries < kDecisionTries; ++tries) {
-    const Held held = slots_.find_or_insert(ask.hash, newcomer(ask, now));
-    if (!held) break;
-    WindowView v = view(held, ask, now.wall);
-    const auto tag = static_cast<uint32_t>(v.window);
-    const Answer answer = decide_alone(ask, v, now.wall);
-    if (answer.verdict != Verdict::admitted) {
-      if (held.still()) return answer;
-      continue;
-    }
-    if (v.first || !v.previous_known) {
-      begin_window(held, ask, v);
-      continue;
-    }
-    const uint64_t next = Cell{tag, v.count + ask.cost}.word();
-    if (held.slot->count[tag & 1].compare_exchange_strong(v.word, next) && holds_still(ask, v, held, now))
-      return answer;
+bool Limiter::take_window(const Ask& ask, Held held, const Now& now, Answer& answer) {
+  WindowView v = view(held, ask, now.wall);
+  decide_alone(ask, v, now.wall, answer);
+  if (answer.verdict != Verdict::admitted) return held.still();
+  if (v.first || !v.previous_known) {
+    begin_window(held, ask, v);
+    return false;
   }
-  return crowded_out(limit, Verdict::over_limit);
+  const auto tag = static_cast<uint32_t>(v.window);
+  const uint64_t next = Cell{tag, v.count + ask.cost}.word();
+  return held.slot->count[tag & 1].compare_exchange_strong(v.word, next) && holds_still(ask, v, held, now);
 }
 
-Answer Limiter::take_bucket(const Ask& ask, Now now) {
-  for (int tries = 0; tries < kDecisionTries; ++tries) {
-    const Held held = slots_.find_or_insert(ask.hash, newcomer(ask, now));
-    if (!held) break;
-    uint64_t word = held.slot->count[0].load();
-    MonoTime tat = arrival_of(word);
-    const Answer answer = decide_bucket(*ask.limit, tat, ask.cost, now.mono);
-    const bool admitted = answer.verdict == Verdict::admitted;
-    if (admitted && !held.slot->count[0].compare_exchange_strong(word, arrival_word(tat))) continue;
-    if (held.still()) return answer;
-  }
-  return crowded_out(*ask.limit, Verdict::over_limit);
+bool Limiter::take_bucket(const Ask& ask, Held held, const Now& now, Answer& answer) {
+  uint64_t word = held.slot->count[0].load();
+  MonoTime tat = arrival_of(word);
+  decide_bucket(*ask.limit, tat, ask.cost, now.mono, answer);
+  if (answer.verdict == Verdict::admitted &&
+      !held.slot->count[0].compare_exchange_strong(word, arrival_word(tat)))
+    return false;
+  return held.still();
 }
 
 // Lowers a count, which must not land on another key: the slot is pinned. `settled`: false to try again.
-uint32_t Limiter::give_back(const Ask& ask, uint32_t n, const Held& held, Now now, std::optional<int64_t> only_in, bool& settled) {
+uint32_t Limiter::give_back(const Ask& ask, uint32_t n, Held held, const Now& now, std::optional<int64_t> only_in,
+                            bool& settled) {
   const Limit& limit = *ask.limit;
   Slot& slot = *held.slot;
   uint32_t given = 0;
@@ -257,12 +269,11 @@ uint32_t Limiter::floor_in(const Limit& limit, int64_t window) const {
 
 // Every place that the key could have is held by others at this moment, or it was taken from the key again
 // each time before it could be counted. That takes more threads than a bucket has slots. Denied.
-Answer Limiter::crowded_out(const Limit& limit, Verdict verdict) {
-  Answer answer;
-  answer.verdict = verdict;
+void Limiter::crowd_out(const Limit& limit, Answer& answer) const {
+  answer = {};
+  answer.verdict = fleet_ ? Verdict::starved : Verdict::over_limit;
   answer.limit = limit.limit;
-  answer.retry_after = verdict == Verdict::over_limit ? Duration(1'000'000) : Duration(0);
-  return answer;
+  answer.retry_after = Duration(fleet_ ? 0 : 1'000'000);
 }
 
 }  // namespace tally

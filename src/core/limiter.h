@@ -66,7 +66,7 @@ struct Note {
   SlotRef slot;
   KeyHash hash;
   WireId id;
-  Limit limit;  // the ask's
+  Limit limit;            // the ask's
   uint32_t requests = 1;  // starved: so many, all alike
 };
 using NoteRing = Ring<Note>;
@@ -90,14 +90,14 @@ class Limiter {
     return hash_key(key, slots_.seed(), rule.table_seed);
   }
   // For a batch of keys: first this for all of them, then prefetch_slot for all, then take.
-  void prefetch(KeyHash hash) const { slots_.prefetch(hash); }
-  void prefetch_slot(KeyHash hash) const { slots_.prefetch_slot(hash); }
+  void prefetch(KeyHash hash) const;
+  void prefetch_slot(KeyHash hash) const;
 
   // In a fleet starved asks are noted each time, uses once until looked at. `notes` is nullptr alone, and for
   // the retry of an ask that waits: that is noted once, when it begins to.
   Answer take(const Ask& ask, Now now, NoteRing* notes);
-  // Fleets. Tells the cluster thread of an ask that found too little without trying it: it stands behind others that wait.
-  // Whether it went into the ring.
+  // Fleets. Tells the cluster thread of an ask that found too little without trying it: it stands behind
+  // others that wait. Whether it went into the ring.
   bool note_starved(const Ask& ask, Now now, NoteRing& notes);
   // Takes up to `most` of what can be admitted here at once without asking anybody, and of that a quarter (rounded up): others are to find
   // something, too. Who takes it spends it before it lasts no longer. Noted like a take; ask.cost means nothing.
@@ -127,6 +127,7 @@ class Limiter {
   }  // a full ring: noted again at the key's next use
 
  private:
+  friend struct LimiterProbe;  // tools/bench
   // What a decision of a window is made from.
   struct WindowView {
     int64_t window = 0;
@@ -138,33 +139,37 @@ class Limiter {
     bool previous_known = true;  // false: alone, sliding, and `previous` is the sketch's
   };
 
-  Newcomer newcomer(const Ask& ask, Now now) const { return {ask.limit, now}; }
-  WindowView view(const Held& held, const Ask& ask, WallTime now) const;
+  WindowView view(Held held, const Ask& ask, WallTime now) const;
   bool look_up(WindowView& view, const Ask& ask, WallTime now) const;
-  void begin_window(const Held& held, const Ask& ask, WindowView& view);
-  Answer decide_alone(const Ask& ask, const WindowView& view, WallTime now) const;
-  bool holds_still(const Ask& ask, const WindowView& view, const Held& held, Now now) const;
-  Answer take_window(const Ask& ask, Now now);
-  Answer take_bucket(const Ask& ask, Now now);
-  uint32_t give_back(const Ask& ask, uint32_t n, const Held& held, Now now, std::optional<int64_t> only_in, bool& settled);
-  bool portion_of_window(const Ask& ask, uint32_t most, const Held& held, Now now, NoteRing* notes, Portion& portion);
-  bool portion_of_bucket(const Ask& ask, uint32_t most, const Held& held, Now now, NoteRing* notes, Portion& portion);
+  void begin_window(Held held, const Ask& ask, WindowView& view);
+  void decide_alone(const Ask& ask, const WindowView& view, WallTime now, Answer& answer) const;
+  bool holds_still(const Ask& ask, const WindowView& view, Held held, const Now& now) const;
+  // On the key's slot as it was found. False: the life of the slot is over or others were faster, to be tried
+  // again from the look-up on.
+  bool take_window(const Ask& ask, Held held, const Now& now, Answer& answer);
+  bool take_bucket(const Ask& ask, Held held, const Now& now, Answer& answer);
+  bool spend_window(const Ask& ask, Held held, const Now& now, NoteRing* notes, Answer& answer);
+  bool spend_bucket(const Ask& ask, Held held, const Now& now, NoteRing* notes, Answer& answer);
+  Answer settle(const Ask& ask, const Now& now, NoteRing* notes);
+  bool decide(const Ask& ask, Held held, const Now& now, NoteRing* notes, Answer& answer);
+  uint32_t give_back(const Ask& ask, uint32_t n, Held held, const Now& now, std::optional<int64_t> only_in, bool& settled);
+  bool portion_of_window(const Ask& ask, uint32_t most, Held held, const Now& now, NoteRing* notes, Portion& portion);
+  bool portion_of_bucket(const Ask& ask, uint32_t most, Held held, const Now& now, NoteRing* notes, Portion& portion);
 
   struct LeaseView {
     uint64_t count_word = 0;
     int64_t left = 0;
     MonoTime end{};
   };
-  Answer spend_window(const Ask& ask, Now now, NoteRing* notes);
-  Answer spend_bucket(const Ask& ask, Now now, NoteRing* notes);
   WindowState window_state(const Slot& slot, const WindowView& view, const Limit& limit) const;
   static LeaseView lease_of(const Slot& slot, MonoTime now);
   MonoTime floor_tat(uint64_t word, const Limit& limit) const;
-  Answer peek_fleet(const Ask& ask, Now now) const;
-  bool note_starved(const Ask& ask, const Held& held, NoteRing* notes);  // whether it went into the ring
-  bool note_use(const Ask& ask, const Held& held, uint64_t count, NoteRing* notes);  // whether that is urgent
-  bool push(const Ask& ask, const Held& held, Note::Kind kind, NoteRing* notes);
-  static Answer crowded_out(const Limit& limit, Verdict verdict);
+  Answer peek_alone(const Ask& ask, const Now& now) const;
+  Answer peek_fleet(const Ask& ask, const Now& now) const;
+  bool note_starved(const Ask& ask, Held held, NoteRing* notes);              // whether it went into the ring
+  bool note_use(const Ask& ask, Held held, uint64_t count, NoteRing* notes);  // whether that is urgent
+  bool push(const Ask& ask, Held held, Note::Kind kind, NoteRing* notes);
+  void crowd_out(const Limit& limit, Answer& answer) const;
 
   SlotTable& slots_;
   const bool fleet_;

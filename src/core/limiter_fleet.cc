@@ -3,6 +3,7 @@
 
 #include "core/decide.h"
 #include "core/limiter.h"
+#include "core/slots_find.h"
 #include "core/slots_layout.h"
 #include "core/windows.h"
 
@@ -14,31 +15,26 @@ WindowState Limiter::window_state(const Slot& slot, const WindowView& v, const L
   return {v.window, v.previous, v.count, ceiling.tag == tag ? ceiling.value : floor_in(limit, v.window)};
 }
 
-Answer Limiter::spend_window(const Ask& ask, Now now, NoteRing* notes) {
+bool Limiter::spend_window(const Ask& ask, Held held, const Now& now, NoteRing* notes, Answer& answer) {
   const Limit& limit = *ask.limit;
-  for (int tries = 0; tries < kDecisionTries; ++tries) {
-    const Held held = slots_.find_or_insert(ask.hash, newcomer(ask, now));
-    if (!held) break;
-    Slot& slot = *held.slot;
-    WindowView v = view(held, ask, now.wall);
-    Answer answer = decide_spend(limit, window_state(slot, v, limit), slots_.knowledge(held), ask.cost, now);
-    if (answer.verdict != Verdict::admitted) {
-      if (!held.still()) continue;
-      if (answer.verdict == Verdict::starved) answer.urgent = note_starved(ask, held, notes);
-      return answer;
-    }
-    const auto tag = static_cast<uint32_t>(v.window);
-    if (v.first) {
-      begin_window(held, ask, v);
-      continue;
-    }
-    const uint32_t count = v.count + ask.cost;
-    if (!slot.count[tag & 1].compare_exchange_strong(v.word, Cell{tag, count}.word()) || !held.still())
-      continue;
-    answer.urgent = note_use(ask, held, count, notes);
-    return answer;
+  Slot& slot = *held.slot;
+  WindowView v = view(held, ask, now.wall);
+  decide_spend(limit, window_state(slot, v, limit), slots_.knowledge(held), ask.cost, now, answer);
+  if (answer.verdict != Verdict::admitted) {
+    if (!held.still()) return false;
+    if (answer.verdict == Verdict::starved) answer.urgent = note_starved(ask, held, notes);
+    return true;
   }
-  return crowded_out(limit, Verdict::starved);
+  if (v.first) {
+    begin_window(held, ask, v);
+    return false;
+  }
+  const auto tag = static_cast<uint32_t>(v.window);
+  const uint32_t count = v.count + ask.cost;
+  if (!slot.count[tag & 1].compare_exchange_strong(v.word, Cell{tag, count}.word()) || !held.still())
+    return false;
+  answer.urgent = note_use(ask, held, count, notes);
+  return true;
 }
 
 // Ceiling, end, count, in this order: see SlotTable::open_lease.
@@ -60,63 +56,59 @@ MonoTime Limiter::floor_tat(uint64_t word, const Limit& limit) const {
   return shut ? MonoTime::max() : std::max(arrival_of(word), empty_at + limit.burst_span());
 }
 
-Answer Limiter::spend_bucket(const Ask& ask, Now now, NoteRing* notes) {
+bool Limiter::spend_bucket(const Ask& ask, Held held, const Now& now, NoteRing* notes, Answer& answer) {
   const Limit& limit = *ask.limit;
-  for (int tries = 0; tries < kDecisionTries; ++tries) {
-    const Held held = slots_.find_or_insert(ask.hash, newcomer(ask, now));
-    if (!held) break;
-    Slot& slot = *held.slot;
-    LeaseView lease = lease_of(slot, now.mono);
-    uint64_t floor_word = slot.count[0].load();
-    const BucketState state{lease.left, lease.end, floor_tat(floor_word, limit)};
-    BucketDecision decision = decide_spend(limit, state, slots_.knowledge(held), ask.cost, now);
-    LeaseCell count = LeaseCell::of(lease.count_word);
-    bool written = true;
-    if (decision.purse == Purse::lease) {
-      count.amount += nanos(limit.emission) * static_cast<int64_t>(ask.cost);
-      written = slot.count[1].compare_exchange_strong(lease.count_word, count.word());
-    } else if (decision.purse == Purse::floor) {
-      written = slot.count[0].compare_exchange_strong(floor_word, arrival_word(decision.floor_tat));
-    }
-    if (!written || !held.still()) continue;
-    if (decision.purse != Purse::none)
-      decision.answer.urgent = note_use(ask, held, static_cast<uint64_t>(count.amount), notes);
-    else if (decision.answer.verdict == Verdict::starved)
-      decision.answer.urgent = note_starved(ask, held, notes);
-    return decision.answer;
+  Slot& slot = *held.slot;
+  LeaseView lease = lease_of(slot, now.mono);
+  uint64_t floor_word = slot.count[0].load();
+  const BucketState state{lease.left, lease.end, floor_tat(floor_word, limit)};
+  const BucketDecision decision = decide_spend(limit, state, slots_.knowledge(held), ask.cost, now, answer);
+  LeaseCell count = LeaseCell::of(lease.count_word);
+  bool written = true;
+  if (decision.purse == Purse::lease) {
+    count.amount += nanos(limit.emission) * static_cast<int64_t>(ask.cost);
+    written = slot.count[1].compare_exchange_strong(lease.count_word, count.word());
+  } else if (decision.purse == Purse::floor) {
+    written = slot.count[0].compare_exchange_strong(floor_word, arrival_word(decision.floor_tat));
   }
-  return crowded_out(limit, Verdict::starved);
+  if (!written || !held.still()) return false;
+  if (decision.purse != Purse::none)
+    answer.urgent = note_use(ask, held, static_cast<uint64_t>(count.amount), notes);
+  else if (answer.verdict == Verdict::starved)
+    answer.urgent = note_starved(ask, held, notes);
+  return true;
 }
 
-Answer Limiter::peek_fleet(const Ask& ask, Now now) const {
+Answer Limiter::peek_fleet(const Ask& ask, const Now& now) const {
   const Limit& limit = *ask.limit;
+  Answer answer;
   for (;;) {
     const Held held = slots_.find(ask.hash);
     const Knowledge knowledge = held ? slots_.knowledge(held) : Knowledge{};
-    Answer answer;
     if (limit.algorithm == Algorithm::token_bucket) {
       const LeaseView lease = held ? lease_of(*held.slot, now.mono) : LeaseView{};
       const uint64_t word =
           held ? held.slot->count[0].load() : arrival_word(slots_.sketch().arrival(ask.hash.hi));
       const BucketState state{lease.left, lease.end, floor_tat(word, limit)};
-      answer = decide_spend(limit, state, knowledge, ask.cost, now).answer;
+      decide_spend(limit, state, knowledge, ask.cost, now, answer);
     } else {
       const WindowView v = view(held, ask, now.wall);
       const WindowState state = held ? window_state(*held.slot, v, limit)
                                      : WindowState{v.window, v.previous, v.count, floor_in(limit, v.window)};
-      answer = decide_spend(limit, state, knowledge, ask.cost, now);
+      decide_spend(limit, state, knowledge, ask.cost, now, answer);
     }
     if (!held || held.still()) return answer;
   }
 }
 
 bool Limiter::note_starved(const Ask& ask, Now now, NoteRing& notes) {
-  const Held held = slots_.find_or_insert(ask.hash, newcomer(ask, now));
+  const Held held = slots_.find_or_insert(ask.hash, *ask.limit, now);
   return held && note_starved(ask, held, &notes);
 }
 
-// Marked first: a slot that is noted is not idle, whatever its cells say, so it is still there when the note is taken.
-bool Limiter::note_starved(const Ask& ask, const Held& held, NoteRing* notes) {
+// Marked first: a slot that is noted is not idle, whatever its cells say, so it is still there when the note
+// is taken.
+bool Limiter::note_starved(const Ask& ask, Held held, NoteRing* notes) {
   const bool marked = notes != nullptr && slots_.set_noted(held);
   if (push(ask, held, Note::Kind::starved, notes)) return true;
   if (marked) slots_.clear_noted(held);
@@ -125,7 +117,7 @@ bool Limiter::note_starved(const Ask& ask, const Held& held, NoteRing* notes) {
 
 // Counted first, looked at the marks after: the cluster thread clears the mark first and reads the count
 // after, so one of the two sees the other.
-bool Limiter::note_use(const Ask& ask, const Held& held, uint64_t count, NoteRing* notes) {
+bool Limiter::note_use(const Ask& ask, Held held, uint64_t count, NoteRing* notes) {
   if (!SlotTable::noted(held) && slots_.set_noted(held) && !push(ask, held, Note::Kind::used, notes))
     slots_.clear_noted(held);
   Word& mark = held.slot->ask_at;
@@ -137,10 +129,10 @@ bool Limiter::note_use(const Ask& ask, const Held& held, uint64_t count, NoteRin
   return false;
 }
 
-bool Limiter::push(const Ask& ask, const Held& held, Note::Kind kind, NoteRing* notes) {
+bool Limiter::push(const Ask& ask, Held held, Note::Kind kind, NoteRing* notes) {
   if (notes == nullptr) return false;  // a retry
   const WireId id = wire_id(ask.key, ask.rule->id_key);
-  if (notes->push({kind, ask.rule->id, ask.cost, held.ref(), ask.hash, id, *ask.limit})) return true;
+  if (notes->push({kind, ask.rule->id, ask.cost, slots_.ref_of(held), ask.hash, id, *ask.limit})) return true;
   notes_dropped_.fetch_add(1, std::memory_order_relaxed);  // a figure for people
   return false;
 }

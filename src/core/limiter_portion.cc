@@ -3,6 +3,7 @@
 
 #include "core/decide.h"
 #include "core/limiter.h"
+#include "core/slots_find.h"
 #include "core/slots_layout.h"
 #include "core/windows.h"
 
@@ -21,7 +22,7 @@ uint32_t part_of(uint64_t there, uint32_t most) {
 Portion Limiter::take_portion(const Ask& ask, uint32_t most, Now now, NoteRing* notes) {
   Portion portion;
   for (int tries = 0; tries < kDecisionTries; ++tries) {
-    const Held held = slots_.find_or_insert(ask.hash, newcomer(ask, now));
+    const Held held = slots_.find_or_insert(ask.hash, *ask.limit, now);
     if (!held) break;
     const bool settled = ask.limit->algorithm == Algorithm::token_bucket
                              ? portion_of_bucket(ask, most, held, now, notes, portion)
@@ -32,7 +33,7 @@ Portion Limiter::take_portion(const Ask& ask, uint32_t most, Now now, NoteRing* 
 }
 
 // False to try again.
-bool Limiter::portion_of_window(const Ask& ask, uint32_t most, const Held& held, Now now, NoteRing* notes,
+bool Limiter::portion_of_window(const Ask& ask, uint32_t most, Held held, const Now& now, NoteRing* notes,
                                 Portion& portion) {
   const Limit& limit = *ask.limit;
   WindowView v = view(held, ask, now.wall);
@@ -43,7 +44,9 @@ bool Limiter::portion_of_window(const Ask& ask, uint32_t most, const Held& held,
     const WindowState state = window_state(*held.slot, v, limit);
     part.cost = part_of(state.ceiling > state.count ? state.ceiling - state.count : 0, most);
   } else {
-    part.cost = part_of(decide_alone(part, v, now.wall).remaining, most);
+    Answer there;
+    decide_alone(part, v, now.wall, there);
+    part.cost = part_of(there.remaining, most);
   }
   portion = {part.cost, window_end(v.window, limit.window) - now.wall, v.window};
   if (part.cost == 0) return held.still();
@@ -60,7 +63,7 @@ bool Limiter::portion_of_window(const Ask& ask, uint32_t most, const Held& held,
 
 // In a fleet of a lease alone: a floor bucket is what this node has for those who ask it. The lease's end means nothing to who holds a part of
 // it: what was taken before the end is counted as spent, and what is spent later than taken was taken off the burst.
-bool Limiter::portion_of_bucket(const Ask& ask, uint32_t most, const Held& held, Now now, NoteRing* notes,
+bool Limiter::portion_of_bucket(const Ask& ask, uint32_t most, Held held, const Now& now, NoteRing* notes,
                                 Portion& portion) {
   const Limit& limit = *ask.limit;
   portion = {0, ask.rule->process_hold, 0};
@@ -68,7 +71,9 @@ bool Limiter::portion_of_bucket(const Ask& ask, uint32_t most, const Held& held,
   if (!fleet_) {
     uint64_t word = held.slot->count[0].load();
     MonoTime tat = arrival_of(word);
-    portion.amount = part_of(decide_bucket(limit, tat, 0, now.mono).remaining, most);
+    Answer there;
+    decide_bucket(limit, tat, 0, now.mono, there);
+    portion.amount = part_of(there.remaining, most);
     tat = std::max(arrival_of(word), now.mono) + limit.emission * static_cast<int64_t>(portion.amount);
     return (portion.amount == 0 || held.slot->count[0].compare_exchange_strong(word, arrival_word(tat))) &&
            held.still();

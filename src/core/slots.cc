@@ -30,6 +30,7 @@
 #include <memory>
 #include <new>
 
+#include "core/slots_find.h"
 #include "core/slots_layout.h"
 #include "core/windows.h"
 
@@ -38,28 +39,11 @@ namespace {
 
 constexpr size_t kHugePage = size_t{2} << 20;
 
-uint64_t repeat(uint8_t byte) { return byte * uint64_t{0x0101010101010101}; }
-
-// 0x80 in every byte of `word` that equals the byte repeated in `pattern`; exact.
-uint64_t matches(uint64_t word, uint64_t pattern) {
-  constexpr uint64_t kLow = 0x7f7f7f7f7f7f7f7f;
-  const uint64_t x = word ^ pattern;
-  return ~(((x & kLow) + kLow) | x | kLow);
-}
-
-// 1 to 255; 0 marks a free slot.
-uint8_t tag_of(KeyHash hash) {
-  const auto byte = static_cast<uint8_t>(hash.hi);
-  return byte != 0 ? byte : uint8_t{1};
-}
-
 size_t buckets_for(size_t keys) {
-  const size_t slots = keys + keys / 9 + 1;  // a load of 0.9
+  // A load of 11/12: with two choices of 32 places less than one key in ten million finds both full (in 16
+  // places: one in 11,000 at a load of 0.9 already).
+  const size_t slots = keys + keys / 11 + 1;
   return std::max<size_t>(2, (slots + kWays - 1) / kWays);
-}
-
-size_t scaled(uint64_t x, size_t n) {
-  return static_cast<size_t>((static_cast<unsigned __int128>(x) * n) >> 64);
 }
 
 size_t rounded(size_t n, size_t to) { return (n + to - 1) / to * to; }
@@ -99,85 +83,26 @@ SlotTable::SlotTable(size_t keys, uint64_t seed, bool with_knowledge)
 
 SlotTable::~SlotTable() { ::munmap(mapping_, mapping_bytes_); }
 
-SlotTable::Homes SlotTable::homes_of(KeyHash hash) const {
-  const size_t a = scaled(hash.hi, buckets_), b = scaled(hash.lo, buckets_);
-  return {a, a != b ? b : (b + 1) % buckets_};
-}
-
-void SlotTable::prefetch(KeyHash hash) const {
-  const Homes homes = homes_of(hash);
-  __builtin_prefetch(&tags_[homes.a * kTagWords]);
-  __builtin_prefetch(&tags_[homes.b * kTagWords]);
-}
-
-// The first slot with the key's tag; relaxed: a guess.
-void SlotTable::prefetch_slot(KeyHash hash) const {
-  const Homes homes = homes_of(hash);
-  const uint64_t pattern = repeat(tag_of(hash));
-  for (const size_t bucket : {homes.a, homes.b}) {
-    for (size_t t = 0; t < kTagWords; ++t) {
-      const uint64_t found = matches(tags_[bucket * kTagWords + t].load(std::memory_order_relaxed), pattern);
-      if (found == 0) continue;
-      const size_t index = bucket * kWays + t * 8 + static_cast<size_t>(std::countr_zero(found)) / 8;
-      __builtin_prefetch(&slots_[index], 1);
-      if (known_ != nullptr) __builtin_prefetch(&known_[index]);
-      return;
-    }
-  }
-}
-
-// Calls `each` with every slot of the bucket that holds the key, living or dying, until it returns true.
-template <typename Each>
-Held SlotTable::find_in(size_t bucket, KeyHash hash, Each each) const {
-  const uint64_t pattern = repeat(tag_of(hash)), wanted = hash_bits(hash);
-  for (size_t t = 0; t < kTagWords; ++t) {
-    // acquire, here and below: pairs with the release of the exchanges that reserve, commit and publish
-    uint64_t found = matches(tags_[bucket * kTagWords + t].load(std::memory_order_acquire), pattern);
-    for (; found != 0; found &= found - 1) {
-      const size_t index = bucket * kWays + t * 8 + static_cast<size_t>(std::countr_zero(found)) / 8;
-      Slot& slot = slots_[index];
-      const uint64_t key = slot.key.load(std::memory_order_acquire);
-      if ((key & kHashBits) != wanted || slot.hash.load(std::memory_order_acquire) != hash.hi) continue;
-      const Held held{&slot, key, static_cast<uint32_t>(index)};
-      if (each(held)) return held;
-    }
-  }
-  return {};
-}
-
-Held SlotTable::find(KeyHash hash) const {
-  const Homes homes = homes_of(hash);
-  const auto living = [](const Held& held) { return (held.key & kStateBits) == kLive; };
-  if (const Held held = find_in(homes.a, hash, living)) return held;
-  return find_in(homes.b, hash, living);
-}
-
-Held SlotTable::find_or_insert(KeyHash hash, const Newcomer& newcomer) {
-  if (const Held held = find(hash)) return held;
-  return insert(hash, newcomer);
-}
-
-Held SlotTable::insert(KeyHash hash, const Newcomer& newcomer) {
+Held SlotTable::insert(KeyHash hash, const Limit& limit, const Now& now) {
   const Homes homes = homes_of(hash);
   Word& commit = commits_[homes.a];
   // One load of the key word tells living from dying: with two, the key could slip from one to the other in
   // between.
-  const auto living_or_drained = [&](const Held& held) {
-    if ((held.key & kStateBits) == kDying) drain(held, newcomer.now);
+  const auto living_or_drained = [&](Held held) {
+    if ((held.key & kStateBits) == kDying) drain(held, now);
     return (held.key & kStateBits) == kLive;
   };
   for (int i = 0; i < kInsertTries; ++i) {
     uint64_t last = commit.load();
     publish(last);
-    if (const Held held = find_in(homes.a, hash, living_or_drained)) return held;
-    if (const Held held = find_in(homes.b, hash, living_or_drained)) return held;
-    const Held reserved = reserve(homes, hash, newcomer.now);
+    if (const Held held = find_where(hash, living_or_drained)) return held;
+    const Held reserved = reserve(homes, hash, now);
     if (!reserved) continue;
-    fill(reserved, hash, newcomer);
-    const uint64_t mine = uint64_t{reserved.index} << 32 | generation_of(reserved.key);
+    fill(reserved, hash, limit, now);
+    const uint64_t mine = uint64_t{index_of(reserved)} << 32 | generation_of(reserved.key);
     if (commit.compare_exchange_strong(last, mine)) {
       publish(mine);
-      return {reserved.slot, (reserved.key & ~kStateBits) | kLive, reserved.index};
+      return {reserved.slot, (reserved.key & ~kStateBits) | kLive};
     }
     release(reserved);
   }
@@ -193,40 +118,32 @@ void SlotTable::publish(uint64_t committed) {
   word.compare_exchange_strong(key, (key & ~kStateBits) | kLive);
 }
 
-size_t SlotTable::free_in(size_t bucket) const {
-  size_t n = 0;
-  for (size_t t = 0; t < kTagWords; ++t)
-    n += static_cast<size_t>(std::popcount(matches(tags_[bucket * kTagWords + t].load(), 0)));
-  return n;
-}
-
-Held SlotTable::reserve(Homes homes, KeyHash hash, Now now) {
+Held SlotTable::reserve(Homes homes, KeyHash hash, const Now& now) {
   size_t first = homes.a, second = homes.b;
-  if (free_in(second) > free_in(first)) std::swap(first, second);
+  if (std::popcount(ways_with(tags_of(second), 0)) > std::popcount(ways_with(tags_of(first), 0)))
+    std::swap(first, second);
   if (const Held held = reserve_free(first, hash)) return held;
   if (const Held held = reserve_free(second, hash)) return held;
   return reserve_by_eviction(homes, hash, now);
 }
 
 Held SlotTable::reserve_free(size_t bucket, KeyHash hash) {
-  for (size_t way = 0; way < kWays; ++way) {
-    const size_t index = bucket * kWays + way;
-    const uint64_t tags = tags_[bucket * kTagWords + way / 8].load();
-    if ((tags >> (way % 8 * 8) & 0xff) != 0) continue;
+  for (uint64_t free = ways_with(tags_of(bucket), 0); free != 0; free &= free - 1) {
+    const size_t index = bucket * kWays + static_cast<size_t>(std::countr_zero(free));
     Slot& slot = slots_[index];
     uint64_t key = slot.key.load();
     if ((key & kStateBits) != kFree) continue;
     const uint64_t next = next_life(key, hash);
     if (!slot.key.compare_exchange_strong(key, next)) continue;
     occupied_.fetch_add(1, std::memory_order_relaxed);  // a figure for people
-    const Held held{&slot, next, static_cast<uint32_t>(index)};
-    set_tag(held.index, tag_of(hash));
+    const Held held{&slot, next};
+    set_tag(index_of(held), tag_of(hash));
     return held;
   }
   return {};
 }
 
-Held SlotTable::reserve_by_eviction(Homes homes, KeyHash hash, Now now) {
+Held SlotTable::reserve_by_eviction(Homes homes, KeyHash hash, const Now& now) {
   for (int i = 0; i < kEvictTries; ++i) {
     Held victim = least_wanted(homes, now);
     if (!victim) return {};
@@ -241,8 +158,8 @@ Held SlotTable::reserve_by_eviction(Homes homes, KeyHash hash, Now now) {
     const uint64_t next = next_life(victim.key, hash);
     if (!victim.slot->key.compare_exchange_strong(victim.key, next)) continue;
     (idle ? evicted_idle_ : evicted_live_).fetch_add(1, std::memory_order_relaxed);  // a figure for people
-    set_tag(victim.index, tag_of(hash));
-    return {victim.slot, next, victim.index};
+    set_tag(index_of(victim), tag_of(hash));
+    return {victim.slot, next};
   }
   return {};
 }
@@ -250,7 +167,7 @@ Held SlotTable::reserve_by_eviction(Homes homes, KeyHash hash, Now now) {
 // An idle slot, in the bucket that has more of them (two choices keep the living evenly spread); else one
 // that is already dying (its evictor sleeps); else the one with the least count, those that the cluster
 // thread knows last.
-Held SlotTable::least_wanted(Homes homes, Now now) const {
+Held SlotTable::least_wanted(Homes homes, const Now& now) const {
   struct {
     Held held;
     uint64_t weight = UINT64_MAX;
@@ -266,7 +183,7 @@ Held SlotTable::least_wanted(Homes homes, Now now) const {
       const uint64_t weight = state == kDying ? kWeightDying : weight_of(slot, now);
       best[i].idle += weight == kWeightIdle;
       if (best[i].held && weight >= best[i].weight) continue;
-      best[i].held = {&slot, key, static_cast<uint32_t>(index)};
+      best[i].held = {&slot, key};
       best[i].weight = weight;
     }
   }
@@ -277,7 +194,7 @@ Held SlotTable::least_wanted(Homes homes, Now now) const {
 
 // Requires that the slot is dying. True where there was nothing to remember. More than one thread may do this
 // for one life.
-bool SlotTable::drain(const Held& dying, Now now) {
+bool SlotTable::drain(Held dying, const Now& now) {
   sketch_->saw(now);
   const Slot& slot = *dying.slot;
   const uint64_t life = slot.life.load(), hash = slot.hash.load();
@@ -305,7 +222,7 @@ void SlotTable::forget_all() {
       if (pins_of(slot.life.load()) != 0) continue;  // for some instructions of a worker
       const uint64_t next = next_life(dying, KeyHash{});
       if (!slot.key.compare_exchange_strong(key, next)) continue;
-      release({&slot, next, static_cast<uint32_t>(index)});
+      release({&slot, next});
       break;
     }
   }
@@ -313,11 +230,10 @@ void SlotTable::forget_all() {
 
 // Only the owner of the reservation writes here. relaxed: the words are published with the key word, and
 // stale exchanges that hit them before are as harmless as those that come after.
-void SlotTable::fill(const Held& reserved, KeyHash hash, const Newcomer& newcomer) {
+void SlotTable::fill(Held reserved, KeyHash hash, const Limit& limit, const Now& now) {
   constexpr auto kRelaxed = std::memory_order_relaxed;
-  const Limit& limit = *newcomer.limit;
   const bool bucket = limit.algorithm == Algorithm::token_bucket;
-  const int64_t window = bucket ? 0 : window_at(newcomer.now.wall, limit.window);
+  const int64_t window = bucket ? 0 : window_at(now.wall, limit.window);
   const uint32_t generation = generation_of(reserved.key);
   Slot& slot = *reserved.slot;
   slot.hash.store(hash.hi, kRelaxed);
@@ -329,19 +245,10 @@ void SlotTable::fill(const Held& reserved, KeyHash hash, const Newcomer& newcome
   slot.ask_at.store(UINT64_MAX, kRelaxed);
 }
 
-void SlotTable::release(const Held& reserved) {
-  set_tag(reserved.index, 0);
+void SlotTable::release(Held reserved) {
+  set_tag(index_of(reserved), 0);
   occupied_.fetch_sub(1, std::memory_order_relaxed);  // a figure for people
   reserved.slot->key.store(reserved.key & ~(kStateBits | kHashBits));
-}
-
-void SlotTable::set_tag(uint32_t index, uint8_t tag) {
-  const size_t way = index % kWays;
-  Word& word = tags_[index / kWays * kTagWords + way / 8];
-  const int shift = static_cast<int>(way % 8 * 8);
-  uint64_t held = word.load();
-  while (!word.compare_exchange_weak(held, (held & ~(uint64_t{0xff} << shift)) | uint64_t{tag} << shift)) {
-  }
 }
 
 }  // namespace tally

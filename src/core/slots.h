@@ -26,6 +26,7 @@
 #include "base/time.h"
 #include "core/rules.h"
 #include "core/slots_sketch.h"
+#include "core/slots_tags.h"
 #include "core/slots_word.h"
 
 namespace tally {
@@ -56,9 +57,9 @@ constexpr Duration age_of(uint32_t heard, MonoTime now) {
 
 // What the cluster thread knows of a key beyond this node; written by it, read by workers (fleets only).
 struct Knowledge {
-  uint32_t window = 0;     // tag of the window that `elsewhere` and `exhausted_until` belong to
-  int32_t elsewhere = 0;   // windows: used by the rest of the fleet, as known, less what this node returned
-  MonoTime tat{};          // buckets: the owner's arrival time, as known, on this node's clock
+  uint32_t window = 0;    // tag of the window that `elsewhere` and `exhausted_until` belong to
+  int32_t elsewhere = 0;  // windows: used by the rest of the fleet, as known, less what this node returned
+  MonoTime tat{};         // buckets: the owner's arrival time, as known, on this node's clock
   MonoTime exhausted_until{};  // ask nothing and wait for nothing before; epoch: not exhausted
   bool isolated = false;       // no grant backed by a majority for isolation_after
   uint32_t heard = 0;          // heard_tick of the owner's last word
@@ -101,7 +102,9 @@ struct LeaseCell {
 inline constexpr int32_t kAheadMax = 1 << 24;
 constexpr uint32_t ahead(uint32_t cell_tag, uint32_t parity, uint32_t tag) {
   const auto d = static_cast<int32_t>(cell_tag - tag);
-  return ((cell_tag ^ parity) & 1) == 0 && d > 0 && d <= kAheadMax ? static_cast<uint32_t>(d) : 0;
+  if (d <= 0) [[likely]]
+    return 0;
+  return ((cell_tag ^ parity) & 1) == 0 && d <= kAheadMax ? static_cast<uint32_t>(d) : 0;
 }
 // The tag of a cell not used yet, in a slot that was taken in window `window`: that window's or the one
 // before.
@@ -109,25 +112,18 @@ constexpr uint32_t unused_tag(uint32_t parity, uint32_t window) {
   return window - ((window ^ parity ^ 1) & 1);
 }
 
-// A key's slot as it was found. That life is over once the slot's key word is another.
+// A key's slot as it was found. That life is over once the slot's key word is another. Two words, so that it
+// is passed in registers.
 struct Held {
   Slot* slot = nullptr;
   uint64_t key = 0;
-  uint32_t index = 0;
   explicit operator bool() const { return slot != nullptr; }
   bool still() const { return slot->key.load() == key; }
-  SlotRef ref() const { return {index, static_cast<uint32_t>(key >> 32)}; }
-};
-
-// What a key that is not there yet begins with.
-struct Newcomer {
-  const Limit* limit = nullptr;
-  Now now;
 };
 
 class SlotTable {
  public:
-  // Reserves and pre-faults room for `keys` keys at a load of 0.9; `seed` seeds the hash. `with_knowledge`:
+  // Reserves and pre-faults room for `keys` keys at a load of 11/12; `seed` seeds the hash. `with_knowledge`:
   // fleets. Throws std::bad_alloc.
   SlotTable(size_t keys, uint64_t seed, bool with_knowledge);
   ~SlotTable();
@@ -186,16 +182,18 @@ class SlotTable {
   bool clear_noted(SlotRef ref);
   // The key is known to the cluster thread; a key in use by it is evicted after those that are not.
   bool living(SlotRef ref) const;
-  // Nothing that was here before the call is here after it, and every SlotRef of before is stale: a node's next life knows nothing of
-  // the last one's ceilings. Workers may go on; a key that they bring meanwhile stays.
+  // Nothing that was here before the call is here after it, and every SlotRef of before is stale: a node's
+  // next life knows nothing of the last one's ceilings. Workers may go on; a key that they bring meanwhile
+  // stays.
   void forget_all();
   // Where the key is, if it is here. Any thread.
   std::optional<SlotRef> ref_of(KeyHash hash) const;
 
  private:
   friend class Limiter;
-  friend struct TableProbe;  // tests/model
-  struct Homes {             // the two buckets that a key may be in; the first is its home
+  friend struct TableProbe;    // tests/model
+  friend struct LimiterProbe;  // tools/bench
+  struct Homes {               // the two buckets that a key may be in; the first is its home
     size_t a, b;
   };
   struct alignas(32) Known {
@@ -209,42 +207,46 @@ class SlotTable {
   void prefetch(KeyHash hash) const;
   void prefetch_slot(KeyHash hash) const;
   Held find(KeyHash hash) const;
-  // The key's slot, which it is given where it has none. Empty only if others hold every place it could have.
-  Held find_or_insert(KeyHash hash, const Newcomer& newcomer);
+  // The key's slot, which it is given where it has none, under `limit`. Empty only if others hold every place
+  // it could have.
+  Held find_or_insert(KeyHash hash, const Limit& limit, const Now& now);
   const Sketch& sketch() const { return *sketch_; }
   // The slot will not be taken for idle before `tick`. To be called before a count for a later window is
   // written.
-  void keep_until(const Held& held, int64_t tick);
+  void keep_until(Held held, int64_t tick);
   // The same where the window's length is known by its logarithm only.
-  void keep_for(const Held& held, uint32_t window);
-  Knowledge knowledge(const Held& held) const;
+  void keep_for(Held held, uint32_t window);
+  Knowledge knowledge(Held held) const;
   // While a slot is pinned it is given to no other key. For what would do harm on another key: lowering a
   // count, and the first count of a window, which begins with what this key had before. False: the life is
   // over, or too many have pinned it.
-  bool pin(const Held& held);
-  void unpin(const Held& held);
-  bool set_noted(const Held& held);  // true for the one that set it
-  static bool noted(const Held& held);
-  bool clear_noted(const Held& held);
+  bool pin(Held held);
+  void unpin(Held held);
+  bool set_noted(Held held);  // true for the one that set it
+  static bool noted(Held held);
+  bool clear_noted(Held held);
 
   // --- how keys come and go (slots.cc)
   Homes homes_of(KeyHash hash) const;
-  template <typename Each>
-  Held find_in(size_t bucket, KeyHash hash, Each each) const;
-  Held insert(KeyHash hash, const Newcomer& newcomer);
-  Held reserve(Homes homes, KeyHash hash, Now now);
+  struct Candidates;
+  Candidates candidates(KeyHash hash) const;
+  template <typename Fits>
+  Held find_where(KeyHash hash, Fits fits) const;
+  Held insert(KeyHash hash, const Limit& limit, const Now& now);
+  Held reserve(Homes homes, KeyHash hash, const Now& now);
   Held reserve_free(size_t bucket, KeyHash hash);
-  Held reserve_by_eviction(Homes homes, KeyHash hash, Now now);
-  size_t free_in(size_t bucket) const;
-  Held least_wanted(Homes homes, Now now) const;
-  bool drain(const Held& dying, Now now);
-  void fill(const Held& reserved, KeyHash hash, const Newcomer& newcomer);
-  void release(const Held& reserved);
+  Held reserve_by_eviction(Homes homes, KeyHash hash, const Now& now);
+  Held least_wanted(Homes homes, const Now& now) const;
+  bool drain(Held dying, const Now& now);
+  void fill(Held reserved, KeyHash hash, const Limit& limit, const Now& now);
+  void release(Held reserved);
   void publish(uint64_t committed);
-  void set_tag(uint32_t index, uint8_t tag);
+  void set_tag(uint32_t index, uint16_t tag) { tally::set_tag(tags_of(index / kWays), index % kWays, tag); }
+  Word* tags_of(size_t bucket) const { return tags_ + bucket * kTagWords; }
   Held hold(SlotRef ref) const;
+  uint32_t index_of(Held held) const { return static_cast<uint32_t>(held.slot - slots_); }
+  SlotRef ref_of(Held held) const { return {index_of(held), static_cast<uint32_t>(held.key >> 32)}; }
 
-  static constexpr size_t kTagWords = (kWays + 7) / 8;
   const uint64_t seed_;
   const size_t buckets_;
   void* mapping_ = nullptr;

@@ -7,6 +7,7 @@
 #include <algorithm>
 
 #include "core/slots.h"
+#include "core/slots_find.h"
 #include "core/slots_layout.h"
 
 namespace tally {
@@ -16,12 +17,12 @@ Held SlotTable::hold(SlotRef ref) const {
   Slot& slot = slots_[ref.index];
   const uint64_t key = slot.key.load();
   if (generation_of(key) != ref.generation || (key & kStateBits) != kLive) return {};
-  return {&slot, key, ref.index};
+  return {&slot, key};
 }
 
 std::optional<SlotRef> SlotTable::ref_of(KeyHash hash) const {
   const Held held = find(hash);
-  return held ? std::optional(held.ref()) : std::nullopt;
+  return held ? std::optional(ref_of(held)) : std::nullopt;
 }
 
 bool SlotTable::living(SlotRef ref) const { return static_cast<bool>(hold(ref)); }
@@ -79,7 +80,7 @@ uint32_t SlotTable::take_back(SlotRef ref, uint32_t window, uint32_t ceiling, ui
 }
 
 // The expiry is the end of the latest window in the count cells, or later.
-void SlotTable::keep_for(const Held& held, uint32_t window) {
+void SlotTable::keep_for(Held held, uint32_t window) {
   const uint64_t life = held.slot->life.load();
   const uint32_t a = Cell::of(held.slot->count[0].load()).tag, b = Cell::of(held.slot->count[1].load()).tag;
   const uint32_t latest = static_cast<int32_t>(a - b) > 0 ? a : b;
@@ -165,19 +166,21 @@ bool SlotTable::set_knowledge(SlotRef ref, const Knowledge& knowledge) {
   return held.still();
 }
 
-Knowledge SlotTable::knowledge(const Held& held) const {
-  if (known_ == nullptr) return {};
-  const Known& known = known_[held.index];
+Knowledge SlotTable::knowledge(Held held) const {
+  Knowledge knowledge;
+  if (known_ == nullptr) return knowledge;
+  const Known& known = known_[index_of(held)];
   const uint64_t life = known.life.load();
-  if (static_cast<uint32_t>(life) != generation_of(held.key)) return {};
+  if (static_cast<uint32_t>(life) != generation_of(held.key)) return knowledge;
   const Cell used = Cell::of(known.used.load());
-  const Knowledge knowledge{used.tag,
-                            static_cast<int32_t>(used.value),
-                            arrival_of(known.tat.load()),
-                            arrival_of(known.exhausted.load()),
-                            (life >> 32 & 1) != 0,
-                            static_cast<uint32_t>(life >> 33)};
-  return static_cast<uint32_t>(known.life.load()) == generation_of(held.key) ? knowledge : Knowledge{};
+  knowledge.window = used.tag;
+  knowledge.elsewhere = static_cast<int32_t>(used.value);
+  knowledge.tat = arrival_of(known.tat.load());
+  knowledge.exhausted_until = arrival_of(known.exhausted.load());
+  knowledge.isolated = (life >> 32 & 1) != 0;
+  knowledge.heard = static_cast<uint32_t>(life >> 33);
+  if (static_cast<uint32_t>(known.life.load()) != generation_of(held.key)) knowledge = {};
+  return knowledge;
 }
 
 bool SlotTable::set_ask_at(SlotRef ref, uint64_t count) {
@@ -195,29 +198,29 @@ bool SlotTable::clear_noted(SlotRef ref) {
 // --- the life word
 // ------------------------------------------------------------------------------------------------
 
-bool SlotTable::noted(const Held& held) { return (held.slot->life.load() & kNoted) != 0; }
+bool SlotTable::noted(Held held) { return (held.slot->life.load() & kNoted) != 0; }
 
-bool SlotTable::set_noted(const Held& held) {
+bool SlotTable::set_noted(Held held) {
   uint64_t life = held.slot->life.load();
   while (same_life(life, generation_of(held.key)) && (life & kNoted) == 0)
     if (held.slot->life.compare_exchange_weak(life, life | kNoted)) return true;
   return false;
 }
 
-bool SlotTable::clear_noted(const Held& held) {
+bool SlotTable::clear_noted(Held held) {
   uint64_t life = held.slot->life.load();
   while (same_life(life, generation_of(held.key)))
     if (held.slot->life.compare_exchange_weak(life, life & ~kNoted)) return true;
   return false;
 }
 
-void SlotTable::keep_until(const Held& held, int64_t tick) {
+void SlotTable::keep_until(Held held, int64_t tick) {
   uint64_t life = held.slot->life.load();
   while (same_life(life, generation_of(held.key)) && until_expiry(life, tick) < 0)
     if (held.slot->life.compare_exchange_weak(life, with_expiry(life, tick))) return;
 }
 
-bool SlotTable::pin(const Held& held) {
+bool SlotTable::pin(Held held) {
   uint64_t life = held.slot->life.load();
   do {
     if (!same_life(life, generation_of(held.key)) || pins_of(life) == kPinsMax) return false;
@@ -227,7 +230,7 @@ bool SlotTable::pin(const Held& held) {
   return false;
 }
 
-void SlotTable::unpin(const Held& held) {
+void SlotTable::unpin(Held held) {
   uint64_t life = held.slot->life.load();
   while (same_life(life, generation_of(held.key)) && pins_of(life) != 0)
     if (held.slot->life.compare_exchange_weak(life, life - kOnePin)) return;

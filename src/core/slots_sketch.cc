@@ -1,7 +1,6 @@
 #include "core/slots_sketch.h"
 
 #include <algorithm>
-#include <bit>
 
 #include "base/hash.h"
 #include "core/slots_layout.h"
@@ -10,6 +9,7 @@ namespace tally {
 namespace {
 
 constexpr size_t kWidthMin = 1024;
+constexpr size_t kSlotsACell = 36;  // of each row, of which there is one for counts and one for arrival times
 
 // A cell of counts: the high half is when it is over (units of 8 ticks mod 2^32, about 0.13 s), the low half
 // the count.
@@ -28,10 +28,10 @@ void raise(Word& word, uint64_t value) {
   }
 }
 
-size_t width_for(size_t slots) { return std::max(kWidthMin, std::bit_floor(slots / 8 + 1)); }
+size_t width_for(size_t slots) { return std::max(kWidthMin, slots / kSlotsACell); }
 
 size_t place(uint64_t x, size_t row, size_t width) {
-  return static_cast<size_t>(mix(x + row * 0x9e3779b97f4a7c15) & (width - 1)) + row * width;
+  return scaled_to(mix(x + row * 0x9e3779b97f4a7c15), width) + row * width;
 }
 
 }  // namespace

@@ -17,7 +17,7 @@ namespace tally {
 using Word = std::atomic<uint64_t>;
 static_assert(Word::is_always_lock_free && sizeof(Word) == 8);
 
-inline constexpr size_t kWays = 16;  // slots in a bucket
+inline constexpr size_t kWays = 32;  // slots in a bucket
 inline constexpr size_t kSketchRows = 4;
 
 // The most that a loop goes round because other threads were faster; past that a decision is a denial.

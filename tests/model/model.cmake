@@ -6,7 +6,7 @@ if(TALLY_SANITIZE OR NOT CMAKE_SYSTEM_PROCESSOR STREQUAL "x86_64")
   return()
 endif()
 
-set(model_sources slots.cc slots_cluster.cc slots_sketch.cc decide.cc limiter.cc limiter_fleet.cc)
+set(model_sources slots.cc slots_cluster.cc slots_sketch.cc limiter.cc limiter_fleet.cc)
 list(TRANSFORM model_sources PREPEND ${PROJECT_SOURCE_DIR}/src/core/ OUTPUT_VARIABLE model_paths)
 
 add_library(model_settings INTERFACE)
@@ -74,7 +74,7 @@ tally_mutant(commit_without_looking slots.cc
     if (true)"
   insertion-2)
 tally_mutant(return_overtakes_drain slots.cc
-  "if ((held.key & kStateBits) == kDying) drain(held, newcomer.now);" ""
+  "if ((held.key & kStateBits) == kDying) drain(held, now);" ""
   taken-while-drained)
 tally_mutant(past_forgotten limiter.cc
   "if (v.first) v.count = " "if (false) v.count = "

@@ -87,7 +87,7 @@ MUTATIONS = [
              test=("rosters_test", "lists: what a node has told of its leaving holds in its next life, before it has ticked")),
     # --- another life in the same process ---
     Mutation("lives: what the last one was granted buys something in the next", "src/core/slots.cc",
-             "      release({&slot, next, static_cast<uint32_t>(index)});\n      break;\n", "      slot.key.store(key);\n      break;\n",
+             "      release({&slot, next});\n      break;\n", "      slot.key.store(key);\n      break;\n",
              test=("eviction_test", "threads in a fleet whose table is forgotten again and again: what was granted before buys nothing")),
     Mutation("lives: who waits has the last one's floors in the next", "src/daemon/service_waiting.cc",
              "parked->limit.floor = 0;", "parked->limit.floor += 0;",

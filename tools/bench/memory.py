@@ -1,0 +1,149 @@
+#!/usr/bin/env python3
+"""Fills one server after the other with the same keys over its Unix socket and reads how much memory it has then (RSS).
+
+Of tallyd also: how long it takes from its start until the socket answers, which is when its table is set aside, and how many keys it
+forgot that still counted. Exits 0 once all was measured, whatever was reached; 2 where it could not be. Ends every process that it started.
+"""
+import argparse
+import json
+import pathlib
+import re
+import signal
+import statistics
+import subprocess
+import sys
+import time
+
+sys.dont_write_bytecode = True
+from servers import THROTTLE, DemoError, Servers  # noqa: E402
+from fleet import Resp, Workplace  # noqa: E402
+
+BYTES_A_KEY, START_S = 75, 2.0  # of tallyd, at most
+GOAL_AT = 10_000_000            # for this many keys
+
+
+def kib(pid, field):
+    return int(re.search(rf"^{field}:\s+(\d+) kB", pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text(), re.M).group(1))
+
+
+def evicted_live(way):
+    connection = Resp(way.path)
+    try:
+        fields = connection("TALLY.STATS")
+        return dict(zip(fields[::2], fields[1::2]))["keys_evicted_live"]
+    finally:
+        connection.close()
+
+
+def tallyd(servers, options):
+    began = time.monotonic()
+    way = servers.tallyd(table={"keys": options.keys})
+    return way, time.monotonic() - began
+
+
+def of_redis(make):
+    return lambda servers, options: (make(servers), None)
+
+
+# No expiry comes while this runs.
+WAYS = {
+    "tallyd": tallyd,
+    "Redis INCR and EXPIRE": of_redis(lambda servers: servers.redis_way("Redis INCR and EXPIRE", "incr_expire", "86400")),
+    "Redis Lua GCRA": of_redis(lambda servers: servers.redis_script("Redis Lua GCRA", "gcra.lua", 6, "15", "1", "86400", "1")),
+    "memcached incr": of_redis(lambda servers: servers.memcached()),
+}
+
+
+def measure(name, options):
+    """Each way has a place, and so a server, of its own."""
+    place = Workplace(options.build)
+    try:
+        servers = Servers(place)
+        way, start = WAYS[name](servers, options)
+        empty = kib(way.pid, "Rss")
+        request = ["throttle", "15", "1", "86400"] if name == "tallyd" else way.request  # a token a day: all keys count to the end
+        words = [place.program("tally_generator"), way.path, way.pid, 4, 64, 0.1, options.keys, 1, 0, *request]
+        done = subprocess.run([*servers.generator_pin, *map(str, words)], capture_output=True, text=True, timeout=600, check=False)
+        if done.returncode != 0:
+            raise DemoError(f"{name}: {done.stderr.strip()}")
+        full = kib(way.pid, "Rss")
+        row = {"way": name, "empty_mib": empty / 1024, "full_mib": full / 1024, "bytes_a_key": full * 1024 / options.keys, "start_s": start}
+        if name == "tallyd":
+            row |= {"evicted_live": evicted_live(way), "huge_mib": kib(way.pid, "AnonHugePages") / 1024}
+        return row
+    finally:
+        place.close()
+
+
+def starts(options):
+    """Seconds, of so many starts."""
+    taken = []
+    for _ in range(options.starts):
+        place = Workplace(options.build)
+        try:
+            taken.append(tallyd(Servers(place), options)[1])
+        finally:
+            place.close()
+    return taken
+
+
+def cluster(options):
+    """What tally_cluster_memory says."""
+    done = subprocess.run([f"{options.build}/tally_cluster_memory", str(options.cluster_keys)], capture_output=True, text=True, timeout=300, check=False)
+    if done.returncode != 0:
+        raise DemoError(done.stderr.strip())
+    return json.loads(done.stdout)
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="tools/bench/memory.sh", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--build", default="build")
+    parser.add_argument("--keys", type=int, default=GOAL_AT)
+    parser.add_argument("--ways", default=",".join(WAYS), help=f"which of {', '.join(WAYS)}")
+    parser.add_argument("--starts", type=int, default=5, help="of tallyd, timed")
+    parser.add_argument("--cluster-keys", type=int, default=200_000, help="for what a fleet adds; 0: leave it out")
+    parser.add_argument("--json", help="a file for the figures")
+    options = parser.parse_args()
+    for which in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(which, lambda number, frame: sys.exit(128 + number))
+    goals = []
+
+    def hold(what, came, most):
+        goals.append({"what": what, "goal": f"at most {most}", "came": came, "reached": came <= most})
+    try:
+        print(f"{options.keys} keys\n{'server':<22}{'empty, MiB':>12}{'full, MiB':>12}{'bytes a key':>14}", flush=True)
+        rows = []
+        for name in options.ways.split(","):
+            if name not in WAYS:
+                raise DemoError(f"there is no {name}")
+            row = measure(name, options)
+            rows.append(row)
+            more = f"   {row['huge_mib']:.0f} MiB in huge pages; forgotten too early: {row['evicted_live']}" if name == "tallyd" else ""
+            print(f"{name:<22}{row['empty_mib']:>12.1f}{row['full_mib']:>12.1f}{row['bytes_a_key']:>14.1f}{more}", flush=True)
+            if name == "tallyd":
+                hold("tallyd, bytes a key", row["bytes_a_key"], BYTES_A_KEY)
+                hold("tallyd, keys forgotten that still counted", row["evicted_live"], 0)
+        adds = cluster(options) if options.cluster_keys else {}
+        if adds:
+            print(f"\nin a fleet, beside the slot, {adds['keys']} keys, bytes allocated for each: {adds['account']:.0f} for an account (who asks), "
+                  f"{adds['book']:.0f} for books (the owner), {adds['mark']:.0f} for a mark (each of its group)", flush=True)
+        taken = starts(options)
+        if taken:
+            print(f"\ntallyd answers {statistics.median(taken):.2f} s after its start ({min(taken):.2f} to {max(taken):.2f}, {len(taken)} starts)")
+            hold("tallyd, seconds until it answers, the slowest start", max(taken), START_S)
+        print()
+        for goal in goals:
+            print(f"{'reached' if goal['reached'] else 'MISSED ':<8} {goal['what']}: {goal['came']:.2f}, {goal['goal']}")
+        if options.json:
+            pathlib.Path(options.json).write_text(json.dumps({"options": vars(options), "rows": rows, "cluster": adds, "starts_s": taken, "goals": goals}, indent=1) + "\n")
+            print(f"\nwritten to {options.json}")
+        return 0
+    except (DemoError, OSError, subprocess.TimeoutExpired) as problem:
+        print(f"the benchmark could not go on: {problem}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())
