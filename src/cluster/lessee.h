@@ -14,11 +14,11 @@
 #include <optional>
 #include <queue>
 #include <string>
-#include <unordered_map>
 #include <utility>
 #include <vector>
 
 #include "base/time.h"
+#include "cluster/key_table.h"
 #include "cluster/owner.h"
 #include "core/limiter.h"
 
@@ -39,6 +39,8 @@ class Lessee {
   Lessee(Surroundings around, Limiter& limiter, size_t accounts_max, MonoTime started);
 
   void note(const Note& note, Now now);
+  // Before on_grant is called for several keys, for all of them (kPrefetchSteps; key_table.h).
+  void prefetch(const WireId& key, int step) const;
   void use_rules();  // those of the surroundings are others
   void on_grant(const Grant& grant, const Origin& origin, Now now);
   // A reset that this node has not seen yet: refunds all that it used in this window and the one before, once. A number is
@@ -190,7 +192,6 @@ class Lessee {
   };
 
   Account* account_for(const Note& note, Now now);
-  Account* find(const WireId& key);
   void adopt_slot(Account& account, SlotRef slot);
   void activate(Account& account);
   void make_urgent(Account& account);
@@ -257,7 +258,7 @@ class Lessee {
   Limiter& limiter_;
   const size_t accounts_max_;
   const MonoTime started_;
-  std::unordered_map<WireId, Account> accounts_;
+  KeyTable<WireId, Account> accounts_;
   std::vector<WireId> active_;   // looked at every sync interval
   std::priority_queue<Idle, std::vector<Idle>, std::greater<>> idle_;
   std::vector<WireId> urgent_;

@@ -227,6 +227,8 @@ Taken Node::Impl::receive_from(std::optional<uint16_t> from, const Datagram& dat
   peers[*rank].bytes_in += bytes + around_datagrams();
   ++datagrams_in;
   const Origin origin{*rank, header.incarnation, header.sequence, peers.sent_after(header, now.mono)};
+  for (int step = 0; step < kPrefetchSteps; ++step)
+    for (const Entry& entry : datagram.entries) prefetch(entry, step);
   for (const Entry& entry : datagram.entries) {
     ++entries_in[entry.index()];
     if (says_what_it_may(entry, *rank))
@@ -240,6 +242,13 @@ Taken Node::Impl::receive_from(std::optional<uint16_t> from, const Datagram& dat
 bool Node::Impl::says_what_it_may(const Entry& entry, uint16_t from) const {
   return !peers.is_guest(from) || std::holds_alternative<Report>(entry) || std::holds_alternative<Hello>(entry) ||
          std::holds_alternative<Reset>(entry) || std::holds_alternative<Member>(entry);
+}
+
+void Node::Impl::prefetch(const Entry& entry, int step) const {
+  if (const auto* report = std::get_if<Report>(&entry)) return owner.prefetch(report->key, report->window, step);
+  if (const auto* grant = std::get_if<Grant>(&entry)) return lessee.prefetch(grant->key, step);
+  if (const auto* mark = std::get_if<Mark>(&entry)) return registers.prefetch({mark->key, mark->window}, step);
+  if (const auto* accepted = std::get_if<Accepted>(&entry)) return owner.prefetch(accepted->key, accepted->window, step);
 }
 
 void Node::Impl::handle(const Entry& entry, const Origin& origin, Now now) {

@@ -36,6 +36,7 @@ struct Node::Impl {
   bool alone() const { return roster.count() < 2 && config.owners.empty() && !config.guest; }
   size_t around_datagrams() const { return config.sealed ? kSealBytes : 0; }
 
+  void prefetch(const Entry& entry, int step) const;
   void handle(const Entry& entry, const Origin& origin, Now now);
   void on_moved(const Moved& moved, uint16_t from, Now now);
   void take_turn(Now now);

@@ -29,6 +29,17 @@ bool sane(const Terms& terms) {
 Owner::Owner(Surroundings around, size_t keys_max, MonoTime started)
     : around_(around), started_(started), keys_max_(keys_max), numbers_(around.incarnation << 20) {}
 
+void Owner::prefetch(const WireId& id, int64_t window, int step) const {
+  if (step == 0) return keys_.prefetch_cell(id);
+  if (step == 1) return keys_.prefetch_value(id);
+  const Key* const key = keys_.find(id);
+  if (key == nullptr) return;
+  const auto& book = key->books[static_cast<size_t>(window & 3)];
+  if (!book) return;
+  if (step == 2) return prefetch_object(&*book);
+  if (!book->lines().empty()) prefetch_object(book->lines().data());
+}
+
 // ---- reports ----------------------------------------------------------------------------------------------------
 
 void Owner::on_report(const Report& report, const Origin& from, Now now) {
@@ -48,15 +59,14 @@ void Owner::on_report(const Report& report, const Origin& from, Now now) {
 }
 
 Owner::Key* Owner::key_for(const Report& report, Now now) {
-  const auto found = keys_.find(report.key);
-  if (found != keys_.end()) {
-    const Terms& terms = found->second.terms;
+  if (Key* const found = keys_.find(report.key)) {
+    const Terms& terms = found->terms;
     if (terms.algorithm != report.terms.algorithm || terms.window != report.terms.window) {
       ++dropped_["rule_mismatch"];
       return nullptr;
     }
-    if (found->second.rule == nullptr && terms.algorithm != Algorithm::token_bucket) found->second.terms = report.terms;
-    return &found->second;
+    if (found->rule == nullptr && terms.algorithm != Algorithm::token_bucket) found->terms = report.terms;
+    return found;
   }
   const Rule* rule = around_.rules->by_seed(report.rule);
   const OnAmnesia on_amnesia = rule != nullptr ? rule->on_amnesia : OnAmnesia::deny;
@@ -88,24 +98,24 @@ Owner::Key* Owner::key_for(const Report& report, Now now) {
 }
 
 void Owner::use_rules() {
-  for (auto& [id, key] : keys_) {
-    if (key.rule == nullptr) continue;
+  keys_.for_each([&](const WireId&, Key& key) {
+    if (key.rule == nullptr) return;
     const uint16_t rule = key.rule->id;
     key.rule = around_.rules->is_retired(rule) ? nullptr : &around_.rules->by_id(rule);
-    if (key.rule == nullptr) continue;
+    if (key.rule == nullptr) return;
     go_by(*key.rule, key.terms);
     key.on_amnesia = key.rule->on_amnesia;
     for (auto& book : key.books)
       if (book) book->lower_limit(key.terms.limit);
-  }
+  });
 }
 
 void Owner::use_pace() {
-  for (auto& [id, key] : keys_) {
+  keys_.for_each([&](const WireId&, Key& key) {
     if (key.bucket) key.bucket->use_recent(around_.recent());
     for (auto& book : key.books)
       if (book) book->use_recent(around_.recent());
-  }
+  });
 }
 
 void Owner::activate(Key& key) {
@@ -214,10 +224,15 @@ void Owner::tick(Now now) {
   without_majority_ = 0;
   std::vector<WireId> still;
   still.reserve(active_.size());
-  for (const WireId& id : std::exchange(active_, {})) {
-    const auto found = keys_.find(id);
-    if (found == keys_.end()) continue;
-    Key& key = found->second;
+  const auto prefetch_running = [&](const WireId& id, int step) {
+    if (step < 2) return prefetch(id, 0, step);
+    if (const Key* const key = keys_.find(id); key != nullptr && key->terms.window > Duration(0))
+      prefetch(id, window_at(around_.standing.clock(), key->terms.window), step);
+  };
+  with_prefetch(std::exchange(active_, {}), prefetch_running, [&](const WireId& id) {
+    Key* const found = keys_.find(id);
+    if (found == nullptr) return;
+    Key& key = *found;
     if (around_.upstream == nullptr && !group_lives(key, now)) {
       ++without_majority_;
       key.cut_off = now.mono;
@@ -230,7 +245,7 @@ void Owner::tick(Now now) {
     const bool drawn = key.bucket && key.bucket->above() && key.bucket->above()->drawn > 0;
     key.active = drawn || now.mono - key.touched <= around_.recent();
     if (key.active) still.push_back(id);
-  }
+  });
   still.insert(still.end(), active_.begin(), active_.end());  // what the round itself activated
   active_ = std::move(still);
   expire(now);
@@ -291,17 +306,17 @@ void Owner::look_to_next_window(Key& key, WindowBook& book, Now now) {
 }
 
 void Owner::on_turn(Now now) {
-  for (auto& [id, key] : keys_) {
-    if (key.groups.same() || (key.bucket && key.bucket->above())) continue;
+  keys_.for_each([&](const WireId&, Key& key) {
+    if (key.groups.same() || (key.bucket && key.bucket->above())) return;
     if (key.terms.algorithm == Algorithm::token_bucket) {
       drop_bucket(key, now);
       key.contests.clear();
-      continue;
+      return;
     }
     for (auto& book : key.books)
       if (book && book->group() != group(key, book->window())) book.reset();
     key.contests.clear();  // who holds what, the registers know
-  }
+  });
 }
 
 void Owner::retire(Key& key) {
@@ -321,33 +336,25 @@ void Owner::retire(Key& key) {
 }
 
 void Owner::expire(Now now) {
-  constexpr size_t kBucketsAtATime = 256, kRounds = 64;  // the whole table in so many rounds
-  if (keys_.empty()) return;
-  for (size_t i = 0, n = std::max(kBucketsAtATime, keys_.bucket_count() / kRounds); i < n; ++i) {
-    if (sweep_bucket_ >= keys_.bucket_count()) sweep_bucket_ = 0;
-    for (auto it = keys_.begin(sweep_bucket_); it != keys_.end(sweep_bucket_);) {
-      Key& key = it->second;
-      const WireId id = it->first;
-      ++it;  // leave the node before it is erased
-      retire(key);
-      bool empty = !key.active;
-      for (const auto& book : key.books) empty = empty && !book;
-      // A contest is kept while what it is about lasts: a bucket's, while the own register remembers it.
-      empty = empty && (key.contests.empty() || (key.terms.algorithm == Algorithm::token_bucket && around_.registers.may_begin(id, 0, now)));
-      // A bucket's books stay as long as the own register does: without them ballot 0 could not be begun anew.
-      if (key.bucket) empty = empty && key.bucket->idle(now.mono) && around_.registers.may_begin(id, 0, now);
-      if (empty && key.terms.algorithm == Algorithm::token_bucket) empty = now.mono - key.touched > line_kept();
-      if (empty) drop_bucket(key, now);
-      if (empty) keys_.erase(id);
-    }
-    ++sweep_bucket_;
-  }
+  constexpr size_t kAtATime = 256, kRounds = 64;  // the whole table in so many rounds
+  keys_.sweep(std::max(kAtATime, keys_.places() / kRounds), [&](const WireId& id, Key& key) {
+    retire(key);
+    bool empty = !key.active;
+    for (const auto& book : key.books) empty = empty && !book;
+    // A contest is kept while what it is about lasts: a bucket's, while the own register remembers it.
+    empty = empty && (key.contests.empty() || (key.terms.algorithm == Algorithm::token_bucket && around_.registers.may_begin(id, 0, now)));
+    // A bucket's books stay as long as the own register does: without them ballot 0 could not be begun anew.
+    if (key.bucket) empty = empty && key.bucket->idle(now.mono) && around_.registers.may_begin(id, 0, now);
+    if (empty && key.terms.algorithm == Algorithm::token_bucket) empty = now.mono - key.touched > line_kept();
+    if (empty) drop_bucket(key, now);
+    return empty;
+  });
 }
 
 void Owner::on_reset(const WireId& id, uint64_t number, Now now) {
-  const auto found = keys_.find(id);
-  if (found == keys_.end() || found->second.reset >= number || !around_.plausible_reset(number, now)) return;
-  Key& key = found->second;
+  Key* const found = keys_.find(id);
+  if (found == nullptr || found->reset >= number || !around_.plausible_reset(number, now)) return;
+  Key& key = *found;
   key.reset = number;  // lessees hear of it by their grants, and each knows whether it began before
   key.reset_at = now.mono;
   activate(key);
@@ -372,19 +379,19 @@ std::map<uint16_t, double> Owner::overcount_seen() const {
 }
 
 uint64_t Owner::reset_of(const WireId& id) const {
-  const auto found = keys_.find(id);
-  return found == keys_.end() ? 0 : found->second.reset;
+  const Key* const key = keys_.find(id);
+  return key == nullptr ? 0 : key->reset;
 }
 
 uint64_t Owner::reset_taken(const WireId& id) const {
-  const auto found = keys_.find(id);
-  return found == keys_.end() || !found->second.resets_it(found->second.reset) ? 0 : found->second.reset;
+  const Key* const key = keys_.find(id);
+  return key == nullptr || !key->resets_it(key->reset) ? 0 : key->reset;
 }
 
 std::optional<Owner::View> Owner::view(const WireId& id, Now now) const {
-  const auto found = keys_.find(id);
-  if (found == keys_.end()) return std::nullopt;
-  const Key& key = found->second;
+  const Key* const found = keys_.find(id);
+  if (found == nullptr) return std::nullopt;
+  const Key& key = *found;
   View view;
   if (key.bucket) {
     const auto tokens = [&](Duration d) {

@@ -8,11 +8,12 @@
 #include <cstdint>
 #include <map>
 #include <optional>
-#include <unordered_map>
 #include <vector>
 
 #include "base/time.h"
+#include "cluster/boxed.h"
 #include "cluster/bucket_book.h"
+#include "cluster/key_table.h"
 #include "cluster/mail.h"
 #include "cluster/pace.h"
 #include "cluster/peers.h"
@@ -66,6 +67,8 @@ class Owner {
  public:
   Owner(Surroundings around, size_t keys_max, MonoTime started);
 
+  // Before one of these is called for several keys, for all of them (kPrefetchSteps; key_table.h).
+  void prefetch(const WireId& key, int64_t window, int step) const;
   void on_report(const Report& report, const Origin& from, Now now);
   void on_accepted(const Accepted& accepted, uint16_t from, Now now);
   // This node's own register has promised `ballot` to another: lower books stop.
@@ -132,8 +135,8 @@ class Owner {
     }
     MonoTime touched{};
     bool active = false;
-    std::array<std::optional<WindowBook>, 4> books;  // by window number mod 4
-    std::optional<BucketBook> bucket;
+    std::array<Boxed<WindowBook>, 4> books;  // by window number mod 4
+    Boxed<BucketBook> bucket;
     MonoTime forgot{};  // when books of the bucket were dropped last
     std::vector<Contest> contests;  // of windows that are not over
     MonoTime cut_off{};             // when it was in use here last and no majority of the group was heard
@@ -241,9 +244,8 @@ class Owner {
   Surroundings around_;
   const MonoTime started_;
   const size_t keys_max_;
-  std::unordered_map<WireId, Key> keys_;
+  KeyTable<WireId, Key> keys_;
   std::vector<WireId> active_;
-  size_t sweep_bucket_ = 0;
   uint64_t chances_ = 0;
   uint64_t numbers_;  // leases and bucket marks are numbered above this: never twice, in no life
   uint64_t without_majority_ = 0;

@@ -50,9 +50,9 @@ void Owner::send_to_group(Key& key, const Mark& mark, Now now) {
 }
 
 void Owner::on_accepted(const Accepted& accepted, uint16_t from, Now now) {
-  const auto found = keys_.find(accepted.key);
-  if (found == keys_.end()) return;
-  Key& key = found->second;
+  Key* const found = keys_.find(accepted.key);
+  if (found == nullptr) return;
+  Key& key = *found;
   const size_t index = group(key, accepted.window).place_of(from);
   if (index == kGroupMax) {
     ++dropped_["not_member"];
