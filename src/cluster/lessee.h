@@ -141,7 +141,6 @@ class Lessee {
     Groups groups;
     uint32_t line = 0;
     std::array<WindowAccount, 2> windows;  // by parity
-    LeaseAccount lease;
 
     double demand = 0;            // cost (buckets: ns) per second: the larger of burst and steady
     double burst = 0, steady = 0;
@@ -181,6 +180,7 @@ class Lessee {
     MonoTime busy_at{};           // last change
     bool active = false, urgent = false, idle = false;  // which of the lists it stands in
     bool tell_used = false;  // the pool is low: what is used is told at once, so that the owner can say `exhausted`
+    LeaseAccount lease;  // last: windows do not need it, and their look-ups do not wait for it
 
     bool pool_low() const { return pool < 64; }  // a quarter, in 1/255
     void choose_first() { choice = 0, chosen_at = MonoTime{}; }

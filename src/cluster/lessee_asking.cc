@@ -1,6 +1,5 @@
 // What a lessee asks for, and whom: demand as measured, wants, reports.
 #include <algorithm>
-#include <cmath>
 
 #include "cluster/lessee.h"
 #include "core/windows.h"
@@ -72,9 +71,9 @@ void Lessee::measure(Account& account, Now now) {
 // What is expected to come in `within` that time, in whole requests, rounded down: a part of a request asks for nothing.
 uint64_t Lessee::expected(const Account& account, uint64_t count, Duration within, Now now) const {
   const double demand = std::max(account.demand, demand_now(account, count, now));
-  const auto one = static_cast<double>(amount_of(account.limit, 1));
+  const uint64_t one = amount_of(account.limit, 1);
   const double most = static_cast<double>(amount_of(account.limit, account.limit.limit));
-  return static_cast<uint64_t>(std::floor(std::min(demand * static_cast<double>(nanos(within)) / 1e9, most) / one) * one);
+  return static_cast<uint64_t>(std::min(demand * static_cast<double>(nanos(within)) / 1e9, most) / static_cast<double>(one)) * one;
 }
 
 // What those who were woken have not taken yet. It is theirs: to be neither asked for again, nor promised twice, nor returned.

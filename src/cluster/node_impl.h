@@ -81,6 +81,7 @@ struct Node::Impl {
   MonoTime elsewhere_since{};  // that it was told so, and not reached since; epoch: never
   MonoTime reached{};  // when somebody last echoed what this life sent, to where its name is looked for; epoch: never
   bool ready = false;
+  Datagram incoming;  // the one just read; kept for the room that its entries have
 
   uint64_t datagrams_in = 0;
   uint64_t entries_in[kEntryKinds]{};
