@@ -12,6 +12,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <algorithm>
 #include <functional>
 #include <memory>
@@ -20,6 +21,7 @@
 #include <vector>
 
 #include "base/fail.h"
+#include "base/hash.h"
 
 namespace tally {
 
@@ -49,6 +51,18 @@ void with_prefetch(const Keys& keys, Prefetch prefetch, Each each) {
   }
 }
 
+// As ==, without the call of memcmp that g++ 12 makes of it.
+template <typename K>
+bool same_key(const K& a, const K& b) {
+  return a == b;
+}
+inline bool same_key(const WireId& a, const WireId& b) {
+  uint32_t ends[2];
+  std::memcpy(&ends[0], a.bytes.data() + 8, 4);
+  std::memcpy(&ends[1], b.bytes.data() + 8, 4);
+  return a.word() == b.word() && ends[0] == ends[1];
+}
+
 template <typename K, typename T, typename Hash = std::hash<K>>
 class KeyTable {
  public:
@@ -60,7 +74,7 @@ class KeyTable {
     if (size_ == 0) return nullptr;
     const uint32_t hash = hash_of(key);
     for (size_t i = hash & mask(); cells_[i].place != kFree; i = (i + 1) & mask())
-      if (cells_[i].hash == hash && item(cells_[i].place).key == key) return &*item(cells_[i].place).value;
+      if (cells_[i].hash == hash && same_key(item(cells_[i].place).key, key)) return &*item(cells_[i].place).value;
     return nullptr;
   }
   // The key's value; a new one where there is none.
@@ -78,7 +92,7 @@ class KeyTable {
     if (size_ == 0) return;
     const uint32_t hash = hash_of(key);
     size_t i = hash & mask();
-    while (cells_[i].place != kFree && !(cells_[i].hash == hash && item(cells_[i].place).key == key)) i = (i + 1) & mask();
+    while (cells_[i].place != kFree && !(cells_[i].hash == hash && same_key(item(cells_[i].place).key, key))) i = (i + 1) & mask();
     if (cells_[i].place == kFree) return;
     item(cells_[i].place).value.reset();
     free_.push_back(cells_[i].place);

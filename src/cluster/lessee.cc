@@ -133,8 +133,6 @@ void Lessee::end_waits(Account& account, Now now) {
 
 // ---- windows ----------------------------------------------------------------------------------------------------------
 
-int64_t Lessee::window_now(const Account& account, Now now) const { return window_at(now.wall, account.limit.window); }
-
 Lessee::WindowAccount& Lessee::window_account(Account& account, int64_t window) {
   WindowAccount& w = account.windows[static_cast<size_t>(window & 1)];
   if (w.window < window) {

@@ -21,6 +21,7 @@
 #include "cluster/key_table.h"
 #include "cluster/owner.h"
 #include "core/limiter.h"
+#include "core/windows.h"
 
 namespace tally {
 
@@ -202,7 +203,7 @@ class Lessee {
   void ask_next(Account& account, Now now);
 
   // Windows.
-  int64_t window_now(const Account& account, Now now) const;
+  int64_t window_now(const Account& account, Now now) const { return window_at(now.wall, account.limit.window); }
   WindowAccount& window_account(Account& account, int64_t window);
   uint64_t floor_of_window(const Account& account, const WindowAccount& w) const;
   uint64_t ceiling_of(const Account& account, const WindowAccount& w) const;

@@ -193,17 +193,18 @@ const Group& Lessee::group(const Account& account, Now now) const {
 uint16_t Lessee::owner_of(const Account& account, Now now) const {
   bool has_ballot = false;
   NodeId named = 0;
+  int64_t running = 0;
   if (account.bucket()) {
     has_ballot = account.lease.has_ballot;
     named = account.lease.ask != 0 ? account.lease.ask : has_ballot ? account.lease.ballot.node : 0;
   } else {
-    const int64_t running = window_now(account, now);
+    running = window_now(account, now);
     const WindowAccount& w = account.windows[static_cast<size_t>(running & 1)];
     has_ballot = w.window == running && w.has_ballot;
     if (w.window == running) named = w.ask != 0 ? w.ask : has_ballot ? w.ballot.node : 0;
   }
   const auto usable = [&](uint16_t rank) { return !around_.peers.silent(rank, now.mono); };
-  const Group& group = this->group(account, now);
+  const Group& group = around_.succession.group(account.groups, running, account.limit.window);
   if (named != 0 && account.choice == 0)
     for (size_t i = 0; i < group.size; ++i)
       if (around_.roster.id(group.rank[i]) == named && usable(group.rank[i])) return group.rank[i];
