@@ -22,6 +22,7 @@
 
 #include "base/fail.h"
 #include "base/hash.h"
+#include "base/time.h"
 
 namespace tally {
 
@@ -84,6 +85,7 @@ class KeyTable {
     const uint32_t place = take_place();
     item(place).key = key;
     item(place).value.emplace();
+    dues_[place >> kChunkBits] = MonoTime::min();
     put({hash_of(key), place});
     ++size_;
     return *item(place).value;
@@ -118,16 +120,27 @@ class KeyTable {
     for (uint32_t place = 0; place < places_; ++place)
       if (item(place).value) each(item(place).key, *item(place).value);
   }
-  // Goes on over the next `n` places, and from the last to the first; erases those for which `over` says true.
-  template <typename Over>
-  void sweep(size_t n, Over over) {
-    for (n = std::min<size_t>(n, places_); n > 0; --n) {
-      if (swept_ >= places_) swept_ = 0;
-      Item& at = item(swept_++);
-      if (at.value && over(std::as_const(at.key), *at.value)) erase(at.key);
+  // Looks at a part of the table, at all of it in `rounds` calls. `look` says of a value when to look at it again, at the
+  // earliest, or nullopt: it is erased. Chunks whose values are all to be looked at later cost a comparison, so that
+  // what is idle costs next to nothing however much there is of it.
+  template <typename Look>
+  void sweep(size_t rounds, MonoTime now, Look look) {
+    constexpr size_t kAtLeast = 4;
+    for (size_t n = std::min(chunks_.size(), chunks_.size() / rounds + kAtLeast); n > 0; --n) {
+      if (swept_ >= chunks_.size()) swept_ = 0;
+      const size_t chunk = swept_++;
+      if (dues_[chunk] > now) continue;
+      MonoTime due = MonoTime::max();
+      for (size_t i = 0; i < kChunk; ++i) {
+        Item& at = chunks_[chunk][i];
+        if (!at.value) continue;
+        const std::optional<MonoTime> again = look(std::as_const(at.key), *at.value);
+        if (!again) erase(at.key);
+        else due = std::min(due, *again);
+      }
+      dues_[chunk] = due;
     }
   }
-  size_t places() const { return places_; }  // what sweep() goes over: as many as there were values at once
 
   // The first brings the key's cell, the second its value; each needs some time before the next.
   void prefetch_cell(const K& key) const {
@@ -166,7 +179,10 @@ class KeyTable {
       return place;
     }
     CHECK_THAT(places_ < kFree);
-    if ((places_ & (kChunk - 1)) == 0) chunks_.push_back(std::make_unique<Item[]>(kChunk));
+    if ((places_ & (kChunk - 1)) == 0) {
+      chunks_.push_back(std::make_unique<Item[]>(kChunk));
+      dues_.push_back(MonoTime::min());
+    }
     return places_++;
   }
   void put(Cell cell) {
@@ -182,9 +198,10 @@ class KeyTable {
 
   std::vector<Cell> cells_;  // a power of two of them, a quarter or more of them free
   std::vector<std::unique_ptr<Item[]>> chunks_;
+  std::vector<MonoTime> dues_;  // by chunk: when sweep() has to look at it
   std::vector<uint32_t> free_;  // places that were used
   uint32_t places_ = 0;
-  uint32_t swept_ = 0;
+  size_t swept_ = 0;
   size_t size_ = 0;
 };
 

@@ -225,18 +225,24 @@ bool Lessee::finished(const Account& account, Now now) const {
 void Lessee::be_idle(Account& account, bool told, Now now) {
   const Duration least = around_.pace.sync_interval, most = std::max(least, kIdleLookMost);
   const Duration left = account.bucket() ? bucket_full_at(account) - now.mono : window_end(window_now(account, now), account.limit.window) - now.wall;
+  const Idle idle{now.mono + (told ? least : std::clamp(left, least, most)), account.id};
   account.idle = true;
-  idle_.push({now.mono + (told ? least : std::clamp(left, least, most)), account.id});
+  if (idle.due == now.mono + most && (idle_long_.empty() || idle_long_.back().due <= idle.due))
+    idle_long_.push_back(idle);
+  else
+    idle_.push(idle);
 }
 
 void Lessee::tick_idle(Now now) {
-  for (size_t i = 0; i < kIdleAtATime && !idle_.empty() && idle_.top().due <= now.mono; ++i) {
-    const WireId id = idle_.top().id;
-    idle_.pop();
+  std::vector<WireId> due;
+  for (; due.size() < kIdleAtATime && !idle_.empty() && idle_.top().due <= now.mono; idle_.pop()) due.push_back(idle_.top().id);
+  for (; due.size() < kIdleAtATime && !idle_long_.empty() && idle_long_.front().due <= now.mono; idle_long_.pop_front())
+    due.push_back(idle_long_.front().id);
+  with_prefetch(due, [this](const WireId& id, int step) { prefetch(id, step); }, [&](const WireId& id) {
     Account* account = accounts_.find(id);
-    if (account == nullptr) continue;
+    if (account == nullptr) return;
     account->idle = false;
-    if (account->active) continue;  // among the active again
+    if (account->active) return;  // among the active again
     const bool told = send_final(*account, now);
     if (finished(*account, now) || !limiter_.slots().living(account->slot)) {
       limiter_.slots().clear_noted(account->slot);
@@ -244,7 +250,7 @@ void Lessee::tick_idle(Now now) {
     } else {
       be_idle(*account, told, now);
     }
-  }
+  });
 }
 
 MonoTime Lessee::next_urgent() const { return urgent_.empty() ? MonoTime::max() : next_urgent_; }

@@ -9,6 +9,7 @@
 
 #include <array>
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <map>
 #include <optional>
@@ -262,6 +263,7 @@ class Lessee {
   KeyTable<WireId, Account> accounts_;
   std::vector<WireId> active_;   // looked at every sync interval
   std::priority_queue<Idle, std::vector<Idle>, std::greater<>> idle_;
+  std::deque<Idle> idle_long_;  // those that are due last of all: in order by themselves, so that many of them cost little
   std::vector<WireId> urgent_;
   std::vector<MonoTime> urgent_sent_;  // by owner's rank
   MonoTime next_urgent_ = MonoTime::max();

@@ -17,6 +17,8 @@ void go_by(const Rule& rule, Terms& terms) {
   terms.max_overcount = rule.max_overcount;
 }
 
+constexpr Duration kLookAgain = std::chrono::seconds(1);  // at a bucket that is not over yet
+
 bool sane(const Terms& terms) {
   if (terms.limit < 1 || terms.limit > kLimitMax || terms.max_overcount.ppm > kPartsPerMillion) return false;
   if (terms.algorithm == Algorithm::token_bucket)
@@ -336,8 +338,8 @@ void Owner::retire(Key& key) {
 }
 
 void Owner::expire(Now now) {
-  constexpr size_t kAtATime = 256, kRounds = 64;  // the whole table in so many rounds
-  keys_.sweep(std::max(kAtATime, keys_.places() / kRounds), [&](const WireId& id, Key& key) {
+  constexpr size_t kRounds = 64;
+  keys_.sweep(kRounds, now.mono, [&](const WireId& id, Key& key) -> std::optional<MonoTime> {
     retire(key);
     bool empty = !key.active;
     for (const auto& book : key.books) empty = empty && !book;
@@ -346,9 +348,18 @@ void Owner::expire(Now now) {
     // A bucket's books stay as long as the own register does: without them ballot 0 could not be begun anew.
     if (key.bucket) empty = empty && key.bucket->idle(now.mono) && around_.registers.may_begin(id, 0, now);
     if (empty && key.terms.algorithm == Algorithm::token_bucket) empty = now.mono - key.touched > line_kept();
-    if (empty) drop_bucket(key, now);
-    return empty;
+    if (!empty) return look_again(key, now);
+    drop_bucket(key, now);
+    return std::nullopt;
   });
+}
+
+// When something of the key may be over.
+MonoTime Owner::look_again(const Key& key, Now now) const {
+  if (key.active) return now.mono + around_.recent();
+  if (key.terms.algorithm == Algorithm::token_bucket) return std::max(key.touched + keep_of(span_of(key.terms)), now.mono + kLookAgain);
+  const WallTime clock = around_.standing.clock();
+  return now.mono + (window_end(window_at(clock, key.terms.window), key.terms.window) - clock);
 }
 
 void Owner::on_reset(const WireId& id, uint64_t number, Now now) {

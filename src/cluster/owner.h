@@ -240,6 +240,7 @@ class Owner {
   }
   void activate(Key& key);
   void expire(Now now);
+  MonoTime look_again(const Key& key, Now now) const;
 
   Surroundings around_;
   const MonoTime started_;

@@ -367,9 +367,13 @@ bool Registers::over(const RegisterKey& key, const Entry& entry, Now now) const 
 }
 
 void Registers::expire(Now now) {
-  constexpr size_t kAtATime = 64, kRounds = 16;  // the whole table in so many rounds
+  constexpr size_t kRounds = 16;
   sketch_.expire(standing_.clock(), now);
-  entries_.sweep(std::max(kAtATime, entries_.places() / kRounds), [&](const RegisterKey& key, const Entry& entry) { return over(key, entry, now); });
+  entries_.sweep(kRounds, now.mono, [&](const RegisterKey& key, const Entry& entry) -> std::optional<MonoTime> {
+    if (over(key, entry, now)) return std::nullopt;
+    if (key.window == 0) return entry.touched + entry.length;
+    return now.mono + (window_start(key.window + kWindowsKept + 1, entry.length) - standing_.clock());
+  });
 }
 
 }  // namespace tally
