@@ -39,7 +39,9 @@ void Owner::prefetch(const WireId& id, int64_t window, int step) const {
   const auto& book = key->books[static_cast<size_t>(window & 3)];
   if (!book) return;
   if (step == 2) return prefetch_object(&*book);
-  if (!book->lines().empty()) prefetch_object(book->lines().data());
+  const auto& lines = book->lines();
+  if (!lines.empty()) prefetch_object(lines.data());  // one lessee's is all that there is, often
+  for (size_t i = 1; i < std::min(lines.size(), kLinesPrefetched); ++i) prefetch_line(&lines[i]);
 }
 
 // ---- reports ----------------------------------------------------------------------------------------------------
