@@ -295,7 +295,7 @@ void bytes(const Stages& s) {
 }
 
 void become_idle(World& world) {
-  for (int i = 0; i < 6; ++i) world.pass();
+  for (int i = 0; i < 5; ++i) world.pass();
   world.shuffle();
 }
 
