@@ -230,7 +230,7 @@ class Lessee {
   double demand_now(const Account& account, uint64_t count, Now now) const;
   uint64_t expected(const Account& account, uint64_t count, Duration within, Now now) const;
   uint64_t left_known(const Account& account) const;
-  uint64_t spare(const Account& account, Now now) const;
+  uint64_t spare(const Account& account, Duration trip) const;
   uint64_t wanted(Account& account, const Quota& quota, Now now) const;
   bool wants_report(Account& account, Now now);
   void send_report(Account& account, Now now);

@@ -90,17 +90,17 @@ uint64_t Lessee::left_known(const Account& account) const {
 // One request's worth, held while there is one left for each node: a key with less than a request in each look-ahead would
 // otherwise be refused every other time where nobody waits. Two where the owner is far, while there is plenty: one cannot
 // cover a round trip. It costs no message, as the key's use is reported anyway. (docs/design.md has the figures.)
-uint64_t Lessee::spare(const Account& account, Now now) const {
+uint64_t Lessee::spare(const Account& account, Duration trip) const {
   if (account.offered < 2 * account.cost_seen) return 0;
   const uint64_t left_each = left_known(account) / (around_.roster.size() * amount_of(account.limit, 1));
-  if (left_each >= 2 && around_.far(around_.peers.round_trip(owner_of(account, now)))) return 2 * account.cost_seen;
+  if (left_each >= 2 && around_.far(trip)) return 2 * account.cost_seen;
   return left_each >= 1 ? account.cost_seen : 0;
 }
 
 uint64_t Lessee::wanted(Account& account, const Quota& quota, Now now) const {
   if (leaving_) return quota.count;
-  const Duration look = around_.pace.sync_interval * 2 + around_.peers.round_trip(owner_of(account, now));
-  const uint64_t ahead = std::max(expected(account, quota.count, look, now), spare(account, now));
+  const Duration trip = around_.peers.round_trip(owner_of(account, now));
+  const uint64_t ahead = std::max(expected(account, quota.count, around_.pace.sync_interval * 2 + trip, now), spare(account, trip));
   return quota.count + ahead + account.waiting + promised_left(account, quota, now);
 }
 

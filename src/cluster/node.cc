@@ -244,17 +244,6 @@ bool Node::Impl::says_what_it_may(const Entry& entry, uint16_t from) const {
          std::holds_alternative<Reset>(entry) || std::holds_alternative<Member>(entry);
 }
 
-void Node::Impl::prefetch(const Entry& entry, int step) const {
-  if (const auto* report = std::get_if<Report>(&entry)) return owner.prefetch(report->key, report->window, step);
-  if (const auto* grant = std::get_if<Grant>(&entry)) return lessee.prefetch(grant->key, step);
-  if (const auto* mark = std::get_if<Mark>(&entry)) {
-    registers.prefetch({mark->key, mark->window}, step);
-    if (mark->sliding) registers.prefetch({mark->key, mark->window - 1}, step);  // it asks for that one, too
-    return;
-  }
-  if (const auto* accepted = std::get_if<Accepted>(&entry)) return owner.prefetch(accepted->key, accepted->window, step);
-}
-
 void Node::Impl::handle(const Entry& entry, const Origin& origin, Now now) {
   const uint16_t from = origin.rank;
   if (const auto* report = std::get_if<Report>(&entry)) return owner.on_report(*report, origin, now);

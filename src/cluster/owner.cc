@@ -170,6 +170,7 @@ WindowBook& Owner::begin_book(Key& key, int64_t window, Ballot ballot, uint64_t 
   auto& slot = key.books[static_cast<size_t>(window & 3)];
   slot.emplace(window, key.terms, group(key, window), ballot, around_.recent(), base);
   if (around_.upstream != nullptr) slot->draw_from_above();
+  key.rests_in = 0;
   return *slot;
 }
 
@@ -220,6 +221,7 @@ void Owner::report_window(Key& key, const Report& report, const Origin& from, No
   send_grant(key, *book, *line, report.stamp, now);
   serve_turned_away(key, *book, now);
   ask_above(key, *book, now);
+  if (book->window() == running) key.rests_in = rests(*book) ? running : 0;
 }
 
 // ---- time ---------------------------------------------------------------------------------------------------------
@@ -230,7 +232,7 @@ void Owner::tick(Now now) {
   still.reserve(active_.size());
   const auto prefetch_running = [&](const WireId& id, int step) {
     if (step < 2) return prefetch(id, 0, step);
-    if (const Key* const key = keys_.find(id); key != nullptr && key->terms.window > Duration(0))
+    if (const Key* const key = keys_.find(id); key != nullptr && key->terms.window > Duration(0) && !rests(*key, now))
       prefetch(id, window_at(around_.standing.clock(), key->terms.window), step);
   };
   with_prefetch(std::exchange(active_, {}), prefetch_running, [&](const WireId& id) {
@@ -243,7 +245,7 @@ void Owner::tick(Now now) {
     }
     if (key.terms.algorithm == Algorithm::token_bucket)
       tick_bucket(key, now);
-    else
+    else if (!rests(key, now))
       tick_windows(key, now);
     // What is drawn from above is spent, or given back, at the latest when the leases of it have ended: see to that.
     const bool drawn = key.bucket && key.bucket->above() && key.bucket->above()->drawn > 0;
@@ -253,6 +255,18 @@ void Owner::tick(Now now) {
   still.insert(still.end(), active_.begin(), active_.end());  // what the round itself activated
   active_ = std::move(still);
   expire(now);
+}
+
+// No mark is under way, and nobody was turned away.
+bool Owner::rests(const WindowBook& book) {
+  if (book.above() || (book.needs_marks() && (book.mark_pending() || !book.previous_known()))) return false;
+  return std::ranges::none_of(book.lines(), [](const Line& line) { return line.told_exhausted || line.turned_away; });
+}
+
+// Known without a look at the books, which a tick would have to wait for. Towards the end of a window there is the next to look to.
+bool Owner::rests(const Key& key, Now now) const {
+  const int64_t running = window_at(around_.standing.clock(), key.terms.window);
+  return key.rests_in == running && key.contests.empty() && window_end(running, key.terms.window) - now.wall > around_.pace.sync_interval * 2;
 }
 
 void Owner::tick_windows(Key& key, Now now) {
@@ -372,6 +386,7 @@ void Owner::on_reset(const WireId& id, uint64_t number, Now now) {
   key.reset_at = now.mono;
   activate(key);
   key.touched = now.mono;
+  key.rests_in = 0;
   if (key.bucket) {
     if (key.resets_it(number)) {
       const uint64_t back = key.bucket->reset(now.mono);

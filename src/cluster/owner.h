@@ -135,6 +135,7 @@ class Owner {
     }
     MonoTime touched{};
     bool active = false;
+    int64_t rests_in = 0;  // the window in whose books a tick has nothing to do until something comes; 0: none
     std::array<Boxed<WindowBook>, 4> books;  // by window number mod 4
     Boxed<BucketBook> bucket;
     MonoTime forgot{};  // when books of the bucket were dropped last
@@ -227,6 +228,8 @@ class Owner {
   void send_to_group(Key& key, const Mark& mark, Now now);
   void take_acceptance(Key& key, const Accepted& accepted, size_t index, Now now);
   void count_previous(Key& key, WindowBook& book);
+  static bool rests(const WindowBook& book);
+  bool rests(const Key& key, Now now) const;
   void tick_windows(Key& key, Now now);
   void tick_bucket(Key& key, Now now);
   void look_to_next_window(Key& key, WindowBook& book, Now now);

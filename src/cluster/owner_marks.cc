@@ -58,6 +58,7 @@ void Owner::on_accepted(const Accepted& accepted, uint16_t from, Now now) {
     ++dropped_["not_member"];
     return;
   }
+  key.rests_in = 0;
   drop_bucket_if_over(key, now);
   take_acceptance(key, accepted, index, now);
   if (key.bucket) return serve_turned_away_bucket(key, now);

@@ -15,7 +15,7 @@ import time
 # At most: filling a table of more than a million keys takes a minute or two, and the figure is a mean of 64 ticks; so do two million accounts.
 BIG_ROUNDS, HOT_ROUNDS = 1, 3
 
-SMALL = [("pairs",), ("marks",), ("hot", "100000", "20", "1"), ("hot", "100000", "20", "2")]
+SMALL = [("pairs",), ("marks",), ("groups", "10"), ("groups", "100"), ("groups", "1000"), ("hot", "100000", "20", "1"), ("hot", "100000", "20", "2")]
 TICKS = [(table, keys, active) for table in ("ledger", "accounts")
          for keys, active in ((100_000, 1_000), (1_000_000, 1_000), (10_000_000, 100), (10_000_000, 1_000), (10_000_000, 10_000))]
 
