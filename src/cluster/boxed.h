@@ -1,4 +1,5 @@
-// A value that may be there, beside the struct that has it: as std::optional, for what is large and mostly not there.
+// A value that may be there, beside the struct that has it: as std::optional, for what is large and mostly
+// not there.
 //
 // Thread rule: as a std::unique_ptr.
 #pragma once

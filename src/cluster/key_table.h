@@ -2,18 +2,19 @@
 //
 // Thread rule: the cluster thread's.
 //
-// With 100,000 keys and more, what an entry of a datagram costs is the memory that it waits for: the place in the index, the
-// value, what the value points to. std::unordered_map waits for each in turn (and for the neighbours in its chains); here the keys of
-// a datagram are all prefetched, step by step, before the first entry is handled.
+// With 100,000 keys and more, what an entry of a datagram costs is the memory that it waits for: the place in
+// the index, the value, what the value points to. std::unordered_map waits for each in turn (and for the
+// neighbours in its chains); here the keys of a datagram are all prefetched, step by step, before the first
+// entry is handled.
 //
-// Open addressing (linear probing, 8 bytes a cell, deletion by shifting back) leads to values that stay where they are, in chunks: a
-// pointer to one is good until its key is erased, and growing moves cells alone.
+// Open addressing (linear probing, 8 bytes a cell, deletion by shifting back) leads to values that stay where
+// they are, in chunks: a pointer to one is good until its key is erased, and growing moves cells alone.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
-#include <algorithm>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -26,10 +27,12 @@
 
 namespace tally {
 
-// What is done for several keys is begun for all of them first, in so many steps: cell, value, and what hangs on it.
+// What is done for several keys is begun for all of them first, in so many steps: cell, value, and what hangs
+// on it.
 inline constexpr int kPrefetchSteps = 4;
 
-// The volatile asm is empty: g++ 12 takes what only reads and prefetches for a pure function, and leaves out calls whose result nobody uses.
+// The volatile asm is empty: g++ 12 takes what only reads and prefetches for a pure function, and leaves out
+// calls whose result nobody uses.
 inline void prefetch_line(const void* at) {
   __builtin_prefetch(at, 1);
   asm volatile("");
@@ -47,7 +50,8 @@ void with_prefetch(const Keys& keys, Prefetch prefetch, Each each) {
   constexpr size_t kApart = 4;  // keys between two steps
   for (size_t i = 0; i < keys.size() + kPrefetchSteps * kApart; ++i) {
     for (int step = 0; step < kPrefetchSteps; ++step)
-      if (const size_t at = i - static_cast<size_t>(step) * kApart; at < keys.size()) prefetch(keys[at], step);
+      if (const size_t at = i - static_cast<size_t>(step) * kApart; at < keys.size())
+        prefetch(keys[at], step);
     if (const size_t at = i - kPrefetchSteps * kApart; at < keys.size()) each(keys[at]);
   }
 }
@@ -75,7 +79,8 @@ class KeyTable {
     if (size_ == 0) return nullptr;
     const uint32_t hash = hash_of(key);
     for (size_t i = hash & mask(); cells_[i].place != kFree; i = (i + 1) & mask())
-      if (cells_[i].hash == hash && same_key(item(cells_[i].place).key, key)) return &*item(cells_[i].place).value;
+      if (cells_[i].hash == hash && same_key(item(cells_[i].place).key, key))
+        return &*item(cells_[i].place).value;
     return nullptr;
   }
   // The key's value; a new one where there is none.
@@ -94,7 +99,8 @@ class KeyTable {
     if (size_ == 0) return;
     const uint32_t hash = hash_of(key);
     size_t i = hash & mask();
-    while (cells_[i].place != kFree && !(cells_[i].hash == hash && same_key(item(cells_[i].place).key, key))) i = (i + 1) & mask();
+    while (cells_[i].place != kFree && !(cells_[i].hash == hash && same_key(item(cells_[i].place).key, key)))
+      i = (i + 1) & mask();
     if (cells_[i].place == kFree) return;
     item(cells_[i].place).value.reset();
     free_.push_back(cells_[i].place);
@@ -120,9 +126,9 @@ class KeyTable {
     for (uint32_t place = 0; place < places_; ++place)
       if (item(place).value) each(item(place).key, *item(place).value);
   }
-  // Looks at a part of the table, at all of it in `rounds` calls. `look` says of a value when to look at it again, at the
-  // earliest, or nullopt: it is erased. Chunks whose values are all to be looked at later cost a comparison, so that
-  // what is idle costs next to nothing however much there is of it.
+  // Looks at a part of the table, at all of it in `rounds` calls. `look` says of a value when to look at it
+  // again, at the earliest, or nullopt: it is erased. Chunks whose values are all to be looked at later cost
+  // a comparison, so that what is idle costs next to nothing however much there is of it.
   template <typename Look>
   void sweep(size_t rounds, MonoTime now, Look look) {
     constexpr size_t kAtLeast = 4;
@@ -135,8 +141,10 @@ class KeyTable {
         Item& at = chunks_[chunk][i];
         if (!at.value) continue;
         const std::optional<MonoTime> again = look(std::as_const(at.key), *at.value);
-        if (!again) erase(at.key);
-        else due = std::min(due, *again);
+        if (!again)
+          erase(at.key);
+        else
+          due = std::min(due, *again);
       }
       dues_[chunk] = due;
     }
@@ -191,7 +199,8 @@ class KeyTable {
     cells_[i] = cell;
   }
   void grow() {
-    const std::vector<Cell> before = std::exchange(cells_, std::vector<Cell>(std::max<size_t>(16, cells_.size() * 2)));
+    const std::vector<Cell> before =
+        std::exchange(cells_, std::vector<Cell>(std::max<size_t>(16, cells_.size() * 2)));
     for (const Cell& cell : before)
       if (cell.place != kFree) put(cell);
   }
