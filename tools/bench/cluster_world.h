@@ -12,6 +12,7 @@
 #include <array>
 #include <chrono>
 #include <cstdlib>
+#include <ctime>
 #include <iterator>
 #include <memory>
 #include <string>
@@ -32,8 +33,11 @@ inline constexpr size_t kFullAtLeast =
 inline constexpr size_t kBatch = 64;  // datagrams that are taken in before the answers go out
 inline constexpr uint32_t kLimit = 100'000;
 
+// Of this thread's processor time: what else runs on the machine counts only by what it does to the caches.
 inline double seconds_now() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+  timespec now{};
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+  return static_cast<double>(now.tv_sec) + static_cast<double>(now.tv_nsec) * 1e-9;
 }
 
 // Time by stage; each call charges what passed since the last.
@@ -173,10 +177,11 @@ class World {
       for (size_t i = 0; i < n; ++i)
         if (i == 0 || out[first + i].to != out[first + i - 1].to) collect(out[first + i].to);
       watch.charge(s.answer);
-      for (size_t i = 0; i < n; ++i) {
-        watch.begin();
+      for (size_t i = 0; i < n; ++i)
         if (decode(opened_[i], secret_.id, datagram_) != DecodeError::none) std::abort();
-        watch.charge(s.parse);
+      watch.charge(s.parse);
+      for (size_t i = 0; i < n; ++i) {
+        decode(opened_[i], secret_.id, datagram_);
         count(s, sealed_[i].size() + kAroundUdp);
       }
     }
