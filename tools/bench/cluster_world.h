@@ -76,7 +76,7 @@ struct Stages {
     for (const uint64_t n : entries) sum += n;
     return sum;
   }
-  double total() const { return pack + seal + open + take_in; }
+  double total() const { return pack + seal + open + take_in + answer; }
 };
 
 struct Shape {
