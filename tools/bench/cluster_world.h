@@ -113,7 +113,7 @@ class World {
       host.limiter = std::make_unique<Limiter>(*host.slots, true);
       host.notes = std::make_unique<NoteRing>(1 << 12);
       config.self = config.peers[rank];
-      host.node = std::make_unique<Node>(config, Life{10u + rank, true, {}, {}, {}}, *host.limiter,
+      host.node = std::make_unique<Node>(config, Life{life_of(rank), true, {}, {}, {}}, *host.limiter,
                                          host.rules, rank + 1u, now());
     }
     for (int i = 0; i < 10; ++i) pass();
@@ -214,7 +214,7 @@ class World {
     const Rule& rule = hosts_[from].rules->by_id(0);
     const Roster& roster = node(0).roster();
     Header header{
-        roster.id(from), roster.id(0), 10u + from, roster.version(), roster.hash(), 1u << 30, 0, 0, 0, 0};
+        roster.id(from), roster.id(0), life_of(from), roster.version(), roster.hash(), 1u << 30, 0, 0, 0, 0};
     Report report;
     report.rule = static_cast<uint32_t>(rule.seed);
     report.terms = {rule.limit.algorithm, rule.limit.limit, rule.max_overcount, rule.limit.window,
@@ -249,6 +249,9 @@ class World {
     std::vector<Outgoing> out = node(rank).take_outbox();
     std::move(out.begin(), out.end(), std::back_inserter(pending_[rank]));
   }
+  static uint64_t life_of(uint16_t rank) {
+    return 1'795'929'440'000 + rank * 3'600'000ull;
+  }  // started an hour apart
   static std::string number(uint16_t i) {
     return std::string(i < 10 ? "00" : i < 100 ? "0" : "") + std::to_string(i);
   }
