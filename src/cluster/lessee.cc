@@ -23,16 +23,11 @@ Lessee::Lessee(Surroundings around, Limiter& limiter, size_t accounts_max, MonoT
 
 // ---- accounts -------------------------------------------------------------------------------------------------------
 
-Lessee::Account* Lessee::find(const WireId& key) {
-  const auto found = accounts_.find(key);
-  return found == accounts_.end() ? nullptr : &found->second;
-}
-
 Lessee::Account* Lessee::account_for(const Note& note, Now now) {
   if (!limiter_.slots().living(note.slot)) return nullptr;  // evicted meanwhile; its next use is noted anew
   const Rule& rule = around_.rules->by_id(note.rule);
   const bool own_limit = &rule != &around_.rules->inline_rule();
-  Account* account = find(note.id);
+  Account* account = accounts_.find(note.id);
   if (account == nullptr) {
     if (accounts_.size() >= accounts_max_) {
       ++dropped_["accounts_full"];
@@ -58,11 +53,11 @@ Lessee::Account* Lessee::account_for(const Note& note, Now now) {
 }
 
 void Lessee::use_rules() {
-  for (auto& [id, account] : accounts_) {
+  accounts_.for_each([&](const WireId&, Account& account) {
     account.rule = &around_.rules->by_id(account.rule->id);
     if (account.rule != &around_.rules->inline_rule()) account.limit = account.rule->limit;
     account.terms = terms_of(*account.rule, account.limit);
-  }
+  });
 }
 
 // The key was evicted and came back: a new line, whose floor the old line already spent or holds.
@@ -138,8 +133,6 @@ void Lessee::end_waits(Account& account, Now now) {
 
 // ---- windows ----------------------------------------------------------------------------------------------------------
 
-int64_t Lessee::window_now(const Account& account, Now now) const { return window_at(now.wall, account.limit.window); }
-
 Lessee::WindowAccount& Lessee::window_account(Account& account, int64_t window) {
   WindowAccount& w = account.windows[static_cast<size_t>(window & 1)];
   if (w.window < window) {
@@ -168,14 +161,23 @@ void Lessee::raise(Account& account, const WindowAccount& w) {
   limiter_.slots().raise_ceiling(account.slot, static_cast<uint32_t>(w.window), static_cast<uint32_t>(ceiling));
 }
 
+void Lessee::prefetch(const WireId& key, int step) const {
+  if (step == 0) return accounts_.prefetch_cell(key);
+  if (step == 1) return accounts_.prefetch_value(key);
+  const Account* const account = accounts_.find(key);
+  if (account == nullptr) return;
+  if (step == 2) return limiter_.prefetch(account->hash);
+  limiter_.prefetch_slot(account->hash);
+}
+
 // ---- time --------------------------------------------------------------------------------------------------------------
 
 void Lessee::tick(Now now) {
   std::vector<WireId> still;
   still.reserve(active_.size());
-  for (const WireId& id : std::exchange(active_, {})) {
-    Account* account = find(id);
-    if (account == nullptr) continue;
+  with_prefetch(std::exchange(active_, {}), [this](const WireId& id, int step) { prefetch(id, step); }, [&](const WireId& id) {
+    Account* account = accounts_.find(id);
+    if (account == nullptr) return;
     end_waits(*account, now);
     ask_next(*account, now);
     const bool report = wants_report(*account, now);  // before `measure` takes the changes in
@@ -197,7 +199,7 @@ void Lessee::tick(Now now) {
       limiter_.slots().clear_noted(account->slot);
       if (!account->idle) be_idle(*account, told, now);
     }
-  }
+  });
   still.insert(still.end(), active_.begin(), active_.end());
   active_ = std::move(still);
   tick_idle(now);
@@ -223,18 +225,24 @@ bool Lessee::finished(const Account& account, Now now) const {
 void Lessee::be_idle(Account& account, bool told, Now now) {
   const Duration least = around_.pace.sync_interval, most = std::max(least, kIdleLookMost);
   const Duration left = account.bucket() ? bucket_full_at(account) - now.mono : window_end(window_now(account, now), account.limit.window) - now.wall;
+  const Idle idle{now.mono + (told ? least : std::clamp(left, least, most)), account.id};
   account.idle = true;
-  idle_.push({now.mono + (told ? least : std::clamp(left, least, most)), account.id});
+  if (idle.due == now.mono + most && (idle_long_.empty() || idle_long_.back().due <= idle.due))
+    idle_long_.push_back(idle);
+  else
+    idle_.push(idle);
 }
 
 void Lessee::tick_idle(Now now) {
-  for (size_t i = 0; i < kIdleAtATime && !idle_.empty() && idle_.top().due <= now.mono; ++i) {
-    const WireId id = idle_.top().id;
-    idle_.pop();
-    Account* account = find(id);
-    if (account == nullptr) continue;
+  std::vector<WireId> due;
+  for (; due.size() < kIdleAtATime && !idle_.empty() && idle_.top().due <= now.mono; idle_.pop()) due.push_back(idle_.top().id);
+  for (; due.size() < kIdleAtATime && !idle_long_.empty() && idle_long_.front().due <= now.mono; idle_long_.pop_front())
+    due.push_back(idle_long_.front().id);
+  with_prefetch(due, [this](const WireId& id, int step) { prefetch(id, step); }, [&](const WireId& id) {
+    Account* account = accounts_.find(id);
+    if (account == nullptr) return;
     account->idle = false;
-    if (account->active) continue;  // among the active again
+    if (account->active) return;  // among the active again
     const bool told = send_final(*account, now);
     if (finished(*account, now) || !limiter_.slots().living(account->slot)) {
       limiter_.slots().clear_noted(account->slot);
@@ -242,7 +250,7 @@ void Lessee::tick_idle(Now now) {
     } else {
       be_idle(*account, told, now);
     }
-  }
+  });
 }
 
 MonoTime Lessee::next_urgent() const { return urgent_.empty() ? MonoTime::max() : next_urgent_; }
@@ -252,7 +260,7 @@ void Lessee::send_urgent(Now now) {
   std::vector<WireId> still;
   std::vector<uint16_t> sent;
   for (const WireId& id : std::exchange(urgent_, {})) {
-    Account* account = find(id);
+    Account* account = accounts_.find(id);
     if (account == nullptr) continue;
     const uint16_t owner = owner_of(*account, now);
     end_waits(*account, now);

@@ -9,18 +9,20 @@
 
 #include <array>
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <map>
 #include <optional>
 #include <queue>
 #include <string>
-#include <unordered_map>
 #include <utility>
 #include <vector>
 
 #include "base/time.h"
+#include "cluster/key_table.h"
 #include "cluster/owner.h"
 #include "core/limiter.h"
+#include "core/windows.h"
 
 namespace tally {
 
@@ -39,6 +41,8 @@ class Lessee {
   Lessee(Surroundings around, Limiter& limiter, size_t accounts_max, MonoTime started);
 
   void note(const Note& note, Now now);
+  // Before on_grant is called for several keys, for all of them (kPrefetchSteps; key_table.h).
+  void prefetch(const WireId& key, int step) const;
   void use_rules();  // those of the surroundings are others
   void on_grant(const Grant& grant, const Origin& origin, Now now);
   // A reset that this node has not seen yet: refunds all that it used in this window and the one before, once. A number is
@@ -140,7 +144,6 @@ class Lessee {
     Groups groups;
     uint32_t line = 0;
     std::array<WindowAccount, 2> windows;  // by parity
-    LeaseAccount lease;
 
     double demand = 0;            // cost (buckets: ns) per second: the larger of burst and steady
     double burst = 0, steady = 0;
@@ -180,6 +183,7 @@ class Lessee {
     MonoTime busy_at{};           // last change
     bool active = false, urgent = false, idle = false;  // which of the lists it stands in
     bool tell_used = false;  // the pool is low: what is used is told at once, so that the owner can say `exhausted`
+    LeaseAccount lease;  // last: windows do not need it, and their look-ups do not wait for it
 
     bool pool_low() const { return pool < 64; }  // a quarter, in 1/255
     void choose_first() { choice = 0, chosen_at = MonoTime{}; }
@@ -191,7 +195,6 @@ class Lessee {
   };
 
   Account* account_for(const Note& note, Now now);
-  Account* find(const WireId& key);
   void adopt_slot(Account& account, SlotRef slot);
   void activate(Account& account);
   void make_urgent(Account& account);
@@ -202,7 +205,7 @@ class Lessee {
   void ask_next(Account& account, Now now);
 
   // Windows.
-  int64_t window_now(const Account& account, Now now) const;
+  int64_t window_now(const Account& account, Now now) const { return window_at(now.wall, account.limit.window); }
   WindowAccount& window_account(Account& account, int64_t window);
   uint64_t floor_of_window(const Account& account, const WindowAccount& w) const;
   uint64_t ceiling_of(const Account& account, const WindowAccount& w) const;
@@ -228,7 +231,7 @@ class Lessee {
   double demand_now(const Account& account, uint64_t count, Now now) const;
   uint64_t expected(const Account& account, uint64_t count, Duration within, Now now) const;
   uint64_t left_known(const Account& account) const;
-  uint64_t spare(const Account& account, Now now) const;
+  uint64_t spare(const Account& account, Duration trip) const;
   uint64_t wanted(Account& account, const Quota& quota, Now now) const;
   bool wants_report(Account& account, Now now);
   void send_report(Account& account, Now now);
@@ -258,9 +261,10 @@ class Lessee {
   Limiter& limiter_;
   const size_t accounts_max_;
   const MonoTime started_;
-  std::unordered_map<WireId, Account> accounts_;
+  KeyTable<WireId, Account> accounts_;
   std::vector<WireId> active_;   // looked at every sync interval
   std::priority_queue<Idle, std::vector<Idle>, std::greater<>> idle_;
+  std::deque<Idle> idle_long_;  // those that are due last of all: in order by themselves, so that many of them cost little
   std::vector<WireId> urgent_;
   std::vector<MonoTime> urgent_sent_;  // by owner's rank
   MonoTime next_urgent_ = MonoTime::max();

@@ -1,6 +1,5 @@
 // What a lessee asks for, and whom: demand as measured, wants, reports.
 #include <algorithm>
-#include <cmath>
 
 #include "cluster/lessee.h"
 #include "core/windows.h"
@@ -72,9 +71,9 @@ void Lessee::measure(Account& account, Now now) {
 // What is expected to come in `within` that time, in whole requests, rounded down: a part of a request asks for nothing.
 uint64_t Lessee::expected(const Account& account, uint64_t count, Duration within, Now now) const {
   const double demand = std::max(account.demand, demand_now(account, count, now));
-  const auto one = static_cast<double>(amount_of(account.limit, 1));
+  const uint64_t one = amount_of(account.limit, 1);
   const double most = static_cast<double>(amount_of(account.limit, account.limit.limit));
-  return static_cast<uint64_t>(std::floor(std::min(demand * static_cast<double>(nanos(within)) / 1e9, most) / one) * one);
+  return static_cast<uint64_t>(std::min(demand * static_cast<double>(nanos(within)) / 1e9, most) / static_cast<double>(one)) * one;
 }
 
 // What those who were woken have not taken yet. It is theirs: to be neither asked for again, nor promised twice, nor returned.
@@ -91,17 +90,17 @@ uint64_t Lessee::left_known(const Account& account) const {
 // One request's worth, held while there is one left for each node: a key with less than a request in each look-ahead would
 // otherwise be refused every other time where nobody waits. Two where the owner is far, while there is plenty: one cannot
 // cover a round trip. It costs no message, as the key's use is reported anyway. (docs/design.md has the figures.)
-uint64_t Lessee::spare(const Account& account, Now now) const {
+uint64_t Lessee::spare(const Account& account, Duration trip) const {
   if (account.offered < 2 * account.cost_seen) return 0;
   const uint64_t left_each = left_known(account) / (around_.roster.size() * amount_of(account.limit, 1));
-  if (left_each >= 2 && around_.far(around_.peers.round_trip(owner_of(account, now)))) return 2 * account.cost_seen;
+  if (left_each >= 2 && around_.far(trip)) return 2 * account.cost_seen;
   return left_each >= 1 ? account.cost_seen : 0;
 }
 
 uint64_t Lessee::wanted(Account& account, const Quota& quota, Now now) const {
   if (leaving_) return quota.count;
-  const Duration look = around_.pace.sync_interval * 2 + around_.peers.round_trip(owner_of(account, now));
-  const uint64_t ahead = std::max(expected(account, quota.count, look, now), spare(account, now));
+  const Duration trip = around_.peers.round_trip(owner_of(account, now));
+  const uint64_t ahead = std::max(expected(account, quota.count, around_.pace.sync_interval * 2 + trip, now), spare(account, trip));
   return quota.count + ahead + account.waiting + promised_left(account, quota, now);
 }
 
@@ -194,17 +193,18 @@ const Group& Lessee::group(const Account& account, Now now) const {
 uint16_t Lessee::owner_of(const Account& account, Now now) const {
   bool has_ballot = false;
   NodeId named = 0;
+  int64_t running = 0;
   if (account.bucket()) {
     has_ballot = account.lease.has_ballot;
     named = account.lease.ask != 0 ? account.lease.ask : has_ballot ? account.lease.ballot.node : 0;
   } else {
-    const int64_t running = window_now(account, now);
+    running = window_now(account, now);
     const WindowAccount& w = account.windows[static_cast<size_t>(running & 1)];
     has_ballot = w.window == running && w.has_ballot;
     if (w.window == running) named = w.ask != 0 ? w.ask : has_ballot ? w.ballot.node : 0;
   }
   const auto usable = [&](uint16_t rank) { return !around_.peers.silent(rank, now.mono); };
-  const Group& group = this->group(account, now);
+  const Group& group = around_.succession.group(account.groups, running, account.limit.window);
   if (named != 0 && account.choice == 0)
     for (size_t i = 0; i < group.size; ++i)
       if (around_.roster.id(group.rank[i]) == named && usable(group.rank[i])) return group.rank[i];

@@ -24,7 +24,7 @@ constexpr Duration kTakingTime = std::chrono::milliseconds(2);  // from waking t
 // ---- grants -----------------------------------------------------------------------------------------------------------
 
 void Lessee::on_grant(const Grant& grant, const Origin& origin, Now now) {
-  Account* account = find(grant.key);
+  Account* account = accounts_.find(grant.key);
   if (account == nullptr) return;
   if (!account->groups.contains(origin.rank) || (!grant.refused && grant.ballot.node != around_.roster.id(origin.rank))) {
     ++dropped_["not_owner"];
@@ -287,19 +287,19 @@ void Lessee::give_back_idle(Account& account, bool recalled, Now now) {
 
 void Lessee::leave(Now now) {
   leaving_ = true;
-  for (auto& [id, account] : accounts_) {
+  accounts_.for_each([&](const WireId&, Account& account) {
     account.waiting = 0;
     give_back(account, 0, now);
     send_final(account, now);
     if (account.bucket() ? account.lease.open() : window_account(account, window_now(account, now)).contacted)
       send_report(account, now);
-  }
+  });
 }
 
 // ---- refunds and resets -------------------------------------------------------------------------------------------------
 
 uint64_t Lessee::give(const WireId& key, uint64_t amount, Now now, std::optional<int64_t> only_in) {
-  Account* account = find(key);
+  Account* account = accounts_.find(key);
   if (account == nullptr || (only_in && *only_in != window_now(*account, now))) return 0;
   activate(*account);
   account->busy_at = now.mono;
@@ -346,7 +346,7 @@ void Lessee::refund_all(Account& account, WindowAccount& w) {
 }
 
 bool Lessee::on_reset(const WireId& key, uint64_t number, Now now) {
-  Account* account = find(key);
+  Account* account = accounts_.find(key);
   if (account == nullptr) return false;
   if (account->reset >= number || !around_.plausible_reset(number, now)) return true;
   account->reset = number;
@@ -364,13 +364,13 @@ bool Lessee::on_reset(const WireId& key, uint64_t number, Now now) {
 }
 
 uint64_t Lessee::reset_of(const WireId& key) const {
-  const auto found = accounts_.find(key);
-  return found == accounts_.end() ? 0 : found->second.reset;
+  const Account* const account = accounts_.find(key);
+  return account == nullptr ? 0 : account->reset;
 }
 
 uint64_t Lessee::reset_taken(const WireId& key) const {
-  const auto found = accounts_.find(key);
-  return found == accounts_.end() || !found->second.resets_it(found->second.reset) ? 0 : found->second.reset;
+  const Account* const account = accounts_.find(key);
+  return account == nullptr || !account->resets_it(account->reset) ? 0 : account->reset;
 }
 
 // ---- isolation ----------------------------------------------------------------------------------------------------------
@@ -461,9 +461,9 @@ void Lessee::end_isolation(Account& account, Now now) {
 // ---- for EXPLAIN -----------------------------------------------------------------------------------------------------------
 
 std::optional<Lessee::View> Lessee::view(const WireId& key, Now now) const {
-  const auto found = accounts_.find(key);
-  if (found == accounts_.end()) return std::nullopt;
-  const Account& account = found->second;
+  const Account* const found = accounts_.find(key);
+  if (found == nullptr) return std::nullopt;
+  const Account& account = *found;
   View view;
   view.isolated = account.isolated;
   if (account.heard_at != MonoTime{}) view.knowledge_age = now.mono - account.heard_at;

@@ -6,17 +6,17 @@
 namespace tally {
 
 std::optional<Lessee::RunningLease> Lessee::running_lease(const WireId& key, Now now) const {
-  const auto found = accounts_.find(key);
-  if (found == accounts_.end() || !lease_runs(found->second, now)) return std::nullopt;
-  return RunningLease{found->second.lease.serial, found->second.lease.end};
+  const Account* const account = accounts_.find(key);
+  if (account == nullptr || !lease_runs(*account, now)) return std::nullopt;
+  return RunningLease{account->lease.serial, account->lease.end};
 }
 
 void Lessee::hold(const WireId& key, uint64_t amount) {
-  if (Account* account = find(key)) account->lease.held += amount;
+  if (Account* account = accounts_.find(key)) account->lease.held += amount;
 }
 
 void Lessee::spent(const WireId& key, uint64_t amount) {
-  Account* account = find(key);
+  Account* account = accounts_.find(key);
   if (account == nullptr) return;
   activate(*account);
   account->lease.held = minus(account->lease.held, amount);
@@ -26,7 +26,7 @@ void Lessee::spent(const WireId& key, uint64_t amount) {
 }
 
 uint64_t Lessee::put_back(const WireId& key, uint64_t amount, Now now) {
-  Account* account = find(key);
+  Account* account = accounts_.find(key);
   if (account == nullptr || !lease_runs(*account, now)) return 0;
   activate(*account);
   LeaseAccount& lease = account->lease;

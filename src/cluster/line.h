@@ -19,6 +19,8 @@ struct LineKey {
   friend bool operator==(const LineKey&, const LineKey&) = default;
 };
 
+inline constexpr size_t kLinesPrefetched = 32;  // of one book, at once
+
 constexpr uint64_t minus(uint64_t a, uint64_t b) { return a > b ? a - b : 0; }
 
 // A pool's level as grants carry it: what is left, in 1/255 of the whole.
@@ -26,9 +28,16 @@ constexpr uint8_t level(uint64_t left, uint64_t of) {
   return of == 0 ? 0 : static_cast<uint8_t>(std::min<uint64_t>(255, left * 255 / of));
 }
 
-struct Line {
+// With many lessees the loops over a book's lines are what a report costs: what all of them look at is in the first 64 bytes.
+struct alignas(64) Line {
   LineKey key;
   uint16_t rank = 0;  // where its node is reached
+  bool turned_away = false;  // asked in vain: is told when room comes back
+  bool told_exhausted = false;
+  bool news = false;  // while room is being handed out: this line has to be told
+  bool final = false;
+  MonoTime heard{};  // the newest report
+  uint64_t demand_milli = 0, waiting = 0;  // as it said
 
   // Cumulative, merged by max. For a bucket: within the running lease, in nanoseconds.
   uint64_t floor = 0;
@@ -37,28 +46,20 @@ struct Line {
   uint64_t refunded = 0;
   uint64_t given = 0;
   uint64_t used = 0;
-  bool final = false;
 
-  // Of the newest report.
+  // Of the newest report, too.
   uint64_t stamp = 0;
   uint64_t ceiling = 0;
   uint64_t granted_heard = 0;
   uint64_t wanted = 0;
   uint64_t waiting_min = 0;
-  uint64_t waiting = 0;
-  uint64_t demand_milli = 0;
-  MonoTime heard{};
-
-  bool turned_away = false;  // asked in vain: is told when room comes back
-  bool told_exhausted = false;
-  bool news = false;  // while room is being handed out: this line has to be told
-  MonoTime nudged{};         // when it was last told that the pool is low
+  MonoTime nudged{};  // when it was last told that the pool is low
 
   uint64_t net_used() const { return minus(used, refunded); }
   uint64_t in_flight() const { return minus(granted, granted_heard); }
   uint64_t need() const { return minus(wanted, ceiling + in_flight()); }
   // What waits and has got nothing yet: grants that are on their way serve those first.
-  uint64_t unmet() const { return std::min(minus(waiting, in_flight()), need()); }
+  uint64_t unmet() const { return waiting == 0 ? 0 : std::min(minus(waiting, in_flight()), need()); }
   // What its share goes by.
   double demand() const { return static_cast<double>(demand_milli) / 1000 + static_cast<double>(unmet()); }
   uint64_t unspent() const { return minus(floor + granted + refunded, returned + used); }

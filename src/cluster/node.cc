@@ -118,14 +118,14 @@ void Node::note(const Note& note, Now now) {
 // The clock is looked at first: a member that has left a window shall say so, though it has not ticked since.
 Taken Node::receive(std::span<const uint8_t> bytes, std::optional<uint16_t> from, Now now) {
   look_at_clock(now);
-  Datagram datagram;
+  Datagram& datagram = impl_->incoming;
   if (!impl_->decoded(bytes, datagram)) return {.malformed = true};
   return impl_->receive_from(from, datagram, bytes.size(), now);
 }
 
 Taken Node::receive(std::span<const uint8_t> bytes, std::span<const uint16_t> there, Now now) {
   look_at_clock(now);
-  Datagram datagram;
+  Datagram& datagram = impl_->incoming;
   if (!impl_->decoded(bytes, datagram)) return {.malformed = true};
   auto sender = impl_->roster.rank_of(datagram.header.sender);
   if (!sender) sender = impl_->peers.guest(datagram.header.sender);
@@ -227,6 +227,8 @@ Taken Node::Impl::receive_from(std::optional<uint16_t> from, const Datagram& dat
   peers[*rank].bytes_in += bytes + around_datagrams();
   ++datagrams_in;
   const Origin origin{*rank, header.incarnation, header.sequence, peers.sent_after(header, now.mono)};
+  for (int step = 0; step < kPrefetchSteps; ++step)
+    for (const Entry& entry : datagram.entries) prefetch(entry, step);
   for (const Entry& entry : datagram.entries) {
     ++entries_in[entry.index()];
     if (says_what_it_may(entry, *rank))

@@ -36,6 +36,17 @@ struct Node::Impl {
   bool alone() const { return roster.count() < 2 && config.owners.empty() && !config.guest; }
   size_t around_datagrams() const { return config.sealed ? kSealBytes : 0; }
 
+  // Before `handle` is called for several entries, for all of them (kPrefetchSteps; key_table.h).
+  void prefetch(const Entry& entry, int step) const {
+    if (const auto* report = std::get_if<Report>(&entry)) return owner.prefetch(report->key, report->window, step);
+    if (const auto* grant = std::get_if<Grant>(&entry)) return lessee.prefetch(grant->key, step);
+    if (const auto* mark = std::get_if<Mark>(&entry)) {
+      registers.prefetch({mark->key, mark->window}, step);
+      if (mark->sliding) registers.prefetch({mark->key, mark->window - 1}, step);  // it asks for that one, too
+      return;
+    }
+    if (const auto* accepted = std::get_if<Accepted>(&entry)) return owner.prefetch(accepted->key, accepted->window, step);
+  }
   void handle(const Entry& entry, const Origin& origin, Now now);
   void on_moved(const Moved& moved, uint16_t from, Now now);
   void take_turn(Now now);
@@ -80,6 +91,7 @@ struct Node::Impl {
   MonoTime elsewhere_since{};  // that it was told so, and not reached since; epoch: never
   MonoTime reached{};  // when somebody last echoed what this life sent, to where its name is looked for; epoch: never
   bool ready = false;
+  Datagram incoming;  // the one just read; kept for the room that its entries have
 
   uint64_t datagrams_in = 0;
   uint64_t entries_in[kEntryKinds]{};

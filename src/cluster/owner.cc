@@ -17,6 +17,8 @@ void go_by(const Rule& rule, Terms& terms) {
   terms.max_overcount = rule.max_overcount;
 }
 
+constexpr Duration kLookAgain = std::chrono::seconds(1);  // at a bucket that is not over yet
+
 bool sane(const Terms& terms) {
   if (terms.limit < 1 || terms.limit > kLimitMax || terms.max_overcount.ppm > kPartsPerMillion) return false;
   if (terms.algorithm == Algorithm::token_bucket)
@@ -28,6 +30,19 @@ bool sane(const Terms& terms) {
 
 Owner::Owner(Surroundings around, size_t keys_max, MonoTime started)
     : around_(around), started_(started), keys_max_(keys_max), numbers_(around.incarnation << 20) {}
+
+void Owner::prefetch(const WireId& id, int64_t window, int step) const {
+  if (step == 0) return keys_.prefetch_cell(id);
+  if (step == 1) return keys_.prefetch_value(id);
+  const Key* const key = keys_.find(id);
+  if (key == nullptr) return;
+  const auto& book = key->books[static_cast<size_t>(window & 3)];
+  if (!book) return;
+  if (step == 2) return prefetch_object(&*book);
+  const auto& lines = book->lines();
+  if (!lines.empty()) prefetch_object(lines.data());  // one lessee's is all that there is, often
+  for (size_t i = 1; i < std::min(lines.size(), kLinesPrefetched); ++i) prefetch_line(&lines[i]);
+}
 
 // ---- reports ----------------------------------------------------------------------------------------------------
 
@@ -48,15 +63,14 @@ void Owner::on_report(const Report& report, const Origin& from, Now now) {
 }
 
 Owner::Key* Owner::key_for(const Report& report, Now now) {
-  const auto found = keys_.find(report.key);
-  if (found != keys_.end()) {
-    const Terms& terms = found->second.terms;
+  if (Key* const found = keys_.find(report.key)) {
+    const Terms& terms = found->terms;
     if (terms.algorithm != report.terms.algorithm || terms.window != report.terms.window) {
       ++dropped_["rule_mismatch"];
       return nullptr;
     }
-    if (found->second.rule == nullptr && terms.algorithm != Algorithm::token_bucket) found->second.terms = report.terms;
-    return &found->second;
+    if (found->rule == nullptr && terms.algorithm != Algorithm::token_bucket) found->terms = report.terms;
+    return found;
   }
   const Rule* rule = around_.rules->by_seed(report.rule);
   const OnAmnesia on_amnesia = rule != nullptr ? rule->on_amnesia : OnAmnesia::deny;
@@ -88,24 +102,24 @@ Owner::Key* Owner::key_for(const Report& report, Now now) {
 }
 
 void Owner::use_rules() {
-  for (auto& [id, key] : keys_) {
-    if (key.rule == nullptr) continue;
+  keys_.for_each([&](const WireId&, Key& key) {
+    if (key.rule == nullptr) return;
     const uint16_t rule = key.rule->id;
     key.rule = around_.rules->is_retired(rule) ? nullptr : &around_.rules->by_id(rule);
-    if (key.rule == nullptr) continue;
+    if (key.rule == nullptr) return;
     go_by(*key.rule, key.terms);
     key.on_amnesia = key.rule->on_amnesia;
     for (auto& book : key.books)
       if (book) book->lower_limit(key.terms.limit);
-  }
+  });
 }
 
 void Owner::use_pace() {
-  for (auto& [id, key] : keys_) {
+  keys_.for_each([&](const WireId&, Key& key) {
     if (key.bucket) key.bucket->use_recent(around_.recent());
     for (auto& book : key.books)
       if (book) book->use_recent(around_.recent());
-  }
+  });
 }
 
 void Owner::activate(Key& key) {
@@ -156,6 +170,7 @@ WindowBook& Owner::begin_book(Key& key, int64_t window, Ballot ballot, uint64_t 
   auto& slot = key.books[static_cast<size_t>(window & 3)];
   slot.emplace(window, key.terms, group(key, window), ballot, around_.recent(), base);
   if (around_.upstream != nullptr) slot->draw_from_above();
+  key.rests_in = 0;
   return *slot;
 }
 
@@ -206,6 +221,7 @@ void Owner::report_window(Key& key, const Report& report, const Origin& from, No
   send_grant(key, *book, *line, report.stamp, now);
   serve_turned_away(key, *book, now);
   ask_above(key, *book, now);
+  if (book->window() == running) key.rests_in = rests(*book) ? running : 0;
 }
 
 // ---- time ---------------------------------------------------------------------------------------------------------
@@ -214,26 +230,43 @@ void Owner::tick(Now now) {
   without_majority_ = 0;
   std::vector<WireId> still;
   still.reserve(active_.size());
-  for (const WireId& id : std::exchange(active_, {})) {
-    const auto found = keys_.find(id);
-    if (found == keys_.end()) continue;
-    Key& key = found->second;
+  const auto prefetch_running = [&](const WireId& id, int step) {
+    if (step < 2) return prefetch(id, 0, step);
+    if (const Key* const key = keys_.find(id); key != nullptr && key->terms.window > Duration(0) && !rests(*key, now))
+      prefetch(id, window_at(around_.standing.clock(), key->terms.window), step);
+  };
+  with_prefetch(std::exchange(active_, {}), prefetch_running, [&](const WireId& id) {
+    Key* const found = keys_.find(id);
+    if (found == nullptr) return;
+    Key& key = *found;
     if (around_.upstream == nullptr && !group_lives(key, now)) {
       ++without_majority_;
       key.cut_off = now.mono;
     }
     if (key.terms.algorithm == Algorithm::token_bucket)
       tick_bucket(key, now);
-    else
+    else if (!rests(key, now))
       tick_windows(key, now);
     // What is drawn from above is spent, or given back, at the latest when the leases of it have ended: see to that.
     const bool drawn = key.bucket && key.bucket->above() && key.bucket->above()->drawn > 0;
     key.active = drawn || now.mono - key.touched <= around_.recent();
     if (key.active) still.push_back(id);
-  }
+  });
   still.insert(still.end(), active_.begin(), active_.end());  // what the round itself activated
   active_ = std::move(still);
   expire(now);
+}
+
+// No mark is under way, and nobody was turned away.
+bool Owner::rests(const WindowBook& book) {
+  if (book.above() || (book.needs_marks() && (book.mark_pending() || !book.previous_known()))) return false;
+  return std::ranges::none_of(book.lines(), [](const Line& line) { return line.told_exhausted || line.turned_away; });
+}
+
+// Known without a look at the books, which a tick would have to wait for. Towards the end of a window there is the next to look to.
+bool Owner::rests(const Key& key, Now now) const {
+  const int64_t running = window_at(around_.standing.clock(), key.terms.window);
+  return key.rests_in == running && key.contests.empty() && window_end(running, key.terms.window) - now.wall > around_.pace.sync_interval * 2;
 }
 
 void Owner::tick_windows(Key& key, Now now) {
@@ -291,17 +324,17 @@ void Owner::look_to_next_window(Key& key, WindowBook& book, Now now) {
 }
 
 void Owner::on_turn(Now now) {
-  for (auto& [id, key] : keys_) {
-    if (key.groups.same() || (key.bucket && key.bucket->above())) continue;
+  keys_.for_each([&](const WireId&, Key& key) {
+    if (key.groups.same() || (key.bucket && key.bucket->above())) return;
     if (key.terms.algorithm == Algorithm::token_bucket) {
       drop_bucket(key, now);
       key.contests.clear();
-      continue;
+      return;
     }
     for (auto& book : key.books)
       if (book && book->group() != group(key, book->window())) book.reset();
     key.contests.clear();  // who holds what, the registers know
-  }
+  });
 }
 
 void Owner::retire(Key& key) {
@@ -321,37 +354,39 @@ void Owner::retire(Key& key) {
 }
 
 void Owner::expire(Now now) {
-  constexpr size_t kBucketsAtATime = 256, kRounds = 64;  // the whole table in so many rounds
-  if (keys_.empty()) return;
-  for (size_t i = 0, n = std::max(kBucketsAtATime, keys_.bucket_count() / kRounds); i < n; ++i) {
-    if (sweep_bucket_ >= keys_.bucket_count()) sweep_bucket_ = 0;
-    for (auto it = keys_.begin(sweep_bucket_); it != keys_.end(sweep_bucket_);) {
-      Key& key = it->second;
-      const WireId id = it->first;
-      ++it;  // leave the node before it is erased
-      retire(key);
-      bool empty = !key.active;
-      for (const auto& book : key.books) empty = empty && !book;
-      // A contest is kept while what it is about lasts: a bucket's, while the own register remembers it.
-      empty = empty && (key.contests.empty() || (key.terms.algorithm == Algorithm::token_bucket && around_.registers.may_begin(id, 0, now)));
-      // A bucket's books stay as long as the own register does: without them ballot 0 could not be begun anew.
-      if (key.bucket) empty = empty && key.bucket->idle(now.mono) && around_.registers.may_begin(id, 0, now);
-      if (empty && key.terms.algorithm == Algorithm::token_bucket) empty = now.mono - key.touched > line_kept();
-      if (empty) drop_bucket(key, now);
-      if (empty) keys_.erase(id);
-    }
-    ++sweep_bucket_;
-  }
+  constexpr size_t kRounds = 64;
+  keys_.sweep(kRounds, now.mono, [&](const WireId& id, Key& key) -> std::optional<MonoTime> {
+    retire(key);
+    bool empty = !key.active;
+    for (const auto& book : key.books) empty = empty && !book;
+    // A contest is kept while what it is about lasts: a bucket's, while the own register remembers it.
+    empty = empty && (key.contests.empty() || (key.terms.algorithm == Algorithm::token_bucket && around_.registers.may_begin(id, 0, now)));
+    // A bucket's books stay as long as the own register does: without them ballot 0 could not be begun anew.
+    if (key.bucket) empty = empty && key.bucket->idle(now.mono) && around_.registers.may_begin(id, 0, now);
+    if (empty && key.terms.algorithm == Algorithm::token_bucket) empty = now.mono - key.touched > line_kept();
+    if (!empty) return look_again(key, now);
+    drop_bucket(key, now);
+    return std::nullopt;
+  });
+}
+
+// When something of the key may be over.
+MonoTime Owner::look_again(const Key& key, Now now) const {
+  if (key.active) return now.mono + around_.recent();
+  if (key.terms.algorithm == Algorithm::token_bucket) return std::max(key.touched + keep_of(span_of(key.terms)), now.mono + kLookAgain);
+  const WallTime clock = around_.standing.clock();
+  return now.mono + (window_end(window_at(clock, key.terms.window), key.terms.window) - clock);
 }
 
 void Owner::on_reset(const WireId& id, uint64_t number, Now now) {
-  const auto found = keys_.find(id);
-  if (found == keys_.end() || found->second.reset >= number || !around_.plausible_reset(number, now)) return;
-  Key& key = found->second;
+  Key* const found = keys_.find(id);
+  if (found == nullptr || found->reset >= number || !around_.plausible_reset(number, now)) return;
+  Key& key = *found;
   key.reset = number;  // lessees hear of it by their grants, and each knows whether it began before
   key.reset_at = now.mono;
   activate(key);
   key.touched = now.mono;
+  key.rests_in = 0;
   if (key.bucket) {
     if (key.resets_it(number)) {
       const uint64_t back = key.bucket->reset(now.mono);
@@ -372,19 +407,19 @@ std::map<uint16_t, double> Owner::overcount_seen() const {
 }
 
 uint64_t Owner::reset_of(const WireId& id) const {
-  const auto found = keys_.find(id);
-  return found == keys_.end() ? 0 : found->second.reset;
+  const Key* const key = keys_.find(id);
+  return key == nullptr ? 0 : key->reset;
 }
 
 uint64_t Owner::reset_taken(const WireId& id) const {
-  const auto found = keys_.find(id);
-  return found == keys_.end() || !found->second.resets_it(found->second.reset) ? 0 : found->second.reset;
+  const Key* const key = keys_.find(id);
+  return key == nullptr || !key->resets_it(key->reset) ? 0 : key->reset;
 }
 
 std::optional<Owner::View> Owner::view(const WireId& id, Now now) const {
-  const auto found = keys_.find(id);
-  if (found == keys_.end()) return std::nullopt;
-  const Key& key = found->second;
+  const Key* const found = keys_.find(id);
+  if (found == nullptr) return std::nullopt;
+  const Key& key = *found;
   View view;
   if (key.bucket) {
     const auto tokens = [&](Duration d) {

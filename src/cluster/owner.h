@@ -8,11 +8,12 @@
 #include <cstdint>
 #include <map>
 #include <optional>
-#include <unordered_map>
 #include <vector>
 
 #include "base/time.h"
+#include "cluster/boxed.h"
 #include "cluster/bucket_book.h"
+#include "cluster/key_table.h"
 #include "cluster/mail.h"
 #include "cluster/pace.h"
 #include "cluster/peers.h"
@@ -66,6 +67,8 @@ class Owner {
  public:
   Owner(Surroundings around, size_t keys_max, MonoTime started);
 
+  // Before one of these is called for several keys, for all of them (kPrefetchSteps; key_table.h).
+  void prefetch(const WireId& key, int64_t window, int step) const;
   void on_report(const Report& report, const Origin& from, Now now);
   void on_accepted(const Accepted& accepted, uint16_t from, Now now);
   // This node's own register has promised `ballot` to another: lower books stop.
@@ -132,8 +135,9 @@ class Owner {
     }
     MonoTime touched{};
     bool active = false;
-    std::array<std::optional<WindowBook>, 4> books;  // by window number mod 4
-    std::optional<BucketBook> bucket;
+    int64_t rests_in = 0;  // the window in whose books a tick has nothing to do until something comes; 0: none
+    std::array<Boxed<WindowBook>, 4> books;  // by window number mod 4
+    Boxed<BucketBook> bucket;
     MonoTime forgot{};  // when books of the bucket were dropped last
     std::vector<Contest> contests;  // of windows that are not over
     MonoTime cut_off{};             // when it was in use here last and no majority of the group was heard
@@ -224,6 +228,8 @@ class Owner {
   void send_to_group(Key& key, const Mark& mark, Now now);
   void take_acceptance(Key& key, const Accepted& accepted, size_t index, Now now);
   void count_previous(Key& key, WindowBook& book);
+  static bool rests(const WindowBook& book);
+  bool rests(const Key& key, Now now) const;
   void tick_windows(Key& key, Now now);
   void tick_bucket(Key& key, Now now);
   void look_to_next_window(Key& key, WindowBook& book, Now now);
@@ -237,13 +243,13 @@ class Owner {
   }
   void activate(Key& key);
   void expire(Now now);
+  MonoTime look_again(const Key& key, Now now) const;
 
   Surroundings around_;
   const MonoTime started_;
   const size_t keys_max_;
-  std::unordered_map<WireId, Key> keys_;
+  KeyTable<WireId, Key> keys_;
   std::vector<WireId> active_;
-  size_t sweep_bucket_ = 0;
   uint64_t chances_ = 0;
   uint64_t numbers_;  // leases and bucket marks are numbered above this: never twice, in no life
   uint64_t without_majority_ = 0;

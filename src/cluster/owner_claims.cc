@@ -67,14 +67,13 @@ void Owner::heard_ballot(Key& key, int64_t window, Ballot ballot, Now now, bool 
 }
 
 void Owner::on_promise(const WireId& id, int64_t window, Ballot ballot, Now now) {
-  const auto found = keys_.find(id);
-  if (found != keys_.end()) heard_ballot(found->second, window, ballot, now);
+  if (Key* const key = keys_.find(id)) heard_ballot(*key, window, ballot, now);
 }
 
 bool Owner::claim(const WireId& id, int64_t window, Now now) {
-  const auto found = keys_.find(id);
-  if (found == keys_.end() || !may_claim(found->second, window)) return false;
-  start_claim(found->second, window, now);
+  Key* const found = keys_.find(id);
+  if (found == nullptr || !may_claim(*found, window)) return false;
+  start_claim(*found, window, now);
   return true;
 }
 

@@ -50,14 +50,15 @@ void Owner::send_to_group(Key& key, const Mark& mark, Now now) {
 }
 
 void Owner::on_accepted(const Accepted& accepted, uint16_t from, Now now) {
-  const auto found = keys_.find(accepted.key);
-  if (found == keys_.end()) return;
-  Key& key = found->second;
+  Key* const found = keys_.find(accepted.key);
+  if (found == nullptr) return;
+  Key& key = *found;
   const size_t index = group(key, accepted.window).place_of(from);
   if (index == kGroupMax) {
     ++dropped_["not_member"];
     return;
   }
+  key.rests_in = 0;
   drop_bucket_if_over(key, now);
   take_acceptance(key, accepted, index, now);
   if (key.bucket) return serve_turned_away_bucket(key, now);

@@ -121,9 +121,9 @@ void Owner::ask_above_bucket(Key& key, Now now) {
 }
 
 void Owner::on_woken(const WireId& id, Now now) {
-  const auto found = keys_.find(id);
-  if (found == keys_.end()) return;
-  Key& key = found->second;
+  Key* const found = keys_.find(id);
+  if (found == nullptr) return;
+  Key& key = *found;
   if (key.bucket) {
     look_above_bucket(key, Ballot{}, now);
     serve_turned_away_bucket(key, now);

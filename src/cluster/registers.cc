@@ -42,7 +42,7 @@ std::optional<Accepted> Registers::accept(const Mark& mark, Now now) {
   if (mark.length <= Duration(0)) return std::nullopt;
   if (mark.anew() && !begin_anew(mark, now)) return std::nullopt;
   auto answer = mark.window == 0 ? accept_bucket(mark, now) : accept_window(mark, now);
-  if (const Entry* entry = find({mark.key, mark.window}); answer && mark.claim && !answer->refused && entry != nullptr) {
+  if (const Entry* entry = entries_.find({mark.key, mark.window}); answer && mark.claim && !answer->refused && entry != nullptr) {
     const bool votes = mark.window != 0 ? may_vote(mark.key, mark.window, mark.length) : may_vote_bucket(mark.key, mark.length, now);
     if (entry->fresh && !votes) {
       answer->lives = entry->anew;
@@ -81,9 +81,9 @@ bool Registers::forgot(const Mark& mark, Now now) const {
 bool Registers::begin_anew(const Mark& mark, Now now) {
   const size_t place = recovery_.place_in_group(mark.key, mark.window, mark.length);
   if (place >= mark.lives.size() || mark.lives[place] != recovery_.incarnation()) return false;
-  const auto found = entries_.find({mark.key, mark.window});
-  if (found != entries_.end() && found->second.anew == mark.lives) return true;
-  const bool fresh = found != entries_.end() && found->second.fresh;
+  const Entry* const found = entries_.find({mark.key, mark.window});
+  if (found != nullptr && found->anew == mark.lives) return true;
+  const bool fresh = found != nullptr && found->fresh;
   if (!fresh && !forgot(mark, now)) return false;
   Entry* entry = open({mark.key, mark.window}, mark.length, now);
   if (entry == nullptr) {  // the sketch does not know whom a key was begun anew with
@@ -97,7 +97,7 @@ bool Registers::begin_anew(const Mark& mark, Now now) {
 }
 
 bool Registers::begun_anew(const WireId& key, int64_t window) const {
-  const Entry* entry = find({key, window});
+  const Entry* entry = entries_.find({key, window});
   return entry != nullptr && entry->anew[0] != 0;
 }
 
@@ -117,15 +117,9 @@ void Registers::remember_own(const Mark& mark, Now now) {
     lost_buckets_until_ = std::max(lost_buckets_until_, now.mono + mark.length);
 }
 
-const Registers::Entry* Registers::find(const RegisterKey& key) const {
-  const auto found = entries_.find(key);
-  return found != entries_.end() ? &found->second : nullptr;
-}
-
 // nullptr: the table is full.
 Registers::Entry* Registers::open(const RegisterKey& key, Duration length, Now now) {
-  const auto found = entries_.find(key);
-  if (found != entries_.end()) return &found->second;
+  if (Entry* const found = entries_.find(key)) return found;
   if (entries_.size() >= entries_max_) return nullptr;
   Entry& entry = entries_[key] = from_sketch(key, now).value_or(Entry{});
   entry.length = std::max(entry.length, length);
@@ -233,7 +227,7 @@ void Registers::tell_previous(const Mark& mark, Accepted& answer, Now now) const
   if (!may_tell(mark.key, mark.window - 1, mark.length) && !(left && begun_anew(mark.key, mark.window))) return;
   answer.previous_told = true;
   const RegisterKey before{mark.key, mark.window - 1};
-  if (const Entry* entry = find(before); entry != nullptr) {
+  if (const Entry* entry = entries_.find(before); entry != nullptr) {
     answer.previous_ballot = entry->mark_ballot;
     answer.previous_mark = entry->mark;
   } else if (const auto shared = from_sketch(before, now)) {
@@ -249,8 +243,7 @@ std::optional<Accepted> Registers::accept_bucket(const Mark& mark, Now now) {
     return std::nullopt;
   }
   const RegisterKey key{mark.key, 0};
-  const auto found = entries_.find(key);
-  if (found != entries_.end() && over(key, found->second, now)) entries_.erase(found);
+  if (const Entry* const found = entries_.find(key); found != nullptr && over(key, *found, now)) entries_.erase(key);
   Entry* const kept = open(key, mark.length, now);
   Entry shared;  // where the table is full
   if (kept == nullptr) shared = from_sketch(key, now).value_or(Entry{});
@@ -286,7 +279,7 @@ MonoTime Registers::until_of(const WireId& key, const Entry& entry) const {
 
 std::optional<Registers::Told> Registers::look(const WireId& key, int64_t window, Now now) const {
   const RegisterKey k{key, window};
-  const Entry* entry = find(k);
+  const Entry* entry = entries_.find(k);
   const bool in_table = entry != nullptr && !over(k, *entry, now);
   const auto shared = in_table ? std::nullopt : from_sketch(k, now);
   if (!in_table && !shared) return std::nullopt;
@@ -307,8 +300,9 @@ bool Registers::may_tell(const WireId& key, int64_t window, Duration length) con
 
 std::vector<RegisterKey> Registers::keys(const std::function<bool(const WireId&)>& wanted) const {
   std::vector<RegisterKey> found;
-  for (const auto& [key, entry] : entries_)
+  entries_.for_each([&](const RegisterKey& key, const Entry&) {
     if (wanted(key.key)) found.push_back(key);
+  });
   return found;
 }
 
@@ -316,12 +310,12 @@ Registered Registers::tell(const RegisterKey& key, Now now) const {
   Registered told;
   told.key = key.key;
   told.window = key.window;
-  const auto found = entries_.find(key);
-  if (found == entries_.end() || over(key, found->second, now)) {
+  const Entry* const found = entries_.find(key);
+  if (found == nullptr || over(key, *found, now)) {
     told.clock_ns = nanos(standing_.clock());
     return told;
   }
-  const Entry& entry = found->second;
+  const Entry& entry = *found;
   told.length = entry.length;
   told.promised = entry.promised;
   told.promised_life = entry.promised_life;
@@ -373,19 +367,13 @@ bool Registers::over(const RegisterKey& key, const Entry& entry, Now now) const 
 }
 
 void Registers::expire(Now now) {
-  constexpr size_t kBucketsAtATime = 64, kRounds = 16;  // the whole table in so many rounds
+  constexpr size_t kRounds = 16;
   sketch_.expire(standing_.clock(), now);
-  if (entries_.empty()) return;
-  for (size_t i = 0, n = std::max(kBucketsAtATime, entries_.bucket_count() / kRounds); i < n; ++i) {
-    if (sweep_bucket_ >= entries_.bucket_count()) sweep_bucket_ = 0;
-    for (auto it = entries_.begin(sweep_bucket_); it != entries_.end(sweep_bucket_);) {
-      const RegisterKey key = it->first;
-      const bool gone = over(key, it->second, now);
-      ++it;  // the local iterator must leave the node before it is erased
-      if (gone) entries_.erase(key);
-    }
-    ++sweep_bucket_;
-  }
+  entries_.sweep(kRounds, now.mono, [&](const RegisterKey& key, const Entry& entry) -> std::optional<MonoTime> {
+    if (over(key, entry, now)) return std::nullopt;
+    if (key.window == 0) return entry.touched + entry.length;
+    return now.mono + (window_start(key.window + kWindowsKept + 1, entry.length) - standing_.clock());
+  });
 }
 
 }  // namespace tally

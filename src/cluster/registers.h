@@ -16,10 +16,10 @@
 #include <cstdint>
 #include <functional>
 #include <optional>
-#include <unordered_map>
 #include <vector>
 
 #include "base/time.h"
+#include "cluster/key_table.h"
 #include "cluster/mark_sketch.h"
 #include "cluster/recovery.h"
 #include "cluster/register_key.h"
@@ -41,6 +41,11 @@ class Registers {
   Registers(size_t entries_max, size_t overflow_max, const Roster& roster, const Standing& standing, const Succession& succession,
             const Recovery& recovery);
 
+  // Before accept is called for several keys, for all of them (kPrefetchSteps; key_table.h).
+  void prefetch(const RegisterKey& key, int step) const {
+    if (step == 0) entries_.prefetch_cell(key);
+    if (step == 1) entries_.prefetch_value(key);
+  }
   // Answers a mark: accepted, refused with the promised ballot, or nullopt where this node has no vote there (it must
   // not answer) or no room. A claim where it has no vote, and nobody can give it back: `forgotten_by`.
   std::optional<Accepted> accept(const Mark& mark, Now now);
@@ -96,7 +101,6 @@ class Registers {
     bool fresh = false;    // begun anew, and no mark accepted since
   };
   bool over(const RegisterKey& key, const Entry& entry, Now now) const;
-  const Entry* find(const RegisterKey& key) const;
   // Whether this life has no vote there, and has read from all others that none can give it back.
   bool forgot(const Mark& mark, Now now) const;
   // Votes there from here on, if this life is one of those named, and has forgotten or accepted nothing since it began anew before.
@@ -124,12 +128,11 @@ class Registers {
   const Standing& standing_;
   const Succession& succession_;
   const Recovery& recovery_;
-  std::unordered_map<RegisterKey, Entry, RegisterKeyHash> entries_;
+  KeyTable<RegisterKey, Entry, RegisterKeyHash> entries_;
   MarkSketch sketch_;
   WallTime lost_before_ = WallTime::min();  // of windows that begin before it, own marks may have found no room
   MonoTime lost_buckets_until_ = MonoTime::min();
   uint64_t overflowed_ = 0;
-  size_t sweep_bucket_ = 0;
   uint64_t refused_full_ = 0;
   uint64_t refused_no_vote_ = 0;
 };

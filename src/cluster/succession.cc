@@ -77,7 +77,7 @@ Succession::Succession(const Roster& roster, uint16_t self, const Tenure& kept, 
 
 // ---- which list, and what may be done there ---------------------------------------------------------------------------
 
-const Group& Succession::group(const Groups& groups, int64_t window, Duration length) const {
+const Group& Succession::group_in_change(const Groups& groups, int64_t window, Duration length) const {
   return groups.of(window == 0 ? rules_buckets() : rules(begins(window, length)));
 }
 

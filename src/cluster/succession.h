@@ -60,7 +60,10 @@ class Succession {
   Which rules(WallTime begins) const { return begins >= rules_from_ ? Which::current : Which::previous; }
   Which rules_buckets() const { return buckets_over_ ? Which::current : Which::previous; }
   // The group that keeps (key, window) as far as this node knows; window 0: a bucket. Any number will do.
-  const Group& group(const Groups& groups, int64_t window, Duration length) const;
+  const Group& group(const Groups& groups, int64_t window, Duration length) const {
+    if (!roster_.has_previous()) return groups.current;  // for which no window has to be looked at: this is asked for every entry
+    return group_in_change(groups, window, length);
+  }
 
   // --- what this node may do, beyond what Standing says ---
   bool takes_part(const Groups& groups, int64_t window, Duration length) const;
@@ -102,6 +105,7 @@ class Succession {
     WallTime from = WallTime::max();
     bool buckets = false;
   };
+  const Group& group_in_change(const Groups& groups, int64_t window, Duration length) const;
   bool is_guest() const { return self_ >= roster_.count(); }  // in no list: it has no part in either, and nothing to say of itself
   bool everybody_knows(const Peers& peers, Now now) const;
   void look_at_others(Now now);

@@ -1,0 +1,118 @@
+#!/usr/bin/env python3
+"""Runs cluster_bench, each case several times, in turns; prints medians with their spread, and which goals are reached.
+
+Exits 1 where one is missed, 2 where a case could not run.
+"""
+import argparse
+import json
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+import time
+
+# At most: filling a table of more than a million keys takes a minute or two, and the figure is a mean of 64 ticks; so do two million accounts.
+BIG_ROUNDS, HOT_ROUNDS = 1, 3
+
+SMALL = [("pairs",), ("marks",), ("groups", "10"), ("groups", "100"), ("groups", "1000"), ("hot", "100000", "20", "1"), ("hot", "100000", "20", "2")]
+TICKS = [(table, keys, active) for table in ("ledger", "accounts")
+         for keys, active in ((100_000, 1_000), (1_000_000, 1_000), (10_000_000, 100), (10_000_000, 1_000), (10_000_000, 10_000))]
+
+# (what, case, figure, goal, whether it is to be at least that)
+GOALS = [
+    ("million reports a second and core, made to applied", "pairs", "reports: million/s", 5, True),
+    ("million grants a second and core, made to applied", "pairs", "grants: million/s", 5, True),
+    ("million marks a second and core, made to applied", "marks", "marks: million/s", 5, True),
+    ("million acceptances a second and core, made to applied", "marks", "accepted: million/s", 5, True),
+    ("million pairs of report and grant a second and core", "pairs", "pairs million/s", 1.5, True),
+    ("bytes a report, all headers counted", "pairs", "report: bytes", 26, False),
+    ("bytes a grant", "pairs", "grant: bytes", 26, False),
+    ("bytes a mark", "marks", "mark: bytes", 26, False),
+    ("bytes an acceptance", "marks", "accepted: bytes", 26, False),
+]
+# A table that is ten times as large, with as many active keys, costs a tick so much more at most.
+GROWTH_MAX = 1.5
+
+
+def arguments():
+    parser = argparse.ArgumentParser(prog="tools/bench/cluster.sh", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--build", default="build")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--keys-max", type=int, default=10_000_000, help="leave out larger tables")
+    parser.add_argument("--cases", help="only those that begin with one of these words, such as pairs,ledger")
+    parser.add_argument("--json", help="where all figures go")
+    return parser.parse_args()
+
+
+def run(build, case):
+    done = subprocess.run([f"{build}/cluster_bench", *case], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise RuntimeError(f"{' '.join(case)}: exit {done.returncode} {done.stderr.strip()}")
+    return json.loads(done.stdout)
+
+
+def summary(rounds):
+    """{figure: [median, least, most]}"""
+    return {name: [statistics.median(of), min(of), max(of)] for name in rounds[0] if name != "case"
+            for of in [[figures[name] for figures in rounds]]}
+
+
+def goals_of(results):
+    """[(what, what came, goal in words, reached)]"""
+    goals = []
+    for what, case, figure, goal, at_least in GOALS:
+        if case in results and figure in results[case]:
+            came = results[case][figure][0]
+            goals.append((what, came, f"{'at least' if at_least else 'at most'} {goal}", came >= goal if at_least else came <= goal))
+    for table, figure in (("ledger", "owner's tick us"), ("ledger", "member's tick us"), ("accounts", "lessee's tick us")):
+        sizes = sorted(keys for t, keys, active in TICKS if t == table and active == 1_000 and f"{t} {keys} {active}" in results)
+        if len(sizes) > 1:
+            least, most = (results[f"{table} {keys} 1000"][figure][0] for keys in (sizes[0], sizes[-1]))
+            came = most / least
+            goals.append((f"{figure.removesuffix(' us')} at {sizes[-1]:,} keys to that at {sizes[0]:,}, 1,000 active", came, f"at most {GROWTH_MAX}", came <= GROWTH_MAX))
+    one, two = (results.get(f"hot 100000 20 {threads}") for threads in (1, 2))
+    if one and two:
+        came = two["reports million/s"][0] / one["reports million/s"][0]
+        goals.append(("reports a second in two threads, to one", came, "at least 1.6", came >= 1.6))
+    return goals
+
+
+def main():
+    options = arguments()
+    cases = SMALL + [(table, str(keys), str(active)) for table, keys, active in TICKS if keys <= options.keys_max]
+    if options.cases:
+        cases = [case for case in cases if case[0] in options.cases.split(",")]
+    rounds = {}
+    print(f"{options.rounds} rounds; {os.cpu_count()} cores; load average {os.getloadavg()[0]:.1f}", flush=True)
+    try:
+        for number in range(options.rounds):
+            for case in cases:
+                most = HOT_ROUNDS if case[0] == "hot" else BIG_ROUNDS if len(case) == 3 and int(case[1]) > 1_000_000 else options.rounds
+                if number >= most:
+                    continue
+                rounds.setdefault(" ".join(case), []).append(run(options.build, case))
+                print(f"round {number + 1}: {' '.join(case)}", file=sys.stderr, flush=True)
+    except (RuntimeError, OSError, json.JSONDecodeError) as problem:
+        print(f"the benchmark could not go on: {problem}", file=sys.stderr)
+        return 2
+    results = {case: summary(of) for case, of in rounds.items()}
+    for case, figures in results.items():
+        print(f"\n{case}   ({len(rounds[case])} rounds)")
+        for name, (median, least, most) in figures.items():
+            print(f"  {name:<32}{median:>14,.4g}   ({least:,.4g} to {most:,.4g})")
+    goals = goals_of(results)
+    print()
+    for what, came, goal, reached in goals:
+        print(f"{'reached' if reached else 'MISSED ':<8} {what}: {came:.2f}, {goal}")
+    if options.json:
+        out = pathlib.Path(options.json)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps({"when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "cores": os.cpu_count(), "load_average": os.getloadavg(),
+                                   "summary": results, "goals": [dict(zip(("what", "came", "goal", "reached"), g)) for g in goals], "rounds": rounds}, indent=1) + "\n")
+        print(f"\nwritten to {options.json}")
+    return 0 if all(goal[3] for goal in goals) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
