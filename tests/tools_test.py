@@ -164,15 +164,15 @@ class Bench(unittest.TestCase):
         with tempfile.TemporaryDirectory(dir="/tmp") as folder:
             out = pathlib.Path(folder) / "figures.json"
             done = subprocess.run([sys.executable, str(ROOT / "tools/bench/bench.py"), "--build", BUILD, "--rounds", "1",
-                                   "--seconds", "0.05", "--keys", "1000", "--connections", "5", "--out", str(out)],
+                                   "--seconds", "0.05", "--keys", "1000", "--counts", "2000", "--connections", "5", "--json", str(out)],
                                   capture_output=True, text=True, timeout=PATIENCE_S, env=os.environ | {"TMPDIR": folder},
                                   check=False)
             self.assertEqual(0, done.returncode, done.stdout + done.stderr)
             figures = json.loads(out.read_text())
             rows = figures["summary"]
-            self.assertEqual(7 * 3 + 3 + 3, len(rows))
+            self.assertEqual((7 * 3 + 1) + 4 + 4 + 2 * 3 + 2 * 2 * 2, len(rows))
             self.assertTrue(all(row["per_second"] > 0 and row["batch_p50_us"] > 0 for row in rows), rows)
-            self.assertEqual(11, len(figures["goals"]))
+            self.assertEqual(11 + 1 + 2, len(figures["goals"]))
             self.assertEqual([], processes_of(folder))
 
 

@@ -2,9 +2,9 @@
 //
 // Thread rule: adopt(), use(), drain() and join() from main; everything else is the worker's own thread.
 //
-// The loop is a bare epoll loop, the only one of the daemon's that is not asio's: one by one a decision costs
-// little but system calls, and asio's wait and its epoll_ctl for every sleep were a tenth of them
-// (docs/performance.md). Level-triggered, so a connection that was left half read is simply ready again.
+// A bare epoll loop, the only one of the daemon's that is not asio's: one by one a decision is little but
+// system calls, and asio adds a wait and an epoll_ctl to every sleep (docs/performance.md). It can also spin,
+// which asio's cannot. Level-triggered, so a connection that was left half read is simply ready again.
 #pragma once
 
 #include <sys/epoll.h>
