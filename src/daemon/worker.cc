@@ -15,6 +15,8 @@ namespace {
 constexpr size_t kReadBytes = 65'536;
 constexpr size_t kKeepBytes =
     16'384;                     // a connection that has nothing to say keeps no larger buffers than this
+constexpr uint32_t kInput = EPOLLIN | EPOLLRDHUP;
+constexpr uint32_t kAnew = ~uint32_t{0};  // in Session::interest: whatever is there already is to be told again
 constexpr int kLastReads = 64;  // of a connection that has gone or is drained: 4 MiB at most
 
 resp::Limits parser_limits(const ServiceLimits& limits) {
@@ -44,9 +46,9 @@ Worker::Worker(size_t index, Overview& overview, const Clock& clock, Port* port,
       timer_(::timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC)),
       next_session_id_(index + 1),
       buffer_(kReadBytes) {
-  watch(inbox_.fd(), &inbox_);
-  watch(timer_.get(), &timer_);
-  if (port_ != nullptr) watch(port_->worker.fd(), port_);
+  watch(inbox_.fd(), EPOLLIN, &inbox_);
+  watch(timer_.get(), EPOLLIN, &timer_);
+  if (port_ != nullptr) watch(port_->worker.fd(), EPOLLIN, port_);
   thread_ = std::thread([this, index] {
     char name[16];
     std::snprintf(name, sizeof name, "worker-%zu", index);
@@ -63,8 +65,8 @@ void Worker::adopt(Descriptor fd, bool unix_socket) {
     if (drained_by_) return;
     auto session = std::make_unique<Session>(std::move(owned), next_session_id_, unix_socket, parser_limits_);
     next_session_id_ += 1'000;  // workers count past each other: ids stay unique
-    session->interest = EPOLLIN;
-    if (!watch(session->fd.get(), session.get())) return;
+    session->interest = kInput;
+    if (!watch(session->fd.get(), kInput | EPOLLET, session.get())) return;
     counters_.connections.add();
     sessions_.emplace(session.get(), std::move(session));
   });
@@ -112,9 +114,9 @@ void Worker::run() {
   while (!sessions_.empty()) close(*sessions_.begin()->first);
 }
 
-bool Worker::watch(int fd, void* what) {
+bool Worker::watch(int fd, uint32_t events, void* what) {
   epoll_event event{};
-  event.events = EPOLLIN;
+  event.events = events;
   event.data.ptr = what;
   return ::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd, &event) == 0;
 }
@@ -213,6 +215,7 @@ void Worker::on_event(Session& session, uint32_t events) {
     return close(session);
   }
   if ((events & EPOLLIN) != 0 && read(session)) serve(session);
+  if ((events & EPOLLRDHUP) != 0) session.interest = kAnew;  // its end lies behind what was read, and is no event of its own
   if (session.read_ended && !session.unix_socket && session.replies.waiting()) {
     // On TCP a closed connection looks like one that was only ended for writing; what waits must not be
     // charged to nobody.
@@ -226,6 +229,7 @@ void Worker::on_event(Session& session, uint32_t events) {
 bool Worker::read(Session& session) {
   if (session.read_ended || !service_.may_read(session)) return false;
   const ssize_t n = ::recv(session.fd.get(), buffer_.data(), buffer_.size(), 0);
+  if (n == static_cast<ssize_t>(buffer_.size()) || (n < 0 && errno == EINTR)) session.interest = kAnew;  // there may be more
   if (n > 0) {
     // Mostly the whole buffer is answered at once and nothing has to be kept.
     const std::string_view fresh(buffer_.data(), static_cast<size_t>(n));
@@ -284,11 +288,11 @@ void Worker::settle(Session& session) {
 void Worker::rewatch(Session& session) {
   const bool wants_input = !session.read_ended && service_.may_read(session);
   const uint32_t interest =
-      (wants_input ? uint32_t{EPOLLIN} : 0u) | (session.unsent() != 0 ? uint32_t{EPOLLOUT} : 0u);
+      (wants_input ? kInput : 0u) | (session.unsent() != 0 ? uint32_t{EPOLLOUT} : 0u);
   if (interest == session.interest) return;
   session.interest = interest;
   epoll_event event{};
-  event.events = interest;
+  event.events = interest | EPOLLET;
   event.data.ptr = &session;
   ::epoll_ctl(epoll_.get(), EPOLL_CTL_MOD, session.fd.get(), &event);
 }

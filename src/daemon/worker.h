@@ -4,7 +4,8 @@
 //
 // A bare epoll loop, the only one of the daemon's that is not asio's: one by one a decision is little but
 // system calls, and asio adds a wait and an epoll_ctl to every sleep (docs/performance.md). It can also spin,
-// which asio's cannot. Level-triggered, so a connection that was left half read is simply ready again.
+// which asio's cannot. Connections are edge-triggered: else the kernel would ask each that it told of once more
+// before the next wait. What is left unread on purpose is told again when the interest is set anew.
 #pragma once
 
 #include <sys/epoll.h>
@@ -57,7 +58,7 @@ class Worker {
   using Events = std::array<epoll_event, 128>;
 
   void run();
-  bool watch(int fd, void* what);
+  bool watch(int fd, uint32_t events, void* what);
   std::span<const epoll_event> wait(Events& events) const;
   void turn(std::span<const epoll_event> ready);
   void on_timer();
