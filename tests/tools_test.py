@@ -176,6 +176,27 @@ class Bench(unittest.TestCase):
             self.assertEqual([], processes_of(folder))
 
 
+    @unittest.skipUnless(os.environ.get("TALLY_BENCH_BUILT") == "1", "built without the benchmarks")
+    @unittest.skipIf(len(os.sched_getaffinity(0)) < 2, "needs two cores")
+    def test_what_runs_beside_decisions_is_measured(self):
+        with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+            out = pathlib.Path(folder) / "bench-beside.json"
+            done = subprocess.run([sys.executable, str(ROOT / "tools/bench/beside.py"), "--build", BUILD, "--rounds", "1", "--seconds", "0.5",
+                                   "--keys", "1000", "--peers", "3", "--json", str(out)],
+                                  capture_output=True, text=True, timeout=PATIENCE_S, env=os.environ | {"TMPDIR": folder}, check=False)
+            self.assertEqual(0, done.returncode, done.stdout + done.stderr)
+            figures = json.loads(out.read_text())
+            self.assertEqual(2 + 4, len(figures["goals"]))
+            rows = {(row["part"], row["way"]): row for row in figures["rounds"]}
+            self.assertEqual(2 * 2 + 3, len(rows))
+            self.assertTrue(all(row["decisions"] > 0 for row in rows.values()), rows)
+            self.assertEqual(1000, rows["everything, pipeline 1", "everything"]["leased"])
+            self.assertTrue(rows["stalls", "scrapes"]["events"] and rows["stalls", "reloads"]["events"])
+            listed = subprocess.run([sys.executable, str(ROOT / "tools/bench/figures.py"), str(out)], capture_output=True, text=True, check=True)
+            self.assertRegex(listed.stdout, r"of 6 goals reached:\n(reached |MISSED  ) beside: everything")
+            self.assertEqual([], processes_of(folder))
+
+
 class Nightly(unittest.TestCase):
     def test_runs_until_it_is_ended_and_sums_up(self):
         for end in (signal.SIGTERM, signal.SIGINT):

@@ -10,7 +10,7 @@ import sys
 
 sys.dont_write_bytecode = True
 import redis_benchmark  # noqa: E402
-from figures import goal, show_goals, spread, write  # noqa: E402
+from figures import goal, show_goals, spread, turns, write  # noqa: E402
 from servers import THROTTLE, DemoError, Servers, resident_mb  # noqa: E402
 from fleet import Workplace  # noqa: E402
 
@@ -70,10 +70,8 @@ class Bench:
         self.note(part, number, self.ways[way], pipeline, self.generate(self.ways[way], pipeline, self.options.seed + number, **load))
 
     def each(self, names, do):
-        """In every round each goes first in turn."""
-        for number in range(self.options.rounds):
-            for i in range(len(names)):
-                do(number, names[(i + number) % len(names)])
+        for number, name in turns(self.options.rounds, names):
+            do(number, name)
 
     def throughput(self):
         for pipeline in map(int, self.options.pipelines.split(",")):

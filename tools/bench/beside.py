@@ -12,7 +12,7 @@ import sys
 import time
 
 sys.dont_write_bytecode = True
-from figures import goal, show_goals, spread, write  # noqa: E402
+from figures import goal, show_goals, spread, turns, write  # noqa: E402
 from servers import DemoError  # noqa: E402
 from fleet import Fleet, Resp, Workplace, http_get  # noqa: E402
 
@@ -83,12 +83,6 @@ class Beside:
             raise DemoError(f"the generator: {err.strip()}")
         return json.loads(out)
 
-    def each(self, names, do):
-        """In every round each goes first in turn."""
-        for number in range(self.options.rounds):
-            for i in range(len(names)):
-                do(number, names[(i + number) % len(names)])
-
     def note(self, part, number, way, figures):
         self.rounds.append({"part": part, "round": number, "way": way, **figures})
         print(f"{part}, round {number + 1}: {way}", file=sys.stderr, flush=True)
@@ -113,7 +107,7 @@ class Beside:
             for _ in range(WARM_UP):
                 self.figures(self.generator(node, keys, 0, 64, 6_400, rules, seconds=0.2, touched=False))
         for pipeline, rate in RATES:
-            def one(number, name, pipeline=pipeline, rate=rate):
+            for number, name in turns(o.rounds, list(ways)):
                 node, keys, rules, meanwhile = ways[name]
                 before = cluster_counts(node)
                 figures = self.figures(self.generator(node, keys, number + 1, pipeline, rate, rules), meanwhile)
@@ -123,8 +117,6 @@ class Beside:
                     "rest_us": (figures["server_cpu_us"] - figures["workers_cpu_us"]) / figures["decisions"],
                     "reports_per_second": (after["reports"] - before["reports"]) / figures["seconds"],
                     "waited": (after["waited"] - before["waited"]) / figures["decisions"], "leased": after["leased"]})
-            self.each(list(ways), one)
-
 
     # --- what came out ---
 
@@ -193,16 +185,15 @@ class Beside:
         ways = {"quiet": (None, main), "scrapes": (Paced(SCRAPE_EVERY_S, lambda: scrape(node)), admin),
                 "reloads": (Paced(RELOAD_EVERY_S, lambda: connection("TALLY.RELOAD")), main)}
 
-        def one(number, name):
-            paced, thread = ways[name]
-            alone = paced.alone() if paced else []  # [(start, end)]
-            before = thread_ms(main, thread)
-            figures = self.figures(self.generator(node, 100, number + 1, 1, 10_000, used), paced)
-            events = paced.spans if paced else []
-            self.note("stalls", number, name, figures | {"events": events, "took_ms": [1000 * (end - start) for start, end in alone],
-                                                         "cpu_ms": (thread_ms(main, thread) - before) / max(1, len(events))})
         try:
-            self.each(list(ways), one)
+            for number, name in turns(self.options.rounds, list(ways)):
+                paced, thread = ways[name]
+                alone = paced.alone() if paced else []  # [(start, end)]
+                before = thread_ms(main, thread)
+                figures = self.figures(self.generator(node, 100, number + 1, 1, 10_000, used), paced)
+                events = paced.spans if paced else []
+                self.note("stalls", number, name, figures | {"events": events, "took_ms": [1000 * (end - start) for start, end in alone],
+                                                             "cpu_ms": (thread_ms(main, thread) - before) / max(1, len(events))})
         finally:
             connection.close()
             fleet.stop()

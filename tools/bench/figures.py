@@ -10,6 +10,13 @@ import sys
 import time
 
 
+def turns(rounds, names):
+    """(round, name): all names in every round, and each goes first in turn."""
+    for number in range(rounds):
+        for i in range(len(names)):
+            yield number, names[(i + number) % len(names)]
+
+
 def spread(ratios):
     return {"median": statistics.median(ratios), "least": min(ratios), "most": max(ratios)} if ratios else None
 
