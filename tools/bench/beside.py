@@ -160,7 +160,7 @@ class Beside:
             ratio = self.ratios(part, "everything", "plain", "worker_us")
             print(f"to plain: x {ratio['median']:.2f} ({ratio['least']:.2f} to {ratio['most']:.2f})")
         if self.rows("stalls", "quiet"):
-            print(f"\nstalls, {RULES} rules, {self.options.peers} nodes      decisions   p50, p99, p99.9, longest us   stalls   how many   during them, usual   took ms: median, p99, longest   CPU ms of its thread")
+            print(f"\nstalls, {RULES} rules, {self.options.peers} nodes      decisions   p50, p99, p99.9, longest us   unseen   stalls   how many   during them, usual   took ms: median, p99, longest   CPU ms of its thread")
             for way in ("quiet", "scrapes", "reloads"):
                 times = ", ".join(f"{statistics.median(self.of('stalls', way, f'batch_{p}_us')):.0f}" for p in ("p50", "p99", "p999")) + \
                     f", {max(self.of('stalls', way, 'batch_max_us')):.0f}"
@@ -168,7 +168,7 @@ class Beside:
                 during, usual, events = self.stalled(way)
                 each = "" if not took else (f"{during:10}, {usual:.2f} {statistics.median(took):10.2f}, {took[int(0.99 * (len(took) - 1))]:.2f}, {took[-1]:.2f}"
                                             f"{statistics.median(self.of('stalls', way, 'cpu_ms')):20.2f}")
-                print(f"{way:<34} {sum(self.of('stalls', way, 'decisions')):10} {times:>30} {sum(map(len, self.of('stalls', way, 'stalls'))):8} {events:10} {each}")
+                print(f"{way:<34} {sum(self.of('stalls', way, 'decisions')):10} {times:>30} {sum(self.of('stalls', way, 'batches_unseen')):8} {sum(map(len, self.of('stalls', way, 'stalls'))):8} {events:10} {each}")
         print()
 
     # --- what holds up decisions ---

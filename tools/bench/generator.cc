@@ -18,7 +18,8 @@
 //
 //   --zipf     the n-th key is asked for with 1/n of the frequency of the first; else all alike
 //   --touched  the keys were touched already
-//   --sleep    at a given rate: sleeps until the next batch is due, so that others may use its core; without, it never sleeps
+//   --sleep    at a given rate: sleeps until the next batch is due, so that others may use its core; without, it never sleeps. What was due
+//              or on its way while it got no processor for half a millisecond is left out of all times, and counted: batches_unseen
 //
 // A command is a template with the digits of the key patched in, and replies are counted by their lines: the generator must cost less
 // than any server, or it would measure itself. One thread; redis-benchmark does more work a reply and knows no CL.THROTTLE.
@@ -56,6 +57,7 @@ using Clock = std::chrono::steady_clock;
 constexpr size_t kKeyDigits = 8;
 constexpr uint32_t kKeysMax = 100'000'000;
 constexpr auto kStall = std::chrono::milliseconds(1);
+constexpr auto kAway = std::chrono::microseconds(500);
 
 struct Command {
   std::string bytes;              // with keys of zeros
@@ -199,7 +201,7 @@ class Generator {
   void measure(std::chrono::milliseconds length, int pid) {
     const Clock::time_point start = Clock::now(), end = start + length;
     const Cpu cpu = cpu_of(pid), own = cpu_of(getpid());
-    decisions_ = 0;
+    decisions_ = unseen_ = 0;
     stalls_.clear();
     batches_us_.clear();
     if (apart_ == Clock::duration(0))
@@ -207,6 +209,7 @@ class Generator {
     else
       offer(start, end);
     const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
+    if (batches_us_.empty()) fail("no batch was seen");
     std::ranges::sort(batches_us_);
     const auto at = [this](double p) {
       return static_cast<double>(
@@ -215,9 +218,9 @@ class Generator {
     const Cpu spent = cpu_of(pid);
     std::printf("{\"decisions\":%" PRIu64 ",\"seconds\":%.4f,\"server_cpu_us\":%" PRIu64 ",\"workers_cpu_us\":%" PRIu64
                 ",\"generator_cpu_us\":%" PRIu64
-                ",\"batch_p50_us\":%.1f,\"batch_p99_us\":%.1f,\"batch_p999_us\":%.1f,\"batch_max_us\":%.1f,\"stalls\":[",
+                ",\"batch_p50_us\":%.1f,\"batch_p99_us\":%.1f,\"batch_p999_us\":%.1f,\"batch_max_us\":%.1f,\"batches_unseen\":%" PRIu64 ",\"stalls\":[",
                 decisions_, seconds, spent.all - cpu.all, spent.workers - cpu.workers, cpu_of(getpid()).all - own.all, at(0.5), at(0.99),
-                at(0.999), at(1));
+                at(0.999), at(1), unseen_);
     const auto s = [](Clock::time_point when) { return std::chrono::duration<double>(when.time_since_epoch()).count(); };
     for (size_t i = 0; i < stalls_.size(); ++i) std::printf("%s[%.6f,%.6f]", i == 0 ? "" : ",", s(stalls_[i].from), s(stalls_[i].until));
     std::printf("]}\n");
@@ -269,6 +272,7 @@ class Generator {
     Clock::time_point due = start;
     epoll_event ready[64];
     while (due < end || free.size() < connections_.size()) {
+      if (options_.sleep && !free.empty() && Clock::now() > due + kAway) away_until_ = Clock::now();
       while (due < end && !free.empty() && Clock::now() >= due) {
         send_batch(*free.back());
         free.back()->sent = due;
@@ -342,6 +346,10 @@ class Generator {
     if (connection.lines_left > 0) return false;
     decisions_ += pipeline_;
     const Clock::time_point now = Clock::now();
+    if (connection.sent < away_until_) {
+      ++unseen_;
+      return true;
+    }
     batches_us_.push_back(std::chrono::duration<float, std::micro>(now - connection.sent).count());
     if (now - connection.sent > kStall) {
       if (stalls_.empty() || connection.sent > stalls_.back().until) stalls_.push_back({connection.sent, now});
@@ -372,6 +380,8 @@ class Generator {
   uint32_t next_key_ = 0;
   uint64_t decisions_ = 0;
   std::vector<Stall> stalls_;
+  Clock::time_point away_until_{};  // this process got no processor
+  uint64_t unseen_ = 0;
   std::vector<float> batches_us_;
 };
 

@@ -59,8 +59,13 @@ for part in "${only[@]}"; do
   case $part in
     socket) run_part socket "$file" python3 "$here/bench.py" --build "$root/build" --json "$file" "$@" ;;
     beside) run_part beside "$file" python3 "$here/beside.py" --build "$root/build" --json "$file" "$@" ;;
-    memory) [[ ! -e $here/memory.py ]] || run_part memory "$file" python3 "$here/memory.py" --json "$file" "$@" ;;
-    *) [[ ! -e $here/$part.sh ]] || run_part "$part" "$file" "$here/$part.sh" --json "$file" "$@" ;;
+    *) # brings its own build
+      if [[ -e $here/$part.sh ]]; then
+        run_part "$part" "$file" "$here/$part.sh" --json "$file" "$@"
+      elif [[ -e $here/$part.py ]]; then
+        run_part "$part" "$file" python3 "$here/$part.py" --json "$file" "$@"
+      fi
+      ;;
   esac
 done
 
