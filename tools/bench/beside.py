@@ -47,7 +47,7 @@ class Beside:
 
     def __init__(self, place, options):
         self.place, self.options = place, options
-        self.rounds, self.notes = [], []
+        self.rounds = []
         cores = sorted(os.sched_getaffinity(0))
         if len(cores) < 2:
             raise DemoError("this needs two cores: one for the worker, one for all else")
@@ -99,8 +99,8 @@ class Beside:
         """The worker's CPU a decision: one rule and nothing else, then 1,000 rules, a scrape every second, and a fleet that hears of all keys."""
         o = self.options
         used = [rule_name(i) for i in range(0, RULES, RULES // CONNECTIONS)]  # one for each connection
-        plain = Fleet(self.place, 1, rules_that_report(1), alone=True, keys=2 * o.keys).nodes[0]
-        full = Fleet(self.place, 3, rules_that_report(RULES), keys=2 * o.keys).nodes[0]
+        fleets = Fleet(self.place, 1, rules_that_report(1), alone=True, keys=2 * o.keys), Fleet(self.place, 3, rules_that_report(RULES), keys=2 * o.keys)
+        plain, full = (fleet.nodes[0] for fleet in fleets)
         ways = {"plain": (plain, o.keys, used[:1], None), "everything": (full, o.keys // len(used), used, Paced(1.0, lambda: scrape(full)))}
         for node, keys, rules, _ in ways.values():
             self.pin(node)
@@ -117,6 +117,8 @@ class Beside:
                     "rest_us": (figures["server_cpu_us"] - figures["workers_cpu_us"]) / figures["decisions"],
                     "reports_per_second": (after["reports"] - before["reports"]) / figures["seconds"],
                     "waited": (after["waited"] - before["waited"]) / figures["decisions"], "leased": after["leased"]})
+        for fleet in fleets:
+            fleet.stop()
 
     # --- what came out ---
 
