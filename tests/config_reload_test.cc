@@ -121,7 +121,7 @@ TEST_CASE("anything else needs a restart, and every such place is named") {
   constexpr std::string_view kRestart = ": was changed, and a reload cannot change it: restart\n";
   CHECK(refused("9100", "9101") == "listen.http" + std::string(kRestart));
   CHECK(refused("\"peers\":", R"("secret_file": "/etc/tallyd.secret", "peers":)") == "cluster.secret_file" + std::string(kRestart));
-  CHECK(refused("{\n", R"({"table": {"keys": 4096}, "workers": 3, "limits": {"waiting": 5}, "node": {"name": "x"},)") ==
-        "limits.waiting" + std::string(kRestart) + "node.name" + std::string(kRestart) + "table.keys" + std::string(kRestart) +
-            "workers" + std::string(kRestart));
+  CHECK(refused("{\n", R"({"table": {"keys": 4096}, "workers": 3, "spin": "50us", "limits": {"waiting": 5}, "node": {"name": "x"},)") ==
+        "limits.waiting" + std::string(kRestart) + "node.name" + std::string(kRestart) + "spin" + std::string(kRestart) +
+            "table.keys" + std::string(kRestart) + "workers" + std::string(kRestart));
 }

@@ -446,10 +446,11 @@ TEST_CASE("a configuration built by hand is checked as one from a file") {
   config.rules[0].limit.window = 1ms;
   config.cluster.sync_interval = 0ns;
   config.workers = 1'000;
+  config.spin = 1s;
   config.http.emplace_back().path = "/x?y";
   std::string paths;
   for (const Problem& problem : validate(config)) paths += problem.path + " ";
-  CHECK(paths == "listen.http[0] cluster.sync_interval workers rules[0].limit rules[0].window ");
+  CHECK(paths == "listen.http[0] cluster.sync_interval workers spin rules[0].limit rules[0].window ");
 
   config = Config{};
   config.rules.resize(1);

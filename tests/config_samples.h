@@ -50,7 +50,7 @@ inline bool same(const Config& a, const Config& b) {
     if (!same(a.rules[i], b.rules[i])) return false;
   return a.node_name == b.node_name && a.state_dir == b.state_dir && a.resp == b.resp && a.http == b.http &&
          same(a.cluster, b.cluster) && a.table_keys == b.table_keys && same(a.limits, b.limits) &&
-         a.workers == b.workers && same(a.inline_rule, b.inline_rule);
+         a.workers == b.workers && a.spin == b.spin && same(a.inline_rule, b.inline_rule);
 }
 
 inline Duration random_duration(Random& random, Duration low, Duration high) {
@@ -183,6 +183,7 @@ inline Config random_config(Random& random) {
   config.limits.registers = static_cast<uint64_t>(random.between(1'024, int64_t{1} << 31));
   config.limits.guests = random.below(4'097);
   config.workers = static_cast<uint32_t>(random.below(257));
+  config.spin = Duration(random.between(0, 10'000'000));
   random_policies(random, config.inline_rule);
   for (uint64_t i = random.below(6); i > 0; --i) config.rules.push_back(random_rule(random, i));
   return config;

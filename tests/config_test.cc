@@ -49,6 +49,7 @@ constexpr std::string_view kExample = R"({ // every field has a default
      CL.THROTTLE's own limits get */
   "limits":  { "connections": 20000, "key_bytes": 512, "pipeline_bytes": 2097152, "waiting": 1, "registers": 4096 },
   "workers": 3,
+  "spin": "50us",
   "rules": [
     { "name": "api",   "limit": 1000, "window": "1m", "max_overcount": "5%" },
     { "name": "login", "limit": 5, "window": "15m", "max_overcount": 0, "on_isolation": "closed", "on_amnesia": "deny",
@@ -87,6 +88,7 @@ TEST_CASE("every field of a full configuration arrives") {
   CHECK(c.limits.waiting == 1);
   CHECK(c.limits.registers == 4'096);
   CHECK(c.workers == 3);
+  CHECK(c.spin == std::chrono::microseconds(50));
 }
 
 TEST_CASE("every field of a rule arrives") {
@@ -121,7 +123,7 @@ TEST_CASE("an empty object, and null for every field, give the defaults") {
   constexpr std::string_view nulls =
       R"({"node": null, "listen": {"resp": null, "http": null}, "cluster": {"bind": null,
     "peers": null, "size": null, "sync_interval": null, "lease": null}, "table": {"keys": null}, "inline": {"wait": null},
-    "limits": {"waiting": null}, "workers": null, "rules": null})";
+    "limits": {"waiting": null}, "workers": null, "spin": null, "rules": null})";
   CHECK(error_of(nulls) == "");
   CHECK(samples::same(parse_config(nulls).config, Config{}));
   CHECK(validate(Config{}).empty());

@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -205,6 +206,23 @@ class Connections(Case):
             while more := connection.recv(65536):
                 back += more
             self.assertEqual(back, b"+PONG\r\n" * 1000)
+        self.assertEqual(daemon.end(), 0)
+
+    def test_what_is_too_much_for_one_read_or_one_output_is_answered_to_its_end(self):
+        daemon = self.start("-c", self.small(limits={"pipeline_bytes": 4096})).ready()
+        text = "x" * 512
+        for last in (encode("PING"), encode("QUIT"), encode("ECHO", text)[:-1]):  # as any other, the end, cut off
+            with daemon.connect() as connection:
+                sender = threading.Thread(target=lambda: (connection.sendall(encode("ECHO", text) * 2000 + last), connection.shutdown(socket.SHUT_WR)))
+                sender.start()
+                back = b""
+                while more := connection.recv(65536):
+                    back += more
+                sender.join()
+                echoes = f"$512\r\n{text}\r\n".encode() * 2000
+                self.assertEqual(back[:len(echoes)], echoes)
+                self.assertIn(back[len(echoes):], (b"+PONG\r\n", b"+OK\r\n", b""))
+        Plain(daemon).until(lambda stats: stats["connections"] == 1)
         self.assertEqual(daemon.end(), 0)
 
     def test_what_a_client_sent_before_it_went_is_charged(self):

@@ -104,6 +104,16 @@ class Fleets(Case):
         self.assertEqual(client.next(), "PONG")
         self.assertEqual(node.end(), 0)
 
+    def test_workers_that_spin_wait_for_grants_and_deadlines_as_those_that_sleep(self):
+        self.config = self.small(rules=RULES, cluster={"sync_interval": "20ms", "isolation_after": "1h"}, spin="10ms")
+        node = self.node(0).ready()
+        waiting, soon = Plain(node), Plain(node)
+        waiting.send(("TALLY.TAKE", "login", "bob"))
+        self.assertEqual(soon.ask("TALLY.TAKE", "soon", "bob")[5], 2)  # nobody is there to grant: its deadline ends it
+        others = [self.node(i) for i in (1, 2)]
+        self.assertEqual(waiting.next()[0], 0)
+        self.assertEqual([each.end() for each in [node, *others]], [0, 0, 0])
+
     def test_what_waits_on_a_connection_that_closes_is_not_charged(self):
         node = self.node(0).ready()
         gone, other = Plain(node), Plain(node)

@@ -164,15 +164,36 @@ class Bench(unittest.TestCase):
         with tempfile.TemporaryDirectory(dir="/tmp") as folder:
             out = pathlib.Path(folder) / "figures.json"
             done = subprocess.run([sys.executable, str(ROOT / "tools/bench/bench.py"), "--build", BUILD, "--rounds", "1",
-                                   "--seconds", "0.05", "--keys", "1000", "--connections", "5", "--out", str(out)],
+                                   "--seconds", "0.05", "--keys", "1000", "--counts", "2000", "--connections", "5", "--json", str(out)],
                                   capture_output=True, text=True, timeout=PATIENCE_S, env=os.environ | {"TMPDIR": folder},
                                   check=False)
             self.assertEqual(0, done.returncode, done.stdout + done.stderr)
             figures = json.loads(out.read_text())
             rows = figures["summary"]
-            self.assertEqual(7 * 3 + 3 + 3, len(rows))
+            self.assertEqual((7 * 3 + 1) + 4 + 4 + 2 * 3 + 2 * 2 * 2, len(rows))
             self.assertTrue(all(row["per_second"] > 0 and row["batch_p50_us"] > 0 for row in rows), rows)
-            self.assertEqual(11, len(figures["goals"]))
+            self.assertEqual(11 + 1 + 2, len(figures["goals"]))
+            self.assertEqual([], processes_of(folder))
+
+
+    @unittest.skipUnless(os.environ.get("TALLY_BENCH_BUILT") == "1", "built without the benchmarks")
+    @unittest.skipIf(len(os.sched_getaffinity(0)) < 2, "needs two cores")
+    def test_what_runs_beside_decisions_is_measured(self):
+        with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+            out = pathlib.Path(folder) / "bench-beside.json"
+            done = subprocess.run([sys.executable, str(ROOT / "tools/bench/beside.py"), "--build", BUILD, "--rounds", "1", "--seconds", "0.5",
+                                   "--keys", "1000", "--peers", "3", "--json", str(out)],
+                                  capture_output=True, text=True, timeout=PATIENCE_S, env=os.environ | {"TMPDIR": folder}, check=False)
+            self.assertEqual(0, done.returncode, done.stdout + done.stderr)
+            figures = json.loads(out.read_text())
+            self.assertEqual(2 + 4, len(figures["goals"]))
+            rows = {(row["part"], row["way"]): row for row in figures["rounds"]}
+            self.assertEqual(2 * 2 + 3, len(rows))
+            self.assertTrue(all(row["decisions"] > 0 for row in rows.values()), rows)
+            self.assertEqual(1000, rows["everything, pipeline 1", "everything"]["leased"])
+            self.assertTrue(rows["stalls", "scrapes"]["events"] and rows["stalls", "reloads"]["events"])
+            listed = subprocess.run([sys.executable, str(ROOT / "tools/bench/figures.py"), str(out)], capture_output=True, text=True, check=True)
+            self.assertRegex(listed.stdout, r"of 6 goals reached:\n(reached |MISSED  ) beside: everything")
             self.assertEqual([], processes_of(folder))
 
 

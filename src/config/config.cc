@@ -275,6 +275,7 @@ void read_root(Fields in, Config& config) {
   inline_fields.finish();
   read_limits(in.section("limits"), config.limits);
   in.number("workers", config.workers, kWorkersRange);
+  in.duration("spin", config.spin, kSpinRange);
   read_rules(in, config);
   in.finish();
 }

@@ -86,6 +86,7 @@ struct Config {
              registers = 1'048'576, guests = 4'096;
   } limits;
   uint32_t workers = 0;  // 0: cores - 2, at least 1
+  Duration spin{0};      // how long a worker looks for more to do before it sleeps
   Rule inline_rule = default_inline_rule();
   std::vector<Rule> rules;
 };

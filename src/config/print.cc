@@ -161,6 +161,7 @@ std::string print_config(const Config& config) {
                                 .add("registers", limits.registers)
                                 .add("guests", limits.guests)));
   out.add("workers", config.workers);
+  out.add("spin", duration(config.spin));
   out.add("rules", print_rules(config.rules));
   return "{\n  " + out.body() + "\n}\n";
 }

@@ -242,6 +242,7 @@ void check_sizes(const Config& config, Complaints& complaints) {
   complaints.range("limits.registers", limits.registers, kRegistersRange);
   complaints.range("limits.guests", limits.guests, kGuestsRange);
   complaints.range("workers", config.workers, kWorkersRange);
+  complaints.range("spin", config.spin, kSpinRange);
   constexpr uint64_t kCommandBytes = 1'024;  // beside the key
   if (kKeyBytesRange.contains(limits.key_bytes) && limits.pipeline_bytes < limits.key_bytes + kCommandBytes)
     complaints.add("limits.pipeline_bytes", "must hold a command with a key of " +

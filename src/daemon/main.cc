@@ -150,6 +150,10 @@ Result<bool> run(const Options& options, const Config& loaded, const Config& con
     log.warning("fewer connections than limits.connections: the system allows no more open files",
                 {{"connections", overview.connections_max}});
 
+  if (const size_t cores = std::thread::hardware_concurrency(); config.spin > Duration(0) && overview.workers.size() >= cores)
+    log.warning("workers that spin need a core each, and one for all else: \"spin\" takes time from whoever asks them",
+                {{"workers", overview.workers.size()}, {"cores", cores}});
+
   // Listening first: a second daemon on the same socket must change nothing, not even the state file.
   auto resp_listeners = listen_on(config.resp);
   if (!resp_listeners) return Failure{resp_listeners.error()};
@@ -179,7 +183,7 @@ Result<bool> run(const Options& options, const Config& loaded, const Config& con
   reload = std::make_unique<Reload>(Reload::Parts{io, options, loaded, overview, fleet.get(), workers, notifier, log, give_up});
   for (size_t i = 0; i < overview.workers.size(); ++i)
     workers.push_back(
-        std::make_unique<Worker>(i, overview, clock, in_fleet ? fleet->port(i) : nullptr, limits,
+        std::make_unique<Worker>(i, overview, clock, in_fleet ? fleet->port(i) : nullptr, limits, config.spin,
                                  [&reload](Reload::Done done) { reload->request(std::move(done)); }));
   const Metrics metrics(overview, fleet.get(), config.limits.registers);
   std::vector<std::unique_ptr<HttpServer>> pages;

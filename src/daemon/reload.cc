@@ -23,13 +23,13 @@ void Reload::begin() {
     parts_.notifier.send("RELOADING=1\nMONOTONIC_USEC=" +
                          std::to_string(std::chrono::duration_cast<std::chrono::microseconds>(now).count()));
   }
-  const std::shared_ptr<const RuleSet> before = parts_.overview.rules();
-  const Running running{parts_.running, *before};
+  before_ = parts_.overview.rules();
+  const Running running{parts_.running, *before_};
   const auto next = std::make_shared<Loaded>(load_config(parts_.options, &running));
   for (const std::string& line : next->warnings) parts_.log.warning(line);
   if (!next->errors.empty()) return finish(next->errors);
   const auto rules = std::make_shared<const RuleSet>(next->config.rules, next->config.inline_rule, share_of(next->config),
-                                                     next->secret ? next->secret->id : kPublicIdKey, before.get());
+                                                     next->secret ? next->secret->id : kPublicIdKey, before_.get());
   parts_.overview.make_room_for(*rules);
   seals_with_ = next->secret ? next->secret->seal.fingerprint_text() : "-";
   if (parts_.fleet == nullptr) return use(next, rules);

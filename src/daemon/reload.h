@@ -55,6 +55,9 @@ class Reload {
   Parts parts_;
   std::vector<Done> waiting_, served_;
   bool under_way_ = false;
+  // The rules before the last reload, or what it would have replaced. Kept, so that no worker is the last to let go of them: freeing
+  // a thousand rules takes the allocator's lock, which this thread holds while it reads a file.
+  std::shared_ptr<const RuleSet> before_;
   size_t workers_to_come_ = 0;   // of those who are to leave the last life
   bool until_ready_ = false;     // a reload waits for the next one
   std::string seals_with_;  // the fingerprint of the key that was read last, for the log

@@ -1,13 +1,10 @@
 #include "daemon/worker.h"
 
 #include <pthread.h>
-#include <sys/epoll.h>
 #include <sys/socket.h>
+#include <sys/timerfd.h>
 
 #include <algorithm>
-#include <array>
-#include <asio/executor_work_guard.hpp>
-#include <asio/post.hpp>
 #include <cerrno>
 #include <cstdio>
 #include <utility>
@@ -17,9 +14,9 @@ namespace {
 
 constexpr size_t kReadBytes = 65'536;
 constexpr size_t kKeepBytes =
-    16'384;  // a connection that has nothing to say keeps no larger buffers than this
-constexpr int kEvents = 128;
-constexpr int kRounds = 4;      // of looking for ready connections before timers and wakes get their turn
+    16'384;                     // a connection that has nothing to say keeps no larger buffers than this
+constexpr uint32_t kInput = EPOLLIN | EPOLLRDHUP;
+constexpr uint32_t kAnew = ~uint32_t{0};  // in Session::interest: whatever is there already is to be told again
 constexpr int kLastReads = 64;  // of a connection that has gone or is drained: 4 MiB at most
 
 resp::Limits parser_limits(const ServiceLimits& limits) {
@@ -35,18 +32,23 @@ void trim(std::string& bytes) {
 
 }  // namespace
 
-Worker::Worker(size_t index, Overview& overview, const Clock& clock, Port* port, const ServiceLimits& limits, AskReload ask_reload)
+Worker::Worker(size_t index, Overview& overview, const Clock& clock, Port* port, const ServiceLimits& limits,
+               Duration spin, AskReload ask_reload)
     : counters_(*overview.workers[index]),
       clock_(clock),
       port_(port),
       parser_limits_(parser_limits(limits)),
       ask_reload_(std::move(ask_reload)),
-      service_(overview, counters_, clock, port, limits, [this](std::unique_ptr<Call> call) { reload(std::move(call)); }),
+      service_(overview, counters_, clock, port, limits,
+               [this](std::unique_ptr<Call> call) { reload(std::move(call)); }),
+      spin_(spin),
       epoll_(::epoll_create1(EPOLL_CLOEXEC)),
+      timer_(::timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC)),
       next_session_id_(index + 1),
       buffer_(kReadBytes) {
-  sessions_ready_.assign(::dup(epoll_.get()));
-  if (port_ != nullptr) bell_.assign(::dup(port_->worker.fd()));
+  watch(inbox_.fd(), EPOLLIN, &inbox_);
+  watch(timer_.get(), EPOLLIN, &timer_);
+  if (port_ != nullptr) watch(port_->worker.fd(), EPOLLIN, port_);
   thread_ = std::thread([this, index] {
     char name[16];
     std::snprintf(name, sizeof name, "worker-%zu", index);
@@ -58,27 +60,25 @@ Worker::Worker(size_t index, Overview& overview, const Clock& clock, Port* port,
 Worker::~Worker() { join(); }
 
 void Worker::adopt(Descriptor fd, bool unix_socket) {
-  asio::post(io_, [this, unix_socket, raw = fd.release()] {
+  inbox_.post([this, unix_socket, raw = fd.release()] {
     Descriptor owned(raw);
-    if (draining_) return;
+    if (drained_by_) return;
     auto session = std::make_unique<Session>(std::move(owned), next_session_id_, unix_socket, parser_limits_);
     next_session_id_ += 1'000;  // workers count past each other: ids stay unique
-    session->interest = EPOLLIN;
-    epoll_event event{};
-    event.events = EPOLLIN;
-    event.data.ptr = session.get();
-    if (::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, session->fd.get(), &event) != 0) return;
+    session->interest = kInput;
+    if (!watch(session->fd.get(), kInput | EPOLLET, session.get())) return;
     counters_.connections.add();
     sessions_.emplace(session.get(), std::move(session));
   });
 }
 
 void Worker::use(std::shared_ptr<const RuleSet> rules, Duration sync_interval) {
-  asio::post(io_, [this, sync_interval, rules = std::move(rules)] { service_.use(rules, sync_interval); });
+  inbox_.post([this, sync_interval, rules = std::move(rules)] { service_.use(rules, sync_interval); });
 }
 
-void Worker::end_life(std::shared_ptr<const RuleSet> rules, Duration sync_interval, std::function<void()> then) {
-  asio::post(io_, [this, sync_interval, rules = std::move(rules), then = std::move(then)] {
+void Worker::end_life(std::shared_ptr<const RuleSet> rules, Duration sync_interval,
+                      std::function<void()> then) {
+  inbox_.post([this, sync_interval, rules = std::move(rules), then = std::move(then)] {
     service_.use(rules, sync_interval);
     service_.end_life();
     then();
@@ -86,26 +86,22 @@ void Worker::end_life(std::shared_ptr<const RuleSet> rules, Duration sync_interv
 }
 
 void Worker::begin_life() {
-  asio::post(io_, [this] {
-    service_.begin_life();
-    end_turn();
-  });
+  inbox_.post([this] { service_.begin_life(); });
 }
 
 void Worker::reload(std::unique_ptr<Call> call) {
   // In a function that can be copied; whichever of its copies goes last, the call goes with it.
   const auto held = std::make_shared<std::unique_ptr<Call>>(std::move(call));
   ask_reload_([this, held](const Result<bool>& done) {
-    asio::post(io_, [this, held, error = done ? std::string() : done.error()] {
+    inbox_.post([this, held, error = done ? std::string() : done.error()] {
       (*held)->error = error;
       service_.finish(std::move(*held));
-      end_turn();
     });
   });
 }
 
 void Worker::drain(Duration grace) {
-  asio::post(io_, [this, grace] { start_drain(grace); });
+  inbox_.post([this, grace] { start_drain(grace); });
 }
 
 void Worker::join() {
@@ -113,35 +109,49 @@ void Worker::join() {
 }
 
 void Worker::run() {
-  watch_sessions();
-  if (port_ != nullptr) watch_bell();
-  end_turn();
-  auto work = asio::make_work_guard(io_);
-  io_.run();
+  Events events;
+  for (end_turn(); !stopped_; end_turn()) turn(wait(events));
   while (!sessions_.empty()) close(*sessions_.begin()->first);
 }
 
-void Worker::watch_sessions() {
-  sessions_ready_.async_wait(asio::posix::stream_descriptor::wait_read,
-                             [this](const asio::error_code& error) {
-                               if (error) return;
-                               if (port_ != nullptr) port_->worker.get_up();
-                               on_sessions_ready();
-                               watch_sessions();
-                               end_turn();
-                             });
+bool Worker::watch(int fd, uint32_t events, void* what) {
+  epoll_event event{};
+  event.events = events;
+  event.data.ptr = what;
+  return ::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd, &event) == 0;
 }
 
-void Worker::watch_bell() {
-  bell_.async_wait(asio::posix::stream_descriptor::wait_read, [this](const asio::error_code& error) {
-    if (error) return;
-    port_->worker.silence();
-    watch_bell();
-    end_turn();
-  });
+// Empty where a signal came.
+std::span<const epoll_event> Worker::wait(Events& events) const {
+  const auto look = [&](int timeout_ms) {
+    return ::epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()), timeout_ms);
+  };
+  int n = 0;
+  if (spin_ > Duration(0))
+    for (const MonoTime until = clock_.mono() + spin_; n == 0 && clock_.mono() < until;) n = look(0);
+  if (n == 0) n = look(-1);
+  return {events.data(), static_cast<size_t>(std::max(n, 0))};
 }
 
-// The end of every handler: nothing that another thread pushed may be left lying when the loop goes to sleep.
+void Worker::turn(std::span<const epoll_event> ready) {
+  if (port_ != nullptr) port_->worker.get_up();
+  bool posted = false, rang = false;
+  for (const epoll_event& event : ready) {
+    if (event.data.ptr == &inbox_)
+      posted = true;
+    else if (event.data.ptr == &timer_)
+      rang = true;
+    else if (event.data.ptr == port_)
+      port_->worker.silence();
+    else
+      on_event(*static_cast<Session*>(event.data.ptr), event.events);
+  }
+  // Only after all events: these may close connections that events are about.
+  if (posted) inbox_.run();
+  if (rang) on_timer();
+}
+
+// After every turn: nothing that another thread pushed may be left lying when the loop goes to sleep.
 void Worker::end_turn() {
   settle_touched();
   if (port_ != nullptr) {
@@ -153,7 +163,7 @@ void Worker::end_turn() {
   }
   service_.ring_if_urgent();
   arm_timer();
-  if (draining_ && sessions_.empty()) io_.stop();
+  if (drained_by_ && sessions_.empty()) stopped_ = true;
 }
 
 void Worker::take_from_port() {
@@ -178,33 +188,24 @@ void Worker::settle_touched() {
 }
 
 void Worker::arm_timer() {
-  const std::optional<MonoTime> due = service_.next_due();
+  std::optional<MonoTime> due = service_.next_due();
+  if (drained_by_ && (!due || *drained_by_ < *due)) due = drained_by_;
   if (!due || (armed_for_ && *armed_for_ <= *due)) return;
   armed_for_ = due;
-  deadlines_.expires_at(std::chrono::steady_clock::time_point(due->time_since_epoch()));
-  deadlines_.async_wait([this](const asio::error_code& error) {
-    if (error) return;  // moved to an earlier time
-    armed_for_.reset();
-    service_.expire();
-    end_turn();
-  });
+  const int64_t ns = nanos(due->time_since_epoch());
+  const itimerspec at{{}, {ns / 1'000'000'000, ns % 1'000'000'000}};
+  ::timerfd_settime(timer_.get(), TFD_TIMER_ABSTIME, &at, nullptr);
+}
+
+void Worker::on_timer() {
+  uint64_t n;
+  [[maybe_unused]] const ssize_t got = ::read(timer_.get(), &n, sizeof n);
+  armed_for_.reset();
+  service_.expire();
+  if (drained_by_ && clock_.mono() >= *drained_by_) stopped_ = true;
 }
 
 // --- connections ---
-
-void Worker::on_sessions_ready() {
-  std::array<epoll_event, kEvents> events;
-  for (int round = 0; round < kRounds; ++round) {
-    const int n = ::epoll_wait(epoll_.get(), events.data(), kEvents, 0);
-    if (n <= 0) return;
-    for (int i = 0; i < n; ++i)
-      on_event(*static_cast<Session*>(events[static_cast<size_t>(i)].data.ptr),
-               events[static_cast<size_t>(i)].events);
-    // Only after all events: this may close clients that events are about.
-    if (port_ != nullptr) take_from_port();
-    settle_touched();
-  }
-}
 
 void Worker::on_event(Session& session, uint32_t events) {
   if ((events & EPOLLERR) != 0) return close(session);
@@ -214,6 +215,7 @@ void Worker::on_event(Session& session, uint32_t events) {
     return close(session);
   }
   if ((events & EPOLLIN) != 0 && read(session)) serve(session);
+  if ((events & EPOLLRDHUP) != 0) session.interest = kAnew;  // its end lies behind what was read, and is no event of its own
   if (session.read_ended && !session.unix_socket && session.replies.waiting()) {
     // On TCP a closed connection looks like one that was only ended for writing; what waits must not be
     // charged to nobody.
@@ -227,6 +229,7 @@ void Worker::on_event(Session& session, uint32_t events) {
 bool Worker::read(Session& session) {
   if (session.read_ended || !service_.may_read(session)) return false;
   const ssize_t n = ::recv(session.fd.get(), buffer_.data(), buffer_.size(), 0);
+  if (n == static_cast<ssize_t>(buffer_.size()) || (n < 0 && errno == EINTR)) session.interest = kAnew;  // there may be more
   if (n > 0) {
     // Mostly the whole buffer is answered at once and nothing has to be kept.
     const std::string_view fresh(buffer_.data(), static_cast<size_t>(n));
@@ -279,17 +282,17 @@ void Worker::settle(Session& session) {
   }
   const bool no_more = session.closing || session.read_ended;
   if (no_more && session.unsent() == 0 && !session.replies.waiting()) return close(session);
-  watch(session);
+  rewatch(session);
 }
 
-void Worker::watch(Session& session) {
+void Worker::rewatch(Session& session) {
   const bool wants_input = !session.read_ended && service_.may_read(session);
   const uint32_t interest =
-      (wants_input ? uint32_t{EPOLLIN} : 0u) | (session.unsent() != 0 ? uint32_t{EPOLLOUT} : 0u);
+      (wants_input ? kInput : 0u) | (session.unsent() != 0 ? uint32_t{EPOLLOUT} : 0u);
   if (interest == session.interest) return;
   session.interest = interest;
   epoll_event event{};
-  event.events = interest;
+  event.events = interest | EPOLLET;
   event.data.ptr = &session;
   ::epoll_ctl(epoll_.get(), EPOLL_CTL_MOD, session.fd.get(), &event);
 }
@@ -301,7 +304,7 @@ void Worker::close(Session& session) {
 }
 
 void Worker::start_drain(Duration grace) {
-  draining_ = true;
+  drained_by_ = clock_.mono() + grace;
   std::vector<Session*> all;
   for (const auto& [session, owner] : sessions_) all.push_back(session);
   for (Session* session : all) {
@@ -309,11 +312,6 @@ void Worker::start_drain(Duration grace) {
     session->read_ended = true;
     settle(*session);
   }
-  grace_.expires_after(grace);
-  grace_.async_wait([this](const asio::error_code& error) {
-    if (!error) io_.stop();
-  });
-  end_turn();
 }
 
 }  // namespace tally

@@ -2,25 +2,27 @@
 //
 // Thread rule: adopt(), use(), drain() and join() from main; everything else is the worker's own thread.
 //
-// Connections live on an epoll descriptor of their own that is registered in the asio loop: asio does the
-// timers, the wakes and what other threads post, and a ready connection costs what it costs in a bare epoll
-// loop (a socket object each costs a fifth more at pipeline 1). Level-triggered, so a connection that was
-// left half read is simply ready again.
+// A bare epoll loop, the only one of the daemon's that is not asio's: one by one a decision is little but
+// system calls, and asio adds a wait and an epoll_ctl to every sleep (docs/performance.md). It can also spin,
+// which asio's cannot. Connections are edge-triggered: else the kernel would ask each that it told of once more
+// before the next wait. What is left unread on purpose is told again when the interest is set anew.
 #pragma once
 
-#include <asio/io_context.hpp>
-#include <asio/posix/stream_descriptor.hpp>
-#include <asio/steady_timer.hpp>
+#include <sys/epoll.h>
+
+#include <array>
 #include <cstdint>
 #include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <thread>
 #include <unordered_map>
 #include <vector>
 
 #include "daemon/clock.h"
+#include "daemon/inbox.h"
 #include "daemon/overview.h"
 #include "daemon/port.h"
 #include "daemon/service.h"
@@ -33,8 +35,10 @@ class Worker {
   // Asks for a reload: calls back from any thread, with what became of it.
   using AskReload = std::function<void(std::function<void(const Result<bool>&)>)>;
 
-  // `port`: nullptr alone. The thread starts here.
-  Worker(size_t index, Overview& overview, const Clock& clock, Port* port, const ServiceLimits& limits, AskReload ask_reload);
+  // `port`: nullptr alone. `spin`: for how long it looks for more to do before it sleeps. The thread starts
+  // here.
+  Worker(size_t index, Overview& overview, const Clock& clock, Port* port, const ServiceLimits& limits,
+         Duration spin, AskReload ask_reload);
   ~Worker();  // requires drain() before
   Worker(const Worker&) = delete;
   Worker& operator=(const Worker&) = delete;
@@ -42,7 +46,8 @@ class Worker {
   void adopt(Descriptor fd, bool unix_socket);  // an accepted connection, non-blocking
   size_t connections() const { return static_cast<size_t>(counters_.connections.value()); }
   void use(std::shared_ptr<const RuleSet> rules, Duration sync_interval);  // soon: see Service::use
-  // As use(), where the node's life has ended. Calls `then`, on the worker's thread, when nothing is decided by what was before.
+  // As use(), where the node's life has ended. Calls `then`, on the worker's thread, when nothing is decided
+  // by what was before.
   void end_life(std::shared_ptr<const RuleSet> rules, Duration sync_interval, std::function<void()> then);
   void begin_life();  // soon: the next one hears of who waits
   // Answers what has arrived and what waits, then closes all; the thread ends, after `grace` at the latest.
@@ -50,17 +55,20 @@ class Worker {
   void join();
 
  private:
+  using Events = std::array<epoll_event, 128>;
+
   void run();
-  void watch_sessions();
-  void watch_bell();
-  void on_sessions_ready();
+  bool watch(int fd, uint32_t events, void* what);
+  std::span<const epoll_event> wait(Events& events) const;
+  void turn(std::span<const epoll_event> ready);
+  void on_timer();
   void on_event(Session& session, uint32_t events);
   bool read(Session& session);
   void serve(Session& session);
   bool send(Session& session);
   void settle(Session& session);
   void close(Session& session);
-  void watch(Session& session);
+  void rewatch(Session& session);
   void take_from_port();
   void reload(std::unique_ptr<Call> call);
   void settle_touched();
@@ -75,14 +83,13 @@ class Worker {
   const AskReload ask_reload_;
   Service service_;
 
-  asio::io_context io_{1};
-  Descriptor epoll_;
-  asio::posix::stream_descriptor sessions_ready_{io_};
-  asio::posix::stream_descriptor bell_{io_};
-  asio::steady_timer deadlines_{io_};
+  const Duration spin_;
+  Descriptor epoll_;  // an event's data is the session, the inbox, the timer or the port
+  Inbox inbox_;
+  Descriptor timer_;
   std::optional<MonoTime> armed_for_;
-  asio::steady_timer grace_{io_};
-  bool draining_ = false;
+  std::optional<MonoTime> drained_by_;  // draining: the end of the grace
+  bool stopped_ = false;
 
   std::unordered_map<Session*, std::unique_ptr<Session>> sessions_;
   uint64_t next_session_id_;

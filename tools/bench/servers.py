@@ -1,7 +1,9 @@
 """What is measured: tallyd, the bare loop, Redis and memcached, each on a Unix socket and, where there are cores, on one of its own."""
+import contextlib
 import json
 import os
 import pathlib
+import re
 import shutil
 import socket
 import sys
@@ -26,14 +28,28 @@ def accepts(path):
         return probe.connect_ex(str(path)) == 0
 
 
+def resident_mb(pid):
+    """What a process has in memory."""
+    return int(re.search(r"VmRSS:\s+(\d+) kB", pathlib.Path(f"/proc/{pid}/status").read_text()).group(1)) / 1000
+
+
 class Servers:
-    def __init__(self, place, pin=True):
-        self.place = place
+    def __init__(self, place, pin=True, label=""):
+        self.place, self.pin, self.label = place, pin, label
         cores = sorted(os.sched_getaffinity(0))
-        pin = pin and len(cores) > 1 and shutil.which("taskset")
-        self.server_pin = ["taskset", "-c", str(cores[0])] if pin else []
-        self.generator_pin = ["taskset", "-c", str(cores[1])] if pin else []
+        both = pin and len(cores) > 1 and shutil.which("taskset")
+        self.server_pin = ["taskset", "-c", str(cores[0])] if both else []
+        self.generator_pin = ["taskset", "-c", str(cores[1])] if both else []
         self._redis = None
+
+    @contextlib.contextmanager
+    def of_their_own(self, label):
+        """Servers that end with the block."""
+        before = list(self.place.children)
+        try:
+            yield Servers(self.place, self.pin, label)
+        finally:
+            self.place.stop([child for child in self.place.children if child not in before])
 
     def start(self, words, name, path):
         child = self.place.start([*self.server_pin, *map(str, words)], name)
@@ -41,7 +57,7 @@ class Servers:
         return child
 
     def tallyd(self, name="tallyd", request=("throttle", *THROTTLE), **config):
-        node = Node(self.place, name.replace(" ", "-"))
+        node = Node(self.place, self.label + name.replace(" ", "-"))
         state = self.place.path / f"state-{node.name}"
         state.mkdir()
         node.config.write_text(json.dumps({"node": {"name": node.name, "state_dir": str(state)}, "workers": 1,
@@ -57,9 +73,9 @@ class Servers:
     def redis(self):
         """(path, pid) of one for all that is asked of Redis."""
         if self._redis is None:
-            path = self.place.path / "redis.sock"
+            path = self.place.path / f"{self.label}redis.sock"
             child = self.start(["redis-server", "--port", 0, "--unixsocket", path, "--save", "", "--appendonly", "no", "--daemonize", "no",
-                                "--dir", self.place.path], "redis", path)
+                                "--dir", self.place.path], f"{self.label}redis", path)
             self._redis = (path, child.pid)
         return self._redis
 
