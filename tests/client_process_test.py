@@ -163,6 +163,7 @@ class Client(Case):
         while process.ask("api", "k", 1, 1)[1] == AWAY:  # a busy machine may need longer for the first one
             pass
         daemon.process.send_signal(signal.SIGSTOP)
+        os.waitpid(daemon.process.pid, os.WUNTRACED)  # until its last thread stands still
         try:
             self.assertEqual(process.ask("api", "other", 1, 1)[:2], [0, AWAY])
             process.say("error")

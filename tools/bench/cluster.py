@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Runs cluster_bench, each case several times, in turns; prints medians with their spread, and which goals are reached.
 
-Exits 1 where one is missed, 2 where a case could not run.
+Exits 2 where a case could not run.
 """
 import argparse
 import json
