@@ -16,7 +16,6 @@
 #include <vector>
 
 #include "core/limiter.h"
-#include "core/windows.h"
 #include "daemon/clock.h"
 #include "daemon/overview.h"
 #include "daemon/parking.h"
