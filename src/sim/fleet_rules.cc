@@ -66,8 +66,10 @@ std::vector<Rule> Fleet::rules_of(uint16_t rank) const {
 
 void Fleet::find_forms() {
   reference_ = rule_set(config_.rules, Share{0, config_.size});
-  for (const Rule& rule : reference_->all())
+  for (Rule rule : reference_->all()) {
+    rule.limit.limit += rule.held;  // what is promised: as configured, whatever processes hold
     forms_.push_back({{rule}, std::vector<uint8_t>(hosts_.size(), 0)});
+  }
   for (const OwnRule& own : config_.own_rules) {
     const Rule* named = reference_->find(own.rule.name);
     CHECK_THAT(named != nullptr && own.host < hosts_.size());
