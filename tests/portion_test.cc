@@ -198,6 +198,9 @@ TEST_CASE("what is taken off a burst stays off when a reload takes the hold away
   const RuleSet third({rule}, Rule{}, Share{}, kPublicIdKey, &second);
   CHECK(third.by_id(0).limit.limit == 15);
   CHECK(RuleSet({rule}, Rule{}, Share{}, kPublicIdKey).by_id(0).limit.limit == 30);
+  Rule copied = first.by_id(0);  // as a region makes the rules of the level above from its own
+  copied.process_hold = Duration(0);
+  CHECK(RuleSet({copied}, Rule{}, Share{}, kPublicIdKey).by_id(0).limit.limit == 148);
 }
 
 TEST_CASE("an account names its window and its table") {

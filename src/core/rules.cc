@@ -103,6 +103,7 @@ RuleSet::RuleSet(std::vector<Rule> rules, Rule inline_rule, Share share, const I
   rules_.push_back(std::move(inline_rule));
   for (Rule& rule : rules_) {
     rule.id = kNoId;
+    rule.held = 0;
     by_name_.emplace(rule.name, &rule);
   }
   if (before != nullptr) keep_ids(*before);
