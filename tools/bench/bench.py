@@ -3,14 +3,13 @@
 import argparse
 import json
 import os
-import signal
 import statistics
 import subprocess
 import sys
 
 sys.dont_write_bytecode = True
 import redis_benchmark  # noqa: E402
-from figures import goal, show_goals, spread, turns, write  # noqa: E402
+from figures import ended, goal, show_goals, spread, turns, write  # noqa: E402
 from servers import THROTTLE, DemoError, Servers, resident_mb  # noqa: E402
 from fleet import Workplace  # noqa: E402
 
@@ -171,10 +170,7 @@ def show(rows, memory, goals):
     show_goals(goals)
 
 
-def main():
-    options = arguments()
-    for which in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(which, lambda number, frame: sys.exit(128 + number))
+def measure_all(options):
     place = Workplace(options.build)
     try:
         bench = Bench(place, options)
@@ -188,17 +184,11 @@ def main():
         rows = bench.summary()
         goals = bench.goals(rows)
         show(rows, bench.memory, goals)
-        if options.json:
-            write(options.json, options, summary=rows, memory=bench.memory, goals=goals, rounds=bench.rounds)
-        return 0
-    except (DemoError, OSError, subprocess.TimeoutExpired) as problem:
-        print(f"the benchmark could not go on: {problem}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
+        write(options, summary=rows, memory=bench.memory, goals=goals, rounds=bench.rounds)
     finally:
         place.close()
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    chosen = arguments()
+    sys.exit(ended(lambda: measure_all(chosen)))

@@ -12,7 +12,7 @@ import sys
 import time
 
 sys.dont_write_bytecode = True
-from figures import goal, show_goals, spread, turns, write  # noqa: E402
+from figures import ended, goal, show_goals, spread, turns, write  # noqa: E402
 from servers import DemoError  # noqa: E402
 from fleet import Fleet, Resp, Workplace, http_get  # noqa: E402
 
@@ -258,10 +258,7 @@ class Paced:
         self.spans.append((now, time.monotonic()))
 
 
-def main():
-    options = arguments()
-    for which in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(which, lambda number, frame: sys.exit(128 + number))
+def measure_all(options):
     place = Workplace(options.build)
     try:
         beside = Beside(place, options)
@@ -272,17 +269,11 @@ def main():
         goals = beside.goals()
         beside.show()
         show_goals(goals)
-        if options.json:
-            write(options.json, options, goals=goals, rounds=beside.rounds)
-        return 0
-    except (DemoError, OSError, subprocess.TimeoutExpired) as problem:
-        print(f"the benchmark could not go on: {problem}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
+        write(options, goals=goals, rounds=beside.rounds)
     finally:
         place.close()
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    chosen = arguments()
+    sys.exit(ended(lambda: measure_all(chosen)))

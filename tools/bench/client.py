@@ -3,12 +3,12 @@
 import argparse
 import json
 import os
-import pathlib
 import statistics
 import subprocess
 import sys
 
 sys.dont_write_bytecode = True
+from figures import ended, goal, show_goals, write  # noqa: E402
 from servers import DemoError, Servers  # noqa: E402
 from fleet import Workplace  # noqa: E402
 
@@ -48,39 +48,32 @@ def measure_asked(place, way, seconds, number):
     return {"per_second": figures["decisions"] / figures["seconds"], "asked": 1.0}
 
 
-def main():
-    options = arguments()
+def measure_all(options):
     place = Workplace(options.build)
     try:
         way = Servers(place, pin=False).tallyd(rules=RULES)
         print(f"{options.rounds} rounds of {options.seconds} s; load average {os.getloadavg()[0]:.1f}", flush=True)
-        rounds = {name: [] for name, *_ in CASES}
-        rounds[ASKED] = []
+        rounds = {name: [] for name in [*(case[0] for case in CASES), ASKED]}
         for number in range(options.rounds):
             for name, rule, threads, keys in CASES:
                 rounds[name].append(measure(place, way, rule, threads, keys, options.seconds))
             rounds[ASKED].append(measure_asked(place, way, options.seconds, number))
-        print(f"\n{'':<30}million decisions a second (spread)    asked for")
-        for name, rows in rounds.items():
-            rates = [row["per_second"] / 1e6 for row in rows]
-            print(f"{name:<30}{statistics.median(rates):10.3f} ({min(rates):.3f} to {max(rates):.3f})      "
-                  f"{100 * statistics.median(row['asked'] for row in rows):9.4f} %")
-        one = statistics.median(row["per_second"] for row in rounds[CASES[0][0]]) / 1e6
-        scaling = statistics.median(two["per_second"] / (2 * single["per_second"]) for single, two in zip(rounds[CASES[0][0]], rounds[CASES[1][0]]))
-        goals = [{"what": "client: million decisions a second on one thread, covered", "goal": f"at least {COVERED_M}", "came": one, "reached": one >= COVERED_M},
-                 {"what": "client: two threads with keys of their own, to twice one thread", "goal": f"at least {SCALING}", "came": scaling, "reached": scaling >= SCALING}]
-        print()
-        for goal in goals:
-            print(f"{'reached' if goal['reached'] else 'MISSED ':<8} {goal['what']}: {goal['came']:.2f}, {goal['goal']}")
-        if options.json:
-            pathlib.Path(options.json).write_text(json.dumps({"rounds": rounds, "goals": goals}, indent=1) + "\n")
-        return 0
-    except (DemoError, OSError, subprocess.TimeoutExpired) as problem:
-        print(f"the benchmark could not go on: {problem}", file=sys.stderr)
-        return 2
     finally:
         place.close()
+    print(f"\n{'':<30}million decisions a second (spread)    asked for")
+    for name, rows in rounds.items():
+        rates = [row["per_second"] / 1e6 for row in rows]
+        print(f"{name:<30}{statistics.median(rates):10.3f} ({min(rates):.3f} to {max(rates):.3f})      "
+              f"{100 * statistics.median(row['asked'] for row in rows):9.4f} %")
+    one, two = rounds[CASES[0][0]], rounds[CASES[1][0]]
+    goals = [goal("million decisions a second on one thread, covered", COVERED_M, statistics.median(row["per_second"] for row in one) / 1e6, at_least=True),
+             goal("two threads with keys of their own, to twice one thread", SCALING,
+                  statistics.median(both["per_second"] / (2 * single["per_second"]) for single, both in zip(one, two)), at_least=True)]
+    print()
+    show_goals(goals)
+    write(options, rounds=rounds, goals=goals)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    chosen = arguments()
+    sys.exit(ended(lambda: measure_all(chosen)))

@@ -6,11 +6,12 @@ Exits 2 where a case could not run.
 import argparse
 import json
 import os
-import pathlib
 import statistics
 import subprocess
 import sys
-import time
+
+sys.dont_write_bytecode = True
+from figures import ended, goal, show_goals, write  # noqa: E402
 
 # At most: filling a table of more than a million keys takes a minute or two, and the figure is a mean of 64 ticks; so do two million accounts.
 BIG_ROUNDS, HOT_ROUNDS = 1, 3
@@ -33,6 +34,7 @@ GOALS = [
 ]
 # A table that is ten times as large, with as many active keys, costs a tick so much more at most.
 GROWTH_MAX = 1.5
+TWO_THREADS_MIN = 1.6
 
 
 def arguments():
@@ -59,43 +61,34 @@ def summary(rounds):
 
 
 def goals_of(results):
-    """[(what, what came, goal in words, reached)]"""
     goals = []
-    for what, case, figure, goal, at_least in GOALS:
+    for what, case, figure, limit, at_least in GOALS:
         if case in results and figure in results[case]:
-            came = results[case][figure][0]
-            goals.append((what, came, f"{'at least' if at_least else 'at most'} {goal}", came >= goal if at_least else came <= goal))
+            goals.append(goal(what, limit, results[case][figure][0], at_least))
     for table, figure in (("ledger", "owner's tick us"), ("ledger", "member's tick us"), ("accounts", "lessee's tick us")):
         sizes = sorted(keys for t, keys, active in TICKS if t == table and active == 1_000 and f"{t} {keys} {active}" in results)
         if len(sizes) > 1:
             least, most = (results[f"{table} {keys} 1000"][figure][0] for keys in (sizes[0], sizes[-1]))
-            came = most / least
-            goals.append((f"{figure.removesuffix(' us')} at {sizes[-1]:,} keys to that at {sizes[0]:,}, 1,000 active", came, f"at most {GROWTH_MAX}", came <= GROWTH_MAX))
+            goals.append(goal(f"{figure.removesuffix(' us')} at {sizes[-1]:,} keys to that at {sizes[0]:,}, 1,000 active", GROWTH_MAX, most / least))
     one, two = (results.get(f"hot 100000 20 {threads}") for threads in (1, 2))
     if one and two:
-        came = two["reports million/s"][0] / one["reports million/s"][0]
-        goals.append(("reports a second in two threads, to one", came, "at least 1.6", came >= 1.6))
+        goals.append(goal("reports a second in two threads, to one", TWO_THREADS_MIN, two["reports million/s"][0] / one["reports million/s"][0], at_least=True))
     return goals
 
 
-def main():
-    options = arguments()
+def measure_all(options):
     cases = SMALL + [(table, str(keys), str(active)) for table, keys, active in TICKS if keys <= options.keys_max]
     if options.cases:
         cases = [case for case in cases if case[0] in options.cases.split(",")]
     rounds = {}
     print(f"{options.rounds} rounds; {os.cpu_count()} cores; load average {os.getloadavg()[0]:.1f}", flush=True)
-    try:
-        for number in range(options.rounds):
-            for case in cases:
-                most = HOT_ROUNDS if case[0] == "hot" else BIG_ROUNDS if len(case) == 3 and int(case[1]) > 1_000_000 else options.rounds
-                if number >= most:
-                    continue
-                rounds.setdefault(" ".join(case), []).append(run(options.build, case))
-                print(f"round {number + 1}: {' '.join(case)}", file=sys.stderr, flush=True)
-    except (RuntimeError, OSError, json.JSONDecodeError) as problem:
-        print(f"the benchmark could not go on: {problem}", file=sys.stderr)
-        return 2
+    for number in range(options.rounds):
+        for case in cases:
+            most = HOT_ROUNDS if case[0] == "hot" else BIG_ROUNDS if len(case) == 3 and int(case[1]) > 1_000_000 else options.rounds
+            if number >= most:
+                continue
+            rounds.setdefault(" ".join(case), []).append(run(options.build, case))
+            print(f"round {number + 1}: {' '.join(case)}", file=sys.stderr, flush=True)
     results = {case: summary(of) for case, of in rounds.items()}
     for case, figures in results.items():
         print(f"\n{case}   ({len(rounds[case])} rounds)")
@@ -103,16 +96,10 @@ def main():
             print(f"  {name:<32}{median:>14,.4g}   ({least:,.4g} to {most:,.4g})")
     goals = goals_of(results)
     print()
-    for what, came, goal, reached in goals:
-        print(f"{'reached' if reached else 'MISSED ':<8} {what}: {came:.2f}, {goal}")
-    if options.json:
-        out = pathlib.Path(options.json)
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps({"when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "cores": os.cpu_count(), "load_average": os.getloadavg(),
-                                   "summary": results, "goals": [dict(zip(("what", "came", "goal", "reached"), g)) for g in goals], "rounds": rounds}, indent=1) + "\n")
-        print(f"\nwritten to {options.json}")
-    return 0
+    show_goals(goals)
+    write(options, summary=results, goals=goals, rounds=rounds)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    chosen = arguments()
+    sys.exit(ended(lambda: measure_all(chosen)))

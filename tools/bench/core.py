@@ -5,12 +5,12 @@ Exits 0 once all was measured, whatever was reached; 2 where it could not be.
 """
 import argparse
 import json
-import os
-import pathlib
 import statistics
 import subprocess
 import sys
-import time
+
+sys.dont_write_bytecode = True
+from figures import ended, goal, show_goals, write  # noqa: E402
 
 # (benchmark, nanoseconds at most)
 AT_MOST = {"random_keys/fixed": 60, "random_keys/fixed_batched": 35, "hot_key/fixed_found": 5, "hot_key/bucket_found": 5,
@@ -41,46 +41,38 @@ def beside(figures, name, other):
 
 
 def goals(figures):
-    held = [{"what": f"{name}, ns", "goal": f"at most {most}", "came": statistics.median(figures[name]), "reached": statistics.median(figures[name]) <= most}
-            for name, most in AT_MOST.items() if name in figures]
-    for name, other, least in AT_LEAST:
-        if name in figures and other in figures:
-            ratio = statistics.median(beside(figures, name, other))
-            held.append({"what": f"{name}, times as fast as {other}", "goal": f"at least {least}", "came": ratio, "reached": ratio >= least})
+    held = [goal(f"{name}, ns", most, statistics.median(figures[name])) for name, most in AT_MOST.items() if name in figures]
+    held += [goal(f"{name}, times as fast as {other}", least, statistics.median(beside(figures, name, other)), at_least=True)
+             for name, other, least in AT_LEAST if name in figures and other in figures]
     return held
 
 
-def show(figures, held):
+def show(figures):
     print(f"{'benchmark':<48}{'ns a decision':>14}   spread")
     for name, rounds in figures.items():
         title = f"   {TITLES[name]}" if name in TITLES else ""
         print(f"{name:<48}{statistics.median(rounds):>14.2f}   {min(rounds):.2f} to {max(rounds):.2f}{title}")
-    print()
-    for goal in held:
-        print(f"{'reached' if goal['reached'] else 'MISSED ':<8} {goal['what']}: {goal['came']:.2f}, {goal['goal']}")
 
 
-def main():
+def arguments():
     parser = argparse.ArgumentParser(prog="tools/bench/core.sh", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--build", default="build")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=0.3, help="of each measurement")
     parser.add_argument("--filter", default=".", help="which benchmarks, a regular expression")
     parser.add_argument("--json", help="a file for the figures of all rounds")
-    options = parser.parse_args()
-    try:
-        figures = measure(options)
-    except (OSError, subprocess.CalledProcessError, ValueError, KeyError) as problem:
-        print(f"the benchmark could not go on: {problem}", file=sys.stderr)
-        return 2
+    return parser.parse_args()
+
+
+def measure_all(options):
+    figures = measure(options)
     held = goals(figures)
-    show(figures, held)
-    if options.json:
-        pathlib.Path(options.json).write_text(json.dumps({"when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "options": vars(options),
-                                                          "load_average": os.getloadavg(), "goals": held, "nanoseconds": figures}, indent=1) + "\n")
-        print(f"\nwritten to {options.json}")
-    return 0
+    show(figures)
+    print()
+    show_goals(held)
+    write(options, goals=held, nanoseconds=figures)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    chosen = arguments()
+    sys.exit(ended(lambda: measure_all(chosen)))

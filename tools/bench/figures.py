@@ -5,9 +5,25 @@ A file has "goals": [{"what", "goal", "came", "reached"}, ...] beside whatever e
 import json
 import os
 import pathlib
+import signal
 import statistics
+import subprocess
 import sys
 import time
+
+
+def ended(body):
+    """Runs it, and returns what the program exits with: 0 when all was measured, reached or not; 2 where that could not be."""
+    for which in (signal.SIGTERM, signal.SIGHUP):  # so that what was started is ended
+        signal.signal(which, lambda number, frame: sys.exit(128 + number))
+    try:
+        body()
+        return 0
+    except (OSError, RuntimeError, subprocess.SubprocessError, json.JSONDecodeError) as problem:
+        print(f"the benchmark could not go on: {problem}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
 
 
 def turns(rounds, names):
@@ -32,9 +48,11 @@ def show_goals(goals):
         print(f"{'reached' if each['reached'] else 'MISSED ':<8} {each['what']}: {came}, {each['goal']}")
 
 
-def write(path, options, **more):
-    """Everything as JSON, for whoever compares runs."""
-    out = pathlib.Path(path)
+def write(options, **more):
+    """Everything as JSON to options.json, if that is set, for whoever compares runs."""
+    if not options.json:
+        return
+    out = pathlib.Path(options.json)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps({"when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "options": vars(options), "load_average": os.getloadavg(),
                                "cores": os.cpu_count(), **more}, indent=1) + "\n")

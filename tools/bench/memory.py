@@ -8,13 +8,13 @@ import argparse
 import json
 import pathlib
 import re
-import signal
 import statistics
 import subprocess
 import sys
 import time
 
 sys.dont_write_bytecode = True
+from figures import ended, goal, show_goals, write  # noqa: E402
 from servers import THROTTLE, DemoError, Servers  # noqa: E402
 from fleet import Resp, Workplace  # noqa: E402
 
@@ -95,7 +95,7 @@ def cluster(options):
     return json.loads(done.stdout)
 
 
-def main():
+def arguments():
     parser = argparse.ArgumentParser(prog="tools/bench/memory.sh", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--build", default="build")
     parser.add_argument("--keys", type=int, default=GOAL_AT)
@@ -103,47 +103,35 @@ def main():
     parser.add_argument("--starts", type=int, default=5, help="of tallyd, timed")
     parser.add_argument("--cluster-keys", type=int, default=200_000, help="for what a fleet adds; 0: leave it out")
     parser.add_argument("--json", help="a file for the figures")
-    options = parser.parse_args()
-    for which in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(which, lambda number, frame: sys.exit(128 + number))
-    goals = []
+    return parser.parse_args()
 
-    def hold(what, came, most):
-        goals.append({"what": what, "goal": f"at most {most}", "came": came, "reached": came <= most})
-    try:
-        print(f"{options.keys} keys\n{'server':<22}{'empty, MiB':>12}{'full, MiB':>12}{'bytes a key':>14}", flush=True)
-        rows = []
-        for name in options.ways.split(","):
-            if name not in WAYS:
-                raise DemoError(f"there is no {name}")
-            row = measure(name, options)
-            rows.append(row)
-            more = f"   {row['huge_mib']:.0f} MiB in huge pages; forgotten too early: {row['evicted_live']}" if name == "tallyd" else ""
-            print(f"{name:<22}{row['empty_mib']:>12.1f}{row['full_mib']:>12.1f}{row['bytes_a_key']:>14.1f}{more}", flush=True)
-            if name == "tallyd":
-                hold("tallyd, bytes a key", row["bytes_a_key"], BYTES_A_KEY)
-                hold("tallyd, keys forgotten that still counted", row["evicted_live"], 0)
-        adds = cluster(options) if options.cluster_keys else {}
-        if adds:
-            print(f"\nin a fleet, beside the slot, {adds['keys']} keys, bytes allocated for each: {adds['account']:.0f} for an account (who asks), "
-                  f"{adds['book']:.0f} for books (the owner), {adds['mark']:.0f} for a mark (each of its group)", flush=True)
-        taken = starts(options)
-        if taken:
-            print(f"\ntallyd answers {statistics.median(taken):.2f} s after its start ({min(taken):.2f} to {max(taken):.2f}, {len(taken)} starts)")
-            hold("tallyd, seconds until it answers, the slowest start", max(taken), START_S)
-        print()
-        for goal in goals:
-            print(f"{'reached' if goal['reached'] else 'MISSED ':<8} {goal['what']}: {goal['came']:.2f}, {goal['goal']}")
-        if options.json:
-            pathlib.Path(options.json).write_text(json.dumps({"options": vars(options), "rows": rows, "cluster": adds, "starts_s": taken, "goals": goals}, indent=1) + "\n")
-            print(f"\nwritten to {options.json}")
-        return 0
-    except (DemoError, OSError, subprocess.TimeoutExpired) as problem:
-        print(f"the benchmark could not go on: {problem}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
+
+def measure_all(options):
+    print(f"{options.keys} keys\n{'server':<22}{'empty, MiB':>12}{'full, MiB':>12}{'bytes a key':>14}", flush=True)
+    rows, goals = [], []
+    for name in options.ways.split(","):
+        if name not in WAYS:
+            raise DemoError(f"there is no {name}")
+        row = measure(name, options)
+        rows.append(row)
+        more = f"   {row['huge_mib']:.0f} MiB in huge pages; forgotten too early: {row['evicted_live']}" if name == "tallyd" else ""
+        print(f"{name:<22}{row['empty_mib']:>12.1f}{row['full_mib']:>12.1f}{row['bytes_a_key']:>14.1f}{more}", flush=True)
+        if name == "tallyd":
+            goals.append(goal("tallyd, bytes a key", BYTES_A_KEY, row["bytes_a_key"]))
+            goals.append(goal("tallyd, keys forgotten that still counted", 0, row["evicted_live"]))
+    adds = cluster(options) if options.cluster_keys else {}
+    if adds:
+        print(f"\nin a fleet, beside the slot, {adds['keys']} keys, bytes allocated for each: {adds['account']:.0f} for an account (who asks), "
+              f"{adds['book']:.0f} for books (the owner), {adds['mark']:.0f} for a mark (each of its group)", flush=True)
+    taken = starts(options)
+    if taken:
+        print(f"\ntallyd answers {statistics.median(taken):.2f} s after its start ({min(taken):.2f} to {max(taken):.2f}, {len(taken)} starts)")
+        goals.append(goal("tallyd, seconds until it answers, the slowest start", START_S, max(taken)))
+    print()
+    show_goals(goals)
+    write(options, rows=rows, cluster=adds, starts_s=taken, goals=goals)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    chosen = arguments()
+    sys.exit(ended(lambda: measure_all(chosen)))

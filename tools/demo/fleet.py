@@ -23,7 +23,7 @@ READY_S = 20  # a daemon that is not ready by then is a failure
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-class DemoError(Exception):
+class DemoError(RuntimeError):
     """Something that the demonstration needs did not work; the text says what."""
 
 
