@@ -15,7 +15,7 @@ import time
 
 sys.dont_write_bytecode = True
 from figures import ended, goal, show_goals, write  # noqa: E402
-from servers import THROTTLE, DemoError, Servers  # noqa: E402
+from servers import DemoError, Servers  # noqa: E402
 from fleet import Resp, Workplace  # noqa: E402
 
 BYTES_A_KEY, START_S = 75, 2.0  # of tallyd, at most
