@@ -3,7 +3,6 @@
 // Exit codes: 0 allowed (or done), 1 limited, 2 usage (the daemon refused the question), 3 unreachable;
 // `check`, `rules test` and `convert` end as tallyd --check does, 78 for a file with errors; `secret` for a file that cannot be used.
 #include <algorithm>
-#include <cerrno>
 #include <charconv>
 #include <cstdio>
 #include <cstdlib>
