@@ -64,9 +64,9 @@ class RulesTest(Tool):
         self.assertEqual([], self.found("domain=edge path=/x remote_address=10.0.0.1"))
 
     def test_it_reads_well(self):
-        lines = self.tally("rules", "test", "domain=edge", "remote_address=10.1.2.3", "path=/log in", "-c", self.path).stdout.splitlines()
+        lines = self.tally("rules", "test", "domain=edge", "remote_address=10.1.2.3", "path=/log, in", "-c", self.path).stdout.splitlines()
         self.assertEqual([["rule", "applies", "key", "limit", "override", "match"],
-                          ["tried", "in shadow", "10.1.2.3|/log in", "3 per 1m, sliding", "-", "edge: remote_address, path=/log*"]],
+                          ["tried", "in shadow", "10.1.2.3|/log, in", "3 per 1m, sliding", "-", "edge: remote_address, path=/log*"]],
                          [line.split("  ") and [word for word in line.split("  ") if word] for line in lines[:1]] + [[word.strip() for word in lines[2].split("  ") if word]])
         self.assertRegex(lines[1], r"^any +yes ")
         self.assertEqual("no rule matches: the request has no limit\n", self.tally("rules", "test", "domain=other a=b", "-c", self.path).stdout)
