@@ -186,6 +186,7 @@ descriptors:
   - key: b
     rate_limit: {unit: second}
   - key: b
+    key: e
   - text
   - key: c
     shadow_mode: perhaps
@@ -194,11 +195,10 @@ descriptors:
        "f:4:54: \"requests_per_unit\" must be a whole number, 0 to 4294967295\n"
        "f:5:5: a descriptor must have a \"key\"\n"
        "f:7:17: \"rate_limit\" must have \"unit\" and \"requests_per_unit\"\n"
-       "f:8:5: another descriptor beside it has this key and value\n"
-       "f:9:5: a descriptor must have fields, such as \"key: remote_address\"\n"
-       "f:9:5: a descriptor must have a \"key\"\n"
-       "f:11:18: \"shadow_mode\" must be true or false\n"
-       "f:12:17: \"rate_limit\" must have \"unit\" and \"requests_per_unit\"");
+       "f:9:5: \"key\" stands here twice\n"
+       "f:10:5: a descriptor must have fields, such as \"key: remote_address\"\n"
+       "f:12:18: \"shadow_mode\" must be true or false\n"
+       "f:13:17: \"rate_limit\" must have \"unit\" and \"requests_per_unit\"");
 }
 
 TEST_CASE("aliases that stand for more than there is memory for are refused") {
