@@ -178,6 +178,7 @@ TEST_CASE("a wrong file is refused with all that is wrong and where") {
   CHECK(errors_of("domain: d\n---\ndomain: e\n").find("more than one document") != std::string::npos);
   CHECK(errors_of("domain: d\ndescriptors:\n  - key: [a\n").starts_with("f:"));
   CHECK(errors_of("domain: d\n\tx: 1").starts_with("f:2:1: "));
+  CHECK(errors_of("domain: d\ndescriptors:\n- key: b\n- {key: b, value: c}\n- key: b\n") == "f:5:3: another descriptor beside it has this key and value");
   CHECK(errors_of(R"(domain: d
 descriptors:
   - key: a
