@@ -76,7 +76,7 @@ descriptors:
 
 TEST_CASE("limits become rules of fixed windows, named after where they stand") {
   const Converted out = converted(kMobile);
-  CHECK(lines_of(out.notes) == "f:20:5: the limit became 2147483648, the most that there is");
+  CHECK(lines_of(out.notes) == "f:21:5: the limit became 2147483648, the most that there is");
   const Config config = config_of(out.text);
   CHECK(config.rules.size() == 5);
   const Rule& marketing = rule_of(config, "mobile/message_type=marketing/to_number");
