@@ -114,7 +114,7 @@ std::string print_rule(const Rule& rule) {
   }
   add_policies(out, rule);
   out.add("shadow", rule.shadow ? "true" : "false");
-  if (!rule.also_names.empty()) out.add("also", entries(rule.also_names));
+  out.add("also", entries(rule.also_names));
   if (!rule.comment.empty()) out.add("comment", json_string(rule.comment));
   out.add("match", rule.match.descriptors.empty() ? "null" : print_match(rule.match));
   const Overrides* overrides = rule.overrides.get();
