@@ -108,7 +108,7 @@ void read_numbers(Fields& in, Rule& rule) {
     in.duration("process_hold", rule.process_hold, kProcessHoldRange);
   } else {
     in.number("limit", rule.limit.limit, kLimitRange);
-    in.duration("window", rule.limit.window, kWindowRange);
+    in.window("window", rule.limit.window);
   }
 }
 
