@@ -3,9 +3,10 @@
 import os
 import pathlib
 import shutil
+import subprocess
 import sys
 
-from processes import DAY, PROGRAMS, Case, main, run
+from processes import DAY, PROGRAMS, WAIT_S, Case, main, run
 
 EXAMPLES = pathlib.Path(__file__).resolve().parent.parent / "tools" / "examples"
 
@@ -38,7 +39,8 @@ class Install(Case):
         self.done("g++", "-std=c++17", "-Wall", "-Wextra", "-Werror", EXAMPLES / "handler.cc", *flags, "-o", self.folder / "handler")
 
         def answers(socket, *more):
-            return run(self.folder / "handler", socket, "api", *more, input="bob\n" * 150).stdout.splitlines()
+            words = [self.folder / "handler", socket, "api", *more]
+            return subprocess.run(words, input="bob\n" * 150, capture_output=True, text=True, timeout=WAIT_S, check=True).stdout.splitlines()
         told = answers(self.daemon.socket)
         self.assertEqual(told[:100], ["200"] * 100)
         self.assertEqual(len(told), 150)

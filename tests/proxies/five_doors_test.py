@@ -15,7 +15,8 @@ class FiveDoors(Doors):
         """The ports of five nginx."""
         peers = [f"127.0.0.1:{port}" for port in free_ports(5)]
         # The window is a day where one would write a minute: a test that begins at the end of a minute would count two of them.
-        config = self.small(rules=[{"name": "api", "limit": LIMIT, "window": DAY, "max_overcount": "5%", "wait": "1s"}], cluster={"peers": peers})
+        config = self.small(rules=[{"name": "api", "limit": LIMIT, "window": DAY, "max_overcount": "5%", "wait": "1s",
+                                    "on_isolation": "closed"}], cluster={"peers": peers})
         daemons = [self.start("-c", config, "--bind", peer, name=f"edge-{i}") for i, peer in enumerate(peers)]
         self.install("nginx")
         shared = (self.folder / "etc/nginx/conf.d/tally.conf").read_text(), (self.folder / "etc/nginx/conf.d/site.conf").read_text()
