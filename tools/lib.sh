@@ -13,7 +13,7 @@ build_packages=(g++ cmake ninja-build pkg-config libasio-dev nlohmann-json3-dev 
   libbenchmark-dev python3)
 demo_packages=(redis-server redis-tools)
 bench_packages=("${demo_packages[@]}" memcached)
-# In front of which the doors of conf/ are tested: nginx with its Lua, HAProxy, and what the stand-in for Kong needs.
+# The proxies that conf/ has files for; lua-cjson is the stand-in for Kong's.
 proxy_packages=(nginx libnginx-mod-http-lua lua-cjson haproxy)
 test_packages=("${bench_packages[@]}" "${proxy_packages[@]}" python3-redis prometheus)
 
