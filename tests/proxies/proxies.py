@@ -48,6 +48,11 @@ def blocks(heading):
     return re.findall(r"^```(\w+)\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
 
 
+def accepts(port):
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 class Proxy:
     """A process in a group of its own that listens on a port: started, waited for, ended by its pid."""
 
@@ -58,7 +63,7 @@ class Proxy:
                                             preexec_fn=_die_with(os.getpid()))
         ended = os.pidfd_open(self.process.pid)
         try:
-            while socket.socket().connect_ex(("127.0.0.1", port)) != 0:
+            while not accepts(port):
                 if select.select([ended], [], [], 0.01)[0]:
                     raise AssertionError(f"{words[0]} ended:\n{self.text()}")
         finally:

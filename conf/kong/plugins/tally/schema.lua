@@ -9,7 +9,7 @@ return {
       type = "record",
       fields = {
         { socket = { type = "string", required = true, default = "/run/tallyd/tallyd.sock", starts_with = "/" } },
-        { deadline = { type = "integer", required = true, default = 50, between = { 1, 10000 } } },  -- ms; no request waits longer
+        { deadline = { type = "integer", required = true, default = 50, between = { 1, 60000 } } },  -- ms; no request waits longer
         { fault_tolerant = { type = "boolean", required = true, default = true } },  -- while tallyd is away; false: answer 503
         { hide_client_headers = { type = "boolean", required = true, default = false } },
         { rules = {  -- of tallyd; a request must be admitted by all of them
