@@ -65,6 +65,7 @@ class Proxy:
         try:
             while not accepts(port):
                 if select.select([ended], [], [], 0.01)[0]:
+                    self.process.wait()
                     raise AssertionError(f"{words[0]} ended:\n{self.text()}")
         finally:
             os.close(ended)

@@ -19,7 +19,7 @@ CONF = HERE.parent.parent / "conf"
 RULES = [{"name": "api", "limit": 2147483648, "window": "1h"}]  # all requests are admitted: what is measured is the question
 MODULES = "/usr/lib/nginx/modules"
 WARM_UP = 200  # requests of each measurement that are not counted
-ADDED_P50_US = {"nginx, tally by Lua": 100, "HAProxy, tally by Lua": 150}  # what is to be reached, at most
+ADDED_US = {"nginx, tally by Lua": {"p50": 40, "p99": 100}, "HAProxy, tally by Lua": {"p50": 60, "p99": 200}}  # what is to be reached, at most
 
 NGINX = """
 load_module {modules}/ndk_http_module.so;
@@ -44,7 +44,7 @@ http {{
 """
 HAPROXY = """
 global
-  nthread 1
+  nbthread 1
   {settings}
 defaults
   mode http
@@ -126,6 +126,10 @@ def arguments():
 class Bench:
     def __init__(self, place, options):
         self.place, self.options = place, options
+        try:  # for us and all that we start: then a p99 is the doors', not that of whatever else runs here
+            os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(10))
+        except PermissionError:
+            print("no right to a real-time priority (root has it): p99 is also of whatever else runs here", file=sys.stderr)
         self.servers = Servers(place, not options.no_pin)
         self.tallyd = self.servers.tallyd(rules=RULES)
         if self.servers.generator_pin:
@@ -223,8 +227,8 @@ def measure_all(options):
         for number, name in turns(options.rounds, [door.name for door in DOORS]):
             bench.measure(number, name)
         rows = bench.summary()
-        goals = [goal(f"{row['door']}: p50 added to {row['beside']}, us", ADDED_P50_US[row["door"]], row["added_p50_us"]["median"])
-                 for row in rows if row["door"] in ADDED_P50_US]
+        goals = [goal(f"{row['door']}: {figure} added to {row['beside']}, us", most, row[f"added_{figure}_us"]["median"])
+                 for row in rows for figure, most in ADDED_US.get(row["door"], {}).items()]
         show(rows, goals)
         write(options, summary=rows, goals=goals, rounds=bench.rounds)
     finally:
