@@ -8,16 +8,17 @@ import os
 import sys
 
 sys.dont_write_bytecode = True
-from proxies import API, HOUR_S, LOGIN, LONG_MS, ROOT, Contract, Doors, Plain, blocks, free_ports, get, program, statuses  # noqa: E402
+from proxies import API, HOUR_S, LOGIN, LONG_MS, ROOT, Doors, Kept, Plain, blocks, free_ports, get, program, statuses  # noqa: E402
 from processes import main  # noqa: E402
 
 CONFIG = "etc/haproxy/haproxy.cfg"
 CLOSED = "http-request return status 503"
 
 
-class HAProxy(Contract, Doors):
+class HAProxy(Kept, Doors):
     limit_headers = "X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset"
     key = "127.0.0.1"
+    keepers = os.cpu_count()  # its threads
 
     def daemon(self, *rules):
         """One that listens in the proxy's chroot, too."""
@@ -71,13 +72,6 @@ class HAProxy(Contract, Doors):
         port = self.door(self.daemon(LOGIN, dict(API, name="other")))
         status, headers = get(port)
         self.assertEqual((status, headers["RateLimit"]), (200, None))
-
-    def test_connections_to_tallyd_are_kept(self):
-        daemon = self.daemon()
-        port = self.door(daemon)
-        statuses([port], 50)
-        kept = Plain(daemon).stats()["connections"] - 1
-        self.assertIn(kept, range(1, os.cpu_count() + 1))  # one of each thread that was asked
 
     def test_the_page_shows_what_is_installed(self):
         whole = (ROOT / "conf/haproxy/haproxy.cfg").read_text()

@@ -4,7 +4,7 @@ import json
 import sys
 
 sys.dont_write_bytecode = True
-from proxies import API, HOUR_S, LIMIT, LOGIN, LONG_MS, ROOT, Contract, Doors, Plain, blocks, free_ports, get, module, statuses  # noqa: E402
+from proxies import API, HOUR_S, LIMIT, LOGIN, LONG_MS, ROOT, WORKERS, Doors, Kept, Plain, blocks, free_ports, get, module, statuses  # noqa: E402
 from processes import main  # noqa: E402
 
 LUA = "usr/local/share/lua/5.1"
@@ -23,9 +23,10 @@ HTTP = """
 """
 
 
-class Kong(Contract, Doors):
+class Kong(Kept, Doors):
     limit_headers = "RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset"
     key = "ip:127.0.0.1"
+    keepers = WORKERS
 
     def door(self, daemon, closed=False, deadline_ms=LONG_MS, **config):
         module("/usr/share/lua/5.1/cjson", "lua-cjson")

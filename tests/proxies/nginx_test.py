@@ -3,15 +3,16 @@
 import sys
 
 sys.dont_write_bytecode = True
-from proxies import API, HOUR_S, LOGIN, LONG_MS, ROOT, Contract, Doors, Plain, blocks, free_ports, get, statuses  # noqa: E402
+from proxies import API, HOUR_S, LOGIN, LONG_MS, ROOT, WORKERS, Doors, Kept, Plain, blocks, free_ports, get, statuses  # noqa: E402
 from processes import main  # noqa: E402
 
 SITE, SETTINGS = "etc/nginx/conf.d/site.conf", "etc/nginx/conf.d/tally.conf"
 
 
-class Nginx(Contract, Doors):
+class Nginx(Kept, Doors):
     limit_headers = "X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset"
     key = "127.0.0.1"
+    keepers = WORKERS
 
     def door(self, daemon, closed=False, deadline_ms=LONG_MS):
         port, app = free_ports(2)
@@ -54,12 +55,6 @@ class Nginx(Contract, Doors):
         port = self.door(self.daemon(LOGIN, dict(API, name="other")))
         self.assertEqual(get(port)[0], 200)
         self.assertIn("NORULE no rule 'api'", (self.folder / "nginx.log").read_text())
-
-    def test_connections_to_tallyd_are_kept(self):
-        daemon = self.daemon()
-        port = self.door(daemon)
-        statuses([port], 50)
-        self.assertIn(Plain(daemon).stats()["connections"], (1 + 1, 1 + 2))  # this one's, and one of each worker that was asked
 
     def test_the_page_shows_what_is_installed(self):
         shown = [text for language, text in blocks("nginx") if language == "nginx"]

@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 
 sys.dont_write_bytecode = True
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
@@ -83,12 +84,13 @@ class Proxy:
         self.process.wait()
 
 
+WORKERS = 2  # of nginx
 NGINX = """
 load_module {modules}/ndk_http_module.so;
 load_module {modules}/ngx_http_lua_module.so;
 {user}
 daemon off;
-worker_processes 2;
+worker_processes {workers};
 pid {folder}/{name}.pid;
 error_log {folder}/{name}.log notice;
 events {{ worker_connections 512; }}
@@ -137,7 +139,7 @@ class Doors(Case):
         words = [program("nginx", "nginx"), "-e", self.folder / f"{name}.log", "-c", self.folder / f"{name}.conf"]
         module(f"{MODULES}/ngx_http_lua_module.so", "libnginx-mod-http-lua")
         user = f"user {getpass.getuser()};" if os.geteuid() == 0 else ""
-        (self.folder / f"{name}.conf").write_text(NGINX.format(folder=self.folder, name=name, modules=MODULES, user=user, app=app, http=http_text))
+        (self.folder / f"{name}.conf").write_text(NGINX.format(workers=WORKERS, folder=self.folder, name=name, modules=MODULES, user=user, app=app, http=http_text))
         return self.proxy(words, port, name)
 
 
@@ -204,8 +206,9 @@ class Contract:
     limit, remaining and reset."""
 
     def until(self, port, status):
+        end = time.monotonic() + WAIT_S
         while get(port)[0] != status:
-            pass
+            self.assertLess(time.monotonic(), end, f"no {status}")
 
     def test_exactly_the_limit_is_admitted_of_more_from_several_connections(self):
         port = self.door(self.daemon())
@@ -257,3 +260,22 @@ class Contract:
         self.until(port, 200)  # and no late answer is taken for another's
         self.until(port, 429)
         self.assertNotIn(200, statuses([port] * 4, 10))
+
+
+class Kept(Contract):
+    """And of those that keep connections to tallyd until one is needed; `keepers` is how many may keep one each, when one client asks."""
+
+    def test_connections_to_tallyd_are_kept(self):
+        daemon = self.daemon()
+        port = self.door(daemon)
+        statuses([port], 50)
+        self.assertIn(Plain(daemon).stats()["connections"] - 1, range(1, self.keepers + 1))
+
+    def test_the_first_request_after_a_restart_of_tallyd_is_answered_over_a_new_connection(self):
+        daemon = self.daemon()
+        port = self.door(daemon, closed=True)
+        self.assertEqual(set(statuses([port] * 4, 5)), {200})
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            daemon.end(number)
+            daemon = self.daemon()
+            self.assertEqual(set(statuses([port] * 8, 5)), {200})

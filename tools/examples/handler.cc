@@ -1,6 +1,8 @@
-// A rate limit around a request handler, by the client library. Reads a client's name from each line and prints what that client is answered.
+// A rate limit around a request handler, by the client library. Reads a client's name from each line and
+// prints what that client is answered.
 //
-//   g++ -std=c++17 handler.cc $(pkg-config --cflags --libs tally) -o handler && yes user:123 | head -n 200 | ./handler /run/tallyd/tallyd.sock api
+//   g++ -std=c++17 handler.cc $(pkg-config --cflags --libs tally) -o handler && yes user:123 | head -n 200 |
+//   ./handler /run/tallyd/tallyd.sock api
 #include <tally/client.h>
 
 #include <algorithm>
@@ -21,7 +23,8 @@ struct Response {
 
 using Handler = std::function<Response(const Request&)>;
 
-// `next`, but for requests that are over the limit: those are answered 429, or 503 where tallyd is away and the client's options say closed.
+// `next`, but for requests that are over the limit: those are answered 429, or 503 where tallyd is away and
+// the client's options say closed.
 Handler limited(tally::Client& client, std::string rule, Handler next) {
   return [&client, rule = std::move(rule), next = std::move(next)](const Request& request) {
     const tally::Decision decision = client.take(rule, request.client);
@@ -29,7 +32,8 @@ Handler limited(tally::Client& client, std::string rule, Handler next) {
     Response refusal;
     refusal.status = decision.reason == tally::Reason::away ? 503 : 429;
     if (decision.retry_after.count() >= 0) {
-      refusal.retry_after_s = std::max<long>(1, std::chrono::ceil<std::chrono::seconds>(decision.retry_after).count());
+      refusal.retry_after_s =
+          std::max<long>(1, std::chrono::ceil<std::chrono::seconds>(decision.retry_after).count());
     }
     return refusal;
   };
@@ -43,7 +47,8 @@ int main(int argc, char** argv) {
   tally::ClientOptions options;
   options.socket = argv[1];
   options.deadline = std::chrono::milliseconds(50);  // no request waits longer for its answer
-  options.when_away = argc == 4 && std::string(argv[3]) == "closed" ? tally::WhenAway::closed : tally::WhenAway::open;
+  options.when_away =
+      argc == 4 && std::string(argv[3]) == "closed" ? tally::WhenAway::closed : tally::WhenAway::open;
   tally::Client client(options);
 
   const Handler handler = limited(client, argv[2], [](const Request&) { return Response{}; });
