@@ -247,6 +247,14 @@ class Contract:
         self.assertEqual(traffic.seen, {200, 429, status})
         self.assertEqual(set(statuses([port] * 8, 25)), {429})
 
+    def test_a_door_opens_while_tallyd_is_away(self):
+        daemon = self.daemon()
+        daemon.end()
+        port = self.door(daemon)
+        self.assertEqual(set(statuses([port], 3)), {200})
+        self.daemon()
+        self.until(port, 429)
+
     def test_a_daemon_that_hangs_counts_as_away(self):
         daemon = self.daemon()
         port = self.door(daemon, closed=True, deadline_ms=50)
