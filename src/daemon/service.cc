@@ -164,6 +164,11 @@ size_t Service::decide_batch(Session& session) {
 void Service::decide(Session& session, Item& item) {
   using Kind = resp::Request::Kind;
   const resp::Request& request = item.request;
+  if (request.treatment != Treatment::limited) [[unlikely]] {
+    if (request.kind == Kind::give) give_along(request);
+    const bool takes_along = !request.rule->also.empty() && request.kind != Kind::give && request.kind != Kind::put_back;
+    if (request.kind != Kind::explain && !takes_along) return answer_by_override(item);
+  }
   const Ask ask = ask_of(request, item.hash);
   switch (request.kind) {
     case Kind::answered:
@@ -220,6 +225,12 @@ void Service::decide(Session& session, Item& item) {
       if (port_ != nullptr) ask_elsewhere(session, item, Call::Kind::forget);
       return;
   }
+}
+
+// Of an exempt or blocked key: nothing is counted, so nothing can be given or put back.
+void Service::answer_by_override(Item& item) {
+  item.answer = answer_by({&item.request.limit, item.request.treatment});
+  item.text_size = 0;
 }
 
 void Service::take(Session& session, Item& item) {
@@ -284,7 +295,9 @@ void Service::tell(Call::Kind kind, std::shared_ptr<const RuleSet> rules, const 
 // What holds for the rules that `request`'s takes along.
 void Service::give_along(const resp::Request& request) {
   for (const Rule* rule : request.rule->also) {
-    const Ask ask{rule, &rule->limit, request.key, limiter_.hash(*rule, request.key), request.cost};
+    const Applied applied = rule->for_key(request.key);
+    if (applied.treatment != Treatment::limited) continue;
+    const Ask ask{rule, applied.limit, request.key, limiter_.hash(*rule, request.key), request.cost};
     if (port_ != nullptr)
       tell(Call::Kind::give, rules_, ask, std::nullopt);
     else
@@ -294,7 +307,7 @@ void Service::give_along(const resp::Request& request) {
 
 void Service::reset_along(const resp::Request& request) {
   for (const Rule* rule : request.rule->also) {
-    const Ask ask{rule, &rule->limit, request.key, limiter_.hash(*rule, request.key), 0};
+    const Ask ask{rule, rule->for_key(request.key).limit, request.key, limiter_.hash(*rule, request.key), 0};
     if (port_ != nullptr)
       tell(Call::Kind::reset, rules_, ask, std::nullopt);
     else
@@ -394,10 +407,11 @@ void Service::write_own_facts(resp::Writer& writer, const Item& item) {
   Answer answer;
   const Answer* known = nullptr;
   if (has_own_limit(*request.rule)) {
-    answer = limiter_.peek(ask_of(request, item.hash), now_);
+    answer = request.treatment == Treatment::limited ? limiter_.peek(ask_of(request, item.hash), now_)
+                                                     : answer_by({&request.limit, request.treatment});
     known = &answer;
   }
-  resp::write_map(writer, explain_fields(explain_alone(overview_.node, known), *request.rule,
+  resp::write_map(writer, explain_fields(explain_alone(overview_.node, known), *request.rule, request.key,
                                          rules_->share().size, known));
 }
 
@@ -415,8 +429,14 @@ void Service::count(const Rule& rule, const Answer& answer) {
     case Verdict::isolated:
       outcome = Outcome::isolated;
       break;
+    case Verdict::blocked:
+      outcome = Outcome::blocked;
+      break;
+    case Verdict::exempt:
+      outcome = Outcome::exempt;
+      break;
   }
-  if (rule.shadow && outcome != Outcome::admitted) outcome = Outcome::shadow_limited;
+  if (rule.shadow && outcome != Outcome::admitted && outcome != Outcome::exempt) outcome = Outcome::shadow_limited;
   counters_.decided(rule.id, outcome);
   if (answer.isolated) [[unlikely]]
     counters_.decisions[rule.id].isolated.add();
@@ -467,8 +487,9 @@ void Service::finish(std::unique_ptr<Call> call) {
       break;
     case Call::Kind::explain: {
       const bool own = has_own_limit(*call->rule);
-      const Answer answer = own ? peek(1) : Answer{};
-      resp::write_map(writer, explain_fields(call->explanation, *call->rule, call->rules->share().size,
+      const Applied applied = call->rule->for_key(call->key);
+      const Answer answer = applied.treatment != Treatment::limited ? answer_by(applied) : own ? peek(1) : Answer{};
+      resp::write_map(writer, explain_fields(call->explanation, *call->rule, call->key, call->rules->share().size,
                                              own ? &answer : nullptr));
       break;
     }
