@@ -14,12 +14,13 @@ class Nginx(Kept, Doors):
     key = "127.0.0.1"
     keepers = WORKERS
 
-    def door(self, daemon, closed=False, deadline_ms=LONG_MS):
+    def door(self, daemon, closed=False, deadline_ms=LONG_MS, login_key="key = ngx.var.http_x_user"):
         port, app = free_ports(2)
         self.install("nginx")
         self.edit(SETTINGS, {"/run/tallyd/tallyd.sock": daemon.socket, "/etc/nginx/tally/": f"{self.folder}/etc/nginx/tally/",
                              "deadline_ms = 50": f"deadline_ms = {deadline_ms}", **({'when_away = "open"': 'when_away = "closed"'} if closed else {})})
-        self.edit(SITE, {"listen 8080": f"listen 127.0.0.1:{port}", "127.0.0.1:8000": f"127.0.0.1:{app}"})
+        self.edit(SITE, {"listen 8080": f"listen 127.0.0.1:{port}", "127.0.0.1:8000": f"127.0.0.1:{app}",
+                         "key = ngx.var.http_x_user": login_key})
         self.nginx(f"include {self.folder}/etc/nginx/conf.d/*.conf;", port, app)
         return port
 
@@ -43,6 +44,15 @@ class Nginx(Kept, Doors):
         self.assertLessEqual(int(headers["Retry-After"]), HOUR_S)
         self.assertEqual(Plain(daemon).ask("TALLY.PEEK", "api", "127.0.0.1")[2], 95)  # a refusal charges nobody
         self.assertEqual(get(port, "/login", X_User="eve")[0], 200)
+
+    def test_a_request_may_cost_more_and_the_rule_that_refuses_is_told_even_where_another_has_less_left(self):
+        daemon = self.daemon()
+        port = self.door(daemon, login_key="cost = 3, key = ngx.var.http_x_user")
+        Plain(daemon).ask("TALLY.TAKE", "api", self.key, 98)
+        self.assertEqual(get(port, "/login", X_User="bob")[0], 200)
+        status, headers = get(port, "/login", X_User="bob")
+        self.assertEqual((status, headers["X-RateLimit-Limit"], headers["X-RateLimit-Remaining"]), (429, "5", "2"))
+        self.assertRegex(headers["RateLimit"], r'^"api";r=1;')
 
     def test_whatever_key_a_client_sends_it_is_counted(self):
         port = self.door(self.daemon())
