@@ -6,21 +6,30 @@
 
 #include <cerrno>
 #include <cstring>
-#include <string_view>
+#include <string>
 #include <utility>
+
+#include "doors/http_replies.h"
 
 namespace tally {
 namespace {
 
 constexpr int kAtOnce = 64;  // accepted before other handlers get their turn
 constexpr Duration kPause = std::chrono::milliseconds(100);
-constexpr std::string_view kFull = "-ERR max number of clients reached\r\n";
+
+std::string full(Protocol protocol) {
+  if (protocol == Protocol::resp) return "-ERR max number of clients reached\r\n";
+  std::string reply;
+  http::Writer(reply, {.kind = http::Form::Kind::json, .close = true}, "").problem(503, "max number of clients reached: limits.connections");
+  return reply;
+}
 
 }  // namespace
 
-Acceptor::Acceptor(asio::io_context& io, Listener listener, std::vector<std::unique_ptr<Worker>>& workers,
+Acceptor::Acceptor(asio::io_context& io, Listener listener, Protocol protocol, std::vector<std::unique_ptr<Worker>>& workers,
                    Overview& overview, Log& log)
     : listener_(std::move(listener)),
+      protocol_(protocol),
       ready_(io, ::dup(listener_.fd())),
       pause_(io),
       workers_(workers),
@@ -72,8 +81,8 @@ void Acceptor::hand_out(Descriptor fd) {
     overview_.connections_full.fetch_add(1, std::memory_order_relaxed);
     if (!std::exchange(warned_full_, true))
       log_.warning("connections are turned away: limits.connections is reached", {{"connections", open}});
-    [[maybe_unused]] const ssize_t n =
-        ::send(fd.get(), kFull.data(), kFull.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
+    const std::string reply = full(protocol_);
+    [[maybe_unused]] const ssize_t n = ::send(fd.get(), reply.data(), reply.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
     return;
   }
   const bool unix_socket = address().kind == Address::Kind::unix_socket;
@@ -87,7 +96,7 @@ void Acceptor::hand_out(Descriptor fd) {
     if (workers_[other]->connections() < workers_[best]->connections()) best = other;
   }
   next_ = best + 1;
-  workers_[best]->adopt(std::move(fd), unix_socket);
+  workers_[best]->adopt(std::move(fd), unix_socket, protocol_);
 }
 
 }  // namespace tally

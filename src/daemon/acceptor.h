@@ -19,7 +19,7 @@ namespace tally {
 
 class Acceptor {
  public:
-  Acceptor(asio::io_context& io, Listener listener, std::vector<std::unique_ptr<Worker>>& workers,
+  Acceptor(asio::io_context& io, Listener listener, Protocol protocol, std::vector<std::unique_ptr<Worker>>& workers,
            Overview& overview, Log& log);
   Acceptor(const Acceptor&) = delete;
   Acceptor& operator=(const Acceptor&) = delete;
@@ -34,6 +34,7 @@ class Acceptor {
   void pause();
 
   Listener listener_;
+  const Protocol protocol_;
   asio::posix::stream_descriptor ready_;
   asio::steady_timer pause_;
   std::vector<std::unique_ptr<Worker>>& workers_;

@@ -1,8 +1,8 @@
 // tallyd: builds everything in the order in which it depends on each other, runs, and takes it down in the
 // other order.
 //
-// Threads: main (signals, accepting), the workers (all decisions), the cluster thread (in a fleet), the admin
-// thread (metrics, probes, the state file's horizon), where peers have names the resolver's. What they share is built here and outlives them.
+// Threads: main (signals, accepting), the workers (all decisions, all of RESP and HTTP), the cluster thread (in a fleet), the admin
+// thread (the text of metrics, the state file's horizon), where peers have names the resolver's. What they share is built here and outlives them.
 #include <sys/prctl.h>
 #include <unistd.h>
 
@@ -21,13 +21,12 @@
 
 #include "daemon/acceptor.h"
 #include "daemon/fleet.h"
-#include "daemon/http.h"
 #include "daemon/metrics.h"
 #include "daemon/notify.h"
 #include "daemon/options.h"
-#include "daemon/page.h"
 #include "daemon/paths.h"
 #include "daemon/reload.h"
+#include "daemon/scrapes.h"
 
 namespace tally {
 namespace {
@@ -75,25 +74,11 @@ void say_ready(Overview& overview, Log& log) {
   log.info("ready", {{"node", overview.node}});
 }
 
-HttpResponse respond(const std::string& path, const Overview& overview, const Metrics& metrics) {
-  const bool ready = overview.ready.load(std::memory_order_relaxed);
-  if (path == "/metrics") return {200, "text/plain; version=0.0.4; charset=utf-8", metrics.text()};
-  if (path == "/healthz") return {200, "text/plain; charset=utf-8", "ok\n"};
-  if (path == "/readyz")
-    return {ready ? 200 : 503, "text/plain; charset=utf-8", ready ? "ready\n" : "not ready\n"};
-  if (path == "/") return {200, "text/html; charset=utf-8", std::string(kPage)};
-  return {404, "text/plain; charset=utf-8", "there are /, /metrics, /healthz and /readyz\n"};
-}
-
-std::string try_command(const std::vector<std::unique_ptr<Acceptor>>& doors) {
-  for (const auto& door : doors) {
-    const Address& at = door->address();
-    const std::string where = at.kind == Address::Kind::unix_socket
-                                  ? "-s " + at.path
-                                  : "-h " + at.host + " -p " + std::to_string(at.port);
-    return "redis-cli " + where + " CL.THROTTLE user:1 15 30 60 1";
-  }
-  return "";
+std::string try_command(const Address& resp) {
+  const std::string where = resp.kind == Address::Kind::unix_socket
+                                ? "-s " + resp.path
+                                : "-h " + resp.host + " -p " + std::to_string(resp.port);
+  return "redis-cli " + where + " CL.THROTTLE user:1 15 30 60 1";
 }
 
 // SIGTERM and SIGINT end the loop.
@@ -181,24 +166,25 @@ Result<bool> run(const Options& options, const Config& loaded, const Config& con
     io.stop();
   };
   reload = std::make_unique<Reload>(Reload::Parts{io, options, loaded, overview, fleet.get(), workers, notifier, log, give_up});
-  for (size_t i = 0; i < overview.workers.size(); ++i)
-    workers.push_back(
-        std::make_unique<Worker>(i, overview, clock, in_fleet ? fleet->port(i) : nullptr, limits, config.spin,
-                                 [&reload](Reload::Done done) { reload->request(std::move(done)); }));
   const Metrics metrics(overview, fleet.get(), config.limits.registers);
-  std::vector<std::unique_ptr<HttpServer>> pages;
-  for (Listener& listener : http_listeners.value())
-    pages.push_back(std::make_unique<HttpServer>(
-        admin.io(), std::move(listener),
-        [&](const std::string& path) { return respond(path, overview, metrics); }));
+  Scrapes scrapes(admin.io(), metrics);
+  const Worker::Others others{[&reload](Reload::Done done) { reload->request(std::move(done)); },
+                              [&scrapes](Scrapes::Done done) { scrapes.request(std::move(done)); }};
+  for (size_t i = 0; i < overview.workers.size(); ++i)
+    workers.push_back(std::make_unique<Worker>(i, overview, clock, in_fleet ? fleet->port(i) : nullptr, limits,
+                                               Worker::Times{config.spin, config.limits.http_idle}, others));
   std::vector<std::unique_ptr<Acceptor>> doors;
-  for (Listener& listener : resp_listeners.value())
-    doors.push_back(std::make_unique<Acceptor>(io, std::move(listener), workers, overview, log));
+  const auto open = [&](std::vector<Listener>& listeners, Protocol protocol) {
+    for (Listener& listener : listeners) {
+      doors.push_back(std::make_unique<Acceptor>(io, std::move(listener), protocol, workers, overview, log));
+      log.info(protocol == Protocol::resp ? "serving RESP" : "serving HTTP", {{"address", doors.back()->address().text()}});
+    }
+  };
+  open(resp_listeners.value(), Protocol::resp);
+  open(http_listeners.value(), Protocol::http);
 
   asio::steady_timer clock_timer(io);
-  for (const auto& door : doors) log.info("serving RESP", {{"address", door->address().text()}});
-  for (const auto& page : pages) log.info("serving HTTP", {{"address", page->address().text()}});
-  if (!doors.empty()) log.info("try: " + try_command(doors));
+  log.info("try: " + try_command(doors.front()->address()));
   if (!in_fleet) {
     say_ready(overview, log);
     notifier.send(kServing);

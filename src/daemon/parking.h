@@ -16,6 +16,7 @@
 #include "base/hash.h"
 #include "base/time.h"
 #include "core/rules.h"
+#include "doors/http_form.h"
 
 namespace tally {
 
@@ -36,6 +37,7 @@ struct Parked {
   HeldReply* held = nullptr;
   int version = 2;
   bool throttle = false, leases = false;
+  http::Form http;
   uint32_t most = 0;
 
   MonoTime since, due;

@@ -31,6 +31,7 @@ void Service::try_park(Session& session, Item& item) {
   parked->cost = request.cost;
   parked->session = &session;
   parked->version = request.version;
+  parked->http = request.http;
   parked->throttle = request.throttle;
   parked->leases = request.leases;
   parked->most = request.most;
@@ -107,7 +108,9 @@ void Service::end_wait(Parked& which, const Answer& found, TimeHistogram& histog
   count(*parked->rule, answer);
   std::string bytes;
   resp::Writer writer(bytes, parked->version);
-  if (parked->leases)
+  if (parked->http)
+    http_writer(bytes, parked->http).answer(*parked->rule, answer, resp::reason_of(answer, *parked->rule));
+  else if (parked->leases)
     write_lease(writer, *parked->rule, answer, answer.verdict == Verdict::admitted ? take_portion(ask_of(*parked), parked->most) : Portion{});
   else if (parked->throttle)
     resp::write_throttle(writer, answer);

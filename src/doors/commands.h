@@ -16,6 +16,7 @@
 #include "base/time.h"
 #include "core/limiter.h"
 #include "core/rules.h"
+#include "doors/http_form.h"
 #include "doors/resp.h"
 
 namespace tally::resp {
@@ -60,6 +61,7 @@ struct Request {
     stats,     // write_map
     reload,    // the configuration is read again: +OK, or an error
     forget,    // the node `key` is gone for good: +OK, or an error
+    metrics,   // over HTTP alone: the exposition text
   };
   Kind kind = Kind::answered;
   bool throttle = false;  // take and peek: the reply is write_throttle rather than write_six
@@ -76,7 +78,25 @@ struct Request {
   Limit limit;                         // the rule's, or what came with the call
   std::string_view key;                // into the arguments
   std::vector<std::string_view> keys;  // DEL alone
+  http::Form http;                     // of a request over HTTP: it goes before `throttle`, `leases` and `version`
+
+  // As it is before a command is read; `limit` and `account` mean nothing then.
+  void begin(int version_) {
+    kind = Kind::answered;
+    throttle = leases = barrier = close = false;
+    fault = Fault::none;
+    version = version_;
+    cost = 1;
+    most = 0;
+    rule = nullptr;
+    key = {};
+    keys.clear();
+    http = {};
+  }
 };
+
+// "no rule 'lgoin'; did you mean 'login'?"
+std::string no_such_rule(const RuleSet& rules, std::string_view name);
 
 // Reads one command. Where the request is `answered`, its reply is appended to `reply`; otherwise nothing is,
 // and the reply is up to the caller. Who decides in batches hands in a scratch string and copies from it when

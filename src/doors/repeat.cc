@@ -48,6 +48,7 @@ size_t Repeat::read(std::string_view input, const Env& env, Request& request) co
   request.limit = request_.limit;
   request.key = {p, size};
   request.keys.clear();
+  request.http = {};
   return static_cast<size_t>(p + size - input.data()) + tail_size_;
 }
 

@@ -2,7 +2,7 @@
 // their decisions cost. Without a case: the cases, one a line.
 //
 // core/...: below the doors, one key that is there. service/...: bytes in, bytes out, as a worker does it, without its sockets, in
-// pipelines of 64 over 1,000 keys.
+// pipelines of 64 over 1,000 keys; over HTTP one by one.
 #include <cstdio>
 #include <cstdlib>
 #include <functional>
@@ -52,8 +52,8 @@ std::string resp(const std::vector<std::string>& words) {
   return bytes;
 }
 
-// `rules_n` rules, of which the last is asked for; with none CL.THROTTLE is asked.
-void service(size_t rules_n, uint64_t n) {
+// Asks `n` times, `at_once` in each of the batches.
+void serve(size_t rules_n, const std::vector<std::string>& batches, size_t at_once, bool http, uint64_t n) {
   std::vector<Rule> rules;
   for (size_t i = 0; i < rules_n; ++i) rules.push_back(rule_of("rule-" + std::to_string(i), kSliding, 1000));
   const auto set = std::make_shared<const RuleSet>(std::move(rules), Rule{}, Share{0, 1}, kPublicIdKey);
@@ -63,6 +63,15 @@ void service(size_t rules_n, uint64_t n) {
   const Clock clock;
   Service service(overview, *overview.workers[0], clock, nullptr, {}, [](std::unique_ptr<Call>) {});
   Session session(Descriptor(), 1, true, {});
+  if (http) session.http = std::make_unique<HttpSession>(session);
+  for (uint64_t done = 0; done < n; done += at_once) {
+    service.serve(session, batches[done / at_once % batches.size()]);
+    session.out.clear();
+  }
+}
+
+// `rules_n` rules, of which the last is asked for; with none CL.THROTTLE is asked.
+void service(size_t rules_n, uint64_t n) {
   std::vector<std::string> batches;
   for (size_t key = 0; key < kKeys;) {
     std::string batch;
@@ -72,10 +81,15 @@ void service(size_t rules_n, uint64_t n) {
     }
     batches.push_back(std::move(batch));
   }
-  for (uint64_t done = 0; done < n; done += kPipeline) {
-    service.serve(session, batches[done / kPipeline % batches.size()]);
-    session.out.clear();
-  }
+  serve(rules_n, batches, kPipeline, false, n);
+}
+
+// With the fields that nginx sends by conf/nginx/auth_request.conf.
+void service_http(uint64_t n) {
+  std::vector<std::string> requests;
+  for (size_t key = 0; key < kKeys; ++key)
+    requests.push_back("GET /v1/auth HTTP/1.1\r\nHost: tallyd\r\nX-Tally-Rule: rule-0\r\nX-Tally-Key: key:" + std::to_string(10'000 + key) + "\r\n\r\n");
+  serve(1, requests, 1, true, n);
 }
 
 const std::map<std::string_view, std::function<void(uint64_t)>> kCases{
@@ -86,6 +100,7 @@ const std::map<std::string_view, std::function<void(uint64_t)>> kCases{
     {"core/bucket_denied", [](uint64_t n) { core(kBucket, false, 1, n); }},
     {"core/fleet", [](uint64_t n) { core(kFixed, true, kLimitMax, n); }},
     {"core/fleet_bucket", [](uint64_t n) { core(kBucket, true, kLimitMax, n); }},
+    {"service/http_auth", [](uint64_t n) { service_http(n); }},
     {"service/throttle", [](uint64_t n) { service(0, n); }},
     {"service/take", [](uint64_t n) { service(1, n); }},
     {"service/take_1000_rules", [](uint64_t n) { service(1000, n); }},

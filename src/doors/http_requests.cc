@@ -1,0 +1,313 @@
+#include "doors/http_requests.h"
+
+#include <algorithm>
+#include <array>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include "base/nearest.h"
+#include "doors/command_table.h"
+#include "doors/http_replies.h"
+
+namespace tally::http {
+namespace {
+
+using resp::Fault;
+using resp::Request;
+using Kind = Request::Kind;
+
+// One message on its way. A handler either fills in `request` or writes to `reply`.
+struct Call {
+  const Message& message;
+  const Env& env;
+  Request& request;
+  Writer reply;
+  std::string& key;
+};
+
+struct Endpoint {
+  std::string_view path;
+  Method method;  // get: HEAD, too
+  bool operates;
+  void (*run)(Call&);
+};
+
+bool refuse(Call& call, Fault fault, int status, std::string_view detail, std::string_view allow = {}) {
+  call.request.kind = Kind::answered;
+  call.request.fault = fault;
+  call.reply.problem(status, detail, allow);
+  return false;
+}
+
+bool refuse_argument(Call& call, std::string_view detail) {
+  return refuse(call, Fault::arguments, 400, detail);
+}
+
+// --- what is common to all ways to say it ---
+
+bool use_rule(Call& call, std::string_view name, bool needs_limit) {
+  const RuleSet& rules = *call.env.about.rules;
+  const Rule* rule = rules.find(name);
+  if (rule == nullptr) return refuse(call, Fault::unknown_rule, 404, resp::no_such_rule(rules, name));
+  if (needs_limit && rule == &rules.inline_rule())
+    return refuse(call, Fault::unknown_rule, 404,
+                  "'(inline)' has no limit of its own; name a rule of the configuration");
+  call.request.rule = rule;
+  call.request.limit = rule->limit;
+  return true;
+}
+
+bool use_key(Call& call, std::string_view key) {
+  const size_t most = call.env.about.key_bytes_max;
+  if (key.empty() || key.size() > most)
+    return refuse_argument(
+        call, "a key must have 1 to " + std::to_string(most) + " bytes, got " + std::to_string(key.size()));
+  call.request.key = key;
+  return true;
+}
+
+void use_cost(Call& call, int64_t cost) {
+  call.request.kind = cost == 0 ? Kind::peek : Kind::take;
+  call.request.cost = cost == 0 ? 1 : static_cast<uint32_t>(std::min<int64_t>(cost, UINT32_MAX));
+}
+
+// --- queries ---
+
+struct Query {
+  std::string_view rule, key, cost, deny;  // as sent; "" where absent
+};
+
+std::string known_of(std::span<const std::string_view> known, std::string_view word) {
+  const std::string_view near = nearest_of(word, known);
+  if (!near.empty()) return "; did you mean " + resp::quoted(near) + "?";
+  std::string list = known.empty() ? "; there is none" : "; there are ";
+  for (size_t i = 0; i < known.size(); ++i)
+    list.append(i == 0 ? "" : i + 1 == known.size() ? " and " : ", ").append(known[i]);
+  return list;
+}
+
+// `names`: of the parameters that the endpoint has, the first ones of Query.
+bool read_query(Call& call, size_t names, Query& query) {
+  constexpr std::array<std::string_view, 4> kNames{"rule", "key", "cost", "deny"};
+  const std::array<std::string_view*, 4> values{&query.rule, &query.key, &query.cost, &query.deny};
+  std::array<bool, 4> seen{};
+  for (std::string_view rest = call.message.query; !rest.empty();) {
+    const size_t end = std::min(rest.find('&'), rest.size());
+    const std::string_view pair = rest.substr(0, end);
+    rest.remove_prefix(std::min(end + 1, rest.size()));
+    if (pair.empty()) continue;
+    const size_t equals = std::min(pair.find('='), pair.size());
+    const std::string_view name = pair.substr(0, equals);
+    size_t i = 0;
+    while (i < names && kNames[i] != name) ++i;
+    if (i == names)
+      return refuse_argument(
+          call, "unknown parameter " + resp::quoted(name) + known_of(std::span(kNames).first(names), name));
+    if (std::exchange(seen[i], true))
+      return refuse_argument(call, "there are two parameters " + resp::quoted(name));
+    *values[i] = pair.substr(std::min(equals + 1, pair.size()));
+  }
+  return true;
+}
+
+// What it stands for: itself, or what was decoded into `scratch`.
+std::optional<std::string_view> decoded(Call& call, std::string_view value, std::string& scratch) {
+  if (value.find_first_of("%+") == std::string_view::npos) return value;
+  scratch.clear();
+  if (decode(value, scratch)) return scratch;
+  refuse_argument(call,
+                  "in the query a '%' must be followed by two hexadecimal digits; the sign itself is %25");
+  return std::nullopt;
+}
+
+// The query goes before the headers: it is the operator's, where a proxy may pass on any header of a
+// stranger's.
+bool read_rule_and_key(Call& call, const Query& query, bool needs_limit) {
+  const auto rule = query.rule.empty() ? call.message.rule : decoded(call, query.rule, call.key);
+  if (!rule) return false;
+  if (rule->empty())
+    return refuse_argument(call, "rule is missing: a parameter of the query, or the header X-Tally-Rule");
+  if (!use_rule(call, *rule, needs_limit)) return false;
+  const auto key = query.key.empty() ? call.message.key : decoded(call, query.key, call.key);
+  return key && use_key(call, *key);
+}
+
+// GET /v1/auth?rule=&key=[&cost=][&deny=429]
+void run_auth(Call& call) {
+  Query query;
+  call.request.http.kind = Form::Kind::auth;
+  if (!read_query(call, 4, query) || !read_rule_and_key(call, query, true)) return;
+  int64_t cost = 1;
+  if (!query.cost.empty() && (!resp::parse_integer(query.cost, cost) || cost < 0)) {
+    refuse_argument(call, "cost must be a whole number, 0 or more, got " + resp::quoted(query.cost));
+    return;
+  }
+  if (!query.deny.empty() && query.deny != "403" && query.deny != "429") {
+    refuse_argument(call, "deny must be 403 or 429, got " + resp::quoted(query.deny));
+    return;
+  }
+  call.request.http.too_many = query.deny == "429";
+  use_cost(call, cost);
+}
+
+void run_explain(Call& call) {
+  Query query;
+  if (read_query(call, 2, query) && read_rule_and_key(call, query, false)) call.request.kind = Kind::explain;
+}
+
+// --- bodies ---
+
+using Json = nlohmann::json;
+
+// An object with some of the fields named, none of them twice.
+bool read_object(Call& call, std::span<const std::string_view> names, Json& object) {
+  if (!call.message.has_length)
+    return refuse(call, Fault::arguments, 411, "there must be a body, with its Content-Length");
+  std::vector<std::string> keys;
+  const auto on_event = [&](int depth, Json::parse_event_t event, Json& parsed) {
+    if (event == Json::parse_event_t::key && depth == 1) keys.push_back(parsed.get<std::string>());
+    return true;
+  };
+  try {
+    object = Json::parse(call.message.body, on_event);
+  } catch (const Json::parse_error& error) {
+    return refuse_argument(call, "the body is not JSON: see byte " + std::to_string(error.byte));
+  } catch (const Json::exception&) {
+    return refuse_argument(call, "the body has a number that is too large");
+  }
+  if (!object.is_object())
+    return refuse_argument(
+        call, "the body must be a JSON object, such as {\"rule\": \"api\", \"key\": \"user:1\"}");
+  for (size_t i = 0; i < keys.size(); ++i) {
+    if (std::ranges::find(names, keys[i]) == names.end())
+      return refuse_argument(call, "unknown field " + resp::quoted(keys[i]) + known_of(names, keys[i]));
+    if (std::find(keys.begin(), keys.begin() + static_cast<ptrdiff_t>(i), keys[i]) !=
+        keys.begin() + static_cast<ptrdiff_t>(i))
+      return refuse_argument(call, "there are two fields " + resp::quoted(keys[i]));
+  }
+  return true;
+}
+
+bool read_string(Call& call, const Json& object, std::string_view name, std::string& text) {
+  const auto at = object.find(name);
+  if (at == object.end()) return refuse_argument(call, std::string(name).append(" is missing"));
+  if (!at->is_string()) return refuse_argument(call, std::string(name).append(" must be a string"));
+  text = at->get_ref<const std::string&>();
+  return true;
+}
+
+bool read_rule_and_key(Call& call, const Json& object, bool needs_limit) {
+  std::string rule;
+  return read_string(call, object, "rule", rule) && use_rule(call, rule, needs_limit) &&
+         read_string(call, object, "key", call.key) && use_key(call, call.key);
+}
+
+// POST /v1/take {"rule", "key", "cost"}
+void run_take(Call& call) {
+  constexpr std::array<std::string_view, 3> kNames{"rule", "key", "cost"};
+  Json object;
+  if (!read_object(call, kNames, object) || !read_rule_and_key(call, object, true)) return;
+  int64_t cost = 1;
+  if (const auto at = object.find("cost"); at != object.end()) {
+    if (!at->is_number_integer() || (!at->is_number_unsigned() && at->get<int64_t>() < 0)) {
+      refuse_argument(call, "cost must be a whole number, 0 or more");
+      return;
+    }
+    cost = static_cast<int64_t>(std::min<uint64_t>(at->get<uint64_t>(), UINT32_MAX));
+  }
+  use_cost(call, cost);
+}
+
+// POST /v1/reset {"rule", "key"}
+void run_reset(Call& call) {
+  constexpr std::array<std::string_view, 2> kNames{"rule", "key"};
+  Json object;
+  if (!read_object(call, kNames, object) || !read_rule_and_key(call, object, false)) return;
+  call.request.kind = Kind::reset;
+  call.request.barrier = true;
+}
+
+// --- the rest ---
+
+void run_reload(Call& call) {
+  call.request.kind = Kind::reload;
+  call.request.barrier = true;  // what follows is decided by what was loaded
+}
+
+// A barrier, so that a connection asks for one at a time.
+void run_metrics(Call& call) {
+  call.request.kind = Kind::metrics;
+  call.request.barrier = true;
+}
+
+void run_rules(Call& call) { call.reply.table(resp::describe_rules(*call.env.about.rules)); }
+void run_peers(Call& call) { call.request.kind = Kind::peers; }
+void run_stats(Call& call) { call.request.kind = Kind::stats; }
+
+constexpr std::string_view kPlain = "text/plain; charset=utf-8";
+void run_health(Call& call) { call.reply.text(200, kPlain, "ok\n"); }
+void run_ready(Call& call) {
+  call.env.ready ? call.reply.text(200, kPlain, "ready\n") : call.reply.text(503, kPlain, "not ready\n");
+}
+void run_page(Call& call) { call.reply.text(200, "text/html; charset=utf-8", call.env.page); }
+
+constexpr auto kEndpoints = std::to_array<Endpoint>({
+    {"/v1/auth", Method::get, false, run_auth},
+    {"/v1/take", Method::post, false, run_take},
+    {"/metrics", Method::get, false, run_metrics},
+    {"/healthz", Method::get, false, run_health},
+    {"/readyz", Method::get, false, run_ready},
+    {"/", Method::get, false, run_page},
+    {"/v1/explain", Method::get, false, run_explain},
+    {"/v1/rules", Method::get, false, run_rules},
+    {"/v1/peers", Method::get, false, run_peers},
+    {"/v1/stats", Method::get, false, run_stats},
+    {"/v1/reset", Method::post, true, run_reset},
+    {"/v1/reload", Method::post, true, run_reload},
+});
+
+void refuse_path(Call& call) {
+  std::string detail = "there is no " + resp::quoted(call.message.path);
+  Nearest nearest(call.message.path);
+  for (const Endpoint& endpoint : kEndpoints) nearest.offer(endpoint.path);
+  if (!nearest.best().empty()) {
+    detail += "; did you mean " + resp::quoted(nearest.best()) + "?";
+  } else {
+    detail += "; there are";
+    for (const Endpoint& endpoint : kEndpoints)
+      detail.append(&endpoint == kEndpoints.data() ? " " : ", ").append(endpoint.path);
+  }
+  refuse(call, Fault::unknown_command, 404, detail);
+}
+
+}  // namespace
+
+void read_request(const Message& message, const Env& env, Request& request, std::string& reply,
+                  std::string& key) {
+  request.begin(2);
+  request.close = !message.keep_alive;
+  request.http = {.kind = Form::Kind::json,
+                  .head_only = message.method == Method::head,
+                  .close = !message.keep_alive,
+                  .says_kept = message.keep_alive && message.minor_0,
+                  .too_many = false};
+  Call call{message, env, request, Writer(reply, request.http, env.date), key};
+  const auto* endpoint = std::ranges::find(kEndpoints, message.path, &Endpoint::path);
+  if (endpoint == kEndpoints.end()) return refuse_path(call);
+  const Method method = message.method == Method::head ? Method::get : message.method;
+  if (method != endpoint->method) {
+    const bool get = endpoint->method == Method::get;
+    refuse(call, Fault::unknown_command, 405, get ? "GET or HEAD only" : "POST only",
+           get ? "GET, HEAD" : "POST");
+  } else if (endpoint->operates && !env.may_operate) {
+    refuse(call, Fault::authentication, 403,
+           "what changes the state is served on Unix sockets only; use one of listen.http, or tally");
+  } else {
+    endpoint->run(call);
+  }
+}
+
+}  // namespace tally::http
