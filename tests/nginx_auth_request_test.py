@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """conf/nginx/auth_request.conf with the real nginx before a real tallyd: nginx_auth_request_test.py TALLYD TALLY [TEST...]"""
 import http.client
+import http.server
 import os
 import pathlib
 import re
@@ -8,6 +9,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 
 sys.dont_write_bytecode = True  # the sources' folder stays as it is
 import processes  # noqa: E402
@@ -22,24 +24,43 @@ http { access_log off; client_body_temp_path %s/body; proxy_temp_path %s/proxy; 
 """
 
 
+class Application(http.server.BaseHTTPRequestHandler):
+    """What stands behind nginx: answers /N with the status N, and everything else with 200."""
+
+    def do_GET(self):
+        self.send_response(int(self.path[1:]) if self.path[1:].isdigit() else 200)
+        self.send_header("Content-Length", "6")
+        self.end_headers()
+        self.wfile.write(b"hello\n")
+
+    def log_message(self, *_):
+        pass
+
+
 class Nginx(Case):
     def setUp(self):
         super().setUp()
         self.assertIsNotNone(shutil.which("nginx"), "nginx is not installed: tools/test.sh does that")
         self.unix = str(self.folder / "http.sock")
         self.config = self.small(rules=[{"name": "api", "limit": 5, "window": DAY, "algorithm": "fixed_window"}], listen={"http": ["unix:" + self.unix]})
-        (self.folder / "index.html").write_text("hello\n")
-        (self.folder / "empty").mkdir()
+        self.application = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Application)
+        serving = threading.Thread(target=self.application.serve_forever)
+        serving.start()
+        self.addCleanup(lambda: (self.application.shutdown(), serving.join(), self.application.server_close()))
 
     def nginx(self, text):
         [self.port] = free_ports(1)
-        for what, ours in (("/run/tallyd/http.sock", self.unix), ("127.0.0.1:8080", f"127.0.0.1:{self.port}"), ("/var/www/html", str(self.folder))):
+        for what, ours in (("/run/tallyd/http.sock", self.unix), ("127.0.0.1:8080", f"127.0.0.1:{self.port}"),
+                           ("127.0.0.1:8000", f"127.0.0.1:{self.application.server_port}")):
             self.assertEqual(text.count(what) > 0, True, what)
             text = text.replace(what, ours)
         (self.folder / "auth_request.conf").write_text(text)
         folder = str(self.folder)
         outer = self.write(OUTER % (("user root; " if os.geteuid() == 0 else "",) + (folder,) * 8), "nginx.conf")
-        process = subprocess.Popen(["nginx", "-c", str(outer), "-p", folder, "-e", f"{folder}/nginx.log"], stdin=subprocess.DEVNULL)
+        said = self.folder / "nginx.said"
+        with open(said, "wb") as out:
+            process = subprocess.Popen(["nginx", "-c", str(outer), "-p", folder, "-e", f"{folder}/nginx.log"], stdin=subprocess.DEVNULL, stdout=out,
+                                       stderr=out)
 
         def end():
             process.terminate()
@@ -49,7 +70,8 @@ class Nginx(Case):
             with socket.socket() as probe:
                 if probe.connect_ex(("127.0.0.1", self.port)) == 0:
                     return
-            self.assertIsNone(process.poll(), (self.folder / "nginx.log").read_text())
+            if process.poll() is not None:
+                self.fail("nginx ended: " + said.read_text())
 
     def get(self, path="/", **headers):
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=WAIT_S)
@@ -88,11 +110,18 @@ class Nginx(Case):
         self.assertEqual(client.stats()["requests"], 5)
         self.assertEqual(daemon.end(), 0)
 
-    def test_a_403_of_nginx_itself_stays_one(self):
+    def test_what_the_application_says_itself_stays_as_it_is(self):
         daemon = self.start("-c", self.config).ready()
         self.nginx(CONF.read_text())
-        self.assertEqual(self.get("/empty/").status, 403)
-        self.assertEqual(self.get("/none").status, 404)
+        for status in (403, 404, 500, 503):
+            reply = self.get(f"/{status}")
+            self.assertEqual((reply.status, reply.text), (status, "hello\n"))
+        self.assertEqual(daemon.end(), 0)
+
+    def test_what_nginx_refuses_itself_is_no_429(self):
+        daemon = self.start("-c", self.config).ready()
+        self.nginx(CONF.read_text().replace("auth_request /tally;", "deny all; auth_request /tally;"))
+        self.assertEqual(self.get().status, 403)
         self.assertEqual(daemon.end(), 0)
 
     def test_when_tallyd_is_away_requests_pass_and_when_it_is_back_they_are_counted(self):
@@ -116,7 +145,6 @@ class Nginx(Case):
         self.assertEqual(self.get().status, 200)
         self.assertEqual(daemon.end(), 0)
         self.assertEqual(self.get().status, 503)
-        self.assertEqual(self.get("/empty/").status, 503)
 
 
 if __name__ == "__main__":
