@@ -9,4 +9,4 @@ source "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
 
 need_packages "${build_packages[@]}" "${bench_packages[@]}"
 build release tallyd tally_generator || die "the build failed"
-exec python3 "$root/tools/bench/http.py" --build "$root/build" "$@"
+exec python3 "$root/tools/bench/http_auth.py" --build "$root/build" "$@"

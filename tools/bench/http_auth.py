@@ -12,7 +12,7 @@ from figures import ended, goal, show_goals, spread, turns, write  # noqa: E402
 from servers import DemoError, Servers  # noqa: E402
 from fleet import Workplace  # noqa: E402
 
-FIRST, NGINX, RESP = "tallyd, HTTP", "nginx return 204", "tallyd, RESP"
+FIRST, NGINX, RESP = "tallyd HTTP", "nginx return 204", "tallyd RESP"
 BESIDE_NGINX = 1.0  # requests a second of the server's processor time, at least
 RULES = [{"name": "wide", "limit": 2147483648, "window": "1h"}]  # nobody is denied: replies have one length
 TARGET = "/v1/auth?rule=wide&key=user:"
