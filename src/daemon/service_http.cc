@@ -23,6 +23,15 @@ size_t Service::read_http_batch(Session& session, std::string_view input) {
   texts_.clear();
   protocol_error_ = false;
   while (batch_size_ < batch_.size() && texts_.size() < limits_.pipeline_bytes) {
+    if (const size_t bytes = http.repeat.read(input.substr(done), env_, batch_[batch_size_].request))
+        [[likely]] {
+      ++http.requests;
+      begin_item(done);
+      done += bytes;
+      http.parser.forget();
+      if (done == input.size()) break;
+      continue;
+    }
     const http::Parse parsed = http.parser.next(input.substr(done));
     if (parsed == http::Parse::incomplete) break;
     if (parsed == http::Parse::error) {
@@ -34,6 +43,7 @@ size_t Service::read_http_batch(Session& session, std::string_view input) {
     resp::Request& request = batch_[batch_size_].request;
     http::read_request(http.parser.message, env, request, texts_, http.key);
     Item& item = begin_item(done);
+    http.repeat.remember(input.substr(done, http.parser.consumed), http.parser.message, request, env_);
     done += http.parser.consumed;
     item.text_at = text_at;
     item.text_size = texts_.size() - text_at;

@@ -12,6 +12,7 @@
 #include "daemon/reply_order.h"
 #include "doors/commands.h"
 #include "doors/http.h"
+#include "doors/http_repeat.h"
 #include "doors/repeat.h"
 #include "doors/resp.h"
 
@@ -22,6 +23,7 @@ struct HttpSession {
   explicit HttpSession(Session& session) : deadline(session) {}
 
   http::Parser parser;
+  http::Repeat repeat;
   std::string key;        // of the request that was read last, where it does not stand in the input
   uint64_t requests = 0;  // read so far
   uint64_t taken = 0;     // bytes that the other side took

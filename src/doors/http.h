@@ -56,6 +56,8 @@ class Parser {
   // After `incomplete`: whether the other side waits for "100 Continue" before it sends the body. True once
   // for each request.
   bool take_continue();
+  // What was seen of a request is not to be gone on with.
+  void forget();
 
   Message message;
   size_t consumed = 0;
@@ -77,7 +79,6 @@ class Parser {
   Parse read_connection(std::string_view value);
   Parse check_framing();
   Parse fail(int status, std::string_view detail);
-  void forget();
 
   Framing framing_;
   size_t seen_ = 0;       // of a request that was incomplete: so much was looked at

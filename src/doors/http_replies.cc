@@ -64,6 +64,17 @@ std::string_view connection_field(Form form) {
   return form.close ? "Connection: close\r\n" : form.says_kept ? "Connection: keep-alive\r\n" : "";
 }
 
+// A number that is written more than once.
+class Digits {
+ public:
+  explicit Digits(int64_t n) : end_(std::to_chars(text_.data(), text_.data() + text_.size(), n).ptr) {}
+  operator std::string_view() const { return {text_.data(), static_cast<size_t>(end_ - text_.data())}; }
+
+ private:
+  std::array<char, 20> text_;
+  const char* end_;
+};
+
 // Puts a reply of bounded length together, for one append.
 class Text {
  public:
@@ -155,16 +166,17 @@ void Writer::answer(const Rule& rule, const Answer& answer, resp::Reason reason)
 void Writer::auth(const Rule& rule, const Answer& answer, resp::Reason reason) {
   const bool limited = resp::is_limited(reason);
   const int64_t reset = at_least_0(resp::seconds_up(answer.reset_after));
+  const Digits limit(answer.limit), remaining(answer.remaining), until_reset(reset);
   Text text;
   text << status_line(!limited         ? 204
                       : form_.too_many ? 429
                                        : 403)
        << date_ << kCommon << connection_field(form_);
   (text << "RateLimit-Policy: ").quoted(rule.name)
-      << ";q=" << answer.limit << ";w=" << std::max<int64_t>(resp::seconds_up(period_of(rule.limit)), 1);
-  (text << "\r\nRateLimit: ").quoted(rule.name) << ";r=" << answer.remaining << ";t=" << reset;
-  text << "\r\nX-RateLimit-Limit: " << answer.limit << "\r\nX-RateLimit-Remaining: " << answer.remaining
-       << "\r\nX-RateLimit-Reset: " << reset;
+      << ";q=" << limit << ";w=" << std::max<int64_t>(resp::seconds_up(period_of(rule.limit)), 1);
+  (text << "\r\nRateLimit: ").quoted(rule.name) << ";r=" << remaining << ";t=" << until_reset;
+  text << "\r\nX-RateLimit-Limit: " << limit << "\r\nX-RateLimit-Remaining: " << remaining
+       << "\r\nX-RateLimit-Reset: " << until_reset;
   if (limited) {
     if (const int64_t wait = at_least_1(resp::seconds_up(answer.retry_after)); wait > 0)
       text << "\r\nRetry-After: " << wait;
