@@ -109,6 +109,27 @@ TEST_CASE("POST /v1/take asks for what its body says") {
   CHECK(door.request.kind == Kind::peek);
 }
 
+TEST_CASE("a list of takes is all of them or none, with their keys as they are") {
+  Door door;
+  CHECK(
+      door.post(
+          "/v1/take",
+          R"([{"rule": "api", "key": "k\u00e9"}, {"key": "k", "cost": 7, "rule": "login"}, {"rule": "api", "key": "l", "cost": 0}])") ==
+      "");
+  CHECK(door.request.kind == Kind::take_all);
+  CHECK(door.request.http.kind == HttpKind::all);
+  CHECK(door.request.key.empty());
+  REQUIRE(door.request.parts.size() == 3);
+  CHECK(door.request.parts[0].rule->name == "api");
+  CHECK(door.request.parts[0].key == "k\xc3\xa9");
+  CHECK(door.request.parts[0].cost == 1);
+  CHECK(door.request.parts[1].rule->name == "login");
+  CHECK(door.request.parts[1].key == "k");
+  CHECK(door.request.parts[1].cost == 7);
+  CHECK(door.request.parts[2].key == "l");
+  CHECK(door.request.parts[2].cost == 0);
+}
+
 TEST_CASE("what is wrong with a question is said as a problem that says what to do") {
   Door door;
   const auto wrong = [&](const std::string& reply, int status, Fault fault, std::string_view detail) {
@@ -155,6 +176,17 @@ TEST_CASE("what is wrong with a question is said as a problem that says what to 
   argument(door.post("/v1/take", std::string(60'000, '[')), "not JSON");
   wrong(door.post("/v1/take", R"({"rule": "apj", "key": "k"})"), 404, Fault::unknown_rule,
         "did you mean 'api'?");
+  argument(door.post("/v1/take", "[]"), "a list must have 1 to 128 takes, got 0");
+  argument(door.post("/v1/take", R"([{"rule": "api", "key": "k"}, 7])"), "[1]: must be a JSON object");
+  argument(door.post("/v1/take", R"([{"rule": "api", "key": "k"}, {"rule": "api"}])"), "[1]: key is missing");
+  argument(door.post("/v1/take", R"([{"rule": "api", "key": "k", "cost": -2}])"),
+           "[0]: cost must be a whole number");
+  argument(door.post("/v1/take", R"([{"rule": "api", "key": "k"}, {"rule": "api", "key": "k", "key": "l"}])"),
+           "two fields 'key'");
+  argument(door.post("/v1/reset", R"([{"rule": "api", "key": "k"}])"), "the body must be a JSON object");
+  wrong(door.post("/v1/take", R"([{"rule": "api", "key": "k"}, {"rule": "apj", "key": "k"}])"), 404,
+        Fault::unknown_rule, "[1]: no rule 'apj'");
+  CHECK(door.request.parts.empty());
   wrong(door.ask("POST /v1/take HTTP/1.1\r\nHost: x\r\n\r\n"), 411, Fault::arguments, "Content-Length");
 
   wrong(door.get("/v1/atuh"), 404, Fault::unknown_command,

@@ -156,6 +156,16 @@ class Decisions(HttpCase):
         self.assertEqual(redis.ask("TALLY.PEEK", "api", key.encode())[2], 99)
         self.assertEqual(daemon.end(), 0)
 
+    def test_a_list_takes_from_all_or_from_none(self):
+        daemon = self.one()
+        client = self.open(self.tcp)
+        both = [{"rule": "login", "key": "k", "cost": 3}, {"rule": "api", "key": "k", "cost": 3}]
+        first, second = (json.loads(client.ask("/v1/take", json.dumps(both))[1]) for _ in range(2))
+        self.assertEqual((first["allowed"], first["refused"], [one["remaining"] for one in first["takes"]]), (True, -1, [2, 97]))
+        self.assertEqual((second["allowed"], second["refused"], [one["remaining"] for one in second["takes"]]), (False, 0, [2, 97]))
+        self.assertEqual([one["reason"] for one in second["takes"]], ["over_limit", "admitted"])
+        self.assertEqual(daemon.end(), 0)
+
     def test_a_limit_holds_over_many_connections_that_ask_at_once(self):
         daemon = self.one()
         admitted = []

@@ -1,6 +1,8 @@
-// A worker's service without its worker: rules, a table, and the cluster thread played by the test.
+// A worker's service without its worker: bytes in, bytes out, and the cluster thread played by the test.
 #pragma once
 
+#include <algorithm>
+#include <map>
 #include <memory>
 #include <string>
 #include <utility>
@@ -12,6 +14,22 @@
 #include "doctest/doctest.h"
 
 namespace tally::test {
+
+inline std::string command(std::initializer_list<std::string_view> words) {
+  std::string bytes = "*" + std::to_string(words.size()) + "\r\n";
+  for (const std::string_view word : words) {
+    bytes += '$';
+    bytes += std::to_string(word.size());
+    bytes += "\r\n";
+    bytes += word;
+    bytes += "\r\n";
+  }
+  return bytes;
+}
+inline std::string take(std::string_view rule, std::string_view key, std::string_view cost = "1") {
+  return command({"TALLY.TAKE", rule, key, cost});
+}
+inline const std::string kPing = "PING\r\n", kPong = "+PONG\r\n";
 
 inline Rule named(std::string_view name, Duration wait, uint32_t limit = 10) {
   Rule rule = window_rule(Algorithm::fixed_window, limit, std::chrono::hours(24), Overcount{0});
@@ -26,12 +44,19 @@ inline Rule floored() {
   return rule;
 }
 
+// Takes along what `slow` allows.
+inline Rule paired() {
+  Rule rule = named("paired", std::chrono::hours(1), 20);
+  rule.also_names = {"slow"};
+  return rule;
+}
+
 // A fleet's worker: strict rules, so nothing is admitted before grant() raises a ceiling.
 struct Desk {
   explicit Desk(ServiceLimits limits = {1024, 1'048'576, 100, ms(100)}, bool fleet = true)
       : rules(std::make_shared<const RuleSet>(
             std::vector<Rule>{named("slow", std::chrono::hours(1)), named("quick", Duration(1)),
-                              named("never", Duration(0)), named("wide", std::chrono::hours(1), 100'000), floored()},
+                              named("never", Duration(0)), named("wide", std::chrono::hours(1), 100'000), floored(), paired()},
             Rule{}, Share{0, 3}, kPublicIdKey)),
         slots(1000, seed(), fleet),
         limiter(slots, fleet),
@@ -77,5 +102,18 @@ struct Desk {
   Service service;
   Session a{Descriptor(), 1, true, {}}, b{Descriptor(), 2, true, {}};
 };
+
+inline bool is_admitted(std::string_view reply) { return reply.substr(0, 8) == "*6\r\n:0\r\n"; }
+inline bool is_no_grant(std::string_view reply) {
+  return reply.substr(0, 8) == "*6\r\n:1\r\n" && reply.size() > 4 &&
+         reply.substr(reply.size() - 4) == ":2\r\n";
+}
+
+// The numbers of one reply that is an array of integers.
+inline std::vector<int64_t> numbers_in(const std::string& reply) {
+  std::vector<int64_t> numbers;
+  for (size_t at = reply.find(':'); at != std::string::npos; at = reply.find(':', at + 1)) numbers.push_back(std::stoll(reply.substr(at + 1)));
+  return numbers;
+}
 
 }  // namespace tally::test

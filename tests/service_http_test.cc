@@ -102,6 +102,33 @@ TEST_CASE("a key that had to be decoded is that key") {
   desk.service.drop(resp);
 }
 
+TEST_CASE("several takes are all of them or none, and a rule takes along what it names") {
+  HttpDesk desk(false);
+  const std::string both = R"([{"rule": "slow", "key": "k", "cost": 6}, {"rule": "wide", "key": "l"}])";
+  const std::string taken = desk.say(desk.a, post("/v1/take", both));
+  CHECK(statuses(taken) == "200 ");
+  CHECK(says(taken,
+             "{\"allowed\":true,\"refused\":-1,\"takes\":[{\"allowed\":true,\"limit\":10,\"remaining\":4,"));
+  CHECK(says(taken, ",\"rule\":\"slow\"},{\"allowed\":true,\"limit\":100000,\"remaining\":99999,"));
+  CHECK(says(desk.say(desk.a, post("/v1/take", both)),
+             "{\"allowed\":false,\"refused\":0,\"takes\":[{\"allowed\":false,\"limit\":10,\"remaining\":4,"));
+  CHECK(says(desk.say(desk.b, auth("paired", "k")),
+             "\r\nRateLimit: \"slow\";r=3;"));  // the one with the least left
+  CHECK(statuses(desk.say(desk.b, get("/v1/auth?rule=paired&key=k&cost=4"))) == "403 ");
+}
+
+TEST_CASE("several takes that wait are answered in their form") {
+  HttpDesk desk;
+  CHECK(desk.say(desk.a, post("/v1/take", R"([{"rule": "never", "key": "l", "cost": 0}])")) != "");
+  CHECK(desk.say(desk.a, post("/v1/take", R"([{"rule": "slow", "key": "k"}])") + auth("paired", "k")) == "");
+  CHECK(desk.overview.waiting == 2);
+  desk.grant("slow", "k", 2);
+  desk.grant("paired", "k", 2);
+  const std::string replies = desk.read(desk.a);
+  CHECK(statuses(replies) == "200 204 ");
+  CHECK(says(replies, "{\"allowed\":true,\"refused\":-1,"));
+}
+
 TEST_CASE("what only the cluster thread knows is asked of it, and comes back as JSON") {
   HttpDesk desk;
   CHECK(desk.say(desk.a, get("/v1/peers") + get("/healthz")) == "");

@@ -1,43 +1,8 @@
-// A worker's service without its worker: bytes in, bytes out, and the cluster thread played by the test.
-#include <algorithm>
-#include <map>
-#include <memory>
-#include <string>
-#include <utility>
-#include <vector>
-
-#include "core/windows.h"
-#include "doctest/doctest.h"
+// What a worker's service does with commands of one question: decisions, waiting, replies in their order.
 #include "service_fixture.h"
 
 using namespace tally;
 using namespace tally::test;
-
-namespace {
-
-std::string command(std::initializer_list<std::string_view> words) {
-  std::string bytes = "*" + std::to_string(words.size()) + "\r\n";
-  for (const std::string_view word : words) {
-    bytes += '$';
-    bytes += std::to_string(word.size());
-    bytes += "\r\n";
-    bytes += word;
-    bytes += "\r\n";
-  }
-  return bytes;
-}
-std::string take(std::string_view rule, std::string_view key, std::string_view cost = "1") {
-  return command({"TALLY.TAKE", rule, key, cost});
-}
-const std::string kPing = "PING\r\n", kPong = "+PONG\r\n";
-
-bool is_admitted(std::string_view reply) { return reply.substr(0, 8) == "*6\r\n:0\r\n"; }
-bool is_no_grant(std::string_view reply) {
-  return reply.substr(0, 8) == "*6\r\n:1\r\n" && reply.size() > 4 &&
-         reply.substr(reply.size() - 4) == ":2\r\n";
-}
-
-}  // namespace
 
 TEST_CASE("a request that waits holds back the replies behind it, not the decisions") {
   Desk desk;
@@ -302,17 +267,6 @@ TEST_CASE("a question to the cluster thread holds its place and survives its con
   CHECK(replies.substr(0, 4) == "*6\r\n");
   CHECK(replies.substr(replies.size() - kPong.size()) == kPong);
 }
-
-namespace {
-
-// The numbers of one reply that is an array of integers.
-std::vector<int64_t> numbers_in(const std::string& reply) {
-  std::vector<int64_t> numbers;
-  for (size_t at = reply.find(':'); at != std::string::npos; at = reply.find(':', at + 1)) numbers.push_back(std::stoll(reply.substr(at + 1)));
-  return numbers;
-}
-
-}  // namespace
 
 TEST_CASE("a lease takes its cost and a quarter of what is left; what is put back is there again, once, by its account") {
   Desk desk({1024, 1'048'576, 100, ms(100)}, false);

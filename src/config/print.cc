@@ -72,6 +72,10 @@ void add_policies(Object& out, const Rule& rule) {
   out.add("wait", duration(rule.wait));
 }
 
+std::string entries(const std::vector<std::string>& items) {
+  return list(items, [](const std::string& item) { return item; });
+}
+
 std::string print_rule(const Rule& rule) {
   Object out(" ");
   out.add("name", json_string(rule.name)).add("algorithm", json_string(algorithm_name(rule.limit.algorithm)));
@@ -83,6 +87,7 @@ std::string print_rule(const Rule& rule) {
   }
   add_policies(out, rule);
   out.add("shadow", rule.shadow ? "true" : "false");
+  if (!rule.also_names.empty()) out.add("also", entries(rule.also_names));
   if (!rule.comment.empty()) out.add("comment", json_string(rule.comment));
   return "{ " + out.body() + " }";
 }
@@ -92,10 +97,6 @@ std::string print_rules(const std::vector<Rule>& rules) {
   std::string out = "[";
   for (const Rule& rule : rules) out += (out.size() > 1 ? ",\n    " : "\n    ") + print_rule(rule);
   return out + "\n  ]";
-}
-
-std::string entries(const std::vector<std::string>& items) {
-  return list(items, [](const std::string& item) { return item; });
 }
 
 void add_members(Object& out, const Config::Members& members) {

@@ -74,6 +74,7 @@ inline constexpr Range kGuestsRange{0, 4'096};  // lines in one book, kLinesMax
 inline constexpr DurationRange kHttpIdleRange{std::chrono::seconds(1), std::chrono::hours(24)};
 inline constexpr Range kWorkersRange{0, 256};
 inline constexpr DurationRange kSpinRange{Duration(0), std::chrono::milliseconds(10)};
+inline constexpr size_t kAlsoMax = 8;
 inline constexpr size_t kRulesMax = 65'535 - 1;  // ids are 16 bits, and the inline rule has one
 inline constexpr size_t kProblemsMax = 1'000;    // shown of one text; the others are counted
 inline constexpr size_t kPeersMax = 1'000;       // kRosterMax

@@ -88,7 +88,6 @@ class Call {
   Session* session = nullptr;
   HeldReply* held = nullptr;
   int version = 2;
-  bool throttle = false;
   http::Form http;
   bool count_wanted = false;  // DEL, TALLY.PUTBACK
   std::string key;  // or the node

@@ -47,8 +47,9 @@ size_t Service::read_http_batch(Session& session, std::string_view input) {
     done += http.parser.consumed;
     item.text_at = text_at;
     item.text_size = texts_.size() - text_at;
+    // In http.key until the next is read.
     const bool borrowed =
-        !request.key.empty() && request.key.data() == http.key.data();  // until the next is read
+        !request.parts.empty() || (!request.key.empty() && request.key.data() == http.key.data());
     if (request.barrier || request.close || borrowed || done == input.size()) break;
   }
   return done;
@@ -74,6 +75,17 @@ void Service::write_http_reply(std::string& out, const Item& item) {
     default:  // nothing else is asked over HTTP, or it is always answered elsewhere
       return;
   }
+}
+
+void Service::write_http_question(std::string& out, http::Form form, const Question& question) {
+  http::Writer writer = http_writer(out, form);
+  if (form.kind != http::Form::Kind::all) {
+    const Question::Part& one = question.deciding();
+    return writer.answer(*one.rule, one.answer, one.reason);
+  }
+  std::vector<http::Taken> taken;
+  for (const Question::Part& part : question.parts) taken.push_back({*part.rule, part.answer, part.reason});
+  writer.all(question.refused, taken);
 }
 
 std::string Service::http_answer(const Call& call) {

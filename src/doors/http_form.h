@@ -13,6 +13,7 @@ struct Form {
     none,  // the request did not come over HTTP
     auth,  // a status and headers, for proxies
     json,
+    all,  // JSON, of several takes
   };
   Kind kind = Kind::none;
   bool head_only = false;  // HEAD: no body

@@ -128,6 +128,16 @@ std::string text_of(const nlohmann::ordered_json& json) {
 
 constexpr std::string_view kJson = "application/json";
 
+void write_take(Text& text, const Rule& rule, const Answer& answer, resp::Reason reason) {
+  const bool limited = resp::is_limited(reason);
+  text << "{\"allowed\":" << (limited ? "false" : "true") << ",\"limit\":" << answer.limit
+       << ",\"remaining\":" << answer.remaining
+       << ",\"retry_after_ms\":" << (limited ? at_least_1(resp::milliseconds_up(answer.retry_after)) : -1)
+       << ",\"reset_after_ms\":" << at_least_0(resp::milliseconds_up(answer.reset_after)) << ",\"reason\":\""
+       << resp::name_of(reason) << "\",\"rule\":";
+  text.quoted(rule.name) << "}";
+}
+
 }  // namespace
 
 std::string_view DateField::at(WallTime now) {
@@ -187,15 +197,21 @@ void Writer::auth(const Rule& rule, const Answer& answer, resp::Reason reason) {
 }
 
 void Writer::take(const Rule& rule, const Answer& answer, resp::Reason reason) {
-  const bool limited = resp::is_limited(reason);
   Text text;
-  text << "{\"allowed\":" << (limited ? "false" : "true") << ",\"limit\":" << answer.limit
-       << ",\"remaining\":" << answer.remaining
-       << ",\"retry_after_ms\":" << (limited ? at_least_1(resp::milliseconds_up(answer.retry_after)) : -1)
-       << ",\"reset_after_ms\":" << at_least_0(resp::milliseconds_up(answer.reset_after)) << ",\"reason\":\""
-       << resp::name_of(reason) << "\",\"rule\":";
-  text.quoted(rule.name) << "}\n";
-  body(200, kJson, {}, text.view());
+  write_take(text, rule, answer, reason);
+  body(200, kJson, {}, (text << "\n").view());
+}
+
+void Writer::all(std::optional<size_t> refused, std::span<const Taken> taken) {
+  std::string all = refused ? "{\"allowed\":false,\"refused\":" + std::to_string(*refused)
+                            : "{\"allowed\":true,\"refused\":-1";
+  all += ",\"takes\":";
+  for (const Taken& one : taken) {
+    Text text;
+    write_take(text << (&one == taken.data() ? "[" : ","), one.rule, one.answer, one.reason);
+    all += text.view();
+  }
+  body(200, kJson, {}, all += "]}\n");
 }
 
 void Writer::map(std::span<const resp::Field> fields) { body(200, kJson, {}, text_of(json_of(fields))); }

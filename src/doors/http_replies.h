@@ -7,6 +7,7 @@
 #pragma once
 
 #include <array>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -27,6 +28,13 @@ class DateField {
   std::array<char, 37> line_{};
 };
 
+// One of several takes.
+struct Taken {
+  const Rule& rule;
+  const Answer& answer;
+  resp::Reason reason;
+};
+
 // Appends replies to a buffer that the caller owns. `date`: as DateField has it.
 class Writer {
  public:
@@ -35,6 +43,8 @@ class Writer {
   // The answer to a take or a peek: 204, or 403 (429), and what is left in headers; or 200 and JSON, by the
   // form. Whole seconds and milliseconds are true ceilings; of a denial that ends by itself at least 1.
   void answer(const Rule& rule, const Answer& answer, resp::Reason reason);
+  // Of several, all or nothing: which refused (-1: none), and each.
+  void all(std::optional<size_t> refused, std::span<const Taken> taken);
   void map(std::span<const resp::Field> fields);  // a JSON object
   void table(std::span<const resp::Row> rows);    // an object of objects
   void text(int status, std::string_view type, std::string_view body);

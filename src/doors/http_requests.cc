@@ -26,6 +26,7 @@ struct Call {
   Request& request;
   Writer reply;
   std::string& key;
+  std::string place{};  // of what is wrong, where there are several
 };
 
 struct Endpoint {
@@ -37,13 +38,15 @@ struct Endpoint {
 
 bool refuse(Call& call, Fault fault, int status, std::string_view detail, std::string_view allow = {}) {
   call.request.kind = Kind::answered;
+  call.request.key = {};
+  call.request.parts.clear();
   call.request.fault = fault;
   call.reply.problem(status, detail, allow);
   return false;
 }
 
 bool refuse_argument(Call& call, std::string_view detail) {
-  return refuse(call, Fault::arguments, 400, detail);
+  return refuse(call, Fault::arguments, 400, call.place + std::string(detail));
 }
 
 // --- what is common to all ways to say it ---
@@ -51,7 +54,8 @@ bool refuse_argument(Call& call, std::string_view detail) {
 bool use_rule(Call& call, std::string_view name, bool needs_limit) {
   const RuleSet& rules = *call.env.about.rules;
   const Rule* rule = rules.find(name);
-  if (rule == nullptr) return refuse(call, Fault::unknown_rule, 404, resp::no_such_rule(rules, name));
+  if (rule == nullptr)
+    return refuse(call, Fault::unknown_rule, 404, call.place + resp::no_such_rule(rules, name));
   if (needs_limit && rule == &rules.inline_rule())
     return refuse(call, Fault::unknown_rule, 404,
                   "'(inline)' has no limit of its own; name a rule of the configuration");
@@ -162,33 +166,38 @@ void run_explain(Call& call) {
 
 using Json = nlohmann::json;
 
-// An object with some of the fields named, none of them twice.
-bool read_object(Call& call, std::span<const std::string_view> names, Json& object) {
+// The body: an object, or a list of such. Their fields are some of those named, none of them twice.
+bool read_json(Call& call, std::span<const std::string_view> names, Json& body) {
   if (!call.message.has_length)
     return refuse(call, Fault::arguments, 411, "there must be a body, with its Content-Length");
-  std::vector<std::string> keys;
+  std::string wrong;
+  std::vector<std::string> keys;  // of the object that is being read
+  int level = 1;                  // of what is nested how deeply
   const auto on_event = [&](int depth, Json::parse_event_t event, Json& parsed) {
-    if (event == Json::parse_event_t::key && depth == 1) keys.push_back(parsed.get<std::string>());
+    if (event == Json::parse_event_t::array_start && depth == 0) level = 2;
+    if (event == Json::parse_event_t::object_start && depth == level - 1) keys.clear();
+    if (event != Json::parse_event_t::key || depth != level || !wrong.empty()) return true;
+    const auto key = parsed.get<std::string>();
+    if (std::ranges::find(names, key) == names.end())
+      wrong = "unknown field " + resp::quoted(key) + known_of(names, key);
+    if (std::ranges::find(keys, key) != keys.end()) wrong = "there are two fields " + resp::quoted(key);
+    keys.push_back(key);
     return true;
   };
   try {
-    object = Json::parse(call.message.body, on_event);
+    body = Json::parse(call.message.body, on_event);
   } catch (const Json::parse_error& error) {
     return refuse_argument(call, "the body is not JSON: see byte " + std::to_string(error.byte));
   } catch (const Json::exception&) {
     return refuse_argument(call, "the body has a number that is too large");
   }
-  if (!object.is_object())
-    return refuse_argument(
-        call, "the body must be a JSON object, such as {\"rule\": \"api\", \"key\": \"user:1\"}");
-  for (size_t i = 0; i < keys.size(); ++i) {
-    if (std::ranges::find(names, keys[i]) == names.end())
-      return refuse_argument(call, "unknown field " + resp::quoted(keys[i]) + known_of(names, keys[i]));
-    if (std::find(keys.begin(), keys.begin() + static_cast<ptrdiff_t>(i), keys[i]) !=
-        keys.begin() + static_cast<ptrdiff_t>(i))
-      return refuse_argument(call, "there are two fields " + resp::quoted(keys[i]));
-  }
-  return true;
+  return wrong.empty() || refuse_argument(call, wrong);
+}
+
+bool check_object(Call& call, const Json& value) {
+  return value.is_object() ||
+         refuse_argument(call, std::string(call.place.empty() ? "the body " : "") +
+                                   "must be a JSON object, such as {\"rule\": \"api\", \"key\": \"user:1\"}");
 }
 
 bool read_string(Call& call, const Json& object, std::string_view name, std::string& text) {
@@ -201,31 +210,62 @@ bool read_string(Call& call, const Json& object, std::string_view name, std::str
 
 bool read_rule_and_key(Call& call, const Json& object, bool needs_limit) {
   std::string rule;
-  return read_string(call, object, "rule", rule) && use_rule(call, rule, needs_limit) &&
-         read_string(call, object, "key", call.key) && use_key(call, call.key);
+  return check_object(call, object) && read_string(call, object, "rule", rule) &&
+         use_rule(call, rule, needs_limit) && read_string(call, object, "key", call.key) &&
+         use_key(call, call.key);
 }
 
-// POST /v1/take {"rule", "key", "cost"}
+bool read_cost(Call& call, const Json& object, int64_t& cost) {
+  const auto at = object.find("cost");
+  if (at == object.end()) return true;
+  if (!at->is_number_integer() || (!at->is_number_unsigned() && at->get<int64_t>() < 0))
+    return refuse_argument(call, "cost must be a whole number, 0 or more");
+  cost = static_cast<int64_t>(std::min<uint64_t>(at->get<uint64_t>(), UINT32_MAX));
+  return true;
+}
+
+// [{"rule", "key", "cost"}, ...]: all or nothing, as TALLY.TAKEALL.
+void run_take_all(Call& call, const Json& list) {
+  if (list.empty() || list.size() > resp::kPartsMax) {
+    refuse_argument(call, "a list must have 1 to " + std::to_string(resp::kPartsMax) + " takes, got " +
+                              std::to_string(list.size()));
+    return;
+  }
+  Request& request = call.request;
+  std::string keys;
+  for (size_t i = 0; i < list.size(); ++i) {
+    call.place = "[" + std::to_string(i) + "]: ";
+    int64_t cost = 1;
+    if (!read_rule_and_key(call, list[i], true) || !read_cost(call, list[i], cost)) return;
+    request.parts.push_back({request.rule, request.limit, call.key, static_cast<uint32_t>(cost)});
+    keys += call.key;
+  }
+  call.key = std::move(keys);
+  size_t at = 0;
+  for (resp::Part& part : request.parts) {
+    part.key = std::string_view(call.key).substr(at, part.key.size());
+    at += part.key.size();
+  }
+  request.kind = Kind::take_all;
+  request.http.kind = Form::Kind::all;
+  request.key = {};
+}
+
+// POST /v1/take {"rule", "key", "cost"}, or a list of these
 void run_take(Call& call) {
   constexpr std::array<std::string_view, 3> kNames{"rule", "key", "cost"};
-  Json object;
-  if (!read_object(call, kNames, object) || !read_rule_and_key(call, object, true)) return;
+  Json body;
   int64_t cost = 1;
-  if (const auto at = object.find("cost"); at != object.end()) {
-    if (!at->is_number_integer() || (!at->is_number_unsigned() && at->get<int64_t>() < 0)) {
-      refuse_argument(call, "cost must be a whole number, 0 or more");
-      return;
-    }
-    cost = static_cast<int64_t>(std::min<uint64_t>(at->get<uint64_t>(), UINT32_MAX));
-  }
-  use_cost(call, cost);
+  if (!read_json(call, kNames, body)) return;
+  if (body.is_array()) return run_take_all(call, body);
+  if (read_rule_and_key(call, body, true) && read_cost(call, body, cost)) use_cost(call, cost);
 }
 
 // POST /v1/reset {"rule", "key"}
 void run_reset(Call& call) {
   constexpr std::array<std::string_view, 2> kNames{"rule", "key"};
-  Json object;
-  if (!read_object(call, kNames, object) || !read_rule_and_key(call, object, false)) return;
+  Json body;
+  if (!read_json(call, kNames, body) || !read_rule_and_key(call, body, false)) return;
   call.request.kind = Kind::reset;
   call.request.barrier = true;
 }

@@ -37,8 +37,7 @@ size_t Repeat::read(std::string_view input, const Env& env, Request& request) co
   p += 2;
   if (static_cast<size_t>(input.data() + input.size() - p) < size + tail_size_ || std::memcmp(p + size, tail_.data(), tail_size_) != 0) return 0;
   request.kind = request_.kind;
-  request.throttle = request_.throttle;
-  request.leases = request_.leases;
+  request.form = request_.form;
   request.barrier = request.close = false;
   request.fault = Fault::none;
   request.version = request_.version;
@@ -48,6 +47,7 @@ size_t Repeat::read(std::string_view input, const Env& env, Request& request) co
   request.limit = request_.limit;
   request.key = {p, size};
   request.keys.clear();
+  request.parts.clear();
   request.http = {};
   return static_cast<size_t>(p + size - input.data()) + tail_size_;
 }
