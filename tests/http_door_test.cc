@@ -55,7 +55,7 @@ bool says(std::string_view reply, std::string_view part) {
 
 std::string written(const Rule& rule, const Answer& answer, Reason reason, http::Form form) {
   std::string out;
-  http::Writer(out, form, kDate).answer(rule, answer, reason);
+  http::Writer(out, form, kDate).answer(rule, rule.limit, answer, reason);
   return out;
 }
 

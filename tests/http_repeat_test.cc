@@ -64,6 +64,7 @@ void check_same(const Request& a, const Request& b) {
   CHECK(a.kind == b.kind);
   CHECK(a.rule == b.rule);
   CHECK(a.limit == b.limit);
+  CHECK(a.treatment == b.treatment);
   CHECK(a.key == b.key);
   CHECK(a.cost == b.cost);
   CHECK(a.close == b.close);
@@ -142,7 +143,8 @@ TEST_CASE("random requests are the same by their bytes as by the parser") {
   std::string rule = "api", more;
   for (uint64_t i = scaled(100'000); i > 0; --i) {
     std::string key;
-    for (uint64_t n = random.below(4); n > 0; --n) key += bits[random.below(random.chance(0.5) ? 2 : bits.size())];
+    for (uint64_t n = random.below(4); n > 0; --n)
+      key += bits[random.below(random.chance(0.5) ? 2 : bits.size())];
     if (random.chance(0.2)) {
       in_query = random.chance(0.5);
       rule = random.chance(0.8) ? "api" : "login";

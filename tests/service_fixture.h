@@ -51,13 +51,14 @@ inline Rule paired() {
   return rule;
 }
 
+inline std::vector<Rule> usual_rules() {
+  return {named("slow", std::chrono::hours(1)), named("quick", Duration(1)), named("never", Duration(0)), named("wide", std::chrono::hours(1), 100'000), floored(), paired()};
+}
+
 // A fleet's worker: strict rules, so nothing is admitted before grant() raises a ceiling.
 struct Desk {
-  explicit Desk(ServiceLimits limits = {1024, 1'048'576, 100, ms(100)}, bool fleet = true)
-      : rules(std::make_shared<const RuleSet>(
-            std::vector<Rule>{named("slow", std::chrono::hours(1)), named("quick", Duration(1)),
-                              named("never", Duration(0)), named("wide", std::chrono::hours(1), 100'000), floored(), paired()},
-            Rule{}, Share{0, 3}, kPublicIdKey)),
+  explicit Desk(ServiceLimits limits = {1024, 1'048'576, 100, ms(100)}, bool fleet = true, std::vector<Rule> all = usual_rules())
+      : rules(std::make_shared<const RuleSet>(std::move(all), Rule{}, Share{0, 3}, kPublicIdKey)),
         slots(1000, seed(), fleet),
         limiter(slots, fleet),
         overview("node", rules, limiter, 1, MonoTime{}),

@@ -117,6 +117,21 @@ TEST_CASE("several takes are all of them or none, and a rule takes along what it
   CHECK(statuses(desk.say(desk.b, get("/v1/auth?rule=paired&key=k&cost=4"))) == "403 ");
 }
 
+TEST_CASE(
+    "keys that have a treatment of their own have it over HTTP, in a list, too, and where the request is the "
+    "last one again") {
+  HttpDesk desk(false);
+  const auto asked = [&](const std::string& key) { return desk.say(desk.a, auth("special", key)); };
+  CHECK(says(asked("k"), "\r\nX-RateLimit-Limit: 10\r\n"));
+  CHECK(says(asked("vip"), "\r\nX-RateLimit-Limit: 20\r\n"));
+  CHECK(statuses(asked("10.1.2.3")) == "403 ");
+  for (int i = 0; i < 20; ++i) CHECK(statuses(asked("free:1")) == "204 ");
+  CHECK(says(desk.say(desk.a, post("/v1/take", R"({"rule": "special", "key": "10.1.2.3"})")),
+             "\"reason\":\"blocked\""));
+  CHECK(says(desk.say(desk.a, post("/v1/take", R"([{"rule": "special", "key": "free:1"}])")),
+             "\"reason\":\"exempt\""));
+}
+
 TEST_CASE("several takes that wait are answered in their form") {
   HttpDesk desk;
   CHECK(desk.say(desk.a, post("/v1/take", R"([{"rule": "never", "key": "l", "cost": 0}])")) != "");

@@ -165,6 +165,11 @@ size_t Service::decide_batch(Session& session) {
 void Service::decide(Session& session, Item& item) {
   using Kind = resp::Request::Kind;
   const resp::Request& request = item.request;
+  if (request.treatment != Treatment::limited) [[unlikely]] {
+    if (request.kind == Kind::give) give_along(request);
+    const bool takes_along = !request.rule->also.empty() && request.kind != Kind::give && request.kind != Kind::put_back;
+    if (request.kind != Kind::explain && !takes_along) return answer_by_override(item);
+  }
   const Ask ask = ask_of(request, item.hash);
   switch (request.kind) {
     case Kind::answered:
@@ -223,6 +228,12 @@ void Service::decide(Session& session, Item& item) {
     case Kind::metrics:
       return ask_elsewhere(session, item, Call::Kind::metrics);
   }
+}
+
+// Of an exempt or blocked key: nothing is counted, so nothing can be given or put back.
+void Service::answer_by_override(Item& item) {
+  item.answer = answer_by({&item.request.limit, item.request.treatment});
+  item.text_size = 0;
 }
 
 void Service::take(Session& session, Item& item) {
@@ -288,7 +299,9 @@ void Service::tell(Call::Kind kind, std::shared_ptr<const RuleSet> rules, const 
 // What holds for the rules that `request`'s takes along.
 void Service::give_along(const resp::Request& request) {
   for (const Rule* rule : request.rule->also) {
-    const Ask ask{rule, &rule->limit, request.key, limiter_.hash(*rule, request.key), request.cost};
+    const Applied applied = rule->for_key(request.key);
+    if (applied.treatment != Treatment::limited) continue;
+    const Ask ask{rule, applied.limit, request.key, limiter_.hash(*rule, request.key), request.cost};
     if (port_ != nullptr)
       tell(Call::Kind::give, rules_, ask, std::nullopt);
     else
@@ -298,7 +311,7 @@ void Service::give_along(const resp::Request& request) {
 
 void Service::reset_along(const resp::Request& request) {
   for (const Rule* rule : request.rule->also) {
-    const Ask ask{rule, &rule->limit, request.key, limiter_.hash(*rule, request.key), 0};
+    const Ask ask{rule, rule->for_key(request.key).limit, request.key, limiter_.hash(*rule, request.key), 0};
     if (port_ != nullptr)
       tell(Call::Kind::reset, rules_, ask, std::nullopt);
     else
@@ -415,10 +428,11 @@ std::vector<resp::Field> Service::own_explanation(const Item& item) const {
   Answer answer;
   const Answer* known = nullptr;
   if (has_own_limit(*request.rule)) {
-    answer = limiter_.peek(ask_of(request, item.hash), now_);
+    answer = request.treatment == Treatment::limited ? limiter_.peek(ask_of(request, item.hash), now_)
+                                                     : answer_by({&request.limit, request.treatment});
     known = &answer;
   }
-  return explain_fields(explain_alone(overview_.node, known), *request.rule, rules_->share().size, known);
+  return explain_fields(explain_alone(overview_.node, known), *request.rule, request.key, rules_->share().size, known);
 }
 
 void Service::count(const Rule& rule, const Answer& answer) {
@@ -435,8 +449,14 @@ void Service::count(const Rule& rule, const Answer& answer) {
     case Verdict::isolated:
       outcome = Outcome::isolated;
       break;
+    case Verdict::blocked:
+      outcome = Outcome::blocked;
+      break;
+    case Verdict::exempt:
+      outcome = Outcome::exempt;
+      break;
   }
-  if (rule.shadow && outcome != Outcome::admitted) outcome = Outcome::shadow_limited;
+  if (rule.shadow && outcome != Outcome::admitted && outcome != Outcome::exempt) outcome = Outcome::shadow_limited;
   counters_.decided(rule.id, outcome);
   if (answer.isolated) [[unlikely]]
     counters_.decisions[rule.id].isolated.add();
@@ -466,8 +486,9 @@ Answer Service::peek(const Call& call, uint32_t cost) const {
 
 std::vector<resp::Field> Service::explanation(const Call& call) const {
   const bool own = has_own_limit(*call.rule);
-  const Answer answer = own ? peek(call, 1) : Answer{};
-  return explain_fields(call.explanation, *call.rule, call.rules->share().size, own ? &answer : nullptr);
+  const Applied applied = call.rule->for_key(call.key);
+  const Answer answer = applied.treatment != Treatment::limited ? answer_by(applied) : own ? peek(call, 1) : Answer{};
+  return explain_fields(call.explanation, *call.rule, call.key, call.rules->share().size, own ? &answer : nullptr);
 }
 
 void Service::finish(std::unique_ptr<Call> call) {

@@ -61,9 +61,11 @@ void Service::write_http_reply(std::string& out, const Item& item) {
   http::Writer writer(out, request.http, date_.at(now_.wall));
   switch (request.kind) {
     case Kind::take:
-      return writer.answer(*request.rule, item.answer, resp::reason_of(item.answer, *request.rule));
+      return writer.answer(*request.rule, request.limit, item.answer,
+                           resp::reason_of(item.answer, *request.rule));
     case Kind::peek:
-      return writer.answer(*request.rule, item.answer, resp::reason_of_peek(item.answer, *request.rule));
+      return writer.answer(*request.rule, request.limit, item.answer,
+                           resp::reason_of_peek(item.answer, *request.rule));
     case Kind::explain:
       return writer.map(own_explanation(item));
     case Kind::peers:
@@ -81,7 +83,7 @@ void Service::write_http_question(std::string& out, http::Form form, const Quest
   http::Writer writer = http_writer(out, form);
   if (form.kind != http::Form::Kind::all) {
     const Question::Part& one = question.deciding();
-    return writer.answer(*one.rule, one.answer, one.reason);
+    return writer.answer(*one.rule, one.limit, one.answer, one.reason);
   }
   std::vector<http::Taken> taken;
   for (const Question::Part& part : question.parts) taken.push_back({*part.rule, part.answer, part.reason});

@@ -73,11 +73,15 @@ std::optional<size_t> Service::begin(Question& question) {
   for (Question::Part& part : question.parts) {
     part.hash = limiter_.hash(*part.rule, part.key);
     limiter_.prefetch(part.hash);
+    if (part.rule->overrides == nullptr) continue;
+    const Applied applied = part.rule->for_key(part.key);
+    part.limit = *applied.limit;
+    part.treatment = applied.treatment;
   }
   if (!parking_.empty()) {
     for (size_t i = 0; i < question.parts.size(); ++i) {
       Question::Part& part = question.parts[i];
-      if (part.cost == 0 || part.rule->shadow || !parking_.waits(part.hash)) continue;
+      if (part.cost == 0 || part.rule->shadow || part.treatment != Treatment::limited || !parking_.waits(part.hash)) continue;
       look(question);
       if (question.refused) return std::nullopt;
       if (part.answer.verdict != Verdict::starved) to_retry_.push_back(part.hash);  // there is something, for those before it
@@ -93,7 +97,7 @@ std::optional<size_t> Service::decide(Question& question) {
   if (question.refused || short_of) return question.refused ? std::nullopt : short_of;
   for (size_t i = 0; i < question.parts.size(); ++i) {
     Question::Part& part = question.parts[i];
-    if (part.cost == 0) continue;
+    if (part.cost == 0 || part.treatment != Treatment::limited) continue;
     part.answer = limiter_.take(ask_of(part, part.cost), now_, port_ != nullptr ? &port_->notes : nullptr);
     urgent_ = urgent_ || part.answer.urgent;
     part.reason = resp::reason_of(part.answer, *part.rule);
@@ -123,7 +127,9 @@ std::optional<size_t> Service::look(Question& question) {
   for (size_t i = 0; i < question.parts.size(); ++i) {
     Question::Part& part = question.parts[i];
     const bool peeks = part.cost == 0;
-    part.answer = resp::peeked(limiter_.peek(ask_of(part, peeks ? 1 : part.cost), now_), limiter_.peek(ask_of(part, 0), now_));
+    part.answer = part.treatment != Treatment::limited
+                      ? answer_by({&part.limit, part.treatment})
+                      : resp::peeked(limiter_.peek(ask_of(part, peeks ? 1 : part.cost), now_), limiter_.peek(ask_of(part, 0), now_));
     part.reason = peeks ? resp::reason_of_peek(part.answer, *part.rule) : resp::reason_of(part.answer, *part.rule);
     if (!refuses(part)) {
       part.noted = false;

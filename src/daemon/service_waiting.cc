@@ -135,7 +135,7 @@ void Service::end_wait(Parked& which, const Answer& found, TimeHistogram& histog
   std::string bytes;
   resp::Writer writer(bytes, parked->version);
   if (parked->http)
-    http_writer(bytes, parked->http).answer(*parked->rule, answer, resp::reason_of(answer, *parked->rule));
+    http_writer(bytes, parked->http).answer(*parked->rule, parked->limit, answer, resp::reason_of(answer, *parked->rule));
   else if (parked->form == resp::Form::lease)
     write_lease(writer, *parked->rule, answer, answer.verdict == Verdict::admitted ? take_portion(ask_of(*parked), parked->most) : Portion{});
   else if (parked->form == resp::Form::throttle)

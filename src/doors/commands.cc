@@ -52,7 +52,6 @@ bool read_rule(Call& call, std::string_view name) {
   const Rule* rule = call.env.rules->find(name);
   if (rule != nullptr) [[likely]] {
     call.request.rule = rule;
-    call.request.limit = rule->limit;
     return true;
   }
   std::string message = "NORULE " + no_such_rule(*call.env.rules, name);
@@ -70,7 +69,9 @@ bool read_rule_and_key(Call& call, std::string_view rule, std::string_view key) 
     refuse(call, Fault::unknown_rule, "NORULE '(inline)' has no limit of its own; use CL.THROTTLE");
     return false;
   }
-  return read_key(call, key);
+  if (!read_key(call, key)) return false;
+  apply_rule(call.request);
+  return true;
 }
 bool read_rule_and_key(Call& call) { return read_rule_and_key(call, call.args[1], call.args[2]); }
 
@@ -134,6 +135,7 @@ void run_take_all(Call& call) {
   }
   request.kind = Request::Kind::take_all;
   request.form = Form::all;
+  request.treatment = Treatment::limited;  // each part has its own
   request.key = {};
   request.parts = std::move(parts);
 }
@@ -180,6 +182,7 @@ void run_put_back(Call& call) {
 // TALLY.RESET rule key
 void run_tally_reset(Call& call) {
   if (!read_rule(call, call.args[1]) || !read_key(call, call.args[2])) return;
+  call.request.limit = *call.request.rule->for_key(call.request.key).limit;
   call.request.kind = Request::Kind::reset;
   call.request.barrier = true;
 }
@@ -199,6 +202,7 @@ void run_del(Call& call) {
 
 void run_explain(Call& call) {
   if (!read_rule(call, call.args[1]) || !read_key(call, call.args[2])) return;
+  apply_rule(call.request);
   call.request.kind = Request::Kind::explain;
 }
 
@@ -342,6 +346,7 @@ std::string no_such_rule(const RuleSet& rules, std::string_view name) {
 
 void refuse(Call& call, Fault fault, std::string_view message) {
   call.request.kind = Request::Kind::answered;
+  call.request.treatment = Treatment::limited;
   call.request.fault = fault;
   call.reply.error(message);
 }

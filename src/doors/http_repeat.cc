@@ -61,6 +61,8 @@ size_t Repeat::read(std::string_view input, const resp::Env& env, resp::Request&
     return 0;
   request = request_;
   request.key = found;
+  if (request.rule->overrides != nullptr) [[unlikely]]
+    apply_rule(request);
   return head_size_ + found.size() + tail_size_;
 }
 

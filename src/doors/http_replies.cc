@@ -168,24 +168,24 @@ std::string_view DateField::at(WallTime now) {
   return {line_.data(), line_.size()};
 }
 
-void Writer::answer(const Rule& rule, const Answer& answer, resp::Reason reason) {
-  if (form_.kind == Form::Kind::auth) return auth(rule, answer, reason);
+void Writer::answer(const Rule& rule, const Limit& limit, const Answer& answer, resp::Reason reason) {
+  if (form_.kind == Form::Kind::auth) return auth(rule, limit, answer, reason);
   take(rule, answer, reason);
 }
 
-void Writer::auth(const Rule& rule, const Answer& answer, resp::Reason reason) {
+void Writer::auth(const Rule& rule, const Limit& limit, const Answer& answer, resp::Reason reason) {
   const bool limited = resp::is_limited(reason);
   const int64_t reset = at_least_0(resp::seconds_up(answer.reset_after));
-  const Digits limit(answer.limit), remaining(answer.remaining), until_reset(reset);
+  const Digits quota(answer.limit), remaining(answer.remaining), until_reset(reset);
   Text text;
   text << status_line(!limited         ? 204
                       : form_.too_many ? 429
                                        : 403)
        << date_ << kCommon << connection_field(form_);
   (text << "RateLimit-Policy: ").quoted(rule.name)
-      << ";q=" << limit << ";w=" << std::max<int64_t>(resp::seconds_up(period_of(rule.limit)), 1);
+      << ";q=" << quota << ";w=" << std::max<int64_t>(resp::seconds_up(period_of(limit)), 1);
   (text << "\r\nRateLimit: ").quoted(rule.name) << ";r=" << remaining << ";t=" << until_reset;
-  text << "\r\nX-RateLimit-Limit: " << limit << "\r\nX-RateLimit-Remaining: " << remaining
+  text << "\r\nX-RateLimit-Limit: " << quota << "\r\nX-RateLimit-Remaining: " << remaining
        << "\r\nX-RateLimit-Reset: " << until_reset;
   if (limited) {
     if (const int64_t wait = at_least_1(resp::seconds_up(answer.retry_after)); wait > 0)

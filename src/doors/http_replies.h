@@ -40,9 +40,10 @@ class Writer {
  public:
   Writer(std::string& out, Form form, std::string_view date) : out_(out), form_(form), date_(date) {}
 
-  // The answer to a take or a peek: 204, or 403 (429), and what is left in headers; or 200 and JSON, by the
-  // form. Whole seconds and milliseconds are true ceilings; of a denial that ends by itself at least 1.
-  void answer(const Rule& rule, const Answer& answer, resp::Reason reason);
+  // The answer to a take or a peek by `limit`, the key's: 204, or 403 (429), and what is left in headers; or
+  // 200 and JSON, by the form. Whole seconds and milliseconds are true ceilings; of a denial that ends by
+  // itself at least 1.
+  void answer(const Rule& rule, const Limit& limit, const Answer& answer, resp::Reason reason);
   // Of several, all or nothing: which refused (-1: none), and each.
   void all(std::optional<size_t> refused, std::span<const Taken> taken);
   void map(std::span<const resp::Field> fields);  // a JSON object
@@ -54,7 +55,7 @@ class Writer {
   void go_on();  // 100: the body may be sent
 
  private:
-  void auth(const Rule& rule, const Answer& answer, resp::Reason reason);
+  void auth(const Rule& rule, const Limit& limit, const Answer& answer, resp::Reason reason);
   void take(const Rule& rule, const Answer& answer, resp::Reason reason);
   void body(int status, std::string_view type, std::string_view more, std::string_view body);
 

@@ -38,6 +38,7 @@ struct Endpoint {
 
 bool refuse(Call& call, Fault fault, int status, std::string_view detail, std::string_view allow = {}) {
   call.request.kind = Kind::answered;
+  call.request.treatment = Treatment::limited;
   call.request.key = {};
   call.request.parts.clear();
   call.request.fault = fault;
@@ -60,7 +61,6 @@ bool use_rule(Call& call, std::string_view name, bool needs_limit) {
     return refuse(call, Fault::unknown_rule, 404,
                   "'(inline)' has no limit of its own; name a rule of the configuration");
   call.request.rule = rule;
-  call.request.limit = rule->limit;
   return true;
 }
 
@@ -70,6 +70,7 @@ bool use_key(Call& call, std::string_view key) {
     return refuse_argument(
         call, "a key must have 1 to " + std::to_string(most) + " bytes, got " + std::to_string(key.size()));
   call.request.key = key;
+  apply_rule(call.request);
   return true;
 }
 
@@ -248,6 +249,7 @@ void run_take_all(Call& call, const Json& list) {
   }
   request.kind = Kind::take_all;
   request.http.kind = Form::Kind::all;
+  request.treatment = Treatment::limited;  // each part has its own
   request.key = {};
 }
 
@@ -267,6 +269,7 @@ void run_reset(Call& call) {
   Json body;
   if (!read_json(call, kNames, body) || !read_rule_and_key(call, body, false)) return;
   call.request.kind = Kind::reset;
+  call.request.treatment = Treatment::limited;  // whatever it is, its count is forgotten
   call.request.barrier = true;
 }
 

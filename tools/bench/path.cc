@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "core/limiter.h"
+#include "core/overrides.h"
 #include "daemon/service.h"
 
 namespace tally {
@@ -52,10 +53,23 @@ std::string resp(const std::vector<std::string>& words) {
   return bytes;
 }
 
-// Asks `n` times, `at_once` in each of the batches.
-void serve(size_t rules_n, const std::vector<std::string>& batches, size_t at_once, bool http, uint64_t n) {
+std::string key_name(size_t key) { return "key:" + std::to_string(10'000 + key); }
+
+struct Load {
+  std::vector<std::string> batches;
+  size_t at_once = 1;  // in each of them
+  bool http = false;
+};
+
+// Of `rules_n` rules the last one has `overrides_n`, those of all keys among them.
+void serve(size_t rules_n, size_t overrides_n, const Load& load, uint64_t n) {
   std::vector<Rule> rules;
   for (size_t i = 0; i < rules_n; ++i) rules.push_back(rule_of("rule-" + std::to_string(i), kSliding, 1000));
+  if (overrides_n != 0) {
+    const auto overrides = std::make_shared<Overrides>();
+    for (size_t i = 0; i < overrides_n; ++i) overrides->add(key_name(i), {Treatment::limited, rules.back().limit, 0, {}});
+    rules.back().overrides = overrides;
+  }
   const auto set = std::make_shared<const RuleSet>(std::move(rules), Rule{}, Share{0, 1}, kPublicIdKey);
   SlotTable slots(4 * kKeys, 42, false);
   Limiter limiter(slots, false);
@@ -63,33 +77,33 @@ void serve(size_t rules_n, const std::vector<std::string>& batches, size_t at_on
   const Clock clock;
   Service service(overview, *overview.workers[0], clock, nullptr, {}, [](std::unique_ptr<Call>) {});
   Session session(Descriptor(), 1, true, {});
-  if (http) session.http = std::make_unique<HttpSession>(session);
-  for (uint64_t done = 0; done < n; done += at_once) {
-    service.serve(session, batches[done / at_once % batches.size()]);
+  if (load.http) session.http = std::make_unique<HttpSession>(session);
+  for (uint64_t done = 0; done < n; done += load.at_once) {
+    service.serve(session, load.batches[done / load.at_once % load.batches.size()]);
     session.out.clear();
   }
 }
 
 // `rules_n` rules, of which the last is asked for; with none CL.THROTTLE is asked.
-void service(size_t rules_n, uint64_t n) {
-  std::vector<std::string> batches;
+void service(size_t rules_n, uint64_t n, size_t overrides_n = 0) {
+  Load load{{}, kPipeline, false};
   for (size_t key = 0; key < kKeys;) {
     std::string batch;
     for (size_t i = 0; i < kPipeline; ++i, ++key) {
-      const std::string name = "key:" + std::to_string(10'000 + key % kKeys);
+      const std::string name = key_name(key % kKeys);
       batch += rules_n == 0 ? resp({"CL.THROTTLE", name, "15", "30", "60", "1"}) : resp({"TALLY.TAKE", "rule-" + std::to_string(rules_n - 1), name});
     }
-    batches.push_back(std::move(batch));
+    load.batches.push_back(std::move(batch));
   }
-  serve(rules_n, batches, kPipeline, false, n);
+  serve(rules_n, overrides_n, load, n);
 }
 
 // With the fields that nginx sends by conf/nginx/auth_request.conf.
 void service_http(uint64_t n) {
-  std::vector<std::string> requests;
+  Load load{{}, 1, true};
   for (size_t key = 0; key < kKeys; ++key)
-    requests.push_back("GET /v1/auth HTTP/1.1\r\nHost: tallyd\r\nX-Tally-Rule: rule-0\r\nX-Tally-Key: key:" + std::to_string(10'000 + key) + "\r\n\r\n");
-  serve(1, requests, 1, true, n);
+    load.batches.push_back("GET /v1/auth HTTP/1.1\r\nHost: tallyd\r\nX-Tally-Rule: rule-0\r\nX-Tally-Key: " + key_name(key) + "\r\n\r\n");
+  serve(1, 0, load, n);
 }
 
 const std::map<std::string_view, std::function<void(uint64_t)>> kCases{
@@ -104,6 +118,7 @@ const std::map<std::string_view, std::function<void(uint64_t)>> kCases{
     {"service/throttle", [](uint64_t n) { service(0, n); }},
     {"service/take", [](uint64_t n) { service(1, n); }},
     {"service/take_1000_rules", [](uint64_t n) { service(1000, n); }},
+    {"service/take_overrides", [](uint64_t n) { service(1, n, 100'000); }},
 };
 
 }  // namespace
