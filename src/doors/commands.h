@@ -56,7 +56,6 @@ inline constexpr size_t kPartsMax = 128;
 // One take of several.
 struct Part {
   const Rule* rule = nullptr;
-  Limit limit;
   std::string_view key;  // into the arguments
   uint32_t cost = 1;     // 0: a peek
 };
