@@ -2,7 +2,8 @@
 // other order.
 //
 // Threads: main (signals, accepting), the workers (all decisions), the cluster thread (in a fleet), the admin
-// thread (metrics, probes, the state file's horizon), where peers have names the resolver's. What they share is built here and outlives them.
+// thread (metrics, probes, the state file's horizon), where peers have names the resolver's, where Envoy is served gRPC's. What they share is
+// built here and outlives them.
 #include <sys/prctl.h>
 #include <unistd.h>
 
@@ -12,6 +13,7 @@
 #include <asio/post.hpp>
 #include <asio/signal_set.hpp>
 #include <asio/steady_timer.hpp>
+#include <atomic>
 #include <csignal>
 #include <cstdio>
 #include <functional>
@@ -28,6 +30,7 @@
 #include "daemon/page.h"
 #include "daemon/paths.h"
 #include "daemon/reload.h"
+#include "rls/door.h"
 
 namespace tally {
 namespace {
@@ -110,6 +113,17 @@ void watch_signals(asio::signal_set& signals, asio::io_context& io, Log& log, co
   });
 }
 
+// Questions that come over no worker's connection go to the workers in turn.
+std::unique_ptr<RlsDoor> rls_door(const Overview& overview, const std::vector<std::unique_ptr<Worker>>& workers) {
+  const auto next = std::make_shared<std::atomic<size_t>>(0);
+  return std::make_unique<RlsDoor>(
+      RlsDoor::Parts{[&overview] { return overview.rules(); }, [&overview] { return overview.ready.load(std::memory_order_relaxed); },
+                     [&workers, next](std::unique_ptr<Question> question) {
+                       workers[next->fetch_add(1, std::memory_order_relaxed) % workers.size()]->ask(std::move(question));
+                     },
+                     overview.connections_max});
+}
+
 void keep_clock(asio::steady_timer& timer, Clock& clock) {
   timer.expires_after(kClockEvery);
   timer.async_wait([&](const asio::error_code& error) {
@@ -159,6 +173,8 @@ Result<bool> run(const Options& options, const Config& loaded, const Config& con
   if (!resp_listeners) return Failure{resp_listeners.error()};
   auto http_listeners = listen_on(config.http);
   if (!http_listeners) return Failure{http_listeners.error()};
+  auto rls_listeners = listen_on(config.rls);
+  if (!rls_listeners) return Failure{rls_listeners.error()};
 
   AdminThread admin;
   std::unique_ptr<Reload> reload;
@@ -185,19 +201,27 @@ Result<bool> run(const Options& options, const Config& loaded, const Config& con
     workers.push_back(
         std::make_unique<Worker>(i, overview, clock, in_fleet ? fleet->port(i) : nullptr, limits, config.spin,
                                  [&reload](Reload::Done done) { reload->request(std::move(done)); }));
+  const std::unique_ptr<RlsDoor> rls = config.rls.empty() ? nullptr : rls_door(overview, workers);
+  if (rls) overview.grpc = [&rls] { return rls->counts(); };
   const Metrics metrics(overview, fleet.get(), config.limits.registers);
   std::vector<std::unique_ptr<HttpServer>> pages;
   for (Listener& listener : http_listeners.value())
     pages.push_back(std::make_unique<HttpServer>(
         admin.io(), std::move(listener),
         [&](const std::string& path) { return respond(path, overview, metrics); }));
-  std::vector<std::unique_ptr<Acceptor>> doors;
+  std::vector<std::unique_ptr<Acceptor>> doors, rls_doors;
   for (Listener& listener : resp_listeners.value())
-    doors.push_back(std::make_unique<Acceptor>(io, std::move(listener), workers, overview, log));
+    doors.push_back(std::make_unique<Acceptor>(io, std::move(listener), ToWorkers(workers, overview, log), log));
+  TurnedAway turned_away(overview, log);
+  for (Listener& listener : rls_listeners.value())
+    rls_doors.push_back(std::make_unique<Acceptor>(io, std::move(listener), [&](Descriptor fd, bool) {
+      if (!rls->adopt(std::move(fd))) turned_away.count(overview.connections_max);
+    }, log));
 
   asio::steady_timer clock_timer(io);
   for (const auto& door : doors) log.info("serving RESP", {{"address", door->address().text()}});
   for (const auto& page : pages) log.info("serving HTTP", {{"address", page->address().text()}});
+  for (const auto& door : rls_doors) log.info("serving gRPC", {{"address", door->address().text()}});
   if (!doors.empty()) log.info("try: " + try_command(doors));
   if (!in_fleet) {
     say_ready(overview, log);
@@ -211,7 +235,10 @@ Result<bool> run(const Options& options, const Config& loaded, const Config& con
   overview.ready.store(false, std::memory_order_relaxed);
   notifier.send("STOPPING=1\nSTATUS=draining");
   for (auto& door : doors) door->stop();
-  for (auto& worker : workers) worker->drain(kDrainGrace);
+  for (auto& door : rls_doors) door->stop();
+  const MonoTime drained_by = clock.mono() + kDrainGrace;
+  if (rls) rls->drain(kDrainGrace / 2);  // while there are workers that answer
+  for (auto& worker : workers) worker->drain(std::max(drained_by - clock.mono(), Duration(0)));
   for (auto& worker : workers) worker->join();
   if (in_fleet) fleet->end();
   admin.stop();  // before what it serves from goes
