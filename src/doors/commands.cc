@@ -52,7 +52,6 @@ bool read_rule(Call& call, std::string_view name) {
   const Rule* rule = call.env.rules->find(name);
   if (rule != nullptr) [[likely]] {
     call.request.rule = rule;
-    call.request.limit = rule->limit;
     return true;
   }
   std::string message = "NORULE no rule " + quoted(name);
@@ -74,7 +73,9 @@ bool read_rule_and_key(Call& call) {
     refuse(call, Fault::unknown_rule, "NORULE '(inline)' has no limit of its own; use CL.THROTTLE");
     return false;
   }
-  return read_key(call, call.args[2]);
+  if (!read_key(call, call.args[2])) return false;
+  apply_rule(call.request);
+  return true;
 }
 
 // CL.THROTTLE key max_burst count period [quantity]
@@ -163,6 +164,7 @@ void run_put_back(Call& call) {
 // TALLY.RESET rule key
 void run_tally_reset(Call& call) {
   if (!read_rule(call, call.args[1]) || !read_key(call, call.args[2])) return;
+  call.request.limit = *call.request.rule->for_key(call.request.key).limit;
   call.request.kind = Request::Kind::reset;
   call.request.barrier = true;
 }
@@ -182,6 +184,7 @@ void run_del(Call& call) {
 
 void run_explain(Call& call) {
   if (!read_rule(call, call.args[1]) || !read_key(call, call.args[2])) return;
+  apply_rule(call.request);
   call.request.kind = Request::Kind::explain;
 }
 
@@ -317,6 +320,7 @@ std::string quoted(std::string_view text) {
 
 void refuse(Call& call, Fault fault, std::string_view message) {
   call.request.kind = Request::Kind::answered;
+  call.request.treatment = Treatment::limited;
   call.request.fault = fault;
   call.reply.error(message);
 }
@@ -352,6 +356,7 @@ void read_command(std::span<const std::string_view> args, Connection& connection
   request.cost = 1;
   request.most = 0;
   request.rule = nullptr;
+  request.treatment = Treatment::limited;
   request.key = {};
   request.keys.clear();
   if (args.empty()) return;

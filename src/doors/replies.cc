@@ -2,6 +2,8 @@
 #include <algorithm>
 #include <array>
 
+#include "core/matcher.h"
+#include "core/overrides.h"
 #include "doors/commands.h"
 
 namespace tally::resp {
@@ -101,6 +103,8 @@ Row describe(const Rule& rule, Share share, bool is_inline) {
   add("on_amnesia", std::string(rule.on_amnesia == OnAmnesia::deny ? "deny" : "forget"));
   add("wait_ms", milliseconds_up(rule.wait));
   if (!is_inline) add("shadow", rule.shadow);
+  if (!rule.match.descriptors.empty()) add("match", text_of(rule.match));
+  if (rule.overrides != nullptr) add("overrides", as_integer(rule.overrides->size()));
   if (!rule.comment.empty()) add("comment", rule.comment);
   return row;
 }
@@ -129,12 +133,15 @@ std::string_view name_of(Reason reason) {
 
 Reason reason_of(const Answer& answer, const Rule& rule) {
   if (answer.verdict == Verdict::admitted) return Reason::admitted;
+  if (answer.verdict == Verdict::exempt) return Reason::exempt;
   if (rule.shadow) return Reason::shadow;
   switch (answer.verdict) {
     case Verdict::starved:
       return Reason::no_grant;
     case Verdict::isolated:
       return Reason::isolated;
+    case Verdict::blocked:
+      return Reason::blocked;
     default:
       return Reason::over_limit;
   }
@@ -227,6 +234,11 @@ std::string sentence(const Answer& answer, const Rule& rule) {
       result =
           "limited: nothing is left of what this node may admit by itself, and no owner can be asked" + again;
       break;
+    case Verdict::blocked:
+      result = "blocked by an override of the rule";
+      break;
+    case Verdict::exempt:
+      return "exempt by an override of the rule: all is admitted, and nothing counted";
   }
   return rule.shadow ? result + " (the rule is in shadow: let through)" : result;
 }
