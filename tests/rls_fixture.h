@@ -44,27 +44,33 @@ inline rls::Request request_of(std::initializer_list<Entries> descriptors, const
   return request;
 }
 
-// A worker's part on a node alone: takes in order; what refuses gives back what was taken before it.
+// A worker's part on a node alone, for parts without overrides: takes in order; what refuses gives back what was taken before it.
 class Asker {
  public:
   void answer(Question& question, Now now) {
-    for (size_t i = 0; i < question.parts.size(); ++i) {
-      Question::Part& part = question.parts[i];
-      part.answer = limiter_.take(ask_of(part, part.cost), now, nullptr);
-      part.reason = resp::reason_of(part.answer, *part.rule);
-      if (!resp::is_limited(part.reason)) continue;
-      question.refused = i;
-      for (size_t taken = 0; taken < i; ++taken) {
-        const Question::Part& before = question.parts[taken];
-        if (before.answer.verdict == Verdict::admitted) limiter_.give(ask_of(before, before.cost), before.cost, now);
+    auto& parts = question.parts;
+    for (size_t i = 0; i < parts.size() && !question.refused; ++i) {
+      if (parts[i].cost == 0) {
+        peek(parts[i], now);
+      } else {
+        parts[i].answer = limiter_.take(ask_of(parts[i], parts[i].cost), now, nullptr);
+        parts[i].reason = resp::reason_of(parts[i].answer, *parts[i].rule);
       }
-      for (size_t other = 0; other < question.parts.size(); ++other)
-        if (other != i) question.parts[other].answer = limiter_.peek(ask_of(question.parts[other], 0), now);
-      return;
+      if (resp::is_limited(parts[i].reason)) question.refused = i;
+    }
+    if (!question.refused) return;
+    for (size_t i = 0; i < parts.size(); ++i) {
+      if (i < *question.refused && parts[i].cost != 0 && parts[i].answer.verdict == Verdict::admitted)
+        limiter_.give(ask_of(parts[i], parts[i].cost), parts[i].cost, now);
+      if (i != *question.refused) peek(parts[i], now);
     }
   }
 
  private:
+  void peek(Question::Part& part, Now now) const {
+    part.answer = resp::peeked(limiter_.peek(ask_of(part, 1), now), limiter_.peek(ask_of(part, 0), now));
+    part.reason = resp::reason_of_peek(part.answer, *part.rule);
+  }
   Ask ask_of(const Question::Part& part, uint32_t cost) const {
     return Ask{part.rule, &part.limit, part.key, limiter_.hash(*part.rule, part.key), cost};
   }

@@ -1,15 +1,19 @@
-// Several takes of one request, all or nothing, that did not come over a worker's connection.
+// Several takes of one request, all or nothing: from a connection (TALLY.TAKEALL, a rule with `also`), or from another door's
+// thread.
 //
-// Thread rule: one owner at a time: who asks, then the worker, then whoever `done` hands it to.
+// Thread rule: whoever holds it. A worker decides it.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <functional>
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include "base/hash.h"
 #include "core/limiter.h"
 #include "core/rules.h"
 #include "doors/commands.h"
@@ -21,14 +25,31 @@ struct Question {
     const Rule* rule = nullptr;
     Limit limit;
     std::string key;
-    uint32_t cost = 1;  // 0: a peek
+    uint32_t cost = 1;  // 0: a peek; it refuses where a take of 1 would be refused
+
+    // What was decided: of a take, its answer; of a peek, and where nothing was taken, what TALLY.PEEK tells.
     Answer answer;
     resp::Reason reason = resp::Reason::admitted;
+
+    // The worker's.
+    KeyHash hash;
+    bool noted = false;  // the cluster thread knows that it is short of a grant
+    bool taken = false;
   };
-  std::shared_ptr<const RuleSet> rules;  // of the parts' rules
-  std::vector<Part> parts;
-  std::optional<size_t> refused;  // the part that refused; nullopt: all was taken
-  std::function<void(std::unique_ptr<Question>)> done;  // on the worker's thread, exactly once
+
+  std::shared_ptr<const RuleSet> rules;  // of the parts' rules, which a reload may have replaced
+  std::vector<Part> parts;               // one or more
+  std::optional<size_t> refused;         // the first part that refused; nullopt: all was taken
+  // On the worker's thread, once; not at all where the worker was drained before.
+  std::function<void(std::unique_ptr<Question>)> done;
+
+  // The part that one answer for all is made of: the one that refused, or else of those that can the one with the least left.
+  const Part& deciding() const {
+    if (refused) return parts[*refused];
+    return *std::ranges::min_element(parts, {}, [](const Part& part) {
+      return std::pair(part.rule->shadow || part.reason == resp::Reason::exempt, part.answer.remaining);
+    });
+  }
 };
 
 }  // namespace tally
