@@ -30,11 +30,9 @@ int run_convert_command(int argc, char** argv) {
                                             "said on the standard error\n");
   options.custom_help("").positional_help("envoy FILE");
   options.add_options()("h,help", "print this help");
-  options.add_options("hidden")("words", "", cxxopts::value<std::vector<std::string>>());
-  options.parse_positional("words");
   const auto args = options.parse(argc, argv);
-  if (args.count("help") != 0) return std::printf("%s", options.help({""}).c_str()), kDone;
-  const auto words = args.count("words") != 0 ? args["words"].as<std::vector<std::string>>() : std::vector<std::string>();
+  if (args.count("help") != 0) return std::printf("%s", options.help().c_str()), kDone;
+  const std::vector<std::string>& words = args.unmatched();
   if (words.size() != 2 || words.front() != "envoy") return usage("usage: tally convert envoy FILE");
   const std::string& path = words.back();
   const auto text = read_file(path);

@@ -108,8 +108,10 @@ class Writer {
 
   std::string rules() {
     write(file_.descriptors);
-    for (const bool shadow : {false, true})
-      for (const Path& path : Exemptions(file_.descriptors, shadow).paths()) write_exemption(path, shadow);
+    for (const bool shadow : {false, true}) {
+      const Exemptions exemptions(file_.descriptors, shadow);
+      for (const Path& path : exemptions.paths()) write_exemption(path, shadow);
+    }
     return text_;
   }
 

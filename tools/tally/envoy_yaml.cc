@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <array>
 #include <charconv>
+#include <set>
+#include <utility>
 
 namespace tally::tool {
 namespace {
@@ -69,6 +71,7 @@ class Reader {
 
   std::vector<EnvoyDescriptor> read_list(const YAML::Node& list, size_t depth) {
     std::vector<EnvoyDescriptor> descriptors;
+    std::set<std::pair<std::string, std::optional<std::string>>> known;
     if (list.IsNull()) return descriptors;
     if (!list.IsSequence()) return error(list, "\"descriptors\" must be a list"), descriptors;
     if (depth > kMatchEntriesMax) {
@@ -79,8 +82,7 @@ class Reader {
       if (++descriptors_n_ == kDescriptorsMax) error(node, "more than " + std::to_string(kDescriptorsMax) + " descriptors");
       if (descriptors_n_ >= kDescriptorsMax) break;
       EnvoyDescriptor one = read_descriptor(node, depth);
-      const bool twice = std::ranges::any_of(descriptors, [&](const EnvoyDescriptor& d) { return d.key == one.key && d.value == one.value; });
-      if (twice) error(node, "another descriptor beside it has this key and value");
+      if (!known.emplace(one.key, one.value).second) error(node, "another descriptor beside it has this key and value");
       descriptors.push_back(std::move(one));
     }
     return descriptors;

@@ -134,12 +134,11 @@ int run_rules_test_command(int argc, char** argv) {
       ("c,config", "the configuration", cxxopts::value<std::string>()->default_value("/etc/tallyd.json"), "FILE")                   //
       ("json", "print JSON")                                                                                                        //
       ("h,help", "print this help");
-  options.add_options("hidden")("words", "", cxxopts::value<std::vector<std::string>>());
-  options.parse_positional("words");
   const auto args = options.parse(argc, argv);
-  if (args.count("help") != 0) return std::printf("%s", options.help({""}).c_str()), kDone;
-  if (args.count("words") == 0) return usage(std::string("rules test: a request is missing, such as ") + kExample);
-  const auto request = request_of(args["words"].as<std::vector<std::string>>());
+  if (args.count("help") != 0) return std::printf("%s", options.help().c_str()), kDone;
+  // As they are: a list of cxxopts would be cut at commas.
+  if (args.unmatched().empty()) return usage(std::string("rules test: a request is missing, such as ") + kExample);
+  const auto request = request_of(args.unmatched());
   if (!request) return usage(request.error());
   int code = kDone;
   const auto config = read_configuration(args["config"].as<std::string>(), false, code);
