@@ -184,6 +184,9 @@ class Deciding(Door):
         self.assertEqual((codes(too_many)[0], left(too_many)), ("OVER_LIMIT", [3]))
         self.assertNotIn("Retry-After", headers(too_many))  # it never fits
         self.assertEqual(left(client.ask(address("a", hits_addend={"value": 3}))), [0])
+        peek = client.ask(address("a", hits_addend={"value": 0}), [("route", "login")])
+        self.assertEqual(codes(peek), ["OVER_LIMIT", "OVER_LIMIT", "OK"])  # as one more would be
+        self.assertEqual(left(client.ask([("route", "login")])), [2])      # and nothing was taken beside it
         self.assertEqual(daemon.end(), 0)
 
     def test_a_limit_in_the_request_takes_the_place_of_the_rules(self):
@@ -223,7 +226,7 @@ class Deciding(Door):
             self.assertEqual({reply["code"] for reply in replies}, {OK})
             self.assertEqual(sum(reply["response"]["overall_code"] == "OK" for reply in replies), 50)
             peek = client.ask(*[dict(one, hits_addend={"value": 0}) for one in (wide, shared)])
-            self.assertEqual(left(peek), [950, 0])
+            self.assertEqual((left(peek), codes(peek)), ([950, 0], ["OVER_LIMIT", "OK", "OVER_LIMIT"]))
         values = self.metrics(daemon)
         self.assertEqual(values['tallyd_requests_total{protocol="grpc"}'], 402)
         self.assertEqual(values['tallyd_connections{protocol="grpc"}'], 8)

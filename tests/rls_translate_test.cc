@@ -155,6 +155,19 @@ TEST_CASE("a refusal names its descriptor, charges no other, and says when to co
   CHECK(response_to(asker, request_of({kAddress}), rules, at(secs(20))).statuses(0).limit_remaining() == 9);
 }
 
+TEST_CASE("a peek takes nothing, and refuses where one more would be refused") {
+  Asker asker;
+  const auto rules = rules_of(kRules);
+  auto peek = request_of({kLogin, kAddress});
+  peek.mutable_descriptors(0)->mutable_hits_addend()->set_value(0);
+  for (int i = 0; i < 3; ++i) CHECK(response_to(asker, peek, rules).statuses(0).limit_remaining() == 3);
+  for (int i = 0; i < 3; ++i) response_to(asker, request_of({kLogin}), rules);
+  const Response refused = response_to(asker, peek, rules);
+  CHECK(refused.overall_code() == Response::OVER_LIMIT);
+  CHECK(refused.statuses(0).code() == Response::OVER_LIMIT);
+  CHECK(refused.statuses(1).limit_remaining() == 7);  // the three before, and nothing for this one
+}
+
 TEST_CASE("a rule in shadow lets through whatever it counts") {
   Asker asker;
   const auto rules = rules_of(kRules);

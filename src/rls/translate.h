@@ -42,8 +42,8 @@ struct Translated {
 
 // The error is for INVALID_ARGUMENT: which field, and what would be right.
 //
-// Costs: a descriptor's hits_addend, or else the request's, in which 0 means 1. A descriptor's own 0 is a peek. What is above
-// 2^32 - 1 is taken as that. Where an override of 0 requests closes a descriptor, all parts are peeks: it will be refused.
+// Costs: a descriptor's hits_addend, or else the request's, in which 0 means 1. A descriptor's own 0 is a peek, which refuses where a
+// take of 1 would be refused. What is above 2^32 - 1 is taken as that. Where an override of 0 requests closes a descriptor, all parts are peeks: it will be refused.
 Result<Translated> translate(const Request& request, std::shared_ptr<const RuleSet> rules);
 
 // `response` is empty. Each status, and the headers, tell the most restrictive of the limits that they are about: one that refused,
