@@ -10,7 +10,7 @@ import { createRequire } from 'node:module';
 import { fileURLToPath } from 'node:url';
 
 const [folder, target] = process.argv.slice(2);
-const require = createRequire(`${folder}/`);
+const require = createRequire(`${path.resolve(folder)}/`);
 const grpc = require('@grpc/grpc-js');
 const loader = require('@grpc/proto-loader');
 
