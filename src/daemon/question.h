@@ -26,6 +26,7 @@ struct Question {
     Limit limit;
     std::string key;
     uint32_t cost = 1;  // 0: a peek; it refuses where a take of 1 would be refused
+    Treatment treatment = Treatment::limited;  // the worker's, and with overrides the limit is, too: what the rule has for the key
 
     // What was decided: of a take, its answer; of a peek, and where nothing was taken, what TALLY.PEEK tells.
     Answer answer;

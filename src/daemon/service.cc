@@ -118,7 +118,8 @@ size_t Service::read_batch(Session& session, std::string_view input) {
     item.text_at = text_at;
     item.text_size = texts_.size() - text_at;
     // A key outside the input lies in the parser's scratch and lives until the next command is parsed.
-    const bool borrowed = !request.key.empty() && !inside(request.key, input);
+    const auto lent = [&](std::string_view key) { return !key.empty() && !inside(key, input); };
+    const bool borrowed = lent(request.key) || std::ranges::any_of(request.parts, lent, &resp::Part::key);
     session.repeat.remember(input.substr(begin, done - begin), request, env_);
     if (request.barrier || request.close || borrowed || done == input.size()) break;
   }
@@ -163,32 +164,42 @@ size_t Service::decide_batch(Session& session) {
 void Service::decide(Session& session, Item& item) {
   using Kind = resp::Request::Kind;
   const resp::Request& request = item.request;
-  if (request.treatment != Treatment::limited && request.kind != Kind::explain) [[unlikely]]
-    return answer_by_override(item);
+  if (request.treatment != Treatment::limited) [[unlikely]] {
+    if (request.kind == Kind::give) give_along(request);
+    const bool takes_along = !request.rule->also.empty() && request.kind != Kind::give && request.kind != Kind::put_back;
+    if (request.kind != Kind::explain && !takes_along) return answer_by_override(item);
+  }
   const Ask ask = ask_of(request, item.hash);
   switch (request.kind) {
     case Kind::answered:
       return;
     case Kind::take:
+      if (!request.rule->also.empty()) [[unlikely]] return take_all(session, item);
       return take(session, item);
+    case Kind::take_all:
+      return take_all(session, item);
     case Kind::peek:
+      if (!request.rule->also.empty()) [[unlikely]] return take_all(session, item);
       item.answer = limiter_.peek(ask, now_);
-      if (request.throttle) return;
+      if (request.form == resp::Form::throttle) return;
       item.answer = resp::peeked(
           item.answer, limiter_.peek(Ask{request.rule, &request.limit, request.key, item.hash, 0}, now_));
       return;
     case Kind::give:
+      give_along(request);
       if (port_ != nullptr) return ask_elsewhere(session, item, Call::Kind::give);
       limiter_.give(ask, request.cost, now_);
       item.answer = limiter_.peek(Ask{request.rule, &request.limit, request.key, item.hash, 0}, now_);
       return;
     case Kind::lease:
+      if (!request.rule->also.empty()) [[unlikely]] return take_all(session, item);
       item.portion = take_portion(ask, request.most);
       item.answer = limiter_.peek(Ask{request.rule, &request.limit, request.key, item.hash, 0}, now_);
       return;
     case Kind::put_back:
       return put_back(session, item);
     case Kind::reset:
+      reset_along(request);
       if (port_ != nullptr) return ask_elsewhere(session, item, Call::Kind::reset);
       limiter_.reset(ask, now_);
       return;
@@ -266,6 +277,44 @@ void Service::ask_elsewhere(Session& session, Item& item, Call::Kind kind) {
   item.fate = Fate::call;
 }
 
+// To the cluster thread, which nobody waits for. A call that finds no room is lost: what was not given back is still charged.
+void Service::tell(Call::Kind kind, std::shared_ptr<const RuleSet> rules, const Ask& about, std::optional<int64_t> only_in) {
+  auto call = std::make_unique<Call>();
+  call->kind = kind;
+  call->rules = std::move(rules);
+  call->rule = about.rule;
+  call->limit = *about.limit;
+  call->n = about.cost;
+  call->only_in = only_in;
+  call->keys.push_back({about.hash, wire_id(about.key, about.rule->id_key)});
+  if (!port_->calls.push(call.get())) return counters_.failed(Trouble::calls_full);
+  call.release();
+  urgent_ = true;
+}
+
+// What holds for the rules that `request`'s takes along.
+void Service::give_along(const resp::Request& request) {
+  for (const Rule* rule : request.rule->also) {
+    const Applied applied = rule->for_key(request.key);
+    if (applied.treatment != Treatment::limited) continue;
+    const Ask ask{rule, applied.limit, request.key, limiter_.hash(*rule, request.key), request.cost};
+    if (port_ != nullptr)
+      tell(Call::Kind::give, rules_, ask, std::nullopt);
+    else
+      limiter_.give(ask, request.cost, now_);
+  }
+}
+
+void Service::reset_along(const resp::Request& request) {
+  for (const Rule* rule : request.rule->also) {
+    const Ask ask{rule, rule->for_key(request.key).limit, request.key, limiter_.hash(*rule, request.key), 0};
+    if (port_ != nullptr)
+      tell(Call::Kind::reset, rules_, ask, std::nullopt);
+    else
+      limiter_.reset(ask, now_);
+  }
+}
+
 // --- replies ---
 
 void Service::answer_batch(Session& session, size_t count) {
@@ -296,6 +345,12 @@ void Service::answer_batch(Session& session, size_t count) {
       }
       continue;
     }
+    if (item.question != nullptr) [[unlikely]] {
+      conclude(*item.question, decided);
+      resp::Writer writer(session.replies.tail(), item.request.version);
+      write_question(writer, item.request.form, *std::exchange(item.question, nullptr));
+      continue;
+    }
     item.answer = as_sent(item.answer, decided);
     if (item.request.kind == resp::Request::Kind::take) this->count(*item.request.rule, item.answer);
     write_reply(session, item);
@@ -320,7 +375,7 @@ void Service::write_reply(Session& session, Item& item) {
       if (request.fault != resp::Fault::none) counters_.faults[static_cast<size_t>(request.fault)].add();
       return;
     case Kind::take:
-      if (request.leases) return write_lease(writer, *request.rule, item.answer, item.portion);
+      if (request.form == resp::Form::lease) return write_lease(writer, *request.rule, item.answer, item.portion);
       [[fallthrough]];
     case Kind::peek:
     case Kind::give:
@@ -338,7 +393,8 @@ void Service::write_reply(Session& session, Item& item) {
       return write_own_facts(writer, item);
     case Kind::forget:
       return writer.error("ERR this node is alone: it knows no other");
-    case Kind::reload:  // always asked elsewhere
+    case Kind::take_all:  // a question of its own
+    case Kind::reload:    // always asked elsewhere
       return;
   }
 }
