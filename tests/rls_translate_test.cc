@@ -179,6 +179,38 @@ TEST_CASE("a rule in shadow lets through whatever it counts") {
   }
 }
 
+TEST_CASE("a limit that cannot refuse is not the one that is told, where there is another") {
+  Asker asker;
+  const auto rules = rules_of(kRules);
+  CHECK(header(response_to(asker, request_of({{{"watched", "x"}}, kAddress}), rules), "RateLimit-Policy") == "\"per-address\";q=10;w=60");
+  CHECK(header(response_to(asker, request_of({{{"watched", "x"}}}), rules), "RateLimit-Policy") == "\"watched\";q=1;w=3600");
+}
+
+TEST_CASE("rules that go along with one that matches are taken too, and what a rule has for a key holds here as well") {
+  const auto rules = rules_of(R"(
+    { "name": "a", "algorithm": "fixed_window", "limit": 10, "window": "1m", "also": ["day"],
+      "overrides": { "vip": 500, "friend": "exempt", "enemy": "blocked" },
+      "match": { "domain": "edge", "descriptors": [{ "key": "user" }] } },
+    { "name": "day", "algorithm": "fixed_window", "limit": 100, "window": "1d" })");
+  const auto parts_of = [&](const char* user, std::optional<uint32_t> own = std::nullopt) {
+    auto request = request_of({{{"user", user}}});
+    if (own) set_limit(*request.mutable_descriptors(0), *own, 2);
+    return std::move(translated(request, rules).question->parts);
+  };
+  const auto plain = parts_of("bob");
+  REQUIRE(plain.size() == 2);
+  CHECK(plain[0].rule->name == "a");
+  CHECK(plain[0].limit.limit == 10);
+  CHECK(plain[1].rule->name == "day");
+  CHECK(plain[1].key == plain[0].key);
+  CHECK(parts_of("vip")[0].limit.limit == 500);
+  CHECK(parts_of("friend")[0].treatment == Treatment::exempt);
+  CHECK(parts_of("enemy")[0].treatment == Treatment::blocked);
+  CHECK(parts_of("vip", 7)[0].limit.limit == 7);
+  CHECK(parts_of("enemy", 7)[0].treatment == Treatment::blocked);  // the operator's word stands
+  CHECK(parts_of("bob", 7).size() == 2);
+}
+
 TEST_CASE("whatever the reason of a refusal is, it is OVER_LIMIT") {
   const auto rules = rules_of(kRules);
   using resp::Reason;

@@ -10,6 +10,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -23,10 +24,10 @@ namespace tally {
 struct Question {
   struct Part {
     const Rule* rule = nullptr;
-    Limit limit;
+    Limit limit;  // and treatment: rule->for_key(key), or what came with the request
+    Treatment treatment = Treatment::limited;
     std::string key;
     uint32_t cost = 1;  // 0: a peek; it refuses where a take of 1 would be refused
-    Treatment treatment = Treatment::limited;  // the worker's, and with overrides the limit is, too: what the rule has for the key
 
     // What was decided: of a take, its answer; of a peek, and where nothing was taken, what TALLY.PEEK tells.
     Answer answer;
@@ -43,6 +44,18 @@ struct Question {
   std::optional<size_t> refused;         // the first part that refused; nullopt: all was taken
   // On the worker's thread, once; not at all where the worker was drained before.
   std::function<void(std::unique_ptr<Question>)> done;
+
+  // A part by what the rule has for the key. Requires a rule that has a limit; its `also` is the caller's.
+  Part& add(const Rule& rule, std::string_view key, uint32_t cost) {
+    const Applied applied = rule.for_key(key);
+    Part& part = parts.emplace_back();
+    part.rule = &rule;
+    part.limit = *applied.limit;
+    part.treatment = applied.treatment;
+    part.key = key;
+    part.cost = cost;
+    return part;
+  }
 
   // The part that one answer for all is made of: the one that refused, or else of those that can the one with the least left.
   const Part& deciding() const {

@@ -1,6 +1,7 @@
 #include "rls/translate.h"
 
 #include <algorithm>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -82,7 +83,7 @@ class Translator {
       if (descriptor.has_limit())
         take_own_limit(descriptor, asked);
       else
-        for (const Matcher::Matched& matched : matched_) add(descriptor, *matched.rule, matched.rule->limit, matched.key);
+        for (const Matcher::Matched& matched : matched_) add(descriptor, matched);
       asked.end = parts().size();
       out_.descriptors.push_back(asked);
     }
@@ -101,11 +102,19 @@ class Translator {
     rules_.matcher().match(request_.domain(), entries_, matched_);
   }
 
-  void add(const Descriptor& descriptor, const Rule& rule, const Limit& limit, std::string key) {
+  // `number`: in place of the rule's own; nullopt: what the rule has for the key.
+  void add(const Descriptor& descriptor, const Matcher::Matched& matched, std::optional<uint32_t> number = std::nullopt) {
+    const uint32_t cost = cost_of(request_, descriptor);
+    Part& part = out_.question->add(*matched.rule, matched.key, cost);
+    if (number) part.limit = with_number(*matched.rule, rules_.share(), *number);
+    for (const Rule* other : matched.rule->also) out_.question->add(*other, matched.key, cost);
+  }
+
+  void add_inline(const Descriptor& descriptor, uint32_t number, Duration period) {
     Part& part = parts().emplace_back();
-    part.rule = &rule;
-    part.limit = limit;
-    part.key = std::move(key);
+    part.rule = &rules_.inline_rule();
+    part.limit = inline_limit(*part.rule, rules_.share(), number, number, period);
+    part.key = inline_key(request_.domain(), descriptor);
     part.cost = cost_of(request_, descriptor);
   }
 
@@ -115,14 +124,10 @@ class Translator {
     const uint32_t own = descriptor.limit().requests_per_unit();
     const uint32_t number = std::clamp<uint32_t>(own, 1, kLimitMax);
     for (const Matcher::Matched& matched : matched_) {
-      const Rule& rule = *matched.rule;
-      if (rule.limit.algorithm == Algorithm::token_bucket || rule.limit.window != length) continue;
-      add(descriptor, rule, with_number(rule, rules_.share(), number), matched.key);
+      const Limit& limit = matched.rule->limit;
+      if (limit.algorithm != Algorithm::token_bucket && limit.window == length) add(descriptor, matched, number);
     }
-    if (parts().size() == asked.begin) {
-      const Rule& rule = rules_.inline_rule();
-      add(descriptor, rule, inline_limit(rule, rules_.share(), number, number, length), inline_key(request_.domain(), descriptor));
-    }
+    if (parts().size() == asked.begin) add_inline(descriptor, number, length);
     const auto own_parts = std::span(parts()).subspan(asked.begin);
     asked.closed = own == 0 && !std::ranges::all_of(own_parts, [](const Part& part) { return part.rule->shadow; });
   }
@@ -143,10 +148,12 @@ struct Told {
   resp::Reason reason = resp::Reason::admitted;
 
   bool limited() const { return resp::is_limited(reason); }
+  bool can_limit() const { return !rule->shadow && reason != resp::Reason::exempt; }
 };
 
 bool more_restrictive(const Told& a, const Told& b) {
   if (a.limited() != b.limited()) return a.limited();
+  if (a.can_limit() != b.can_limit()) return a.can_limit();
   if (a.answer.remaining != b.answer.remaining) return a.answer.remaining < b.answer.remaining;
   return a.answer.reset_after > b.answer.reset_after;
 }

@@ -2,7 +2,8 @@
 //
 // Thread rule: pure functions.
 //
-// A descriptor takes from each rule that it matches. All descriptors are one Question: all or nothing. One that matches no rule
+// A descriptor takes from each rule that it matches, and from those that go along with it (`also`). All descriptors are one Question: all
+// or nothing. One that matches no rule
 // lets through and counts nothing. A descriptor with a limit of its own (an override) does not go by its rules' numbers: of the
 // rules that it matches those of a window of that unit are taken with the number of the override, and the others are passed
 // over; where there is none, it takes from a bucket of that limit under the inline rule.
@@ -47,7 +48,7 @@ struct Translated {
 Result<Translated> translate(const Request& request, std::shared_ptr<const RuleSet> rules);
 
 // `response` is empty. Each status, and the headers, tell the most restrictive of the limits that they are about: one that refused,
-// else the one with the least left.
+// else of those that can (rules in shadow and exempt keys cannot) the one with the least left.
 void fill_response(const Question& question, const std::vector<Asked>& descriptors, Response& response);
 
 }  // namespace tally::rls
