@@ -56,6 +56,7 @@ TEST_CASE("rules and what a rule says may change, but for its algorithm and its 
   CHECK(refused("1m", "2m") ==
         "rules[0].window: is 1m for \"login\" since this daemon started, and a reload cannot change that: give the rule another "
         "name, or restart\n");
+  CHECK(refused("\"1m\"", "\"minute\"") == "");
   CHECK(refused("\"1m\"", "\"1m\", \"algorithm\": \"fixed_window\"") ==
         "rules[0].algorithm: is sliding_window for \"login\" since this daemon started, and a reload cannot change that: give the "
         "rule another name, or restart\n");

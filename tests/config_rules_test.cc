@@ -8,6 +8,7 @@
 #include "config/peer_entry.h"
 #include "config/values.h"
 #include "config_samples.h"
+#include "core/calendar.h"
 #include "seed.h"
 
 using namespace tally;
@@ -109,6 +110,51 @@ TEST_CASE("any duration is read back as it was written") {
     REQUIRE(parse_duration(format_duration(d)));
     CHECK(parse_duration(format_duration(d)).value() == d);
   }
+}
+
+TEST_CASE("a window is a duration, a word for one, or a week, month or year of the calendar") {
+  const auto window = [](std::string_view text) {
+    return rule_of("\"algorithm\": \"fixed_window\", \"limit\": 1, \"window\": \"" + std::string(text) + "\"").limit.window;
+  };
+  CHECK(window("90s") == 90s);
+  CHECK(window("second") == 1s);
+  CHECK(window("minute") == 1min);
+  CHECK(window("hour") == 1h);
+  CHECK(window("day") == 24h);
+  CHECK(window("week") == kWeek);
+  CHECK(window("month") == kMonth);
+  CHECK(window("year") == kYear);
+  for (const std::string_view word : {"week", "month", "year", "90s", "1d"}) CHECK(format_window(window(word)) == word);
+  CHECK(format_window(window("day")) == "1d");
+  CHECK(rule_of("\"limit\": 1, \"window\": \"day\"").limit.window == 24h);  // has a length, so it may slide
+  for (const char* other : {"\"wait\": \"minute\"", "\"wait\": \"month\""})
+    CHECK(rule_error("\"name\": \"a\", \"limit\": 1, \"window\": \"1m\", " + std::string(other)).find("rules[0].wait: must be a duration") != std::string::npos);
+}
+
+TEST_CASE("a window that is none says what it may be") {
+  const auto error = [](std::string_view fields) { return rule_error("\"name\": \"a\", \"limit\": 1, " + std::string(fields)); };
+  const std::string fixed = "\"algorithm\": \"fixed_window\", \"window\": ";
+  CHECK(error(fixed + "\"months\"") ==
+        "f:1:78: rules[0].window: must be a duration such as \"100ms\" or \"1m\", or one of second, minute, hour, day, week, month, "
+        "year, got \"months\"; did you mean \"month\"?");
+  CHECK(error(fixed + "\"1month\"").find("no unit \"month\"") != std::string::npos);
+  CHECK(error(fixed + "\"2629746000000001ns\"").find("this length stands for \"month\"") != std::string::npos);
+  CHECK(error("\"window\": \"month\"") ==
+        "f:1:49: rules[0].window: a sliding_window has a length and no place in the calendar: set \"algorithm\" to \"fixed_window\" to "
+        "count by the month, or give a length such as \"30d\"");
+  CHECK(error("\"window\": \"year\"").find("such as \"365d\"") != std::string::npos);
+  CHECK(error("\"window\": \"week\"").find("such as \"7d\"") != std::string::npos);
+}
+
+TEST_CASE("a calendar window is printed and shown by its word") {
+  const Parsed parsed = parse_config(R"({"rules": [{"name": "quota", "algorithm": "fixed_window", "limit": 1000, "window": "month"}]})");
+  REQUIRE(parsed.errors.empty());
+  const std::string printed = print_config(parsed.config);
+  CHECK(printed.find("\"window\": \"month\"") != std::string::npos);
+  const Parsed again = parse_config(printed);
+  REQUIRE(again.errors.empty());
+  CHECK(samples::same(parsed.config, again.config));
+  CHECK(describe_promises(parsed.config).find("1000 per month, fixed") != std::string::npos);
 }
 
 TEST_CASE("a rate is a count in a unit or in a duration") {

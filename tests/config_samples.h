@@ -9,6 +9,7 @@
 
 #include "base/random.h"
 #include "config/config.h"
+#include "core/calendar.h"
 #include "core/overrides.h"
 
 namespace tally::samples {
@@ -151,7 +152,9 @@ inline Rule random_rule(Random& random, size_t number) {
       if (tokens_held(rule) > rule.limit.limit / 2) rule.process_hold = Duration(0);
     }
   } else {
-    rule.limit.window = random_duration(random, kWindowMin, kWindowMax);
+    constexpr std::array kCalendar = {kWeek, kMonth, kYear};
+    const bool calendar = rule.limit.algorithm == Algorithm::fixed_window && random.chance(0.3);
+    rule.limit.window = calendar ? kCalendar[random.below(kCalendar.size())] : random_duration(random, kWindowMin, kWindowMax);
   }
   random_policies(random, rule);
   rule.shadow = random.chance(0.3);

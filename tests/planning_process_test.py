@@ -74,6 +74,18 @@ class Plan(Planning):
         self.assertIn("sync interval", [text.text for text in root.findall(name + "text")])
         self.assertEqual(["a.csv", "a.svg"], sorted(path.name for path in self.folder.iterdir()))
 
+    def test_a_rule_of_a_month_begins_with_one(self):
+        rule = "algorithm=fixed_window limit=100 window=month"
+        done = self.tally("plan", rule, *DOORS[1:], "--sync", "100ms")
+        self.assertEqual("100 per month, fixed_window, overcount 5%", done.stdout.splitlines()[0])
+        (one,) = json.loads(self.tally("plan", rule, *DOORS[1:], "--sync", "100ms", "--json").stdout)
+        self.assertEqual((100, 105), (one["admissible"], one["bound"]))
+        self.assertLessEqual(one["admitted"], 105)
+        tried = [json.loads(line) for line in self.tally("try", rule, "--rps", "1", "--for", "2s", "--json").stdout.splitlines()]
+        self.assertEqual([31 * 86400e3, 31 * 86400e3 - 1e3], [one["reset_after_ms"] for one in tried])
+        self.refused("rule: window: a sliding_window has a length and no place in the calendar: set \"algorithm\" to \"fixed_window\" "
+                     "to count by the month, or give a length such as \"30d\"", "try", "limit=100 window=month")
+
     def test_a_strict_rule_keeps_its_limit(self):
         (one,) = json.loads(self.tally("plan", DOORS[0] + " max_overcount=0", *DOORS[1:], "--sync", "100ms",
                                        "--json").stdout)

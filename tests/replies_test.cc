@@ -1,10 +1,12 @@
 // Typed answers -> RESP replies.
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <string>
 #include <vector>
 
 #include "commands_fixture.h"
+#include "core/calendar.h"
 
 using namespace tally;
 using namespace tally::test;
@@ -153,6 +155,18 @@ TEST_CASE("TALLY.RULES tells what each rule says and what it promises here") {
   CHECK(client.request.kind == Kind::answered);
   CHECK(reply.starts_with("*8\r\n$3\r\napi\r\n"));
   CHECK(reply_size(reply) == reply.size());
+}
+
+TEST_CASE("TALLY.RULES has a calendar window by its word, as it has no length") {
+  Rule rule;
+  rule.name = "quota";
+  rule.limit = {.algorithm = Algorithm::fixed_window, .limit = 1000, .window = kMonth};
+  const RuleSet rules({rule}, Rule{}, Share{}, kPublicIdKey);
+  const std::vector<Row> rows = describe_rules(rules);
+  const auto has = [&](std::string_view name) { return std::ranges::find(rows[0].fields, name, &Field::name); };
+  REQUIRE(has("window") != rows[0].fields.end());
+  CHECK(has("window")->value == Value{std::string("month")});
+  CHECK(has("window_ms") == rows[0].fields.end());
 }
 
 TEST_CASE("a sentence says what the answer would be and why") {

@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include "cluster/node_impl.h"
+#include "core/calendar.h"
 #include "core/overrides.h"
 
 namespace tally {
@@ -30,12 +31,12 @@ uint64_t fingerprint(const RuleSet& rules) {
   return keyed_hash(text, kPublicIdKey);
 }
 
-// The shortest of all rules; buckets have none, they go by the monotonic clock.
+// What the shortest of all rules lasts at the least; buckets have none, they go by the monotonic clock.
 Duration shortest_window(const RuleSet& rules) {
   Duration shortest = Duration::max();
   for (const Rule& rule : rules.all())
     if (rule.limit.algorithm != Algorithm::token_bucket && rule.limit.window > Duration(0))
-      shortest = std::min(shortest, rule.limit.window);
+      shortest = std::min(shortest, shortest_length(rule.limit.window));
   return shortest;
 }
 

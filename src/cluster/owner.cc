@@ -26,6 +26,7 @@ bool sane(const Terms& terms) {
   if (terms.limit < 1 || terms.limit > kLimitMax || terms.max_overcount.ppm > kPartsPerMillion) return false;
   if (terms.algorithm == Algorithm::token_bucket)
     return terms.emission > Duration(0) && terms.emission <= kBurstSpanMax / static_cast<int64_t>(terms.limit);
+  if (is_calendar(terms.window) && terms.algorithm != Algorithm::fixed_window) return false;
   return terms.window >= kWindowMin && terms.window <= kWindowMax;
 }
 

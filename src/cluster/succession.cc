@@ -17,8 +17,7 @@ constexpr Duration kAdopted = std::chrono::seconds(10);    // no later times of 
 constexpr Duration kSilentFor = std::chrono::seconds(10);  // whoever is not heard for that long is not waited for
 
 WallTime begins(int64_t window, Duration length) {
-  const auto t = static_cast<__int128>(window) * nanos(length);
-  return WallTime(Duration(static_cast<int64_t>(std::clamp<__int128>(t, INT64_MIN, INT64_MAX))));
+  return WallTime(Duration(static_cast<int64_t>(std::clamp<__int128>(window_start_wide(window, length), INT64_MIN, INT64_MAX))));
 }
 
 WallTime later(WallTime t, Duration d) { return t > WallTime::max() - d ? WallTime::max() : t + d; }

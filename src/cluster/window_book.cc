@@ -114,11 +114,12 @@ bool WindowBook::exhausted(WallTime now) const {
 
 Duration WindowBook::regrows_after(uint64_t cost, WallTime now) const {
   const Duration window = terms_.window;
-  const Duration elapsed = now - window_start(window_, window);
-  if (elapsed < Duration(0) || elapsed >= window) return Duration(0);
+  const WallTime start = window_start(window_, window), end = window_end(window_, window);
+  if (now < start || now >= end) return Duration(0);
   if (above_) return above_->retry_after;
   const uint64_t limit = terms_.limit, spent = used();
-  if (terms_.algorithm == Algorithm::fixed_window) return window - elapsed;
+  if (terms_.algorithm == Algorithm::fixed_window) return end - now;
+  const Duration elapsed = now - start;
   const auto previous = static_cast<uint32_t>(std::min(previous_, limit));
   if (spent + cost <= limit && previous > 0)
     return std::max(Duration(0), elapsed_when_carried(previous, static_cast<uint32_t>(limit - spent - cost), window) - elapsed);

@@ -116,7 +116,7 @@ bool read_numbers(Fields& in, Rule& rule) {
     in.duration("process_hold", rule.process_hold, kProcessHoldRange);
   } else {
     in.number("limit", rule.limit.limit, kLimitRange);
-    in.duration("window", rule.limit.window, kWindowRange);
+    in.window("window", rule.limit.window);
   }
   return true;
 }

@@ -155,5 +155,8 @@ std::string describe_limit(const Rule& rule);
 // One number and one unit: ns us ms s m h d. The error says what is wrong.
 Result<Duration> parse_duration(std::string_view text);
 std::string format_duration(Duration d);  // shortest exact form: "100ms", "90s", "1d"
+// A window: such a duration, "second", "minute", "hour" or "day" for one of them, or "week", "month" or "year" (core/calendar.h).
+Result<Duration> parse_window(std::string_view text);
+std::string format_window(Duration window);  // "90s", "1d", "month"
 
 }  // namespace tally

@@ -162,7 +162,9 @@ class Fields {
     return nullptr;
   }
 
-  void duration(std::string_view name, Duration& out, DurationRange range) {
+  void duration(std::string_view name, Duration& out, DurationRange range) { duration_by(parse_duration, name, out, range); }
+  void window(std::string_view name, Duration& out) { duration_by(parse_window, name, out, kWindowRange); }
+  void duration_by(Result<Duration> (*parse)(std::string_view), std::string_view name, Duration& out, DurationRange range) {
     const JsonNode* value = find(name);
     if (value == nullptr) return;
     Result<Duration> parsed = Duration(0);
@@ -171,7 +173,7 @@ class Fields {
                    "a duration is a string with a unit, such as \"" + value->text.substr(0, 20) +
                        "ms\", got " + describe(*value));
     } else if (value->kind == Kind::string) {
-      parsed = parse_duration(value->text);
+      parsed = parse(value->text);
     } else if (value->kind != Kind::integer) {
       parsed = Failure{"must be a duration such as \"100ms\" or \"1m\", got " + describe(*value)};
     }

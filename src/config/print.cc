@@ -110,11 +110,11 @@ std::string print_rule(const Rule& rule) {
     out.add("rate", json_string(format_rate({rule.rate_count, rule.rate_period})));
     out.add("burst", rule.limit.limit).add("process_hold", duration(rule.process_hold));
   } else {
-    out.add("limit", rule.limit.limit).add("window", duration(rule.limit.window));
+    out.add("limit", rule.limit.limit).add("window", json_string(format_window(rule.limit.window)));
   }
   add_policies(out, rule);
   out.add("shadow", rule.shadow ? "true" : "false");
-  if (!rule.also_names.empty()) out.add("also", entries(rule.also_names));
+  out.add("also", entries(rule.also_names));
   if (!rule.comment.empty()) out.add("comment", json_string(rule.comment));
   out.add("match", rule.match.descriptors.empty() ? "null" : print_match(rule.match));
   const Overrides* overrides = rule.overrides.get();

@@ -72,7 +72,7 @@ void check_forms(const std::vector<Rule>& rules, const RuleSet& known, std::vect
     if (at == before.end() || same_form(rules[i].limit, at->second->limit)) continue;
     const Limit& was = at->second->limit;
     const bool algorithm = rules[i].limit.algorithm != was.algorithm;
-    const std::string form = algorithm ? std::string(algorithm_name(was.algorithm)) : format_duration(was.window);
+    const std::string form = algorithm ? std::string(algorithm_name(was.algorithm)) : format_window(was.window);
     problems.push_back({0, 0, rule_path(i) + (algorithm ? ".algorithm" : ".window"),
                         "is " + form + " for " + quoted(std::string_view(rules[i].name)) +
                             " since this daemon started, and a reload cannot change that: give the rule another name, or restart"});

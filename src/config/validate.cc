@@ -10,6 +10,7 @@
 #include "config/json_tree.h"
 #include "config/peer_entry.h"
 #include "config/values.h"
+#include "core/calendar.h"
 
 namespace tally {
 namespace {
@@ -280,6 +281,14 @@ void check_hold(const Rule& rule, const std::string& path, Complaints& complaint
                                                " at most half; make it shorter or the burst larger");
 }
 
+// What of the window before still counts is weighed by a length.
+void check_calendar(const Rule& rule, const std::string& path, Complaints& complaints) {
+  if (!is_calendar(rule.limit.window) || rule.limit.algorithm == Algorithm::fixed_window) return;
+  const auto days = std::chrono::floor<std::chrono::days>(rule.limit.window);
+  complaints.add(path + ".window", "a " + std::string(algorithm_name(rule.limit.algorithm)) + " has a length and no place in the calendar: set \"algorithm\" to \"fixed_window\" to count by the " +
+                                       std::string(calendar_name(rule.limit.window)) + ", or give a length such as " + quoted(format_duration(days)));
+}
+
 void check_policies(const Rule& rule, const std::string& path, Complaints& complaints) {
   complaints.range(path + ".wait", rule.wait, kWaitRange);
   if (rule.max_overcount.ppm > kPartsPerMillion)
@@ -323,6 +332,7 @@ void check_rules(const Config& config, Complaints& complaints) {
     } else {
       complaints.range(path + ".limit", rule.limit.limit, kLimitRange);
       complaints.range(path + ".window", rule.limit.window, kWindowRange);
+      check_calendar(rule, path, complaints);
     }
     check_policies(rule, path, complaints);
   }

@@ -11,6 +11,7 @@
 #include "base/nearest.h"
 #include "config/config.h"
 #include "config/json_tree.h"
+#include "core/calendar.h"
 
 namespace tally {
 namespace {
@@ -96,6 +97,45 @@ std::string format_duration(Duration d) {
   for (const Unit& unit : kUnits)
     if (d.count() % unit.ns == 0) best = &unit;
   return std::to_string(d.count() / best->ns) + std::string(best->name);
+}
+
+namespace {
+
+struct WindowWord {
+  std::string_view word;
+  Duration window;
+};
+constexpr std::array kWindowWords = {WindowWord{"second", std::chrono::seconds(1)},
+                                     WindowWord{"minute", std::chrono::minutes(1)},
+                                     WindowWord{"hour", std::chrono::hours(1)},
+                                     WindowWord{"day", std::chrono::hours(24)},
+                                     WindowWord{"week", kWeek},
+                                     WindowWord{"month", kMonth},
+                                     WindowWord{"year", kYear}};
+
+}  // namespace
+
+Result<Duration> parse_window(std::string_view text) {
+  Nearest nearest(text);
+  std::string words;
+  for (const WindowWord& w : kWindowWords) {
+    if (text == w.word) return w.window;
+    nearest.offer(w.word);
+    words += (words.empty() ? "" : ", ") + std::string(w.word);
+  }
+  if (!text.empty() && is_digit(text[0])) {
+    const auto duration = parse_duration(text);
+    if (duration && is_calendar(duration.value()))
+      return bad_duration(text, "this length stands for \"" + std::string(calendar_name(duration.value())) + "\": write that, or another length");
+    return duration;
+  }
+  std::string message = "must be a duration such as \"100ms\" or \"1m\", or one of " + words + ", got " + quoted(text);
+  if (!nearest.best().empty()) message += "; did you mean " + quoted(nearest.best()) + "?";
+  return Failure{std::move(message)};
+}
+
+std::string format_window(Duration window) {
+  return is_calendar(window) ? std::string(calendar_name(window)) : format_duration(window);
 }
 
 Result<Rate> parse_rate(std::string_view text) {

@@ -270,9 +270,8 @@ void Limiter::open_floors(WallTime from, MonoTime buckets_empty_at) {
 
 uint32_t Limiter::floor_in(const Limit& limit, int64_t window) const {
   if (limit.floor == 0) return 0;
-  // In 128 bits: the window may be any number, the time the end of all time.
-  const auto start = static_cast<__int128>(window) * nanos(limit.window);
-  return start >= static_cast<int64_t>(floors_from_.load()) ? limit.floor : 0;
+  // The window may be any number, the time the end of all time.
+  return window_start_wide(window, limit.window) >= static_cast<int64_t>(floors_from_.load()) ? limit.floor : 0;
 }
 
 // Every place that the key could have is held by others at this moment, or it was taken from the key again

@@ -62,7 +62,7 @@ struct Limit {
   Algorithm algorithm = Algorithm::sliding_window;
   uint32_t limit = 1;    // 1 to kLimitMax
   uint32_t floor = 0;    // floor_of for this node; for a bucket in tokens
-  Duration window{0};    // windows only: kWindowMin to kWindowMax
+  Duration window{0};    // windows only: kWindowMin to kWindowMax; of a fixed window also kWeek, kMonth or kYear (calendar.h)
   Duration emission{0};  // buckets only: rate_period / rate_count rounded up to a whole nanosecond
   Duration floor_emission{
       0};  // buckets only: emission * size / e, the emission of this node's floor bucket; 0: no floor

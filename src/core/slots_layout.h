@@ -31,7 +31,7 @@ constexpr uint64_t next_life(uint64_t key, KeyHash hash) {
 // --- the life word: low bits of the generation:16 | log2:6 | bucket:1 | noted:1 | pins:6 | expiry:34
 // It is changed only by compare-and-swap, so the generation in it keeps what was meant for another life out.
 // expiry: the tick (slots_sketch.h) at which every window that was counted here is over, mod 2^34 (9 years).
-// log2: of the window, rounded up; of a bucket's emission, rounded down.
+// log2: of the window, rounded up, so that none lasts longer (calendar.h); of a bucket's emission, rounded down.
 inline constexpr int kExpiryWidth = 34;
 inline constexpr uint64_t kExpiryBits = (uint64_t{1} << kExpiryWidth) - 1;
 inline constexpr int kPinsAt = kExpiryWidth;
@@ -85,12 +85,16 @@ constexpr uint64_t fresh_ceiling(bool bucket, uint32_t cell, uint32_t generation
 // A lease's end that no lease ever had.
 constexpr bool is_fresh_end(uint64_t word) { return word - static_cast<uint64_t>(INT64_MIN) <= UINT32_MAX; }
 
+constexpr int log2_up(Duration window) { return static_cast<int>(std::bit_width(static_cast<uint64_t>(nanos(window)) - 1)); }
+static_assert(longest_length(kWeek) <= Duration(int64_t{1} << log2_up(kWeek)) && longest_length(kMonth) <= Duration(int64_t{1} << log2_up(kMonth)) &&
+              longest_length(kYear) <= Duration(int64_t{1} << log2_up(kYear)));
+
 constexpr uint64_t fresh_life(const Limit& limit, int64_t window, uint32_t generation) {
   const uint64_t high = uint64_t{generation} << kLifeAt;
   if (limit.algorithm == Algorithm::token_bucket)
     return high | kBucket |
            uint64_t(std::bit_width(static_cast<uint64_t>(nanos(limit.emission)) | 1) - 1) << kLog2At;
-  const auto log2 = static_cast<uint64_t>(std::bit_width(static_cast<uint64_t>(nanos(limit.window)) - 1));
+  const auto log2 = static_cast<uint64_t>(log2_up(limit.window));
   return with_expiry(high | log2 << kLog2At, last_tick(limit, window));
 }
 

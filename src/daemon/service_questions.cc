@@ -19,24 +19,14 @@ bool refuses(const Question::Part& part) { return resp::is_limited(part.reason);
 std::unique_ptr<Question> Service::question_of(const resp::Request& request) const {
   auto question = std::make_unique<Question>();
   question->rules = rules_;
-  const auto add = [&](const Rule& rule, const Limit& limit, std::string_view key, uint32_t cost) {
-    Question::Part& part = question->parts.emplace_back();
-    part.rule = &rule;
-    part.limit = limit;
-    part.key = key;
-    part.cost = cost;
-    for (const Rule* other : rule.also) {
-      Question::Part& along = question->parts.emplace_back();
-      along.rule = other;
-      along.limit = other->limit;
-      along.key = key;
-      along.cost = cost;
-    }
+  const auto add = [&](const Rule& rule, std::string_view key, uint32_t cost) {
+    question->add(rule, key, cost);
+    for (const Rule* other : rule.also) question->add(*other, key, cost);
   };
   if (request.kind == resp::Request::Kind::take_all)
-    for (const resp::Part& part : request.parts) add(*part.rule, part.limit, part.key, part.cost);
+    for (const resp::Part& part : request.parts) add(*part.rule, part.key, part.cost);
   else
-    add(*request.rule, request.limit, request.key, request.kind == resp::Request::Kind::take ? request.cost : 0);
+    add(*request.rule, request.key, request.kind == resp::Request::Kind::take ? request.cost : 0);
   return question;
 }
 
@@ -72,10 +62,6 @@ std::optional<size_t> Service::begin(Question& question) {
   for (Question::Part& part : question.parts) {
     part.hash = limiter_.hash(*part.rule, part.key);
     limiter_.prefetch(part.hash);
-    if (part.rule->overrides == nullptr) continue;
-    const Applied applied = part.rule->for_key(part.key);
-    part.limit = *applied.limit;
-    part.treatment = applied.treatment;
   }
   if (!parking_.empty()) {
     for (size_t i = 0; i < question.parts.size(); ++i) {

@@ -136,7 +136,7 @@ void run_take_all(Call& call) {
   for (size_t i = 0; i < triples.size(); i += 3) {
     int64_t cost = 0;
     if (!read_rule_and_key(call, triples[i], triples[i + 1]) || !read_number(call, triples[i + 2], {"cost", 0, INT64_MAX}, cost)) return;
-    parts.push_back({request.rule, request.limit, request.key, saturated(cost)});
+    parts.push_back({request.rule, request.key, saturated(cost)});
   }
   request.kind = Request::Kind::take_all;
   request.form = Form::all;

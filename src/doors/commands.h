@@ -53,7 +53,6 @@ enum class Form : uint8_t {
 // One take of several.
 struct Part {
   const Rule* rule = nullptr;
-  Limit limit;
   std::string_view key;  // into the arguments
   uint32_t cost = 1;     // 0: a peek
 };

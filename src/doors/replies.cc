@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <array>
 
+#include "core/calendar.h"
 #include "core/matcher.h"
 #include "core/overrides.h"
 #include "doors/commands.h"
@@ -86,7 +87,10 @@ Row describe(const Rule& rule, Share share, bool is_inline) {
       add("rate_count", int64_t{rule.rate_count});
       add("rate_period_ms", milliseconds_up(rule.rate_period));
     } else {
-      add("window_ms", milliseconds_up(rule.limit.window));
+      if (is_calendar(rule.limit.window))  // has no length
+        add("window", text(calendar_name(rule.limit.window)));
+      else
+        add("window_ms", milliseconds_up(rule.limit.window));
     }
   }
   if (rule.max_overcount.unbounded) {

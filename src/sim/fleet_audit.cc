@@ -15,7 +15,7 @@ uint64_t Fleet::spendable(uint16_t rank, const KeyState& state, const Limit& lim
   const auto slot = host.slots->ref_of(hash_on(host, state));
   if (!slot) return 0;
   Now then = clock(rank);
-  then.wall += limit.window * (window - window_at(then.wall, limit.window));
+  if (window != window_at(then.wall, limit.window)) then.wall = window_start(window, limit.window);
   if (host.limiter->peek(ask_of(host, state, 1), then).verdict != Verdict::admitted) return 0;
   const auto tag = static_cast<uint32_t>(window);
   const uint64_t ceiling = host.slots->ceiling(*slot, tag).value_or(host.limiter->floor_in(limit, window));

@@ -98,7 +98,8 @@ class Run {
     config.lease = setting.lease;
     // The traffic begins at its origin in a window, whenever the fleet began.
     const Duration window = window_of(terms.rule.limit);
-    config.epoch = WallTime(kAround / window * window + terms.origin % window - start);
+    const WallTime begins = window_start(window_at(WallTime(kAround), window), window);
+    config.epoch = begins + elapsed_in_window(WallTime(terms.origin), window) - start;
     config.keys = 2 * keys_of_one_node(arrivals, terms.nodes) + 64;
     config.isolation_possible = true;
     config.check_wire = false;

@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <utility>
 
+#include "core/calendar.h"
 #include "sim/chart.h"
 
 namespace tally::sim {
@@ -136,7 +137,8 @@ std::string bytes_rate(double bytes_per_s) {
 std::string describe_rule(const Rule& rule) {
   constexpr const char* kNames[] = {"sliding_window", "fixed_window", "token_bucket"};
   const bool bucket = rule.limit.algorithm == Algorithm::token_bucket;
-  const std::string per = short_duration(bucket ? rule.rate_period : rule.limit.window);
+  const bool named = !bucket && is_calendar(rule.limit.window);
+  const std::string per = named ? std::string(calendar_name(rule.limit.window)) : short_duration(bucket ? rule.rate_period : rule.limit.window);
   return (bucket ? std::to_string(rule.rate_count) + " per " + per + " with bursts of " +
                        std::to_string(rule.limit.limit)
                  : std::to_string(rule.limit.limit) + " per " + per) +

@@ -5,6 +5,7 @@
 #include <cstdio>
 
 #include "base/random.h"
+#include "core/windows.h"
 #include "sim/chart.h"
 #include "sim/exact.h"
 #include "sim/plan_report.h"
@@ -27,8 +28,8 @@ double seconds(Duration d) { return static_cast<double>(nanos(d)) / 1e9; }
 
 Now clock_at(const TrialTerms& terms, Duration at) {
   const Duration window = terms.rule.limit.window;
-  const Duration start = window > Duration(0) ? kAround / window * window : kAround;
-  return {MonoTime(kAround + at), WallTime(start + at)};
+  const WallTime start = window > Duration(0) ? window_start(window_at(WallTime(kAround), window), window) : WallTime(kAround);
+  return {MonoTime(kAround + at), start + at};
 }
 
 const char* word_of(const Trial& t) { return t.admitted() ? "admitted" : "limited"; }
