@@ -59,7 +59,7 @@ inline bool same(const Config& a, const Config& b) {
   if (a.rules.size() != b.rules.size()) return false;
   for (size_t i = 0; i < a.rules.size(); ++i)
     if (!same(a.rules[i], b.rules[i])) return false;
-  return a.node_name == b.node_name && a.state_dir == b.state_dir && a.resp == b.resp && a.http == b.http &&
+  return a.node_name == b.node_name && a.state_dir == b.state_dir && a.resp == b.resp && a.http == b.http && a.rls == b.rls &&
          same(a.cluster, b.cluster) && a.table_keys == b.table_keys && same(a.limits, b.limits) &&
          a.workers == b.workers && a.spin == b.spin && same(a.inline_rule, b.inline_rule);
 }
@@ -219,6 +219,17 @@ inline void random_listeners(Random& random, Config& config) {
     address.host = random.chance(0.5) ? "::" : "10.1.2.3";
     address.port = random.chance(0.3) ? uint16_t{0} : static_cast<uint16_t>(1'000 + i);
     config.http.push_back(address);
+  }
+  for (uint64_t i = built_with_rls() ? random.below(3) : 0; i > 0; --i) {
+    Address address;
+    address.kind = random.chance(0.5) ? Address::Kind::tcp : Address::Kind::unix_socket;
+    if (address.kind == Address::Kind::tcp) {
+      address.host = "127.0.0.1";
+      address.port = static_cast<uint16_t>(2'000 + i);
+    } else {
+      address.path = "/run/rls-" + std::to_string(i);
+    }
+    config.rls.push_back(address);
   }
 }
 

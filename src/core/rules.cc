@@ -87,6 +87,13 @@ Limit inline_limit(const Rule& rule, Share share, uint32_t burst, uint32_t count
   return limit;
 }
 
+Limit with_number(const Rule& rule, Share share, uint32_t number) {
+  Limit limit = rule.limit;
+  limit.limit = number;
+  set_floor(limit, rule.max_overcount, share);
+  return limit;
+}
+
 uint32_t tokens_held(const Rule& rule) {
   if (rule.process_hold <= Duration(0) || rule.limit.emission <= Duration(0)) return 0;
   const Duration longest = rule.process_hold + rule.process_hold / 32;

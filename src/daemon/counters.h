@@ -89,6 +89,13 @@ class RuleCounters {
   std::array<std::unique_ptr<PerRule[]>, 65'536 / kChunk> chunks_;
 };
 
+// Of the gRPC door, which is no worker's.
+struct GrpcCounts {
+  uint64_t answered = 0;
+  uint64_t invalid = 0;      // of these: refused for what they asked
+  uint64_t connections = 0;  // now open
+};
+
 struct WorkerCounters {
   explicit WorkerCounters(size_t rules) : decisions(rules) {}
 

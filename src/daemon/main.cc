@@ -2,7 +2,8 @@
 // other order.
 //
 // Threads: main (signals, accepting), the workers (all decisions, all of RESP and HTTP), the cluster thread (in a fleet), the admin
-// thread (the text of metrics, the state file's horizon), where peers have names the resolver's. What they share is built here and outlives them.
+// thread (the text of metrics, the state file's horizon), where peers have names the resolver's, where Envoy is served gRPC's. What they
+// share is built here and outlives them.
 #include <sys/prctl.h>
 #include <unistd.h>
 
@@ -12,6 +13,7 @@
 #include <asio/post.hpp>
 #include <asio/signal_set.hpp>
 #include <asio/steady_timer.hpp>
+#include <atomic>
 #include <csignal>
 #include <cstdio>
 #include <functional>
@@ -27,6 +29,7 @@
 #include "daemon/paths.h"
 #include "daemon/reload.h"
 #include "daemon/scrapes.h"
+#include "rls/door.h"
 
 namespace tally {
 namespace {
@@ -95,6 +98,17 @@ void watch_signals(asio::signal_set& signals, asio::io_context& io, Log& log, co
   });
 }
 
+// Questions that come over no worker's connection go to the workers in turn.
+std::unique_ptr<RlsDoor> rls_door(const Overview& overview, const std::vector<std::unique_ptr<Worker>>& workers) {
+  const auto next = std::make_shared<std::atomic<size_t>>(0);
+  return std::make_unique<RlsDoor>(
+      RlsDoor::Parts{[&overview] { return overview.rules(); }, [&overview] { return overview.ready.load(std::memory_order_relaxed); },
+                     [&workers, next](std::unique_ptr<Question> question) {
+                       workers[next->fetch_add(1, std::memory_order_relaxed) % workers.size()]->ask(std::move(question));
+                     },
+                     overview.connections_max});
+}
+
 void keep_clock(asio::steady_timer& timer, Clock& clock) {
   timer.expires_after(kClockEvery);
   timer.async_wait([&](const asio::error_code& error) {
@@ -144,6 +158,8 @@ Result<bool> run(const Options& options, const Config& loaded, const Config& con
   if (!resp_listeners) return Failure{resp_listeners.error()};
   auto http_listeners = listen_on(config.http);
   if (!http_listeners) return Failure{http_listeners.error()};
+  auto rls_listeners = listen_on(config.rls);
+  if (!rls_listeners) return Failure{rls_listeners.error()};
 
   AdminThread admin;
   std::unique_ptr<Reload> reload;
@@ -166,6 +182,8 @@ Result<bool> run(const Options& options, const Config& loaded, const Config& con
     io.stop();
   };
   reload = std::make_unique<Reload>(Reload::Parts{io, options, loaded, overview, fleet.get(), workers, notifier, log, give_up});
+  const std::unique_ptr<RlsDoor> rls = config.rls.empty() ? nullptr : rls_door(overview, workers);
+  if (rls) overview.grpc = [&rls] { return rls->counts(); };
   const Metrics metrics(overview, fleet.get(), config.limits.registers);
   Scrapes scrapes(admin.io(), metrics);
   const Worker::Others others{[&reload](Reload::Done done) { reload->request(std::move(done)); },
@@ -173,15 +191,19 @@ Result<bool> run(const Options& options, const Config& loaded, const Config& con
   for (size_t i = 0; i < overview.workers.size(); ++i)
     workers.push_back(std::make_unique<Worker>(i, overview, clock, in_fleet ? fleet->port(i) : nullptr, limits,
                                                Worker::Times{config.spin, config.limits.http_idle}, others));
-  std::vector<std::unique_ptr<Acceptor>> doors;
-  const auto open = [&](std::vector<Listener>& listeners, Protocol protocol) {
+  std::vector<std::unique_ptr<Acceptor>> doors, rls_doors;
+  TurnedAway turned_away(overview, log);
+  const auto open = [&](std::vector<std::unique_ptr<Acceptor>>& into, std::vector<Listener>& listeners, std::string_view what, const Acceptor::HandOver& hand_over) {
     for (Listener& listener : listeners) {
-      doors.push_back(std::make_unique<Acceptor>(io, std::move(listener), protocol, workers, overview, log));
-      log.info(protocol == Protocol::resp ? "serving RESP" : "serving HTTP", {{"address", doors.back()->address().text()}});
+      into.push_back(std::make_unique<Acceptor>(io, std::move(listener), hand_over, log));
+      log.info("serving " + std::string(what), {{"address", into.back()->address().text()}});
     }
   };
-  open(resp_listeners.value(), Protocol::resp);
-  open(http_listeners.value(), Protocol::http);
+  open(doors, resp_listeners.value(), "RESP", ToWorkers(workers, Protocol::resp, overview, log));
+  open(doors, http_listeners.value(), "HTTP", ToWorkers(workers, Protocol::http, overview, log));
+  open(rls_doors, rls_listeners.value(), "gRPC", [&](Descriptor fd, bool) {
+    if (!rls->adopt(std::move(fd))) turned_away.count(overview.connections_max);
+  });
 
   asio::steady_timer clock_timer(io);
   log.info("try: " + try_command(doors.front()->address()));
@@ -197,7 +219,10 @@ Result<bool> run(const Options& options, const Config& loaded, const Config& con
   overview.ready.store(false, std::memory_order_relaxed);
   notifier.send("STOPPING=1\nSTATUS=draining");
   for (auto& door : doors) door->stop();
-  for (auto& worker : workers) worker->drain(kDrainGrace);
+  for (auto& door : rls_doors) door->stop();
+  const MonoTime drained_by = clock.mono() + kDrainGrace;
+  if (rls) rls->drain(kDrainGrace / 2);  // while there are workers that answer
+  for (auto& worker : workers) worker->drain(std::max(drained_by - clock.mono(), Duration(0)));
   for (auto& worker : workers) worker->join();
   if (in_fleet) fleet->end();
   admin.stop();  // before what it serves from goes

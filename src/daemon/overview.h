@@ -7,6 +7,7 @@
 #include <array>
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -99,6 +100,7 @@ class Overview {
   Limiter& limiter;
   const MonoTime started;
   uint64_t connections_max = 0;
+  std::function<GrpcCounts()> grpc;  // set before anybody listens; nullptr: there is no such door
   std::vector<std::unique_ptr<WorkerCounters>> workers;
 
   std::atomic<uint64_t> waiting{0};           // parked requests of all workers: what limits.waiting bounds
