@@ -52,7 +52,7 @@ inline bool same(const Config::Cluster& a, const Config::Cluster& b) {
 inline bool same(const Config::Limits& a, const Config::Limits& b) {
   return a.connections == b.connections && a.key_bytes == b.key_bytes &&
          a.pipeline_bytes == b.pipeline_bytes && a.waiting == b.waiting && a.registers == b.registers &&
-         a.guests == b.guests;
+         a.guests == b.guests && a.http_idle == b.http_idle;
 }
 
 inline bool same(const Config& a, const Config& b) {
@@ -247,6 +247,7 @@ inline Config random_config(Random& random) {
   config.limits.waiting = random.below((1 << 24) + 1);
   config.limits.registers = static_cast<uint64_t>(random.between(1'024, int64_t{1} << 31));
   config.limits.guests = random.below(4'097);
+  config.limits.http_idle = random_duration(random, std::chrono::seconds(1), std::chrono::hours(24));
   config.workers = static_cast<uint32_t>(random.below(257));
   config.spin = Duration(random.between(0, 10'000'000));
   random_policies(random, config.inline_rule);

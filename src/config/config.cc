@@ -254,6 +254,7 @@ void read_limits(Fields in, Config::Limits& limits) {
   in.number("waiting", limits.waiting, kWaitingRange);
   in.number("registers", limits.registers, kRegistersRange);
   in.number("guests", limits.guests, kGuestsRange);
+  in.duration("http_idle", limits.http_idle, kHttpIdleRange);
   in.finish();
 }
 

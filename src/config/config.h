@@ -85,6 +85,7 @@ struct Config {
   struct Limits {
     uint64_t connections = 10'000, key_bytes = 1'024, pipeline_bytes = 1'048'576, waiting = 65'536,
              registers = 1'048'576, guests = 4'096;
+    Duration http_idle = std::chrono::seconds(75);
   } limits;
   uint32_t workers = 0;  // 0: cores - 2, at least 1
   Duration spin{0};      // how long a worker looks for more to do before it sleeps

@@ -192,7 +192,8 @@ std::string print_config(const Config& config) {
                                 .add("pipeline_bytes", limits.pipeline_bytes)
                                 .add("waiting", limits.waiting)
                                 .add("registers", limits.registers)
-                                .add("guests", limits.guests)));
+                                .add("guests", limits.guests)
+                                .add("http_idle", duration(limits.http_idle))));
   out.add("workers", config.workers);
   out.add("spin", duration(config.spin));
   out.add("rules", print_rules(config.rules));

@@ -249,6 +249,7 @@ void check_sizes(const Config& config, Complaints& complaints) {
   complaints.range("limits.waiting", limits.waiting, kWaitingRange);
   complaints.range("limits.registers", limits.registers, kRegistersRange);
   complaints.range("limits.guests", limits.guests, kGuestsRange);
+  complaints.range("limits.http_idle", limits.http_idle, kHttpIdleRange);
   complaints.range("workers", config.workers, kWorkersRange);
   complaints.range("spin", config.spin, kSpinRange);
   constexpr uint64_t kCommandBytes = 1'024;  // beside the key

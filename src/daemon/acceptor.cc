@@ -6,15 +6,23 @@
 
 #include <cerrno>
 #include <cstring>
-#include <string_view>
+#include <string>
 #include <utility>
+
+#include "doors/http_replies.h"
 
 namespace tally {
 namespace {
 
 constexpr int kAtOnce = 64;  // accepted before other handlers get their turn
 constexpr Duration kPause = std::chrono::milliseconds(100);
-constexpr std::string_view kFull = "-ERR max number of clients reached\r\n";
+
+std::string full(Protocol protocol) {
+  if (protocol == Protocol::resp) return "-ERR max number of clients reached\r\n";
+  std::string reply;
+  http::Writer(reply, {.kind = http::Form::Kind::json, .close = true}, "").problem(503, "max number of clients reached: limits.connections");
+  return reply;
+}
 
 }  // namespace
 
@@ -76,8 +84,8 @@ void ToWorkers::operator()(Descriptor fd, bool unix_socket) {
   const uint64_t open = overview_.total(&WorkerCounters::connections);
   if (open >= overview_.connections_max) {
     turned_away_.count(open);
-    [[maybe_unused]] const ssize_t n =
-        ::send(fd.get(), kFull.data(), kFull.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
+    const std::string reply = full(protocol_);
+    [[maybe_unused]] const ssize_t n = ::send(fd.get(), reply.data(), reply.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
     return;
   }
   // Beginning at the next in turn, so that many that arrive at once (the counts lag behind) are spread as
@@ -88,7 +96,7 @@ void ToWorkers::operator()(Descriptor fd, bool unix_socket) {
     if (workers_[other]->connections() < workers_[best]->connections()) best = other;
   }
   next_ = best + 1;
-  workers_[best]->adopt(std::move(fd), unix_socket);
+  workers_[best]->adopt(std::move(fd), unix_socket, protocol_);
 }
 
 }  // namespace tally

@@ -1,4 +1,4 @@
-// Accepts connections and hands them over: those of RESP each to the worker that has the fewest.
+// Accepts connections and hands them over: those of RESP and HTTP each to the worker that has the fewest.
 //
 // Thread rule: main's loop. One acceptor rather than one in each worker: nobody is woken in vain, the load is
 // even from the first connection on, and limits.connections is counted in one place.
@@ -54,15 +54,16 @@ class TurnedAway {
   bool warned_ = false;
 };
 
-// For connections that speak RESP. Above the limit they are told so, and closed.
+// For connections that speak RESP or HTTP. Above the limit they are told so, and closed.
 class ToWorkers {
  public:
-  ToWorkers(std::vector<std::unique_ptr<Worker>>& workers, Overview& overview, Log& log)
-      : workers_(workers), overview_(overview), turned_away_(overview, log) {}
+  ToWorkers(std::vector<std::unique_ptr<Worker>>& workers, Protocol protocol, Overview& overview, Log& log)
+      : workers_(workers), protocol_(protocol), overview_(overview), turned_away_(overview, log) {}
   void operator()(Descriptor fd, bool unix_socket);
 
  private:
   std::vector<std::unique_ptr<Worker>>& workers_;
+  const Protocol protocol_;
   Overview& overview_;
   TurnedAway turned_away_;
   size_t next_ = 0;

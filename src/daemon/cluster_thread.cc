@@ -279,7 +279,8 @@ void ClusterThread::answer(Call& call, Now now) {
       call.error = node_.forget(call.key, now);
       if (call.error.empty()) parts_.log.warning("a node is taken to be gone for good", {{"peer", call.key}});
       return;
-    case Call::Kind::reload:  // main's
+    case Call::Kind::reload:   // main's
+    case Call::Kind::metrics:  // the admin thread's
       return;
   }
 }

@@ -66,10 +66,13 @@ void add_decisions(Families& all, const Overview& overview) {
 
 void add_doors(Families& all, const Overview& overview) {
   const GrpcCounts grpc = overview.grpc ? overview.grpc() : GrpcCounts{};
-  Family requests(all, "tallyd_requests_total", "Commands answered.", MetricKind::counter);
-  requests.add({{"protocol", "resp"}}, overview.total(&WorkerCounters::requests));
-  Family connections(all, "tallyd_connections", "Open connections of applications.", MetricKind::gauge);
-  connections.add({{"protocol", "resp"}}, overview.total(&WorkerCounters::connections));
+  Family requests(all, "tallyd_requests_total", "Commands and requests answered, by protocol.", MetricKind::counter);
+  Family connections(all, "tallyd_connections", "Open connections of applications, by protocol.", MetricKind::gauge);
+  for (size_t i = 0; i < kProtocols; ++i) {
+    const auto protocol = static_cast<Protocol>(i);
+    requests.add({{"protocol", kProtocolNames[i]}}, overview.total(&WorkerCounters::requests, protocol));
+    connections.add({{"protocol", kProtocolNames[i]}}, overview.total(&WorkerCounters::connections, protocol));
+  }
   if (overview.grpc) {
     requests.add({{"protocol", "grpc"}}, grpc.answered);
     connections.add({{"protocol", "grpc"}}, grpc.connections);

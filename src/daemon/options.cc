@@ -29,7 +29,7 @@ cxxopts::Options described() {
       ("self", "which of the peers this node is, where that is not --bind", text, "ENTRY")              //
       ("peers", "all nodes of the fleet, this one included, by commas", texts, "A,B,C")                 //
       ("listen-resp", "where to serve RESP: unix:PATH or HOST:PORT; may be repeated", texts, "ADDR")    //
-      ("listen-http", "where to serve /metrics, /healthz and /readyz; may be repeated", texts, "ADDR")  //
+      ("listen-http", "where to serve HTTP: decisions, /metrics, /healthz, /readyz; may be repeated", texts, "ADDR")  //
       ("listen-rls", "where to serve Envoy's rate limit service (gRPC); may be repeated", texts, "ADDR")  //
       ("log-level", "debug, info, warning or error", cxxopts::value<std::string>()->default_value("info"),
        "L")                                                                                           //

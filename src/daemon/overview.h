@@ -4,6 +4,7 @@
 // worker writes its own counters, and `waiting` is shared. Only main changes the rules.
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <cstdint>
 #include <functional>
@@ -49,6 +50,17 @@ class Overview {
   uint64_t total(Count WorkerCounters::*count) const {
     uint64_t n = 0;
     for (const auto& worker : workers) n += ((*worker).*count).value();
+    return n;
+  }
+  using ByProtocol = std::array<Count, kProtocols>;
+  uint64_t total(ByProtocol WorkerCounters::*counts, Protocol protocol) const {
+    uint64_t n = 0;
+    for (const auto& worker : workers) n += ((*worker).*counts)[static_cast<size_t>(protocol)].value();
+    return n;
+  }
+  uint64_t total(ByProtocol WorkerCounters::*counts) const {
+    uint64_t n = 0;
+    for (size_t i = 0; i < kProtocols; ++i) n += total(counts, static_cast<Protocol>(i));
     return n;
   }
   uint64_t decisions(uint16_t rule, Outcome outcome) const {

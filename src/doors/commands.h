@@ -17,6 +17,7 @@
 #include "base/time.h"
 #include "core/limiter.h"
 #include "core/rules.h"
+#include "doors/http_form.h"
 #include "doors/resp.h"
 
 namespace tally::resp {
@@ -50,6 +51,8 @@ enum class Form : uint8_t {
   all,       // of several: write_all, then a write_six for each
 };
 
+inline constexpr size_t kPartsMax = 128;
+
 // One take of several.
 struct Part {
   const Rule* rule = nullptr;
@@ -77,6 +80,7 @@ struct Request {
     stats,     // write_map
     reload,    // the configuration is read again: +OK, or an error
     forget,    // the node `key` is gone for good: +OK, or an error
+    metrics,   // over HTTP alone: the exposition text
   };
   Kind kind = Kind::answered;
   Form form = Form::six;
@@ -96,7 +100,28 @@ struct Request {
   std::string_view key;                // into the arguments
   std::vector<std::string_view> keys;  // DEL alone
   std::vector<Part> parts;             // take_all alone
+  http::Form http;                     // of a request over HTTP: it goes before `form` and `version`
+
+  // As it is before a command is read; `limit` and `account` mean nothing then.
+  void begin(int version_) {
+    kind = Kind::answered;
+    form = Form::six;
+    barrier = close = false;
+    fault = Fault::none;
+    version = version_;
+    cost = 1;
+    most = 0;
+    rule = nullptr;
+    treatment = Treatment::limited;
+    key = {};
+    keys.clear();
+    parts.clear();
+    http = {};
+  }
 };
+
+// "no rule 'lgoin'; did you mean 'login'?"
+std::string no_such_rule(const RuleSet& rules, std::string_view name);
 
 // Reads one command. Where the request is `answered`, its reply is appended to `reply`; otherwise nothing is,
 // and the reply is up to the caller. Who decides in batches hands in a scratch string and copies from it when
