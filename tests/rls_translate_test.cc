@@ -98,7 +98,8 @@ TEST_CASE(
   request.mutable_descriptors(2)->mutable_hits_addend()->set_value(uint64_t{1} << 40);
   const auto costs = [&] {
     std::vector<uint32_t> all;
-    for (const auto& part : translated(request, rules_of(kRules)).question->parts) all.push_back(part.cost);
+    const auto asked = translated(request, rules_of(kRules));
+    for (const auto& part : asked.question->parts) all.push_back(part.cost);
     return all;
   };
   CHECK(costs() == std::vector<uint32_t>{1, 0, UINT32_MAX});
