@@ -242,19 +242,33 @@ TEST_CASE("whatever the reason of a refusal is, it is OVER_LIMIT") {
   }
 }
 
-TEST_CASE(
-    "a limit in the request takes the place of the number of a rule with that window, and its floors "
-    "follow") {
+TEST_CASE("a limit in the request takes the place of the number of a rule with that window") {
   auto request = request_of({kAddress});
   set_limit(*request.mutable_descriptors(0), 400, 2);
-  const auto rules = rules_of(kRules, {0, 10});
+  const auto rules = rules_of(kRules);
   const auto asked = translated(request, rules);
   REQUIRE(asked.question->parts.size() == 1);
-  const auto& part = asked.question->parts[0];
-  CHECK(part.rule == rules->find("per-address"));
-  CHECK(part.limit.limit == 400);
-  CHECK(part.limit.window == secs(60));
-  CHECK(part.limit.floor == floor_of(400, part.rule->max_overcount, {0, 10}));
+  CHECK(asked.question->parts[0].rule == rules->find("per-address"));
+  CHECK(asked.question->parts[0].limit.limit == 400);
+  CHECK(asked.question->parts[0].limit.window == secs(60));
+}
+
+TEST_CASE("in a fleet it does so where keys may differ in their numbers, with its floors; otherwise it is a bucket") {
+  const Entries user{{"user", "alice"}};
+  const auto rules = rules_of(std::string(kRules) + R"(,
+    { "name": "per-user", "algorithm": "fixed_window", "limit": 10, "window": "1m", "overrides": { "vip": 500 },
+      "match": { "domain": "edge", "descriptors": [{ "key": "user" }] } })", {0, 10});
+  auto request = request_of({user, kAddress});
+  set_limit(*request.mutable_descriptors(0), 400, 2);
+  set_limit(*request.mutable_descriptors(1), 400, 2);
+  const auto asked = translated(request, rules);
+  REQUIRE(asked.question->parts.size() == 2);
+  const auto& own = asked.question->parts[0];
+  CHECK(own.rule == rules->find("per-user"));
+  CHECK(own.limit.limit == 400);
+  CHECK(own.limit.floor == floor_of(400, own.rule->max_overcount, {0, 10}));
+  CHECK(asked.question->parts[1].rule == &rules->inline_rule());
+  CHECK(asked.question->parts[1].limit.limit == 400);
 }
 
 TEST_CASE("of several rules only those of the unit are taken by the request's limit") {

@@ -99,6 +99,9 @@ class Translator {
  private:
   std::vector<Part>& parts() { return out_.question->parts; }
 
+  // In a fleet the owner of a key grants by its rule's number, unless keys may differ in it: then by what is reported.
+  bool may_have_own_numbers(const Rule& rule) const { return rules_.share().size <= 1 || rule.overrides != nullptr; }
+
   void match(const Descriptor& descriptor) {
     entries_.clear();
     for (const auto& entry : descriptor.entries()) entries_.push_back({entry.key(), entry.value()});
@@ -129,7 +132,7 @@ class Translator {
     const uint32_t own = descriptor.limit().requests_per_unit();
     const uint32_t number = std::clamp<uint32_t>(own, 1, kLimitMax);
     for (const Matcher::Matched& matched : matched_) {
-      if (is_window_of(unit, matched.rule->limit.window)) add(descriptor, matched, number);
+      if (is_window_of(unit, matched.rule->limit.window) && may_have_own_numbers(*matched.rule)) add(descriptor, matched, number);
     }
     if (parts().size() == asked.begin) add_inline(descriptor, number, unit.length);
     const auto own_parts = std::span(parts()).subspan(asked.begin);

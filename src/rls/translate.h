@@ -5,7 +5,8 @@
 // A descriptor takes from each rule that it matches, and from those that go along with it (`also`). All
 // descriptors are one Question: all or nothing. One that matches no rule lets through and counts nothing. A
 // descriptor with a limit of its own (an override) does not go by its rules' numbers: of the rules that it
-// matches those of a window of that unit are taken with the number of the override, and the others are passed
+// matches those of a window of that unit are taken with the number of the override (in a fleet only those whose
+// keys may differ in it, by `overrides`: of all others the owners of keys know one number), and the others are passed
 // over; where there is none, it takes from a bucket of that limit under the inline rule.
 #pragma once
 
