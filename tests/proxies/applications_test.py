@@ -5,11 +5,14 @@ MODULES is the folder that has node_modules.
 """
 import pathlib
 import shutil
+import socket
 import subprocess
 import sys
+import threading
+import types
 
 sys.dont_write_bytecode = True
-from proxies import LONG_MS, ROOT, Contract, Doors, free_ports, program  # noqa: E402
+from proxies import LONG_MS, ROOT, Contract, Doors, free_ports, get, program  # noqa: E402
 from processes import PROGRAMS, main  # noqa: E402
 
 EXAMPLES = ROOT / "tools" / "examples"
@@ -31,6 +34,26 @@ class Wsgi(Example):
             if subprocess.run([interpreter, "-c", "import redis"], stderr=subprocess.DEVNULL, check=False).returncode == 0:
                 return [interpreter, "-B", EXAMPLES / "wsgi.py"]
         raise AssertionError("python3-redis is not installed (Debian: apt-get install python3-redis)")
+
+    def test_a_connection_that_breaks_while_it_is_kept_lets_in_like_any_absence(self):
+        listener = socket.socket(socket.AF_UNIX)
+        self.addCleanup(listener.close)
+        path = self.folder / "breaks.sock"
+        listener.bind(str(path))
+        listener.listen()
+
+        def serve():  # answers and goes, the question still unread: so the next look at that connection is an error, not its end
+            for _ in range(2):
+                connection, _ = listener.accept()
+                while not connection.recv(4096, socket.MSG_PEEK).endswith(b"127.0.0.1\r\n"):
+                    pass
+                connection.sendall(b"*6\r\n:0\r\n:100\r\n:99\r\n:-1\r\n:600\r\n:0\r\n")
+                connection.close()
+
+        threading.Thread(target=serve, daemon=True).start()
+        port = self.door(types.SimpleNamespace(socket=path))
+        self.assertEqual(get(port)[0], 200)
+        self.assertEqual(get(port)[0], 200)
 
 
 class Express(Example):

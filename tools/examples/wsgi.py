@@ -24,7 +24,7 @@ class RateLimit:
         key = str(self.key(environ)).encode()[:1024] or b"-"  # any other key is an error for tallyd, and would count as its absence
         try:
             limited, limit, remaining, retry_after, reset, _ = self.tallyd.execute_command("TALLY.TAKE", self.rule, key)
-        except redis.RedisError as problem:
+        except Exception as problem:  # RedisError, but also AttributeError: redis-py 4.3 has one for a Unix socket that breaks while it is looked at
             print("no answer from tallyd:", problem, file=environ["wsgi.errors"])
             if self.when_away == "closed":
                 start_response("503 Service Unavailable", [("Content-Length", "0")])
