@@ -63,7 +63,7 @@ class Install(Case):
         shutil.copy(EXAMPLES / "client.cc", source)
         (source / "CMakeLists.txt").write_text("cmake_minimum_required(VERSION 3.16)\nproject(app CXX)\nfind_package(tally 0.1 REQUIRED)\n"
                                                "add_executable(app client.cc)\ntarget_link_libraries(app PRIVATE tally::client)\n")
-        self.done("cmake", "-S", source, "-B", source / "build", f"-DCMAKE_PREFIX_PATH={self.prefix}")
+        self.done("cmake", "-G", "Ninja", "-S", source, "-B", source / "build", f"-DCMAKE_PREFIX_PATH={self.prefix}")
         self.done("cmake", "--build", source / "build")
         self.shares_the_limit(source / "build" / "app")
 
