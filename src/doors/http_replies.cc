@@ -4,6 +4,9 @@
 #include <charconv>
 #include <cstring>
 #include <nlohmann/json.hpp>
+#include <utility>
+
+#include "doors/rate_headers.h"
 
 namespace tally::http {
 namespace {
@@ -64,17 +67,6 @@ std::string_view connection_field(Form form) {
   return form.close ? "Connection: close\r\n" : form.says_kept ? "Connection: keep-alive\r\n" : "";
 }
 
-// A number that is written more than once.
-class Digits {
- public:
-  explicit Digits(int64_t n) : end_(std::to_chars(text_.data(), text_.data() + text_.size(), n).ptr) {}
-  operator std::string_view() const { return {text_.data(), static_cast<size_t>(end_ - text_.data())}; }
-
- private:
-  std::array<char, 20> text_;
-  const char* end_;
-};
-
 // Puts a reply of bounded length together, for one append.
 class Text {
  public:
@@ -85,6 +77,14 @@ class Text {
   Text& operator<<(int64_t n) {
     end_ = std::to_chars(end_, bytes_.data() + bytes_.size(), n).ptr;
     return *this;
+  }
+  // Ends the field before, if there is one, and begins the next; end_fields() ends the last.
+  Text& field(std::string_view name) {
+    if (std::exchange(in_field_, true)) *this << "\r\n";
+    return *this << name << ": ";
+  }
+  void end_fields() {
+    if (std::exchange(in_field_, false)) *this << "\r\n";
   }
   // "name", as JSON and structured fields have strings. Rules' names are printable ASCII.
   Text& quoted(std::string_view name) {
@@ -102,12 +102,8 @@ class Text {
   // Three names of 64 bytes, all escaped; a dozen numbers; some 400 bytes of what does not change.
   std::array<char, 1024> bytes_;
   char* end_ = bytes_.data();
+  bool in_field_ = false;
 };
-
-// Of a window its length, of a bucket the time in which it fills.
-Duration period_of(const Limit& limit) {
-  return limit.algorithm == Algorithm::token_bucket ? limit.burst_span() : limit.window;
-}
 
 int64_t at_least_0(int64_t n) { return std::max<int64_t>(n, 0); }
 // What a denial says; -1: it never ends by itself.
@@ -174,24 +170,15 @@ void Writer::answer(const Rule& rule, const Limit& limit, const Answer& answer, 
 
 void Writer::auth(const Rule& rule, const Limit& limit, const Answer& answer, resp::Reason reason) {
   const bool limited = resp::is_limited(reason);
-  const int64_t reset = at_least_0(resp::seconds_up(answer.reset_after));
-  const Digits quota(answer.limit), remaining(answer.remaining), until_reset(reset);
   Text text;
   text << status_line(!limited         ? 204
                       : form_.too_many ? 429
                                        : 403)
        << date_ << kCommon << connection_field(form_);
-  (text << "RateLimit-Policy: ").quoted(rule.name)
-      << ";q=" << quota << ";w=" << std::max<int64_t>(resp::seconds_up(period_of(limit)), 1);
-  (text << "\r\nRateLimit: ").quoted(rule.name) << ";r=" << remaining << ";t=" << until_reset;
-  text << "\r\nX-RateLimit-Limit: " << quota << "\r\nX-RateLimit-Remaining: " << remaining
-       << "\r\nX-RateLimit-Reset: " << until_reset;
-  if (limited) {
-    if (const int64_t wait = at_least_1(resp::seconds_up(answer.retry_after)); wait > 0)
-      text << "\r\nRetry-After: " << wait;
-    text << "\r\nContent-Length: 0";
-  }
-  text << "\r\n\r\n";
+  tell_rate_headers(text, rule.name, limit, answer, reason);
+  text.end_fields();
+  if (limited) text << "Content-Length: 0\r\n";
+  text << "\r\n";
   out_ += text.view();
 }
 
