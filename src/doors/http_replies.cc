@@ -4,7 +4,6 @@
 #include <charconv>
 #include <cstring>
 #include <nlohmann/json.hpp>
-#include <utility>
 
 #include "doors/rate_headers.h"
 
@@ -78,14 +77,8 @@ class Text {
     end_ = std::to_chars(end_, bytes_.data() + bytes_.size(), n).ptr;
     return *this;
   }
-  // Ends the field before, if there is one, and begins the next; end_fields() ends the last.
-  Text& field(std::string_view name) {
-    if (std::exchange(in_field_, true)) *this << "\r\n";
-    return *this << name << ": ";
-  }
-  void end_fields() {
-    if (std::exchange(in_field_, false)) *this << "\r\n";
-  }
+  Text& field(std::string_view name) { return *this << name << ": "; }
+  void end_field() { *this << "\r\n"; }
   // "name", as JSON and structured fields have strings. Rules' names are printable ASCII.
   Text& quoted(std::string_view name) {
     *end_++ = '"';
@@ -102,7 +95,6 @@ class Text {
   // Three names of 64 bytes, all escaped; a dozen numbers; some 400 bytes of what does not change.
   std::array<char, 1024> bytes_;
   char* end_ = bytes_.data();
-  bool in_field_ = false;
 };
 
 int64_t at_least_0(int64_t n) { return std::max<int64_t>(n, 0); }
@@ -176,7 +168,6 @@ void Writer::auth(const Rule& rule, const Limit& limit, const Answer& answer, re
                                        : 403)
        << date_ << kCommon << connection_field(form_);
   tell_rate_headers(text, rule.name, limit, answer, reason);
-  text.end_fields();
   if (limited) text << "Content-Length: 0\r\n";
   text << "\r\n";
   out_ += text.view();

@@ -1,5 +1,7 @@
 #include "doors/rate_headers.h"
 
+#include <utility>
+
 namespace tally {
 namespace {
 
@@ -9,6 +11,7 @@ class Pairs {
     headers.push_back({std::string(name), ""});
     return *this;
   }
+  void end_field() {}
   // A String of RFC 8941, section 3.3.3.
   Pairs& quoted(std::string_view text) {
     std::string& value = headers.back().value;
@@ -22,10 +25,6 @@ class Pairs {
   }
   Pairs& operator<<(std::string_view text) {
     headers.back().value += text;
-    return *this;
-  }
-  Pairs& operator<<(int64_t n) {
-    headers.back().value += std::to_string(n);
     return *this;
   }
 
