@@ -21,18 +21,8 @@
 
 #include "base/random.h"
 #include "core/limiter.h"
-#include "core/slots_find.h"
 
 namespace tally {
-
-// A decision on a slot that was found before: no hash, no look-up.
-struct LimiterProbe {
-  static Held find(Limiter& limiter, KeyHash hash) { return limiter.slots_.find(hash); }
-  static bool decide(Limiter& limiter, const Ask& ask, Held held, const Now& now, NoteRing* notes,
-                     Answer& answer) {
-    return limiter.decide(ask, held, now, notes, answer);
-  }
-};
 
 namespace {
 
@@ -128,7 +118,7 @@ void random_keys(benchmark::State& state, Algorithm algorithm, bool fleet, bool 
       Ask asks[kBatch];
       for (size_t i = 0; i < kBatch; ++i) asks[i] = f.ask(keys[at + i].view());
       for (const Ask& ask : asks) f.limiter.prefetch(ask.hash);
-      for (const Ask& ask : asks) f.limiter.prefetch_slot(ask.hash);
+      for (Ask& ask : asks) ask.place = f.limiter.prefetch_slot(ask.hash);
       for (const Ask& ask : asks) decide(ask);
     } else {
       for (size_t i = 0; i < kBatch; ++i) decide(f.ask(keys[at + i].view()));
@@ -231,14 +221,12 @@ void hot_key(benchmark::State& state, Algorithm algorithm, bool fleet, uint32_t 
   NoteRing notes(16);
   NoteRing* const ring = fleet && limit == 1 ? nullptr : &notes;
   Now now = kNow;
-  Answer answer;
   if (found) {
-    const Ask ask = f.ask("user:0");
-    const Held held = LimiterProbe::find(f.limiter, ask.hash);
+    Ask ask = f.ask("user:0");
+    ask.place = f.limiter.prefetch_slot(ask.hash);
     for (auto _ : state) {
       if (limit != 1) now.mono += std::chrono::milliseconds(1);  // a bucket refills
-      benchmark::DoNotOptimize(LimiterProbe::decide(f.limiter, ask, held, now, ring, answer));
-      benchmark::DoNotOptimize(answer);
+      benchmark::DoNotOptimize(f.limiter.take(ask, now, ring));
     }
   } else {
     for (auto _ : state) {
