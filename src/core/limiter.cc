@@ -87,7 +87,7 @@ inline bool Limiter::take_found(const Ask& ask, Held held, Now now, Answer& answ
 [[gnu::flatten, gnu::noinline]] Answer Limiter::settle(const Ask& ask, Now now, NoteRing* notes) {
   Answer answer;
   for (int tries = 0; tries < kDecisionTries; ++tries) {
-    const Held held = slots_.find_or_insert(ask.hash, *ask.limit, now);
+    const Held held = slots_.find_or_insert(ask.hash, ask.place, *ask.limit, now);
     if (!held) break;
     if (decide(ask, held, now, notes, answer)) return answer;
   }

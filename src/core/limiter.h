@@ -26,7 +26,7 @@ struct Ask {
   std::string_view key;
   KeyHash hash;
   uint32_t cost = 1;  // 0: a peek; more than the limit: refused, never possible
-  uint32_t place = kNoPlace;  // of the hash by prefetch_slot, which saves looking the key up again
+  uint32_t place = kNoPlace;  // what prefetch_slot said of the hash: looked at first, wrong or right
 };
 
 enum class Verdict : uint8_t {

@@ -213,7 +213,7 @@ class SlotTable {
   Held living_at(size_t index, KeyHash hash) const;
   // The key's slot, which it is given where it has none, under `limit`. Empty only if others hold every place
   // it could have.
-  Held find_or_insert(KeyHash hash, const Limit& limit, const Now& now);
+  Held find_or_insert(KeyHash hash, uint32_t place, const Limit& limit, const Now& now);
   const Sketch& sketch() const { return *sketch_; }
   // The slot will not be taken for idle before `tick`. To be called before a count for a later window is
   // written.

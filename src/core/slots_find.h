@@ -82,8 +82,8 @@ inline Held SlotTable::find(KeyHash hash, uint32_t place) const {
   return {};
 }
 
-inline Held SlotTable::find_or_insert(KeyHash hash, const Limit& limit, const Now& now) {
-  if (const Held held = find(hash)) return held;
+inline Held SlotTable::find_or_insert(KeyHash hash, uint32_t place, const Limit& limit, const Now& now) {
+  if (const Held held = find(hash, place)) return held;
   return insert(hash, limit, now);
 }
 

@@ -88,6 +88,7 @@ class Service {
     resp::Request request;
     size_t begin = 0;  // of the command, in the input
     KeyHash hash;
+    uint32_t place = kNoPlace;  // of the hash, as Ask::place
     Answer answer;
     Portion portion;  // of a request that leases
     Fate fate = Fate::reply;
