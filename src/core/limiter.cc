@@ -31,9 +31,10 @@ Limiter::Limiter(SlotTable& slots, bool fleet)
 void Limiter::prefetch(KeyHash hash) const { slots_.prefetch(hash); }
 uint32_t Limiter::prefetch_slot(KeyHash hash) const { return slots_.prefetch_slot(hash); }
 
-// A slot that comes from memory holds up all that was begun behind it once the processor has no room for more instructions (on Zen 5 about
-// 200 a thread). So the usual way is one flat function for each algorithm that keeps all in registers and leaves the rest to settle(). The
-// answer is written last: an exchange waits for all that was written before it.
+// A slot that comes from memory holds up all that was begun behind it once the processor has no room for more
+// instructions (on Zen 5 about 200 a thread). So the usual way is one flat function for each algorithm that
+// keeps all in registers and leaves the rest to settle(). The answer is written last: an exchange waits for
+// all that was written before it.
 template <Algorithm kAlgorithm>
 [[gnu::flatten]] Answer Limiter::take_usual(const Ask& ask, Now now, NoteRing* notes) {
   if (const Held held = slots_.find(ask.hash, ask.place)) [[likely]] {
@@ -47,8 +48,8 @@ template Answer Limiter::take_usual<Algorithm::fixed_window>(const Ask&, Now, No
 template Answer Limiter::take_usual<Algorithm::sliding_window>(const Ask&, Now, NoteRing*);
 template Answer Limiter::take_usual<Algorithm::token_bucket>(const Ask&, Now, NoteRing*);
 
-// False where it is not the usual case: the window has not begun in the slot, a cell is ahead of this worker's clock, the life of the slot is
-// over, others were faster.
+// False where it is not the usual case: the window has not begun in the slot, a cell is ahead of this
+// worker's clock, the life of the slot is over, others were faster.
 template <Algorithm kAlgorithm>
 inline bool Limiter::take_found(const Ask& ask, Held held, Now now, Answer& answer) {
   if constexpr (kAlgorithm == Algorithm::token_bucket) {
@@ -198,12 +199,14 @@ void Limiter::decide_alone(const Ask& ask, const WindowView& v, WallTime now, An
 // swaps one. If the window has been left meanwhile, or the one before it has grown so that the cost would not
 // have fitted, the cost is lost and the decision starts over.
 bool Limiter::holds_still(const Ask& ask, const WindowView& v, Held held, const Now& now) const {
-  if (ask.limit->algorithm == Algorithm::sliding_window && !still_fits(ask, held, v.window, v.count, v.previous_word, now.wall))
+  if (ask.limit->algorithm == Algorithm::sliding_window &&
+      !still_fits(ask, held, v.window, v.count, v.previous_word, now.wall))
     return false;
   return held.still();
 }
 
-bool Limiter::still_fits(const Ask& ask, Held held, int64_t window, uint32_t count, uint64_t previous_word, WallTime now) const {
+bool Limiter::still_fits(const Ask& ask, Held held, int64_t window, uint32_t count, uint64_t previous_word,
+                         WallTime now) const {
   const auto tag = static_cast<uint32_t>(window);
   const uint64_t word = held.slot->count[(tag & 1) ^ 1].load();
   if (word == previous_word) [[likely]]
@@ -211,7 +214,8 @@ bool Limiter::still_fits(const Ask& ask, Held held, int64_t window, uint32_t cou
   return fits_beside(ask, Cell::of(word), window, count, now);
 }
 
-[[gnu::noinline]] bool Limiter::fits_beside(const Ask& ask, Cell before, int64_t window, uint32_t count, WallTime now) const {
+[[gnu::noinline]] bool Limiter::fits_beside(const Ask& ask, Cell before, int64_t window, uint32_t count,
+                                            WallTime now) const {
   const auto tag = static_cast<uint32_t>(window);
   if (ahead(before.tag, (tag & 1) ^ 1, tag) != 0) return false;
   Answer answer;
@@ -243,8 +247,8 @@ bool Limiter::take_bucket(const Ask& ask, Held held, const Now& now, Answer& ans
 }
 
 // Lowers a count, which must not land on another key: the slot is pinned. `settled`: false to try again.
-uint32_t Limiter::give_back(const Ask& ask, uint32_t n, Held held, const Now& now, std::optional<int64_t> only_in,
-                            bool& settled) {
+uint32_t Limiter::give_back(const Ask& ask, uint32_t n, Held held, const Now& now,
+                            std::optional<int64_t> only_in, bool& settled) {
   const Limit& limit = *ask.limit;
   Slot& slot = *held.slot;
   uint32_t given = 0;
@@ -322,7 +326,8 @@ void Limiter::open_floors(WallTime from, MonoTime buckets_empty_at) {
 uint32_t Limiter::floor_in(const Limit& limit, int64_t window) const {
   if (limit.floor == 0) return 0;
   // The window may be any number, the time the end of all time.
-  return window_start_wide(window, limit.window) >= static_cast<int64_t>(floors_from_.load()) ? limit.floor : 0;
+  return window_start_wide(window, limit.window) >= static_cast<int64_t>(floors_from_.load()) ? limit.floor
+                                                                                              : 0;
 }
 
 // Every place that the key could have is held by others at this moment, or it was taken from the key again
