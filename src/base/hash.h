@@ -56,6 +56,12 @@ constexpr uint64_t mix(uint64_t x) {
   return x ^ (x >> 33);
 }
 
+// Of texts in tables that are looked into by views (std::unordered_map with std::equal_to<>).
+struct TextHash {
+  using is_transparent = void;
+  size_t operator()(std::string_view text) const { return std::hash<std::string_view>{}(text); }
+};
+
 // A hash as an index below n: floor(x / 2^64 * n).
 constexpr size_t scaled_to(uint64_t x, size_t n) {
   return static_cast<size_t>((static_cast<unsigned __int128>(x) * n) >> 64);

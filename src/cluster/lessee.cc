@@ -26,7 +26,7 @@ Lessee::Lessee(Surroundings around, Limiter& limiter, size_t accounts_max, MonoT
 Lessee::Account* Lessee::account_for(const Note& note, Now now) {
   if (!limiter_.slots().living(note.slot)) return nullptr;  // evicted meanwhile; its next use is noted anew
   const Rule& rule = around_.rules->by_id(note.rule);
-  const bool own_limit = &rule != &around_.rules->inline_rule();
+  const bool own_limit = &rule != &around_.rules->inline_rule() && rule.overrides == nullptr;
   Account* account = accounts_.find(note.id);
   if (account == nullptr) {
     if (accounts_.size() >= accounts_max_) {
@@ -54,8 +54,11 @@ Lessee::Account* Lessee::account_for(const Note& note, Now now) {
 
 void Lessee::use_rules() {
   accounts_.for_each([&](const WireId&, Account& account) {
-    account.rule = &around_.rules->by_id(account.rule->id);
-    if (account.rule != &around_.rules->inline_rule()) account.limit = account.rule->limit;
+    const Rule& before = *account.rule;
+    account.rule = &around_.rules->by_id(before.id);
+    // What an override comes to now says the key's next note.
+    const bool overridden = account.rule->overrides != nullptr && account.limit != before.limit;
+    if (account.rule != &around_.rules->inline_rule() && !overridden) account.limit = account.rule->limit;
     account.terms = terms_of(*account.rule, account.limit);
   });
 }

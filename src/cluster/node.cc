@@ -2,6 +2,7 @@
 
 #include "cluster/node_impl.h"
 #include "core/calendar.h"
+#include "core/overrides.h"
 
 namespace tally {
 
@@ -24,6 +25,7 @@ uint64_t fingerprint(const RuleSet& rules) {
     for (const int64_t n : {static_cast<int64_t>(l.algorithm), int64_t{l.limit}, nanos(l.window), nanos(l.emission),
                             static_cast<int64_t>(rule.max_overcount.ppm), int64_t{rule.max_overcount.unbounded}})
       text += '|' + std::to_string(n);
+    if (rule.overrides != nullptr) text += '|' + std::to_string(rule.overrides->fingerprint());
     text += '\n';
   }
   return keyed_hash(text, kPublicIdKey);

@@ -10,6 +10,9 @@ namespace tally {
 
 namespace {
 
+// Of a key that may have an override only those who know the key's name know the limit: they report it.
+bool has_one_limit(const Rule* rule) { return rule != nullptr && rule->overrides == nullptr; }
+
 // Of the form that `terms` have.
 void go_by(const Rule& rule, Terms& terms) {
   terms.limit = rule.limit.limit;
@@ -70,7 +73,7 @@ Owner::Key* Owner::key_for(const Report& report, Now now) {
       ++dropped_["rule_mismatch"];
       return nullptr;
     }
-    if (found->rule == nullptr && terms.algorithm != Algorithm::token_bucket) found->terms = report.terms;
+    if (!has_one_limit(found->rule) && terms.algorithm != Algorithm::token_bucket) found->terms = report.terms;
     return found;
   }
   const Rule* rule = around_.rules->by_seed(report.rule);
@@ -96,7 +99,7 @@ Owner::Key* Owner::key_for(const Report& report, Now now) {
   key.groups = groups;
   key.rule = rule;
   key.on_amnesia = on_amnesia;
-  if (rule != nullptr) go_by(*rule, key.terms);
+  if (has_one_limit(rule)) go_by(*rule, key.terms);
   key.born = now.wall;
   key.reset = around_.resets.number_of(key.id);
   return &key;
@@ -108,8 +111,9 @@ void Owner::use_rules() {
     const uint16_t rule = key.rule->id;
     key.rule = around_.rules->is_retired(rule) ? nullptr : &around_.rules->by_id(rule);
     if (key.rule == nullptr) return;
-    go_by(*key.rule, key.terms);
     key.on_amnesia = key.rule->on_amnesia;
+    if (!has_one_limit(key.rule)) return;
+    go_by(*key.rule, key.terms);
     for (auto& book : key.books)
       if (book) book->lower_limit(key.terms.limit);
   });

@@ -36,6 +36,10 @@ Upstream::Form Upstream::form_above(const Rule* rule, const Terms& terms) const 
     Limit limit = named->limit;
     limit.floor = 0;  // floors are the regions' alone: what is admitted without a grant is spent at once, and cannot be issued below
     limit.floor_emission = Duration(0);
+    if (named->overrides != nullptr) {  // the key's own, as those below report it
+      limit.limit = terms.limit;
+      limit.emission = terms.emission;
+    }
     const bool alike = limit.algorithm == terms.algorithm && limit.window == terms.window && limit.emission == terms.emission;
     return {alike ? named : nullptr, limit};
   }

@@ -17,6 +17,14 @@ namespace {
 constexpr uint64_t kShut = INT64_MAX;
 }
 
+Answer answer_by(const Applied& applied) {
+  Answer answer;
+  const bool exempt = applied.treatment == Treatment::exempt;
+  answer.verdict = exempt ? Verdict::exempt : Verdict::blocked;
+  answer.limit = answer.remaining = exempt ? applied.limit->limit : 0;
+  return answer;
+}
+
 Limiter::Limiter(SlotTable& slots, bool fleet)
     : slots_(slots), fleet_(fleet), floors_from_(kShut), buckets_empty_at_(kShut) {}
 

@@ -33,6 +33,9 @@ enum class Verdict : uint8_t {
   over_limit,  // refused: the limit is used up
   starved,     // refused for now: this node has no quota and the owner can still be asked (fleets)
   isolated,    // refused: no quota, and nobody to ask
+  // An override of the key, which no limiter was asked for (answer_by):
+  blocked,
+  exempt,  // let through
 };
 
 struct Answer {
@@ -52,6 +55,10 @@ struct Answer {
   uint32_t heard = 0;  // heard_tick; 0: it was never heard of this key
 };
 static_assert(sizeof(Answer) == 48);
+
+// The answer where there is nothing to count: 0 of 0 left to a blocked key, never to be tried again; all of the rule's limit to an exempt
+// one. Requires a treatment other than limited.
+Answer answer_by(const Applied& applied);
 
 // Worker to cluster thread: a key that was used or found too little.
 struct Note {

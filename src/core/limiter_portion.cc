@@ -67,7 +67,8 @@ bool Limiter::portion_of_bucket(const Ask& ask, uint32_t most, Held held, const 
                                 Portion& portion) {
   const Limit& limit = *ask.limit;
   portion = {0, ask.rule->process_hold, 0};
-  if (portion.lasts <= Duration(0)) return true;
+  // What processes hold is taken off the rule's burst, and off none of an override.
+  if (portion.lasts <= Duration(0) || limit != ask.rule->limit) return true;
   if (!fleet_) {
     uint64_t word = held.slot->count[0].load();
     MonoTime tat = arrival_of(word);

@@ -5,6 +5,8 @@
 
 #include "base/fail.h"
 #include "base/nearest.h"
+#include "core/matcher.h"
+#include "core/overrides.h"
 
 namespace tally {
 namespace {
@@ -37,6 +39,8 @@ Duration floor_emission_of(const Limit& limit, Overcount e, Share share) {
   return divided_up(all, e.ppm);
 }
 
+}  // namespace
+
 void set_floor(Limit& limit, Overcount e, Share share) {
   limit.floor = floor_of(limit.limit, e, share);
   limit.floor_emission = Duration(0);
@@ -45,8 +49,6 @@ void set_floor(Limit& limit, Overcount e, Share share) {
   const int64_t emission = nanos(limit.floor_emission);
   limit.floor = emission == 0 ? 0 : static_cast<uint32_t>(nanos(limit.burst_span()) / emission);
 }
-
-}  // namespace
 
 uint32_t floor_of(uint32_t limit, Overcount e, Share share) {
   if (share.before.size != 0)
@@ -57,19 +59,23 @@ uint32_t floor_of(uint32_t limit, Overcount e, Share share) {
   return budget / share.size + (share.rank < budget % share.size ? 1 : 0);
 }
 
-uint64_t bound_of(const Rule& rule, uint32_t size) {
-  const uint64_t limit = rule.limit.limit;
+uint64_t bound_of(const Rule& rule, uint32_t limit, uint32_t size) {
   if (size <= 1) return limit;
   if (rule.max_overcount.unbounded) return saturated(static_cast<unsigned __int128>(limit) * size);
-  return limit + overcount_budget(rule.limit.limit, rule.max_overcount);
+  return uint64_t{limit} + overcount_budget(limit, rule.max_overcount);
 }
 
-uint64_t bound_isolated_of(const Rule& rule, uint32_t size) {
-  unsigned __int128 bound = bound_of(rule, size);
-  if (size > 1 && rule.on_isolation == OnIsolation::share) bound += rule.limit.limit;
-  if (size > 1 && rule.on_isolation == OnIsolation::open)
-    bound += static_cast<unsigned __int128>(rule.limit.limit) * size;
+uint64_t bound_isolated_of(const Rule& rule, uint32_t limit, uint32_t size) {
+  unsigned __int128 bound = bound_of(rule, limit, size);
+  if (size > 1 && rule.on_isolation == OnIsolation::share) bound += limit;
+  if (size > 1 && rule.on_isolation == OnIsolation::open) bound += static_cast<unsigned __int128>(limit) * size;
   return saturated(bound);
+}
+
+Applied Rule::overridden(std::string_view key) const {
+  const Override* found = overrides->find(key);
+  if (found == nullptr) return {&limit};
+  return {found->treatment == Treatment::limited ? &found->limit : &limit, found->treatment};
 }
 
 Limit inline_limit(const Rule& rule, Share share, uint32_t burst, uint32_t count, Duration period) {
@@ -122,8 +128,12 @@ RuleSet::RuleSet(std::vector<Rule> rules, Rule inline_rule, Share share, const I
       rule.limit.limit -= rule.held;
     }
     set_floor(rule.limit, rule.max_overcount, share);
+    if (rule.overrides != nullptr) rule.overrides = rule.overrides->with_floors(rule.max_overcount, share);
   }
+  matcher_ = std::make_unique<const Matcher>(rules_);
 }
+
+RuleSet::~RuleSet() = default;
 
 void RuleSet::keep_ids(const RuleSet& before) {
   for (const Rule* known : before.by_id_)

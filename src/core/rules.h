@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -73,6 +74,36 @@ struct Limit {
 // The largest burst / rate of a bucket: 2^55 ns (417 days), so that a lease's amount fits its 56 bits.
 inline constexpr Duration kBurstSpanMax{int64_t{1} << 55};
 
+// Which requests a rule is for, where they are described and not named, as Envoy does: one path of a tree of descriptors. A descriptor of
+// the domain has to have as many entries, with these keys in this order, and these values.
+struct Match {
+  struct Entry {
+    std::string key;
+    std::optional<std::string> value;  // "/login": this one; "/api/*": all that begin so; nullopt: any
+    friend bool operator==(const Entry&, const Entry&) = default;
+  };
+  std::string domain;
+  std::vector<Entry> descriptors;  // empty: the rule is asked for by its name alone
+  friend bool operator==(const Match&, const Match&) = default;
+};
+inline constexpr size_t kMatchEntriesMax = 16;  // of one path
+
+class Overrides;  // overrides.h
+class Matcher;    // matcher.h
+
+// What an override makes of a key.
+enum class Treatment : uint8_t {
+  limited,  // there is a limit
+  exempt,   // all is admitted, and nothing counted
+  blocked,  // nothing is admitted
+};
+
+// What holds for a key of a rule. Valid as long as the rule.
+struct Applied {
+  const Limit* limit = nullptr;  // the key's own, or else the rule's; exempt or blocked: the rule's
+  Treatment treatment = Treatment::limited;
+};
+
 struct Rule {
   std::string name;
   uint16_t id = 0;  // in all RuleSets of this process that follow each other
@@ -88,18 +119,35 @@ struct Rule {
   // taken in T and this much before, so RuleSet takes that time of the rate off the burst.
   Duration process_hold{0};
   std::string comment;
+  Match match;
+  std::shared_ptr<const Overrides> overrides;  // nullptr: the limit holds for every key
+
+  // By the overrides. Every door decides by this.
+  Applied for_key(std::string_view key) const {
+    if (overrides == nullptr) [[likely]]
+      return {&limit};
+    return overridden(key);
+  }
 
   // Set by RuleSet.
   uint32_t held = 0;        // buckets: what is taken off the burst, tokens_held of this rule and of those that it follows
   uint64_t seed = 0;        // rule_seed_of(name)
   uint64_t table_seed = 0;  // of name, algorithm and window: a reload that changes these begins new keys
   IdKey id_key{};           // rule_id_key(name, fleet's id key)
+
+ private:
+  Applied overridden(std::string_view key) const;
 };
 
 // What the fleet may admit in a window at most: L + floor(e*L); where unbounded, size * L. Isolated adds what
-// the policy adds: closed nothing; share one more L; open L for each node. Both saturate at 2^63.
-uint64_t bound_of(const Rule& rule, uint32_t size);
-uint64_t bound_isolated_of(const Rule& rule, uint32_t size);
+// the policy adds: closed nothing; share one more L; open L for each node. Both saturate at 2^63. `limit`: L of a key with an override.
+uint64_t bound_of(const Rule& rule, uint32_t limit, uint32_t size);
+uint64_t bound_isolated_of(const Rule& rule, uint32_t limit, uint32_t size);
+inline uint64_t bound_of(const Rule& rule, uint32_t size) { return bound_of(rule, rule.limit.limit, size); }
+inline uint64_t bound_isolated_of(const Rule& rule, uint32_t size) { return bound_isolated_of(rule, rule.limit.limit, size); }
+
+// Makes the limit's floor and floor_emission those of a node.
+void set_floor(Limit& limit, Overcount e, Share share);
 
 // A limit that came with a call (CL.THROTTLE) under the settings of `rule` (the inline rule).
 // Requires burst in [1, kLimitMax], count >= 1, period > 0, burst * period / count <= kBurstSpanMax.
@@ -117,14 +165,15 @@ class RuleSet {
   static constexpr size_t kIdsMax = UINT16_MAX;
 
   // `rules` in configured order, names unique; `inline_rule` carries only max_overcount, on_isolation,
-  // on_amnesia, wait. Fills in id, seed, id_key, limit.floor and limit.floor_emission; takes what processes may hold off the burst, which
-  // must be more than that.
+  // on_amnesia, wait. Fills in id, seed, id_key, limit.floor and limit.floor_emission, also in overrides; takes what processes may hold off
+  // the burst, which must be more than that (but not off those of overrides, of which processes get nothing to hold).
   // `before`: the set that this one follows, if any. Ids go by name: a rule keeps the one it had, also when it was away, and of
   // what is not configured any more the last that was known stays to be found by its id. Requires
   // ids_with(rules, before) <= kIdsMax.
   RuleSet(std::vector<Rule> rules, Rule inline_rule, Share share, const IdKey& id_key, const RuleSet* before = nullptr);
   RuleSet(const RuleSet&) = delete;
   RuleSet& operator=(const RuleSet&) = delete;
+  ~RuleSet();
   static size_t ids_with(const std::vector<Rule>& rules, const RuleSet* before);
 
   const Rule* find(
@@ -137,19 +186,17 @@ class RuleSet {
   const Rule& inline_rule() const { return rules_.back(); }
   const std::vector<Rule>& all() const { return rules_; }  // the named ones in order, then the inline rule
   Share share() const { return share_; }
+  const Matcher& matcher() const { return *matcher_; }  // of the named ones
   std::string nearest(std::string_view name) const;  // for "did you mean"; "" where nothing is near
 
  private:
-  struct Hash {
-    using is_transparent = void;
-    size_t operator()(std::string_view s) const { return std::hash<std::string_view>{}(s); }
-  };
   void keep_ids(const RuleSet& before);
 
   std::vector<Rule> rules_;    // configured
   std::vector<Rule> retired_;
   std::vector<const Rule*> by_id_;
-  std::unordered_map<std::string, Rule*, Hash, std::equal_to<>> by_name_;  // configured
+  std::unordered_map<std::string, Rule*, TextHash, std::equal_to<>> by_name_;  // configured
+  std::unique_ptr<const Matcher> matcher_;
   Share share_;
 };
 

@@ -46,10 +46,10 @@ class TimeHistogram {
   Count sum_ns_;
 };
 
-enum class Outcome : uint8_t { admitted, limited, no_grant, isolated, shadow_limited };
-inline constexpr size_t kOutcomes = 5;
-inline constexpr const char* kOutcomeNames[kOutcomes] = {"admitted", "limited", "no_grant", "isolated",
-                                                         "shadow_limited"};
+enum class Outcome : uint8_t { admitted, limited, no_grant, isolated, shadow_limited, blocked, exempt };
+inline constexpr size_t kOutcomes = 7;
+inline constexpr const char* kOutcomeNames[kOutcomes] = {"admitted",       "limited", "no_grant", "isolated",
+                                                         "shadow_limited", "blocked", "exempt"};
 
 // Why a client was turned away or a request denied, beside the faults in the commands themselves
 // (resp::Fault).

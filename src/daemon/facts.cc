@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "core/overrides.h"
+
 namespace tally {
 namespace {
 
@@ -43,10 +45,12 @@ void add_node_stats(Fields& fields, const NodeStats& node) {
 
 }  // namespace
 
-std::vector<resp::Field> explain_fields(const Explanation& e, const Rule& rule, uint32_t size,
+std::vector<resp::Field> explain_fields(const Explanation& e, const Rule& rule, std::string_view key, uint32_t size,
                                         const Answer* answer) {
   Fields fields;
   fields.add("rule", rule.name);
+  const std::string override = rule.overrides != nullptr ? rule.overrides->key_of(key) : "";
+  if (!override.empty()) fields.add("override", override);
   fields.add("owner", e.owner);
   fields.add("role", e.role);
   fields.add("group", e.group);
@@ -58,9 +62,9 @@ std::vector<resp::Field> explain_fields(const Explanation& e, const Rule& rule, 
   fields.add("floor", e.floor);
   fields.add("mark", e.mark);
   fields.add("knowledge_age_ms", milliseconds(e.knowledge_age));
-  if (answer != nullptr) {
-    fields.add("bound", bound_of(rule, size));
-    fields.add("bound_isolated", bound_isolated_of(rule, size));
+  if (answer != nullptr && answer->verdict != Verdict::exempt) {  // of nothing, where the key is blocked
+    fields.add("bound", bound_of(rule, answer->limit, size));
+    fields.add("bound_isolated", bound_isolated_of(rule, answer->limit, size));
   }
   fields.add("isolated", resp::Value(e.isolated));
   fields.add("reason",

@@ -3,6 +3,7 @@
 // Thread rule: pure, but for the counters that `stats_fields` reads.
 #pragma once
 
+#include <string_view>
 #include <vector>
 
 #include "base/time.h"
@@ -16,7 +17,7 @@ namespace tally {
 
 // `answer`: what a take of 1 would be told now; nullptr where the rule has no limit of its own (the inline
 // rule).
-std::vector<resp::Field> explain_fields(const Explanation& e, const Rule& rule, uint32_t size,
+std::vector<resp::Field> explain_fields(const Explanation& e, const Rule& rule, std::string_view key, uint32_t size,
                                         const Answer* answer);
 // A node alone: all there is to know lies in the answer to a peek (nullptr as above).
 Explanation explain_alone(const std::string& node, const Answer* answer);

@@ -163,6 +163,8 @@ size_t Service::decide_batch(Session& session) {
 void Service::decide(Session& session, Item& item) {
   using Kind = resp::Request::Kind;
   const resp::Request& request = item.request;
+  if (request.treatment != Treatment::limited && request.kind != Kind::explain) [[unlikely]]
+    return answer_by_override(item);
   const Ask ask = ask_of(request, item.hash);
   switch (request.kind) {
     case Kind::answered:
@@ -212,6 +214,12 @@ void Service::decide(Session& session, Item& item) {
       if (port_ != nullptr) ask_elsewhere(session, item, Call::Kind::forget);
       return;
   }
+}
+
+// Of an exempt or blocked key: nothing is counted, so nothing can be given or put back.
+void Service::answer_by_override(Item& item) {
+  item.answer = answer_by({&item.request.limit, item.request.treatment});
+  item.text_size = 0;
 }
 
 void Service::take(Session& session, Item& item) {
@@ -343,10 +351,11 @@ void Service::write_own_facts(resp::Writer& writer, const Item& item) {
   Answer answer;
   const Answer* known = nullptr;
   if (has_own_limit(*request.rule)) {
-    answer = limiter_.peek(ask_of(request, item.hash), now_);
+    answer = request.treatment == Treatment::limited ? limiter_.peek(ask_of(request, item.hash), now_)
+                                                     : answer_by({&request.limit, request.treatment});
     known = &answer;
   }
-  resp::write_map(writer, explain_fields(explain_alone(overview_.node, known), *request.rule,
+  resp::write_map(writer, explain_fields(explain_alone(overview_.node, known), *request.rule, request.key,
                                          rules_->share().size, known));
 }
 
@@ -364,8 +373,14 @@ void Service::count(const Rule& rule, const Answer& answer) {
     case Verdict::isolated:
       outcome = Outcome::isolated;
       break;
+    case Verdict::blocked:
+      outcome = Outcome::blocked;
+      break;
+    case Verdict::exempt:
+      outcome = Outcome::exempt;
+      break;
   }
-  if (rule.shadow && outcome != Outcome::admitted) outcome = Outcome::shadow_limited;
+  if (rule.shadow && outcome != Outcome::admitted && outcome != Outcome::exempt) outcome = Outcome::shadow_limited;
   counters_.decided(rule.id, outcome);
   if (answer.isolated) [[unlikely]]
     counters_.decisions[rule.id].isolated.add();
@@ -416,8 +431,9 @@ void Service::finish(std::unique_ptr<Call> call) {
       break;
     case Call::Kind::explain: {
       const bool own = has_own_limit(*call->rule);
-      const Answer answer = own ? peek(1) : Answer{};
-      resp::write_map(writer, explain_fields(call->explanation, *call->rule, call->rules->share().size,
+      const Applied applied = call->rule->for_key(call->key);
+      const Answer answer = applied.treatment != Treatment::limited ? answer_by(applied) : own ? peek(1) : Answer{};
+      resp::write_map(writer, explain_fields(call->explanation, *call->rule, call->key, call->rules->share().size,
                                              own ? &answer : nullptr));
       break;
     }

@@ -91,6 +91,7 @@ class Service {
   Item& begin_item(size_t begin);
   size_t decide_batch(Session& session);
   void decide(Session& session, Item& item);
+  static void answer_by_override(Item& item);
   void take(Session& session, Item& item);
   Portion take_portion(const Ask& ask, uint32_t most);
   void put_back(Session& session, Item& item);

@@ -74,7 +74,9 @@ bool read_rule_and_key(Call& call) {
     refuse(call, Fault::unknown_rule, "NORULE '(inline)' has no limit of its own; use CL.THROTTLE");
     return false;
   }
-  return read_key(call, call.args[2]);
+  if (!read_key(call, call.args[2])) return false;
+  apply_rule(call.request);
+  return true;
 }
 
 // CL.THROTTLE key max_burst count period [quantity]
@@ -182,6 +184,7 @@ void run_del(Call& call) {
 
 void run_explain(Call& call) {
   if (!read_rule(call, call.args[1]) || !read_key(call, call.args[2])) return;
+  if (!is_inline(call)) apply_rule(call.request);
   call.request.kind = Request::Kind::explain;
 }
 
@@ -352,6 +355,7 @@ void read_command(std::span<const std::string_view> args, Connection& connection
   request.cost = 1;
   request.most = 0;
   request.rule = nullptr;
+  request.treatment = Treatment::limited;
   request.key = {};
   request.keys.clear();
   if (args.empty()) return;

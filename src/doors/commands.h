@@ -73,7 +73,10 @@ struct Request {
   uint32_t most = 0;
   int64_t account = 0;
   const Rule* rule = nullptr;
-  Limit limit;                         // the rule's, or what came with the call
+  Limit limit;                         // the key's by its rule, or what came with the call
+  // By the rule's overrides; exempt or blocked: the answer is answer_by, and nobody's limiter is asked. Of commands that decide, give back,
+  // or explain; limited in all others.
+  Treatment treatment = Treatment::limited;
   std::string_view key;                // into the arguments
   std::vector<std::string_view> keys;  // DEL alone
 };
@@ -83,6 +86,13 @@ struct Request {
 // the turn comes. `request` is overwritten whole; it is a parameter so that it can be used again.
 void read_command(std::span<const std::string_view> args, Connection& connection, const Env& env,
                   Request& request, std::string& reply);
+
+// Sets what the rule has for the key: limit and treatment. Requires both, and a rule that has a limit.
+inline void apply_rule(Request& request) {
+  const Applied applied = request.rule->for_key(request.key);
+  request.limit = *applied.limit;
+  request.treatment = applied.treatment;
+}
 
 // The last of the six numbers.
 enum class Reason : uint8_t {

@@ -45,9 +45,14 @@ size_t Repeat::read(std::string_view input, const Env& env, Request& request) co
   request.cost = request_.cost;
   request.most = request_.most;
   request.rule = request_.rule;
-  request.limit = request_.limit;
   request.key = {p, size};
   request.keys.clear();
+  if (request.rule->overrides != nullptr) [[unlikely]] {
+    apply_rule(request);
+  } else {
+    request.limit = request_.limit;
+    request.treatment = Treatment::limited;
+  }
   return static_cast<size_t>(p + size - input.data()) + tail_size_;
 }
 

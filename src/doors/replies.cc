@@ -3,6 +3,8 @@
 #include <array>
 
 #include "core/calendar.h"
+#include "core/matcher.h"
+#include "core/overrides.h"
 #include "doors/commands.h"
 
 namespace tally::resp {
@@ -105,6 +107,8 @@ Row describe(const Rule& rule, Share share, bool is_inline) {
   add("on_amnesia", std::string(rule.on_amnesia == OnAmnesia::deny ? "deny" : "forget"));
   add("wait_ms", milliseconds_up(rule.wait));
   if (!is_inline) add("shadow", rule.shadow);
+  if (!rule.match.descriptors.empty()) add("match", text_of(rule.match));
+  if (rule.overrides != nullptr) add("overrides", as_integer(rule.overrides->size()));
   if (!rule.comment.empty()) add("comment", rule.comment);
   return row;
 }
@@ -133,12 +137,15 @@ std::string_view name_of(Reason reason) {
 
 Reason reason_of(const Answer& answer, const Rule& rule) {
   if (answer.verdict == Verdict::admitted) return Reason::admitted;
+  if (answer.verdict == Verdict::exempt) return Reason::exempt;
   if (rule.shadow) return Reason::shadow;
   switch (answer.verdict) {
     case Verdict::starved:
       return Reason::no_grant;
     case Verdict::isolated:
       return Reason::isolated;
+    case Verdict::blocked:
+      return Reason::blocked;
     default:
       return Reason::over_limit;
   }
@@ -231,6 +238,11 @@ std::string sentence(const Answer& answer, const Rule& rule) {
       result =
           "limited: nothing is left of what this node may admit by itself, and no owner can be asked" + again;
       break;
+    case Verdict::blocked:
+      result = "blocked by an override of the rule";
+      break;
+    case Verdict::exempt:
+      return "exempt by an override of the rule: all is admitted, and nothing counted";
   }
   return rule.shadow ? result + " (the rule is in shadow: let through)" : result;
 }
