@@ -87,6 +87,15 @@ Limit inline_limit(const Rule& rule, Share share, uint32_t burst, uint32_t count
   return limit;
 }
 
+Limit limit_with(const Rule& rule, Share share, uint32_t limit) {
+  Limit with = rule.limit;
+  with.limit = limit;
+  if (with.algorithm == Algorithm::token_bucket && with.emission > Duration(0))
+    with.limit = static_cast<uint32_t>(std::min<int64_t>(limit, kBurstSpanMax / with.emission));
+  set_floor(with, rule.max_overcount, share);
+  return with;
+}
+
 uint32_t tokens_held(const Rule& rule) {
   if (rule.process_hold <= Duration(0) || rule.limit.emission <= Duration(0)) return 0;
   const Duration longest = rule.process_hold + rule.process_hold / 32;
