@@ -203,6 +203,7 @@ class Node {
   bool alone() const;
   bool ready() const;  // the start is over, and votes were read anew (10 s at the latest)
   const Roster& roster() const;
+  const std::shared_ptr<const RuleSet>& rules() const;  // that it goes by
   bool is_guest(uint16_t rank) const;  // of a node in no list
   // The node of that entry is stopped for good, and nobody is to wait for it: not when this one starts again, nor when the list changes.
   // Until this one's next start; then `gone` says it. "": done; else why not.

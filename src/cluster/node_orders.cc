@@ -27,6 +27,8 @@ bool Node::lift(const Orders::Name& name, Now now) {
 
 void Node::remember(const KeyOrder& order, Now now) { impl_->on_order(order, now); }
 
+const std::shared_ptr<const RuleSet>& Node::rules() const { return impl_->rules; }
+
 const Orders& Node::orders() const { return impl_->orders.orders(); }
 
 void Node::Impl::tell_all(const KeyOrder& order, Now now) {

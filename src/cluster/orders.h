@@ -27,8 +27,6 @@
 
 namespace tally {
 
-inline constexpr Duration kOrderMax = std::chrono::hours(24 * 366);  // how long one may hold
-
 class Orders {
  public:
   static constexpr size_t kMost = 65'536;                // that an operator may have set at once

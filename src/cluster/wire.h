@@ -17,6 +17,7 @@
 
 #include "base/hash.h"
 #include "base/time.h"
+#include "core/order_table.h"
 #include "core/rules.h"
 
 namespace tally {
@@ -224,7 +225,6 @@ struct Moved {
 };
 
 // gossip: what an operator has ordered of one key of a rule, until when, and in whose place it stands (orders.h).
-enum class OrderKind : uint8_t { lifted, block, allow, limit };
 struct KeyOrder {
   std::string rule;  // 1 to kOrderRuleMax bytes
   std::string key;   // 1 to kOrderKeyMax
@@ -236,7 +236,7 @@ struct KeyOrder {
   NodeId setter = 0;     // and of two of one time the one of the larger id
   friend bool operator==(const KeyOrder&, const KeyOrder&) = default;
 };
-inline constexpr size_t kOrderRuleMax = 64, kOrderKeyMax = 1'000;  // so that the largest fits a datagram, sealed
+inline constexpr size_t kOrderRuleMax = 64;
 
 // gossip: all orders that the sender knows of, as one number. Who knows others tells them.
 struct OrdersDigest {

@@ -3,6 +3,7 @@
 // Thread rule: add() before it is shared; immutable afterwards, shared by pointer to const. find() allocates and locks nothing.
 #pragma once
 
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <vector>
@@ -12,6 +13,10 @@
 #include "core/rules.h"
 
 namespace tally {
+
+enum class OrderKind : uint8_t { lifted, block, allow, limit };
+inline constexpr Duration kOrderMax = std::chrono::hours(24 * 366);  // how long one may hold
+inline constexpr size_t kOrderKeyMax = 1'000;  // bytes: so that the largest fits a datagram, sealed
 
 class OrderTable {
  public:

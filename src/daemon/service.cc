@@ -23,17 +23,26 @@ Ask ask_of(const resp::Request& request, KeyHash hash) {
 
 bool has_own_limit(const Rule& rule) { return rule.name != kInlineRule; }
 
+// For EXPLAIN; "" where nothing is ordered.
+std::string ordered_text(const OrderTable::Order* order, WallTime now) {
+  if (order == nullptr) return "";
+  const std::string what = order->treatment == Treatment::blocked  ? "block"
+                           : order->treatment == Treatment::exempt ? "allow"
+                                                                   : "limit " + std::to_string(order->limit.limit);
+  return what + ", for " + std::to_string(resp::milliseconds_up(order->until - now)) + " ms more";
+}
+
 }  // namespace
 
 Service::Service(Overview& overview, WorkerCounters& counters, const Clock& clock, Port* port,
-                 ServiceLimits limits, std::function<void(std::unique_ptr<Call>)> reload)
+                 ServiceLimits limits, std::function<void(std::unique_ptr<Call>)> ask_main)
     : overview_(overview),
       limiter_(overview.limiter),
       counters_(counters),
       clock_(clock),
       port_(port),
       limits_(limits),
-      reload_(std::move(reload)),
+      ask_main_(std::move(ask_main)),
       batch_(kBatch) {
   use(overview.rules(), limits.sync_interval);
   env_.key_bytes_max = limits.key_bytes;
@@ -50,6 +59,10 @@ void Service::use(std::shared_ptr<const RuleSet> rules, Duration sync_interval) 
   limits_.sync_interval = sync_interval;
   env_.rules = rules_.get();
   ++env_.rules_number;
+}
+
+void Service::use(std::shared_ptr<const OrderTable> orders) {
+  orders_ = orders != nullptr && orders->size() != 0 ? std::move(orders) : nullptr;
 }
 
 // --- serving ---
@@ -133,12 +146,41 @@ Service::Item& Service::begin_item(size_t begin) {
   item.answer = Answer{};
   item.portion = Portion{};
   item.noted = true;
+  item.ordered_for = Duration(0);
   const resp::Request& request = item.request;
   if (!request.key.empty() && request.rule != nullptr) {
     item.hash = limiter_.hash(*request.rule, request.key);
     limiter_.prefetch(item.hash);
+    if (orders_ != nullptr) [[unlikely]]
+      apply_order(item);
   }
   return item;
+}
+
+const OrderTable::Order* Service::order_of(KeyHash hash, WallTime now) const {
+  return orders_ != nullptr ? orders_->find(hash, now) : nullptr;
+}
+
+// What an operator has ordered of the key goes before what its rule says of it.
+void Service::apply_order(Item& item) {
+  using Kind = resp::Request::Kind;
+  resp::Request& request = item.request;
+  switch (request.kind) {
+    case Kind::take:
+    case Kind::peek:
+    case Kind::give:
+    case Kind::lease:
+    case Kind::put_back:
+    case Kind::explain:
+      break;
+    default:
+      return;
+  }
+  const OrderTable::Order* const order = order_of(item.hash, now_.wall);
+  if (order == nullptr) return;
+  request.treatment = order->treatment;
+  if (order->treatment == Treatment::limited) request.limit = order->limit;
+  item.ordered_for = order->until - now_.wall;
 }
 
 // Decides in order; returns how many of the batch were. Fewer than all: the next one must wait for what is
@@ -213,12 +255,19 @@ void Service::decide(Session& session, Item& item) {
     case Kind::forget:
       if (port_ != nullptr) ask_elsewhere(session, item, Call::Kind::forget);
       return;
+    case Kind::order:
+      return ask_elsewhere(session, item, Call::Kind::order);
+    case Kind::lift:
+      return ask_elsewhere(session, item, Call::Kind::lift);
+    case Kind::orders:
+      return ask_elsewhere(session, item, Call::Kind::orders);
   }
 }
 
 // Of an exempt or blocked key: nothing is counted, so nothing can be given or put back.
 void Service::answer_by_override(Item& item) {
   item.answer = answer_by({&item.request.limit, item.request.treatment});
+  if (item.request.treatment == Treatment::blocked && item.ordered_for > Duration(0)) item.answer.retry_after = item.answer.reset_after = item.ordered_for;
   item.text_size = 0;
 }
 
@@ -251,7 +300,9 @@ void Service::ask_elsewhere(Session& session, Item& item, Call::Kind kind) {
   call->rules = rules_;
   call->rule = request.rule;
   call->limit = request.limit;
-  call->n = request.cost;
+  call->n = kind == Call::Kind::order ? request.most : request.cost;
+  call->ordered = request.ordered;
+  call->lasts = request.lasts;
   call->session = &session;
   call->version = request.version;
   call->key = request.key;
@@ -282,8 +333,8 @@ void Service::answer_batch(Session& session, size_t count) {
       HeldReply& held = session.replies.hold();
       item.call->held = &held;
       held.call = item.call.get();
-      if (item.call->kind == Call::Kind::reload) {
-        reload_(std::move(item.call));
+      if (item.call->kind == Call::Kind::reload || port_ == nullptr) {
+        ask_main_(std::move(item.call));
       } else if (port_->calls.push(item.call.get())) {
         item.call.release();
         urgent_ = true;
@@ -339,6 +390,9 @@ void Service::write_reply(Session& session, Item& item) {
     case Kind::forget:
       return writer.error("ERR this node is alone: it knows no other");
     case Kind::reload:  // always asked elsewhere
+    case Kind::order:
+    case Kind::lift:
+    case Kind::orders:
       return;
   }
 }
@@ -356,7 +410,7 @@ void Service::write_own_facts(resp::Writer& writer, const Item& item) {
     known = &answer;
   }
   resp::write_map(writer, explain_fields(explain_alone(overview_.node, known), *request.rule, request.key,
-                                         rules_->share().size, known));
+                                         rules_->share().size, known, ordered_text(order_of(item.hash, now_.wall), now_.wall)));
 }
 
 void Service::count(const Rule& rule, const Answer& answer) {
@@ -431,10 +485,12 @@ void Service::finish(std::unique_ptr<Call> call) {
       break;
     case Call::Kind::explain: {
       const bool own = has_own_limit(*call->rule);
-      const Applied applied = call->rule->for_key(call->key);
+      const WallTime now = clock_.now().wall;
+      const OrderTable::Order* const order = order_of(call->keys.front().hash, now);
+      const Applied applied = order != nullptr ? Applied{&order->limit, order->treatment} : call->rule->for_key(call->key);
       const Answer answer = applied.treatment != Treatment::limited ? answer_by(applied) : own ? peek(1) : Answer{};
       resp::write_map(writer, explain_fields(call->explanation, *call->rule, call->key, call->rules->share().size,
-                                             own ? &answer : nullptr));
+                                             own ? &answer : nullptr, ordered_text(order, now)));
       break;
     }
     case Call::Kind::peers:
@@ -443,7 +499,14 @@ void Service::finish(std::unique_ptr<Call> call) {
     case Call::Kind::stats:
       resp::write_map(writer, stats_fields(overview_, &call->stats, clock_.mono()));
       break;
+    case Call::Kind::lift:
+      writer.integer(call->count);
+      break;
+    case Call::Kind::orders:
+      resp::write_maps(writer, order_maps(call->orders, clock_.now().wall));
+      break;
     case Call::Kind::forget:
+    case Call::Kind::order:
     case Call::Kind::reload:
       if (call->error.empty())
         writer.simple("OK");

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "core/limiter.h"
+#include "core/order_table.h"
 #include "daemon/clock.h"
 #include "daemon/overview.h"
 #include "daemon/parking.h"
@@ -39,15 +40,17 @@ class Service {
   // keep step with pipelines.
   static constexpr uint32_t kSampleEvery = 97;
 
-  // `port`: nullptr alone. `reload`: hands a call to main; it comes back through finish().
+  // `port`: nullptr alone. `ask_main`: hands a call to main; it comes back through finish().
   Service(Overview& overview, WorkerCounters& counters, const Clock& clock, Port* port, ServiceLimits limits,
-          std::function<void(std::unique_ptr<Call>)> reload);
+          std::function<void(std::unique_ptr<Call>)> ask_main);
   ~Service();
   Service(const Service&) = delete;
   Service& operator=(const Service&) = delete;
 
   // Decides by these rules from now on. What waits, or is with the cluster thread, is answered by those that it came under.
   void use(std::shared_ptr<const RuleSet> rules, Duration sync_interval);
+  // Whom they are about is decided by these from now on. nullptr, or empty: by its rule, as everybody else.
+  void use(std::shared_ptr<const OrderTable> orders);
   // The node's life has ended, and with it the floors that those who wait came under: they are granted what they get, or nothing.
   void end_life();
   void begin_life();  // the next one has begun, which has not heard yet of who waits
@@ -80,6 +83,7 @@ class Service {
     KeyHash hash;
     Answer answer;
     Portion portion;  // of a request that leases
+    Duration ordered_for{0};  // how much longer what was ordered of the key holds; 0: nothing was
     Fate fate = Fate::reply;
     Parked* parked = nullptr;
     bool noted = true;  // where it waits: the cluster thread was told
@@ -91,7 +95,9 @@ class Service {
   Item& begin_item(size_t begin);
   size_t decide_batch(Session& session);
   void decide(Session& session, Item& item);
-  static void answer_by_override(Item& item);
+  const OrderTable::Order* order_of(KeyHash hash, WallTime now) const;  // nullptr: nothing is ordered
+  void apply_order(Item& item);
+  void answer_by_override(Item& item);
   void take(Session& session, Item& item);
   Portion take_portion(const Ask& ask, uint32_t most);
   void put_back(Session& session, Item& item);
@@ -115,9 +121,10 @@ class Service {
   const Clock& clock_;
   Port* const port_;
   ServiceLimits limits_;
-  const std::function<void(std::unique_ptr<Call>)> reload_;
+  const std::function<void(std::unique_ptr<Call>)> ask_main_;
 
   std::shared_ptr<const RuleSet> rules_;
+  std::shared_ptr<const OrderTable> orders_;  // nullptr: there are none
   Now now_{};  // of the batch
   resp::Env env_;
   MonoTime env_at_{};

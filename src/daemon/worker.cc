@@ -33,14 +33,15 @@ void trim(std::string& bytes) {
 }  // namespace
 
 Worker::Worker(size_t index, Overview& overview, const Clock& clock, Port* port, const ServiceLimits& limits,
-               Duration spin, AskReload ask_reload)
+               Duration spin, AskReload ask_reload, AskOrders ask_orders)
     : counters_(*overview.workers[index]),
       clock_(clock),
       port_(port),
       parser_limits_(parser_limits(limits)),
       ask_reload_(std::move(ask_reload)),
+      ask_orders_(std::move(ask_orders)),
       service_(overview, counters_, clock, port, limits,
-               [this](std::unique_ptr<Call> call) { reload(std::move(call)); }),
+               [this](std::unique_ptr<Call> call) { ask_main(std::move(call)); }),
       spin_(spin),
       epoll_(::epoll_create1(EPOLL_CLOEXEC)),
       timer_(::timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC)),
@@ -76,6 +77,10 @@ void Worker::use(std::shared_ptr<const RuleSet> rules, Duration sync_interval) {
   inbox_.post([this, sync_interval, rules = std::move(rules)] { service_.use(rules, sync_interval); });
 }
 
+void Worker::use(std::shared_ptr<const OrderTable> orders) {
+  inbox_.post([this, orders = std::move(orders)] { service_.use(orders); });
+}
+
 void Worker::end_life(std::shared_ptr<const RuleSet> rules, Duration sync_interval,
                       std::function<void()> then) {
   inbox_.post([this, sync_interval, rules = std::move(rules), then = std::move(then)] {
@@ -89,9 +94,11 @@ void Worker::begin_life() {
   inbox_.post([this] { service_.begin_life(); });
 }
 
-void Worker::reload(std::unique_ptr<Call> call) {
+void Worker::ask_main(std::unique_ptr<Call> call) {
   // In a function that can be copied; whichever of its copies goes last, the call goes with it.
   const auto held = std::make_shared<std::unique_ptr<Call>>(std::move(call));
+  if ((*held)->kind != Call::Kind::reload)
+    return ask_orders_(**held, [this, held] { inbox_.post([this, held] { service_.finish(std::move(*held)); }); });
   ask_reload_([this, held](const Result<bool>& done) {
     inbox_.post([this, held, error = done ? std::string() : done.error()] {
       (*held)->error = error;

@@ -34,11 +34,13 @@ class Worker {
  public:
   // Asks for a reload: calls back from any thread, with what became of it.
   using AskReload = std::function<void(std::function<void(const Result<bool>&)>)>;
+  // Of a node alone: answers the call, which nobody else sees meanwhile, then calls back from any thread.
+  using AskOrders = std::function<void(Call&, std::function<void()>)>;
 
   // `port`: nullptr alone. `spin`: for how long it looks for more to do before it sleeps. The thread starts
   // here.
   Worker(size_t index, Overview& overview, const Clock& clock, Port* port, const ServiceLimits& limits,
-         Duration spin, AskReload ask_reload);
+         Duration spin, AskReload ask_reload, AskOrders ask_orders = {});
   ~Worker();  // requires drain() before
   Worker(const Worker&) = delete;
   Worker& operator=(const Worker&) = delete;
@@ -46,6 +48,7 @@ class Worker {
   void adopt(Descriptor fd, bool unix_socket);  // an accepted connection, non-blocking
   size_t connections() const { return static_cast<size_t>(counters_.connections.value()); }
   void use(std::shared_ptr<const RuleSet> rules, Duration sync_interval);  // soon: see Service::use
+  void use(std::shared_ptr<const OrderTable> orders);  // likewise
   // As use(), where the node's life has ended. Calls `then`, on the worker's thread, when nothing is decided
   // by what was before.
   void end_life(std::shared_ptr<const RuleSet> rules, Duration sync_interval, std::function<void()> then);
@@ -70,7 +73,7 @@ class Worker {
   void close(Session& session);
   void rewatch(Session& session);
   void take_from_port();
-  void reload(std::unique_ptr<Call> call);
+  void ask_main(std::unique_ptr<Call> call);
   void settle_touched();
   void arm_timer();
   void end_turn();
@@ -81,6 +84,7 @@ class Worker {
   Port* const port_;
   const resp::Limits parser_limits_;
   const AskReload ask_reload_;
+  const AskOrders ask_orders_;
   Service service_;
 
   const Duration spin_;
