@@ -70,13 +70,14 @@ Limit Lessee::limit_of(const Rule& rule, const WireId& id, const Limit& otherwis
   return ordered ? limit_with(rule, around_.rules->share(), *ordered) : otherwise;
 }
 
-void Lessee::use_limit(const WireId& id) {
+void Lessee::use_limit(const WireId& id, Now now) {
   Account* const account = accounts_.find(id);
   if (account == nullptr || account->rule == &around_.rules->inline_rule()) return;
   account->limit = limit_of(*account->rule, id, account->rule->limit);  // what an override comes to says the key's next note
   account->terms = terms_of(*account->rule, account->limit);
   account->exhausted_until = account->ask_not_before = MonoTime{};
   activate(*account);
+  tell_workers(*account, now);
 }
 
 // The key was evicted and came back: a new line, whose floor the old line already spent or holds.

@@ -59,8 +59,8 @@ void Node::Impl::look_at_orders(Now now) {
     return found == other.end() || found->second != of.at(id);
   };
   const auto use = [&](const WireId& id) {
-    lessee.use_limit(id);
-    owner.use_limit(id);
+    lessee.use_limit(id, now);
+    owner.use_limit(id, now);
   };
   for (const auto& [id, limit] : key_limits)
     if (changed(key_limits, next, id)) use(id);

@@ -133,12 +133,14 @@ void Owner::use_limit(Key& key) {
   }
 }
 
-void Owner::use_limit(const WireId& id) {
+void Owner::use_limit(const WireId& id, Now now) {
   Key* const key = keys_.find(id);
   if (key == nullptr) return;
   if (has_one_limit(key->rule)) go_by(*key->rule, key->terms);
   use_limit(*key);
-  key->rests_in = 0;
+  key->rests_in = 0;  // whoever was told that all is used may hear otherwise
+  key->touched = now.mono;
+  activate(*key);
 }
 
 void Owner::use_pace() {

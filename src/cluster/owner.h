@@ -92,7 +92,7 @@ class Owner {
   // More of it may be had from the level above.
   void on_woken(const WireId& key, Now now);
   void use_rules();    // those of the surroundings are others
-  void use_limit(const WireId& key);  // likewise: the key's limit by an order
+  void use_limit(const WireId& key, Now now);  // likewise: the key's limit by an order
   void use_pace();     // likewise
   void tick(Now now);  // every sync interval
 
