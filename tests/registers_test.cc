@@ -402,3 +402,30 @@ TEST_CASE(
     }
   }
 }
+
+TEST_CASE("marks of a month are kept until two more are over, and taken for the running one and its neighbours") {
+  constexpr auto midnight = [](int month, int day) {
+    return WallTime(std::chrono::sys_days(std::chrono::year(2027) / month / day).time_since_epoch());
+  };
+  Voter m;
+  const auto at_day = [&](int month, int day) { m.pass(midnight(month, day) - m.now.wall); };
+  const auto mark = [&](int month, uint64_t amount) {
+    Mark asked = m.mark(2027 * 12 + month - 1, amount);
+    asked.length = kMonth;
+    return m.registers.accept(asked, m.now);
+  };
+  at_day(1, 31);
+  CHECK(mark(1, 7)->mark == 7);
+  CHECK_FALSE(mark(2, 1));  // begins later than anybody may vote ahead
+  at_day(2, 28);
+  CHECK(mark(2, 5)->mark == 5);
+  CHECK(mark(1, 3)->mark == 7);  // a late owner is heard out
+  at_day(3, 1);
+  CHECK_FALSE(mark(1, 3));
+  at_day(3, 31);
+  m.registers.expire(m.now);
+  CHECK(m.registers.look(m.key, 2027 * 12, m.now).has_value());
+  at_day(5, 1);
+  for (int i = 0; i < 100; ++i) m.registers.expire(m.now);
+  CHECK_FALSE(m.registers.look(m.key, 2027 * 12, m.now).has_value());
+}

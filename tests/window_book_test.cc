@@ -840,3 +840,20 @@ TEST_CASE("numbers of any size in a report are counted within bounds and give no
     }
   }
 }
+
+TEST_CASE("a book of a month says that all is used until the month ends, however long it is") {
+  constexpr auto midnight = [](int month, int day) {
+    return WallTime(std::chrono::sys_days(std::chrono::year(2026) / month / day).time_since_epoch());
+  };
+  Terms terms = terms_of(10);
+  terms.window = kMonth;
+  for (const auto& [month, days] : {std::pair(1, 31), std::pair(2, 28), std::pair(4, 30)}) {
+    WindowBook book(2026 * 12 + month - 1, terms, group_of(1), kBallot, kRecent);
+    CHECK(book.regrows_after(1, midnight(month, 1)) == std::chrono::hours(24 * days));
+    CHECK(book.regrows_after(1, midnight(month, days)) == std::chrono::hours(24));
+    CHECK(book.regrows_after(1, midnight(month, 1) - Duration(1)) == Duration(0));
+    CHECK(book.regrows_after(1, midnight(month + 1, 1)) == Duration(0));
+    CHECK(book.allowance(midnight(month, days)) == 10);
+    CHECK(book.allowance(midnight(month, 1) - Duration(1)) == 9);  // ahead: a tenth is for newcomers
+  }
+}
