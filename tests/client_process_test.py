@@ -8,7 +8,7 @@ import time
 
 from processes import DAY, PROGRAMS, WAIT_S, Case, Plain, free_ports, main
 
-AWAY, OVER_LIMIT, NO_GRANT, ADMITTED = 7, 1, 2, 0
+AWAY, OVER_LIMIT, NO_GRANT, ADMITTED, BLOCKED, EXEMPT = 7, 1, 2, 0, 5, 6
 LONG_MS = 20_000  # a deadline that nothing is expected to reach
 
 
@@ -111,6 +111,18 @@ class Client(Case):
             self.assertLessEqual(allowed, burst + rate * (time.monotonic() - begun))
         self.assertGreaterEqual(allowed, burst - 104)  # what is held for 50 ms, and 3 %
         self.assertEqual(Plain(daemon).ask("TALLY.PEEK", "feed", "k")[1], burst - 104)  # what is held for 50 ms, and 3 %
+
+    def test_exempt_and_blocked_keys_are_asked_for_each_time_and_nothing_is_held_of_them(self):
+        daemon = self.daemon([{"name": "api", "limit": 10, "window": DAY, "overrides": {"free": "exempt", "bad": "blocked", "vip": 50_000}}])
+        process = Process(self, daemon.socket)
+        self.assertEqual(process.ask("api", "free", 1, 5_000)[:2], [5_000, EXEMPT])
+        self.assertEqual(process.ask("api", "bad", 1, 5_000)[:2], [0, BLOCKED])
+        asked, received = process.ask("stats")[:2]
+        self.assertEqual((asked, received), (10_000, 0))
+        self.assertEqual(process.ask("api", "vip", 1, 5_000)[0], 5_000)
+        self.assertGreater(process.ask("stats")[1], 0)  # a limit of its own is leased like any other
+        self.assertEqual(process.end(), 0)
+        self.assertEqual(5_000 + self.left_of(daemon, "api", "vip"), 50_000)
 
     def test_processes_of_three_hosts_share_a_strict_limit(self):
         ports = free_ports(3)

@@ -1,12 +1,14 @@
 // What the tests of commands and replies share: rules, a client, whole replies.
 #pragma once
 
+#include <memory>
 #include <ostream>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
 
+#include "core/overrides.h"
 #include "doors/commands.h"
 
 namespace tally::test {
@@ -42,6 +44,20 @@ inline RuleSet make_rules() {
   Rule inline_rule;
   inline_rule.name = kInlineRule;
   return RuleSet(std::move(rules), inline_rule, Share{0, 3}, kPublicIdKey);
+}
+
+// One rule, "plans", of 10 a minute; "vip" has 1000, what begins with "free" is exempt, and 10.0.0.0/8 is blocked.
+inline RuleSet make_rules_with_overrides() {
+  Rule plans = window_rule("plans", 10, 1min, 0);
+  const auto overrides = std::make_shared<Overrides>();
+  Override vip;
+  vip.limit = plans.limit;
+  vip.limit.limit = 1000;
+  overrides->add("vip", vip);
+  overrides->add("free*", {Treatment::exempt, {}, 0, {}});
+  overrides->add("10.0.0.0/8", {Treatment::blocked, {}, 0, {}});
+  plans.overrides = overrides;
+  return RuleSet({plans}, Rule{}, Share{0, 3}, kPublicIdKey);
 }
 
 // A client's side of one connection, with what the worker would hold for it.

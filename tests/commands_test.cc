@@ -416,3 +416,31 @@ TEST_CASE("a command of no words asks nothing and answers nothing") {
   CHECK(client.ask({}) == "");
   CHECK(client.request.kind == Kind::answered);
 }
+
+TEST_CASE("a command about a key has the limit that holds for it, or says that there is none to ask") {
+  const RuleSet rules = make_rules_with_overrides();
+  Client client;
+  client.env.rules = &rules;
+  for (const Words& command : {Words{"TALLY.TAKE", "plans", ""}, Words{"TALLY.PEEK", "plans", ""}, Words{"TALLY.GIVE", "plans", ""}, Words{"TALLY.EXPLAIN", "plans", ""},
+                               Words{"TALLY.LEASE", "plans", "", "1", "5"}, Words{"TALLY.PUTBACK", "plans", "", "1", "5"}}) {
+    CAPTURE(command.front());
+    const auto ask = [&](const char* key) {
+      Words words = command;
+      words[2] = key;
+      CHECK(client.ask(words) == "");
+      return std::pair(client.request.limit.limit, client.request.treatment);
+    };
+    CHECK(ask("u") == std::pair(10u, Treatment::limited));
+    CHECK(ask("vip") == std::pair(1000u, Treatment::limited));
+    CHECK(ask("free:1") == std::pair(10u, Treatment::exempt));
+    CHECK(ask("10.1.2.3") == std::pair(10u, Treatment::blocked));
+    CHECK(ask("u").second == Treatment::limited);
+  }
+  client.ask({"TALLY.RESET", "plans", "10.1.2.3"});  // what was counted before it was blocked goes
+  CHECK(client.request.kind == Kind::reset);
+  CHECK(client.request.treatment == Treatment::limited);
+  CHECK(client.ask({"TALLY.TAKE", "plans", "10.1.2.3", "x"}).starts_with("-ERR"));  // an error is no decision
+  CHECK(client.request.treatment == Treatment::limited);
+  client.ask({"CL.THROTTLE", "10.1.2.3", "1", "1", "1"});
+  CHECK(client.request.treatment == Treatment::limited);
+}

@@ -246,6 +246,7 @@ TEST_CASE("every field is in the full example and in the reference") {
   config.rules.resize(2);
   config.rules[0].comment = "x";
   config.rules[1].limit.algorithm = Algorithm::token_bucket;
+  config.rules[1].match = {"edge", {{"remote_address", std::nullopt}, {"path", "/login"}}};
   const std::string printed = print_config(config);
   const std::string example = read_file("conf/tallyd.json"), reference = read_file("docs/configuration.md");
   std::set<std::string> fields;

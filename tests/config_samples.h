@@ -2,11 +2,15 @@
 #pragma once
 
 #include <array>
+#include <memory>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "base/random.h"
 #include "config/config.h"
 #include "core/calendar.h"
+#include "core/overrides.h"
 
 namespace tally::samples {
 
@@ -19,11 +23,17 @@ constexpr int rounds(int all) {
 #endif
 }
 
+inline bool same(const Overrides* a, const Overrides* b) {
+  if (a == nullptr || b == nullptr) return a == b;
+  return a->written() == b->written() && a->file() == b->file();
+}
+
 inline bool same(const Rule& a, const Rule& b) {
   return a.name == b.name && a.limit == b.limit && a.rate_count == b.rate_count &&
          a.rate_period == b.rate_period && a.max_overcount == b.max_overcount &&
          a.on_isolation == b.on_isolation && a.on_amnesia == b.on_amnesia && a.wait == b.wait &&
-         a.shadow == b.shadow && a.process_hold == b.process_hold && a.comment == b.comment;
+         a.shadow == b.shadow && a.process_hold == b.process_hold && a.comment == b.comment && a.match == b.match &&
+         same(a.overrides.get(), b.overrides.get());
 }
 
 inline bool same_members(const Config::Members& a, const Config::Members& b) {
@@ -85,6 +95,49 @@ inline void random_policies(Random& random, Rule& rule) {
       random.chance(0.2) ? Duration(0) : random_duration(random, Duration(0), std::chrono::seconds(10));
 }
 
+inline void random_rate(Random& random, Rule& rule) {
+  const auto large = static_cast<uint32_t>(random.between(1, kLimitMax));
+  rule.rate_count = random.chance(0.2) ? large : static_cast<uint32_t>(random.between(1, 10'000));
+  rule.rate_period = random_duration(random, Duration(rule.rate_count), std::chrono::hours(24));
+  rule.limit.emission = Duration((rule.rate_period.count() + rule.rate_count - 1) / rule.rate_count);
+  rule.limit.limit = static_cast<uint32_t>(std::min<int64_t>(rule.limit.limit, kBurstSpanMax / rule.limit.emission));
+}
+
+inline Match random_match(Random& random) {
+  Match match;
+  match.domain = "edge \"\xC3\xA9\"";
+  for (uint64_t n = random.below(3) + 1; n > 0; --n) {
+    match.descriptors.push_back({"key " + std::to_string(n), std::nullopt});
+    if (random.chance(0.6)) match.descriptors.back().value = random.chance(0.5) ? "/api/\t*" : "/\"login\"";
+  }
+  return match;
+}
+
+// Of a rule whose numbers are there.
+inline std::shared_ptr<const Overrides> random_overrides(Random& random, const Rule& rule) {
+  constexpr std::array<const char*, 6> kKeys = {"user:1", "user:*", "10.0.0.0/8", "2001:db8::/32", "\"\\ \xC3\xA9", "*"};
+  const auto overrides = std::make_shared<Overrides>();
+  std::vector<Overrides::Entry> written;
+  for (const char* key : kKeys) {
+    if (random.chance(0.5)) continue;
+    Override override;
+    override.treatment = static_cast<Treatment>(random.below(3));
+    if (override.treatment == Treatment::limited) {
+      Rule own;
+      own.limit = rule.limit;
+      own.limit.limit = static_cast<uint32_t>(random.between(1, kLimitMax));
+      if (rule.limit.algorithm == Algorithm::token_bucket) random_rate(random, own);
+      override = {Treatment::limited, own.limit, own.rate_count, own.rate_period};
+    }
+    overrides->add(key, override);
+    written.push_back({key, override});
+  }
+  const bool file = random.chance(0.3);
+  if (written.empty() && !file) return nullptr;
+  overrides->came_from(std::move(written), file ? "some \"file\".json" : "");
+  return overrides;
+}
+
 inline Rule random_rule(Random& random, size_t number) {
   Rule rule;
   rule.name = std::to_string(number);
@@ -93,11 +146,7 @@ inline Rule random_rule(Random& random, size_t number) {
   const uint32_t large = static_cast<uint32_t>(random.between(1, kLimitMax));
   rule.limit.limit = random.chance(0.5) ? large : static_cast<uint32_t>(random.between(1, 1'000));
   if (rule.limit.algorithm == Algorithm::token_bucket) {
-    rule.rate_count = random.chance(0.2) ? large : static_cast<uint32_t>(random.between(1, 10'000));
-    rule.rate_period = random_duration(random, Duration(rule.rate_count), std::chrono::hours(24));
-    rule.limit.emission = Duration((rule.rate_period.count() + rule.rate_count - 1) / rule.rate_count);
-    rule.limit.limit =
-        static_cast<uint32_t>(std::min<int64_t>(rule.limit.limit, kBurstSpanMax / rule.limit.emission));
+    random_rate(random, rule);
     if (random.chance(0.5)) {
       rule.process_hold = random_duration(random, Duration(0), std::chrono::seconds(1));
       if (tokens_held(rule) > rule.limit.limit / 2) rule.process_hold = Duration(0);
@@ -109,6 +158,8 @@ inline Rule random_rule(Random& random, size_t number) {
   }
   random_policies(random, rule);
   rule.shadow = random.chance(0.3);
+  if (random.chance(0.3)) rule.match = random_match(random);
+  if (random.chance(0.3)) rule.overrides = random_overrides(random, rule);
   if (random.chance(0.3)) rule.comment = "a \"comment\"\twith \\ and \xC3\xA9\x01\x7f // and /* */";
   return rule;
 }

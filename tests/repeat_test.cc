@@ -57,6 +57,7 @@ struct Reader {
     CHECK(quick.fault == full.fault);
     CHECK(quick.version == full.version);
     CHECK(quick.cost == full.cost);
+    CHECK(quick.treatment == full.treatment);
     CHECK(quick.rule == full.rule);
     CHECK(quick.limit == full.limit);
     CHECK(quick.key == full.key);
@@ -124,4 +125,17 @@ TEST_CASE("what is no such question is not remembered, and other rules or anothe
   reader.remember(take);
   ++reader.client.env.rules_number;
   CHECK(!reader.repeats(take));
+}
+
+TEST_CASE("a key with an override gets its own limit from a command that is repeated, and the next key the rule's again") {
+  const RuleSet rules = make_rules_with_overrides();
+  for (const char* first : {"u", "vip", "free:1", "10.1.2.3"}) {
+    Reader reader;
+    reader.client.env.rules = &rules;
+    reader.remember(bytes_of({"TALLY.TAKE", "plans", first}));
+    for (const char* key : {"u", "vip", "free:1", "10.1.2.3", "v"}) {
+      CAPTURE(key);
+      CHECK(reader.repeats(bytes_of({"TALLY.TAKE", "plans", key})));  // compares limit and treatment
+    }
+  }
 }

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "core/windows.h"
+#include "core/overrides.h"
 #include "core_fixture.h"
 #include "daemon/service.h"
 #include "doctest/doctest.h"
@@ -45,12 +46,29 @@ Rule floored() {
   return rule;
 }
 
+// "vip" has 20, what begins with "free" is exempt, and 10.0.0.0/8 is blocked.
+Rule special(std::string_view name) {
+  Rule rule = named(name, std::chrono::hours(1));
+  const auto overrides = std::make_shared<Overrides>();
+  overrides->add("vip", {Treatment::limited, named("vip", Duration(0), 20).limit, 0, {}});
+  overrides->add("free*", {Treatment::exempt, {}, 0, {}});
+  overrides->add("10.0.0.0/8", {Treatment::blocked, {}, 0, {}});
+  rule.overrides = overrides;
+  return rule;
+}
+Rule special_in_shadow() {
+  Rule rule = special("tried");
+  rule.shadow = true;
+  return rule;
+}
+
 // A fleet's worker: strict rules, so nothing is admitted before grant() raises a ceiling.
 struct Desk {
   explicit Desk(ServiceLimits limits = {1024, 1'048'576, 100, ms(100)}, bool fleet = true)
       : rules(std::make_shared<const RuleSet>(
             std::vector<Rule>{named("slow", std::chrono::hours(1)), named("quick", Duration(1)),
-                              named("never", Duration(0)), named("wide", std::chrono::hours(1), 100'000), floored()},
+                              named("never", Duration(0)), named("wide", std::chrono::hours(1), 100'000), floored(), special("special"),
+                              special_in_shadow()},
             Rule{}, Share{0, 3}, kPublicIdKey)),
         slots(1000, seed(), fleet),
         limiter(slots, fleet),
@@ -651,4 +669,64 @@ TEST_CASE("a node alone hands orders to main, and a fleet's to its cluster threa
   call->orders = {order};
   fleet.service.finish(std::unique_ptr<Call>(call));
   CHECK(Desk::read(fleet.a) == ":1\r\n*1\r\n*8\r\n$4\r\nrule\r\n$4\r\nwide\r\n$3\r\nkey\r\n$3\r\nbob\r\n$5\r\norder\r\n$5\r\nblock\r\n$6\r\nfor_ms\r\n:0\r\n");
+}
+
+TEST_CASE("exempt and blocked keys are answered at once, alone and in a fleet, and counted as what they are") {
+  for (const bool fleet : {false, true}) {
+    CAPTURE(fleet);
+    Desk desk({1024, 1'048'576, 100, ms(100)}, fleet);
+    const uint16_t rule = desk.rules->find("special")->id;
+    const auto six = [&](const char* name, const char* key) { return numbers_in(desk.say(desk.a, command({name, "special", key}))); };
+    using Numbers = decltype(numbers_in(""));
+    for (const char* name : {"TALLY.TAKE", "TALLY.PEEK", "TALLY.GIVE"}) {
+      CAPTURE(name);
+      CHECK(six(name, "free:1") == Numbers{0, 10, 10, -1, 0, 6});
+      CHECK(six(name, "10.1.2.3") == Numbers{1, 0, 0, -1, 0, 5});
+    }
+    for (int i = 0; i < 30; ++i) CHECK(six("TALLY.TAKE", "free:1").front() == 0);
+    CHECK(desk.overview.decisions(rule, Outcome::exempt) == 31);
+    CHECK(desk.overview.decisions(rule, Outcome::blocked) == 1);
+    CHECK(desk.overview.decisions(rule, Outcome::admitted) == 0);
+    CHECK(desk.notes() == 0);
+    CHECK(desk.slots.occupied() == 0);
+    CHECK(numbers_in(desk.say(desk.a, command({"TALLY.LEASE", "special", "free:1", "1", "5"}))) == Numbers{0, 10, 10, -1, 0, 6, 0, 0, 0});
+    CHECK(numbers_in(desk.say(desk.a, command({"TALLY.LEASE", "special", "10.1.2.3", "1", "5"}))) == Numbers{1, 0, 0, -1, 0, 5, 0, 0, 0});
+    CHECK(numbers_in(desk.say(desk.a, command({"TALLY.LEASE", "special", "free:1", "0", "5"})))[6] == 0);
+    CHECK(desk.say(desk.a, command({"TALLY.PUTBACK", "special", "free:1", "5", "1"})) == ":0\r\n");
+    CHECK(desk.overview.leased(rule) == 0);
+  }
+}
+
+TEST_CASE("a blocked key of a rule in shadow is let through") {
+  Desk desk({1024, 1'048'576, 100, ms(100)}, false);
+  CHECK(numbers_in(desk.say(desk.a, command({"TALLY.TAKE", "tried", "10.1.2.3"}))).back() == 4);
+  CHECK(numbers_in(desk.say(desk.a, command({"TALLY.TAKE", "tried", "free:1"}))).back() == 6);
+  const uint16_t rule = desk.rules->find("tried")->id;
+  CHECK(desk.overview.decisions(rule, Outcome::shadow_limited) == 1);
+  CHECK(desk.overview.decisions(rule, Outcome::exempt) == 1);
+}
+
+TEST_CASE("a key with a limit of its own is counted by that, and the others by the rule's") {
+  Desk desk({1024, 1'048'576, 100, ms(100)}, false);
+  int vip = 0, other = 0;
+  for (int i = 0; i < 30; ++i) {
+    vip += is_admitted(desk.say(desk.a, take("special", "vip")));
+    other += is_admitted(desk.say(desk.a, take("special", "other")));
+  }
+  CHECK(vip == 20);
+  CHECK(other == 10);
+}
+
+TEST_CASE("what an override says is explained, with its entry and its bound") {
+  Desk desk({1024, 1'048'576, 100, ms(100)}, false);
+  const auto explain = [&](const char* key) { return desk.say(desk.a, command({"TALLY.EXPLAIN", "special", key})); };
+  const auto has = [](const std::string& reply, std::string_view text) { return reply.find(text) != std::string::npos; };
+  CHECK_FALSE(has(explain("other"), "override"));
+  CHECK(has(explain("vip"), "$8\r\noverride\r\n$3\r\nvip\r\n"));
+  CHECK(has(explain("vip"), "$5\r\nbound\r\n:20\r\n"));
+  CHECK(has(explain("free:1"), "$8\r\noverride\r\n$5\r\nfree*\r\n"));
+  CHECK_FALSE(has(explain("free:1"), "bound"));
+  CHECK(has(explain("10.1.2.3"), "$8\r\noverride\r\n$10\r\n10.0.0.0/8\r\n"));
+  CHECK(has(explain("10.1.2.3"), "$5\r\nbound\r\n:0\r\n"));
+  CHECK(has(explain("10.1.2.3"), "blocked by an override of the rule"));
 }

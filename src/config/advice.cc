@@ -8,6 +8,7 @@
 #include "config/config.h"
 #include "config/peer_entry.h"
 #include "config/values.h"
+#include "core/overrides.h"
 
 namespace tally {
 namespace {
@@ -46,6 +47,9 @@ Floors floors_of(const Rule& rule, uint32_t nodes) {
   return floors;
 }
 
+// Each of its keys is exempt or blocked, so its limit means nothing.
+bool limits_nothing(const Rule& rule) { return rule.overrides != nullptr && rule.overrides->limits_nothing(); }
+
 bool can_lease(const Rule& rule, Duration sync_interval) {
   return is_bucket(rule) || rule.limit.window >= shortest_leasing_window(sync_interval);
 }
@@ -76,6 +80,7 @@ class Advisor {
     advise_cluster();
     for (size_t i = 0; i < config_.rules.size(); ++i) {
       const Rule& rule = config_.rules[i];
+      if (limits_nothing(rule)) continue;
       if (is_bucket(rule)) advise_rate(rule, rule_path(i));
       if (!config_.cluster.alone()) advise_rule(rule, rule_path(i));
     }
@@ -227,14 +232,11 @@ class Table {
   std::vector<Row> rows_;
 };
 
-std::string limit_text(const Rule& rule) {
-  if (is_bucket(rule)) {
-    const uint32_t held = tokens_held(rule);
-    return format_rate({rule.rate_count, rule.rate_period}) + ", burst " + std::to_string(rule.limit.limit) +
-           (held != 0 ? " less " + std::to_string(held) + " for processes" : "");
-  }
-  return std::to_string(rule.limit.limit) + " per " + format_window(rule.limit.window) +
-         (rule.limit.algorithm == Algorithm::fixed_window ? ", fixed" : ", sliding");
+std::string keys_text(const Rule& rule) {
+  if (limits_nothing(rule)) return "none: each key is exempt or blocked";
+  std::string text = describe_limit(rule);
+  if (rule.overrides != nullptr) text += "; overrides: " + std::to_string(rule.overrides->size());
+  return text;
 }
 
 std::string floors_text(const Floors& floors, uint32_t nodes) {
@@ -269,10 +271,11 @@ Table::Row promise_row(const Rule& rule, const Config::Cluster& cluster) {
   const uint32_t nodes = cluster.nodes();
   const std::string e = is_strict(rule) ? "strict" : format_overcount(rule.max_overcount);
   const std::string policy = " (" + std::string(isolation_name(rule.on_isolation)) + ")";
+  if (limits_nothing(rule)) return {rule.name, keys_text(rule), "-", "-", "-", "-", "nothing"};
   if (rule.name == kInlineRule)  // no limit of its own: what holds for all
     return {rule.name, "as each call says", e, "-", "-", "-" + policy, inline_waiting_text(rule, nodes)};
   return {rule.name,
-          limit_text(rule),
+          keys_text(rule),
           e,
           floors_text(floors_of(rule, nodes), nodes),
           std::to_string(bound_of(rule, nodes)),
@@ -283,12 +286,22 @@ Table::Row promise_row(const Rule& rule, const Config::Cluster& cluster) {
 std::string describe_alone(const Config& config) {
   Table table;
   table.add({"rule", "limit"});
-  for (const Rule& rule : config.rules) table.add({rule.name, limit_text(rule)});
+  for (const Rule& rule : config.rules) table.add({rule.name, keys_text(rule)});
   table.add({std::string(kInlineRule), "as each call says"});
   return "alone: every limit is counted here and holds as it is written\n\n" + table.text();
 }
 
 }  // namespace
+
+std::string describe_limit(const Rule& rule) {
+  if (is_bucket(rule)) {
+    const uint32_t held = tokens_held(rule);
+    return format_rate({rule.rate_count, rule.rate_period}) + ", burst " + std::to_string(rule.limit.limit) +
+           (held != 0 ? " less " + std::to_string(held) + " for processes" : "");
+  }
+  return std::to_string(rule.limit.limit) + " per " + format_duration(rule.limit.window) +
+         (rule.limit.algorithm == Algorithm::fixed_window ? ", fixed" : ", sliding");
+}
 
 std::vector<Problem> advice(const Config& config) { return Advisor(config).run(); }
 

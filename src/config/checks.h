@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "config/config.h"
+#include "config/values.h"
 
 namespace tally {
 
@@ -43,8 +44,10 @@ inline std::string too_many(std::string_view what, size_t most, size_t got) {
   return "at most " + std::to_string(most) + " " + std::string(what) + ", got " + std::to_string(got);
 }
 
+// "" where a bucket of that rate may hold so much; else what is wrong with it.
+std::string wrong_burst(Rate rate, uint32_t burst);
+
 // "" where the name may be used; else what is wrong with it.
-std::string wrong_rule_name(std::string_view name);
 std::string wrong_node_name(std::string_view name);
 
 // The smallest window in which a grant can come back in time: 4 * (sync interval + round trip), the round

@@ -9,6 +9,7 @@
 #include "config/checks.h"
 #include "config/fields.h"
 #include "config/json_tree.h"
+#include "config/rule_fields.h"
 #include "config/values.h"
 
 namespace tally {
@@ -67,29 +68,22 @@ bool belongs(Fields& in, std::string_view name, bool own, Algorithm algorithm, b
   return false;
 }
 
-void read_rate(Fields& in, Rule& rule) {
-  const JsonNode* value = in.text("rate", "a rate such as \"50/s\"");
-  if (value == nullptr) return;
-  const auto rate = parse_rate(value->text);
-  if (!rate) return in.wrong(*value, "rate", rate.error());
-  rule.rate_count = rate.value().count;
-  rule.rate_period = rate.value().period;
-  rule.limit.emission = emission_of(rate.value());
-}
-
 constexpr std::array<std::string_view, 5> kNumberFields = {"limit", "window", "rate", "burst", "process_hold"};
 
-void give_up_numbers(Fields& in) {
+// False, as read_numbers is then.
+bool give_up_numbers(Fields& in) {
   for (const std::string_view name : kNumberFields) {
     in.find(name);  // known, whatever it holds
     in.findings().unusable(in.path_of(name));
   }
+  return false;
 }
 
-void read_numbers(Fields& in, Rule& rule) {
+// False where it is unknown what fields the rule should have.
+bool read_numbers(Fields& in, Rule& rule) {
   const auto algorithm = in.choice("algorithm", kAlgorithms, algorithm_name);
   const bool told = in.find("algorithm") != nullptr;
-  if (told && !algorithm) return give_up_numbers(in);  // unknown which fields it should have
+  if (told && !algorithm) return give_up_numbers(in);
   rule.limit.algorithm = algorithm.value_or(Algorithm::sliding_window);
   const bool bucket = rule.limit.algorithm == Algorithm::token_bucket;
   bool fits = true;
@@ -110,27 +104,33 @@ void read_numbers(Fields& in, Rule& rule) {
     in.number("limit", rule.limit.limit, kLimitRange);
     in.window("window", rule.limit.window);
   }
+  return true;
 }
 
-Rule read_rule(Findings& findings, const JsonNode& node, const std::string& path) {
+Rule read_rule(Findings& findings, const JsonNode& node, const std::string& path, const OtherFiles& files) {
   Rule rule;
   Fields in(findings, node, path);
   if (const JsonNode* name = in.text("name", "a string"); name != nullptr)
     rule.name = name->text;
   else if (in.find("name") == nullptr)
     in.missing("name", "is missing; every rule has a name");
-  read_numbers(in, rule);
+  const bool has_form = read_numbers(in, rule);
   read_policies(in, rule);
   in.boolean("shadow", rule.shadow);
   if (const JsonNode* comment = in.text("comment", "a string")) rule.comment = comment->text;
   in.not_yet("mode", "leased");
-  in.not_yet("match");
-  in.not_yet("overrides");
+  read_match(in, rule.match);
+  if (has_form) {
+    read_overrides(in, rule, files);
+  } else {
+    in.find("overrides");  // known, whatever they hold
+    in.find("overrides_file");
+  }
   in.finish();
   return rule;
 }
 
-void read_rules(Fields& root, Config& config) {
+void read_rules(Fields& root, Config& config, const OtherFiles& files) {
   const JsonNode* list = root.array("rules", "rules");
   if (list == nullptr) return;
   Findings& findings = root.findings();
@@ -140,7 +140,7 @@ void read_rules(Fields& root, Config& config) {
     const JsonNode& node = list->items[i];
     findings.place(node, rule_path(i));
     if (node.kind == Kind::object) {
-      config.rules.push_back(read_rule(findings, node, rule_path(i)));
+      config.rules.push_back(read_rule(findings, node, rule_path(i), files));
     } else {
       findings.error(node.offset, rule_path(i), "must be an object, got " + describe(node));
       config.rules.emplace_back();  // keeps the numbers of the others
@@ -253,7 +253,7 @@ void read_limits(Fields in, Config::Limits& limits) {
   in.finish();
 }
 
-void read_root(Fields in, Config& config) {
+void read_root(Fields in, Config& config, const OtherFiles& files) {
   Fields node = in.section("node");
   if (const JsonNode* name = node.text("name", "a string")) {
     config.node_name = name->text;
@@ -276,17 +276,27 @@ void read_root(Fields in, Config& config) {
   read_limits(in.section("limits"), config.limits);
   in.number("workers", config.workers, kWorkersRange);
   in.duration("spin", config.spin, kSpinRange);
-  read_rules(in, config);
+  read_rules(in, config, files);
   in.finish();
 }
 
 void sort_by_place(std::vector<Problem>& problems) {
   std::stable_sort(problems.begin(), problems.end(), [](const Problem& a, const Problem& b) {
-    return std::pair(a.line, a.column) < std::pair(b.line, b.column);
+    return std::tie(a.file, a.line, a.column) < std::tie(b.file, b.line, b.column);
   });
 }
 
 }  // namespace
+
+void read_rate(Fields& in, Rule& rule) {
+  const JsonNode* value = in.text("rate", "a rate such as \"50/s\"");
+  if (value == nullptr) return;
+  const auto rate = parse_rate(value->text);
+  if (!rate) return in.wrong(*value, "rate", rate.error());
+  rule.rate_count = rate.value().count;
+  rule.rate_period = rate.value().period;
+  rule.limit.emission = emission_of(rate.value());
+}
 
 Rule default_inline_rule() {
   Rule rule;
@@ -311,7 +321,7 @@ void Places::locate(std::vector<Problem>& problems) const {
   sort_by_place(problems);
 }
 
-Parsed parse_config(std::string_view text, const std::function<void(Config&)>& lay_over) {
+Parsed parse_config(std::string_view text, const std::function<void(Config&)>& lay_over, const OtherFiles& files) {
   Parsed out;
   const JsonText json = read_json(text);
   Findings findings(json, out);
@@ -325,7 +335,7 @@ Parsed parse_config(std::string_view text, const std::function<void(Config&)>& l
     return out;
   }
   findings.place(json.root, "");
-  read_root(Fields(findings, json.root, ""), out.config);
+  read_root(Fields(findings, json.root, ""), out.config, files);
   if (lay_over) lay_over(out.config);
   for (Problem& problem : validate(out.config)) {
     if (findings.explains(problem.path)) continue;
@@ -337,7 +347,7 @@ Parsed parse_config(std::string_view text, const std::function<void(Config&)>& l
   if (findings.not_shown() > 0) {
     const Problem last = out.errors.back();
     out.errors.push_back(
-        {last.line, last.column, "", "and " + std::to_string(findings.not_shown()) + " more errors"});
+        {last.line, last.column, "", "and " + std::to_string(findings.not_shown()) + " more errors", last.file});
   }
   if (out.errors.empty())
     for (Problem& problem : advice(out.config)) out.warnings.push_back(std::move(problem));

@@ -24,6 +24,7 @@ struct Problem {
   int column = 0;
   std::string path;
   std::string message;
+  std::string file{};  // of the place, where that is another than the configuration's own
 };
 
 struct Address {  // where the daemon listens for applications
@@ -105,6 +106,16 @@ class Places {
   std::unordered_map<std::string, std::pair<int, int>> at_;
 };
 
+// The files that a configuration names for more of itself (overrides_file).
+struct OtherFiles {
+  std::string config_file;  // whose directory their paths begin in
+  std::function<Result<std::string>(const std::string& path)> read;  // the whole of a file; none: they are left out
+
+  std::string beside(const std::string& path) const {
+    return path.starts_with('/') ? path : config_file.substr(0, config_file.rfind('/') + 1) + path;
+  }
+};
+
 struct Parsed {
   Config config;                  // meaningful where errors is empty
   std::vector<Problem> errors;    // in order of place
@@ -114,7 +125,7 @@ struct Parsed {
 
 // `lay_over` changes what the text said before the whole is checked: command line flags go on top of a file
 // that may be incomplete without them (a fleet's common file and each node's --bind).
-Parsed parse_config(std::string_view text, const std::function<void(Config&)>& lay_over = {});
+Parsed parse_config(std::string_view text, const std::function<void(Config&)>& lay_over = {}, const OtherFiles& files = {});
 // Checks that need the whole: used again after command line flags were laid over the file.
 std::vector<Problem> validate(const Config& config);
 // What of `next` a daemon that runs by `running` cannot change without a restart. `known`: its rules so far, former ones included
@@ -125,7 +136,10 @@ std::vector<Problem> refused_by_reload(const Config& running, const Config& next
 // What is legal but unwise on this cluster: a floor of 0, a window that cannot lease in time, a fleet of two,
 // ...
 std::vector<Problem> advice(const Config& config);
-// "FILE:11:51: rules[0].brust: unknown field; did you mean \"burst\"?"
+inline constexpr size_t kRuleNameMax = 64;
+// "" where a rule may be named so; else what is wrong with it.
+std::string wrong_rule_name(std::string_view name);
+// "FILE:11:51: rules[0].brust: unknown field; did you mean \"burst\"?" `file`: of problems that are in no other.
 std::string format_problem(std::string_view file, const Problem& problem);
 // The whole configuration with every default written out, as JSON that parse_config reads back to the same.
 std::string print_config(const Config& config);
@@ -133,6 +147,8 @@ std::string print_config(const Config& config);
 // For each rule what it really promises on this cluster, as aligned text: limit, e, floors, bound, bound
 // where a node is cut off, what has to wait and which e would end that. Requires a valid configuration.
 std::string describe_promises(const Config& config);
+// "1000 per 1m, sliding", "50/s, burst 100".
+std::string describe_limit(const Rule& rule);
 
 // One number and one unit: ns us ms s m h d. The error says what is wrong.
 Result<Duration> parse_duration(std::string_view text);

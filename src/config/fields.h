@@ -46,7 +46,9 @@ inline std::string describe(const JsonNode& node) {
 // Every key and value of the text, and what went wrong with which.
 class Findings {
  public:
-  Findings(const JsonText& text, Parsed& out) : text_(text), out_(out) {}
+  Findings(const JsonText& text, Parsed& out, std::string file = "") : text_(text), out_(out), file_(std::move(file)) {}
+  // Of another file, whose places are in its problems alone.
+  Findings within(const JsonText& text, std::string file) const { return {text, out_, std::move(file)}; }
 
   void error(size_t offset, const std::string& path, std::string message) {
     failed_.insert(path);
@@ -55,9 +57,10 @@ class Findings {
       return;
     }
     const JsonPlace place = text_.lines.place(offset);
-    out_.errors.push_back({place.line, place.column, path, std::move(message)});
+    out_.errors.push_back({place.line, place.column, path, std::move(message), file_});
   }
   size_t not_shown() const { return not_shown_; }
+  void add_not_shown(size_t n) { not_shown_ += n; }
   // What is known to be unusable because of an error that stands elsewhere.
   void unusable(std::string path) { failed_.insert(std::move(path)); }
   void warning(size_t offset, const std::string& path, std::string message) {
@@ -65,6 +68,7 @@ class Findings {
     out_.warnings.push_back({place.line, place.column, path, std::move(message)});
   }
   void place(const JsonNode& node, const std::string& path) {
+    if (!file_.empty()) return;
     const JsonPlace place = text_.lines.place(node.offset);
     out_.places.add(path, place.line, place.column);
   }
@@ -83,6 +87,7 @@ class Findings {
  private:
   const JsonText& text_;
   Parsed& out_;
+  const std::string file_;
   std::unordered_set<std::string> failed_;
   size_t not_shown_ = 0;
 };

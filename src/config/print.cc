@@ -7,6 +7,7 @@
 #include "config/checks.h"
 #include "config/config.h"
 #include "config/values.h"
+#include "core/overrides.h"
 
 namespace tally {
 namespace {
@@ -72,6 +73,32 @@ void add_policies(Object& out, const Rule& rule) {
   out.add("wait", duration(rule.wait));
 }
 
+std::string print_match(const Match& match) {
+  std::string entries;
+  for (const Match::Entry& entry : match.descriptors) {
+    Object out(" ");
+    out.add("key", json_string(entry.key));
+    if (entry.value) out.add("value", json_string(*entry.value));
+    entries += (entries.empty() ? "{ " : ", { ") + out.body() + " }";
+  }
+  return "{ " + Object(" ").add("domain", json_string(match.domain)).add("descriptors", "[" + entries + "]").body() + " }";
+}
+
+std::string print_override(const Override& override) {
+  if (override.treatment == Treatment::exempt) return json_string("exempt");
+  if (override.treatment == Treatment::blocked) return json_string("blocked");
+  if (override.limit.algorithm != Algorithm::token_bucket) return std::to_string(override.limit.limit);
+  Object out(" ");
+  out.add("rate", json_string(format_rate({override.rate_count, override.rate_period}))).add("burst", override.limit.limit);
+  return "{ " + out.body() + " }";
+}
+
+std::string print_overrides(const Overrides& overrides) {
+  Object out(" ");
+  for (const Overrides::Entry& entry : overrides.written()) out.add(entry.key, print_override(entry.override));
+  return "{ " + out.body() + " }";
+}
+
 std::string print_rule(const Rule& rule) {
   Object out(" ");
   out.add("name", json_string(rule.name)).add("algorithm", json_string(algorithm_name(rule.limit.algorithm)));
@@ -84,6 +111,10 @@ std::string print_rule(const Rule& rule) {
   add_policies(out, rule);
   out.add("shadow", rule.shadow ? "true" : "false");
   if (!rule.comment.empty()) out.add("comment", json_string(rule.comment));
+  out.add("match", rule.match.descriptors.empty() ? "null" : print_match(rule.match));
+  const Overrides* overrides = rule.overrides.get();
+  out.add("overrides", overrides == nullptr || overrides->written().empty() ? "null" : print_overrides(*overrides));
+  out.add("overrides_file", or_null(overrides == nullptr ? "" : overrides->file()));
   return "{ " + out.body() + " }";
 }
 
@@ -167,7 +198,7 @@ std::string print_config(const Config& config) {
 }
 
 std::string format_problem(std::string_view file, const Problem& problem) {
-  std::string out(file);
+  std::string out = problem.file.empty() ? std::string(file) : problem.file;
   if (problem.line > 0)
     for (const int number : {problem.line, problem.column}) {
       out += ':';

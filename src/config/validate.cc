@@ -261,11 +261,7 @@ void check_bucket(const Rule& rule, const std::string& path, Complaints& complai
   }
   if (rule.limit.emission != emission_of(rate))
     complaints.add(path + ".rate", "the time between two tokens is not the one of the rate");
-  const int64_t burst_max = kBurstSpanMax / emission_of(rate);
-  if (rule.limit.limit > burst_max)
-    complaints.add(path + ".burst", "a bucket must fill within 417 days: at " + format_rate(rate) +
-                                        " a burst of " + std::to_string(burst_max) + " at most, got " +
-                                        std::to_string(rule.limit.limit));
+  if (std::string wrong = wrong_burst(rate, rule.limit.limit); !wrong.empty()) complaints.add(path + ".burst", wrong);
 }
 
 // A half is left for those who do not hold any.
@@ -318,6 +314,13 @@ void check_rules(const Config& config, Complaints& complaints) {
 }
 
 }  // namespace
+
+std::string wrong_burst(Rate rate, uint32_t burst) {
+  const int64_t burst_max = kBurstSpanMax / emission_of(rate);
+  if (burst <= burst_max) return "";
+  return "a bucket must fill within 417 days: at " + format_rate(rate) + " a burst of " + std::to_string(burst_max) + " at most, got " +
+         std::to_string(burst);
+}
 
 std::string wrong_rule_name(std::string_view name) {
   if (name.empty()) return "a rule's name has 1 to " + std::to_string(kRuleNameMax) + " characters, got none";

@@ -76,7 +76,6 @@ inline constexpr DurationRange kSpinRange{Duration(0), std::chrono::milliseconds
 inline constexpr size_t kRulesMax = 65'535 - 1;  // ids are 16 bits, and the inline rule has one
 inline constexpr size_t kProblemsMax = 1'000;    // shown of one text; the others are counted
 inline constexpr size_t kPeersMax = 1'000;       // kRosterMax
-inline constexpr size_t kRuleNameMax = 64;
 inline constexpr size_t kNodeNameMax = 64;
 inline constexpr size_t kUnixPathMax = 107;  // sun_path less its final NUL
 

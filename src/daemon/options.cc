@@ -147,7 +147,7 @@ Loaded load_config(const Options& options, const Running* running) {
     }
     text = std::move(read.value());
   }
-  const Parsed parsed = parse_config(text, [&](Config& config) { lay_over(options, config); });
+  const Parsed parsed = parse_config(text, [&](Config& config) { lay_over(options, config); }, {options.config_file, read_file});
   append(loaded.warnings, options.config_file, parsed.warnings);
   append(loaded.errors, options.config_file, parsed.errors);
   if (!loaded.errors.empty()) return loaded;

@@ -52,7 +52,6 @@ bool read_rule(Call& call, std::string_view name) {
   const Rule* rule = call.env.rules->find(name);
   if (rule != nullptr) [[likely]] {
     call.request.rule = rule;
-    call.request.limit = rule->limit;
     return true;
   }
   std::string message = "NORULE no rule " + quoted(name);
@@ -165,6 +164,7 @@ void run_put_back(Call& call) {
 // TALLY.RESET rule key
 void run_tally_reset(Call& call) {
   if (!read_rule(call, call.args[1]) || !read_key(call, call.args[2])) return;
+  call.request.limit = *call.request.rule->for_key(call.request.key).limit;
   call.request.kind = Request::Kind::reset;
   call.request.barrier = true;
 }
@@ -184,7 +184,7 @@ void run_del(Call& call) {
 
 void run_explain(Call& call) {
   if (!read_rule(call, call.args[1]) || !read_key(call, call.args[2])) return;
-  if (!is_inline(call)) apply_rule(call.request);
+  apply_rule(call.request);
   call.request.kind = Request::Kind::explain;
 }
 
@@ -377,6 +377,7 @@ std::string quoted(std::string_view text) {
 
 void refuse(Call& call, Fault fault, std::string_view message) {
   call.request.kind = Request::Kind::answered;
+  call.request.treatment = Treatment::limited;
   call.request.fault = fault;
   call.reply.error(message);
 }

@@ -1,19 +1,17 @@
 // tally: the operator's tool. Asks a running daemon over its socket, checks configurations, and plans.
 //
 // Exit codes: 0 allowed (or done), 1 limited, 2 usage (the daemon refused the question), 3 unreachable;
-// `check` ends as tallyd --check does, 78 for a configuration with errors; `secret` for a file that cannot be used.
+// `check`, `rules test` and `convert` end as tallyd --check does, 78 for a file with errors; `secret` for a file that cannot be used.
 #include <algorithm>
-#include <cerrno>
 #include <charconv>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <cxxopts.hpp>
-#include <fstream>
-#include <sstream>
 #include <thread>
 
 #include "config/config.h"
+#include "configuration.h"
 #include "connection.h"
 #include "daemon/overview.h"
 #include "daemon/paths.h"
@@ -23,7 +21,7 @@
 namespace tally::tool {
 namespace {
 
-constexpr int kAllowed = 0, kLimited = 1, kUsage = 2, kUnreachable = 3, kBadConfiguration = 78;
+constexpr int kAllowed = 0, kLimited = 1, kUsage = 2, kUnreachable = 3;
 
 struct Invocation {
   std::string socket;
@@ -294,20 +292,10 @@ int run_stat(const Invocation& invocation) {
 // --- operating ---
 
 int run_check(const Invocation& invocation) {
-  const std::string& file = invocation.arguments[0];
-  std::ifstream stream(file, std::ios::binary);
-  std::ostringstream text;
-  if (stream) text << stream.rdbuf();
-  if (!stream) return usage(file + ": cannot be read: " + std::strerror(errno));
-  const Parsed parsed = parse_config(text.str());
-  for (const Problem& problem : parsed.errors)
-    std::fprintf(stderr, "%s\n", format_problem(file, problem).c_str());
-  for (const Problem& problem : parsed.warnings)
-    std::fprintf(stderr, "%s\n", ("warning: " + format_problem(file, problem)).c_str());
-  if (!parsed.errors.empty()) return kBadConfiguration;
-  std::printf(
-      "%s", invocation.json ? print_config(parsed.config).c_str() : describe_promises(parsed.config).c_str());
-  return kAllowed;
+  int code = kAllowed;
+  const auto config = read_configuration(invocation.arguments[0], true, code);
+  if (config) std::printf("%s", invocation.json ? print_config(*config).c_str() : describe_promises(*config).c_str());
+  return code;
 }
 
 struct Command {
@@ -348,9 +336,12 @@ std::string help_text(const cxxopts::Options& options) {
   }
   text += "  plan RULE [OPTION...]                     what a rule does on a fleet, by settings; plan --help\n"
           "  try RULE [OPTION...]                      a rule against a stream on one node; try --help\n"
-          "  secret [--rotate] FILE                    make, or rotate, what a fleet seals with; secret --help\n";
+          "  secret [--rotate] FILE                    make, or rotate, what a fleet seals with; secret --help\n"
+          "  rules test REQUEST [-c FILE]              which rules of a file a request matches; rules test --help\n"
+          "  convert envoy FILE                        a configuration made of envoyproxy/ratelimit's\n";
   return text +
-         "\nExit codes: 0 allowed, 1 limited, 2 usage, 3 unreachable; check, secret: 78 where there are errors.\n";
+         "\nExit codes: 0 allowed, 1 limited, 2 usage, 3 unreachable; check, secret, rules test, convert: 78 where there are "
+         "errors.\n";
 }
 
 Result<std::string> socket_of(const cxxopts::ParseResult& parsed) {
@@ -367,6 +358,10 @@ int run(int argc, char** argv) {
   if (first == "plan") return run_plan_command(argc - 1, argv + 1);
   if (first == "try") return run_try_command(argc - 1, argv + 1);
   if (first == "secret") return run_secret_command(argc - 1, argv + 1);
+  if (first == "convert") return run_convert_command(argc - 1, argv + 1);
+  const auto is = [&](int i, const char* word) { return i < argc && std::strcmp(argv[i], word) == 0; };
+  if (first == "rules" && is(2, "--json") && is(3, "test")) std::swap(argv[2], argv[3]);
+  if (first == "rules" && is(2, "test")) return run_rules_test_command(argc - 2, argv + 2);
   cxxopts::Options options("tally", "tally - asks a running tallyd\n");
   options.custom_help("[-s PATH] [--json]").positional_help("COMMAND [ARGUMENT...]");
   options.add_options()  //
