@@ -299,7 +299,7 @@ std::string describe_limit(const Rule& rule) {
     return format_rate({rule.rate_count, rule.rate_period}) + ", burst " + std::to_string(rule.limit.limit) +
            (held != 0 ? " less " + std::to_string(held) + " for processes" : "");
   }
-  return std::to_string(rule.limit.limit) + " per " + format_duration(rule.limit.window) +
+  return std::to_string(rule.limit.limit) + " per " + format_window(rule.limit.window) +
          (rule.limit.algorithm == Algorithm::fixed_window ? ", fixed" : ", sliding");
 }
 
