@@ -636,6 +636,8 @@ TEST_CASE("what is ordered of a key goes before its rule until it is over, and o
     const std::string replies = desk.say(desk.a, command({"TALLY.PEEK", "wide", "others"}) + command({"TALLY.PEEK", "wide", "blocked"}) +
                                                      command({"TALLY.PEEK", "wide", "others"}));
     CHECK(replies.find(":5\r\n*6\r\n:0\r\n:100000\r\n") != std::string::npos);
+    CHECK(reason("limited").starts_with("*6\r\n:0\r\n:7\r\n"));
+    CHECK(reason("others").starts_with("*6\r\n:0\r\n:100000\r\n"));
     desk.service.use(std::shared_ptr<const OrderTable>());
     CHECK(reason("blocked").starts_with("*6\r\n:0\r\n:100000\r\n"));
   }

@@ -151,8 +151,6 @@ Service::Item& Service::begin_item(size_t begin) {
   if (!request.key.empty() && request.rule != nullptr) {
     item.hash = limiter_.hash(*request.rule, request.key);
     limiter_.prefetch(item.hash);
-    if (orders_ != nullptr) [[unlikely]]
-      apply_order(item);
   }
   return item;
 }
@@ -205,6 +203,8 @@ size_t Service::decide_batch(Session& session) {
 void Service::decide(Session& session, Item& item) {
   using Kind = resp::Request::Kind;
   const resp::Request& request = item.request;
+  if (orders_ != nullptr) [[unlikely]]
+    apply_order(item);  // not where it is read: the next command may be made of that one (resp::Repeat)
   if (request.treatment != Treatment::limited && request.kind != Kind::explain) [[unlikely]]
     return answer_by_override(item);
   const Ask ask = ask_of(request, item.hash);
