@@ -79,7 +79,7 @@ class Alone(Orders):
         self.until(lambda: throttle("bob")[0] == 1 and throttle("bob")[3] > 0 and self.listed(client, 2))
         self.until(lambda: throttle("eve")[0] == 0 and throttle("eve")[0] == 0)
         self.assertEqual([throttle("eve")[0] for _ in range(5)], [0] * 5)
-        self.assertTrue(client.ask("TALLY.LIMIT", "(inline)", "bob", "1", HOUR_MS).startswith("NORULE"))
+        self.assertTrue(str(client.ask("TALLY.LIMIT", "(inline)", "bob", "1", HOUR_MS)).startswith("NORULE"))
 
     def listed(self, client, n):
         return len(client.ask("TALLY.BLOCKS")) == n
@@ -134,7 +134,7 @@ class Alone(Orders):
                               "ERR a key of which something is ordered must have 1000 bytes at most, got 1001"),
                              (("TALLY.LIMIT", "api", "bob", "0", "1"), "ERR value is not an integer or out of range: n must be 1 or more, got '0'"),
                              (("TALLY.BLOCK", "api", "bob"), "ERR wrong number of arguments for 'tally.block' command")):
-            self.assertEqual(client.ask(*words), error)
+            self.assertEqual(str(client.ask(*words)), error)
 
     def test_the_tool_orders_lifts_and_lists(self):
         node = self.node()
