@@ -1,6 +1,7 @@
 #include "cluster/order_gossip.h"
 
 #include <algorithm>
+#include <iterator>
 
 namespace tally {
 namespace {
@@ -51,13 +52,13 @@ void OrderGossip::on_digest(const OrdersDigest& told, uint16_t from, Mail& mail,
 
 void OrderGossip::tick(Mail& mail, WallTime now) {
   orders_.expire(now);
-  std::erase_if(asked_by_, [&](auto& asked) {
-    auto& [to, after] = asked;
-    const std::vector<KeyOrder> some = orders_.some_after(after, kTransferAtATime);
+  for (auto asked = asked_by_.begin(); asked != asked_by_.end();) {
+    auto& [to, last] = *asked;
+    const std::vector<KeyOrder> some = orders_.some_after(last, kTransferAtATime);
     for (const KeyOrder& order : some) mail.send(to, order);
-    if (!some.empty()) after = {some.back().rule, some.back().key};
-    return some.size() < kTransferAtATime;
-  });
+    if (!some.empty()) last = {some.back().rule, some.back().key};
+    asked = some.size() < kTransferAtATime ? asked_by_.erase(asked) : std::next(asked);
+  }
 }
 
 }  // namespace tally
