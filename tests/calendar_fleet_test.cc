@@ -94,11 +94,18 @@ TEST_CASE("a clock that skips February and is set back, again and again, brings 
     for (uint16_t n = 0; n < 5; ++n) burst(fleet, n, 40);
     fleet.run_for(1s);
     CHECK(fleet.tally("quota", "k").admitted() >= 50);
+    const auto floor_of_january = [&] { return fleet.limiter(rank).floor_in(fleet.rule("quota").limit, 2027 * 12); };
+    fleet.step_wall_clock(rank, 27 * 24h);
+    fleet.run_for(50ms);
+    fleet.step_wall_clock(rank, -27 * 24h);  // from February: one window back, which is remembered
+    fleet.run_for(50ms);
+    CHECK(floor_of_january() == 5);
     for (int i = 0; i < 20; ++i) {
       fleet.step_wall_clock(rank, 28 * 24h + 13h);
       burst(fleet, rank, 1);
       fleet.run_for(50ms);
       fleet.step_wall_clock(rank, -(28 * 24h + 13h));
+      CHECK(floor_of_january() == 0);
       burst(fleet, rank, 20);
       fleet.run_for(200ms);
     }

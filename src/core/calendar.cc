@@ -26,7 +26,7 @@ int64_t first_day(int64_t number, Duration window) {
 int64_t calendar_number(WallTime t, Duration window) {
   const int64_t day = floor_of(nanos(t), kDayNs);
   if (window == kWeek) return floor_of(day - kMondayBefore1970, 7);
-  const std::chrono::year_month_day date(std::chrono::sys_days(std::chrono::days(day)));
+  const std::chrono::year_month_day date{std::chrono::sys_days(std::chrono::days(day))};
   const int64_t year = static_cast<int>(date.year());
   return window == kYear ? year : year * 12 + static_cast<unsigned>(date.month()) - 1;
 }

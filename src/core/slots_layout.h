@@ -85,7 +85,7 @@ constexpr uint64_t fresh_ceiling(bool bucket, uint32_t cell, uint32_t generation
 // A lease's end that no lease ever had.
 constexpr bool is_fresh_end(uint64_t word) { return word - static_cast<uint64_t>(INT64_MIN) <= UINT32_MAX; }
 
-constexpr int log2_up(Duration window) { return std::bit_width(static_cast<uint64_t>(nanos(window)) - 1); }
+constexpr int log2_up(Duration window) { return static_cast<int>(std::bit_width(static_cast<uint64_t>(nanos(window)) - 1)); }
 static_assert(longest_length(kWeek) <= Duration(int64_t{1} << log2_up(kWeek)) && longest_length(kMonth) <= Duration(int64_t{1} << log2_up(kMonth)) &&
               longest_length(kYear) <= Duration(int64_t{1} << log2_up(kYear)));
 
