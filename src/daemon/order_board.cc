@@ -38,8 +38,10 @@ std::shared_ptr<const OrderTable> table_of(const std::vector<KeyOrder>& orders, 
 OrderBoard::OrderBoard(Parts parts) : parts_(std::move(parts)) {
   if (parts_.file.empty()) return;
   auto read = read_orders(parts_.file);
-  if (!read)
-    return parts_.log.warning("what was ordered of keys cannot be read: this node has it from the others alone", {{"error", read.error()}});
+  if (!read) {
+    parts_.log.warning("what was ordered of keys cannot be read: this node has it from the others alone", {{"error", read.error()}});
+    return;
+  }
   known_ = std::move(read.value());
   for (const KeyOrder& order : known_) orders_.hear(order, parts_.clock.now().wall);
 }
