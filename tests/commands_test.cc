@@ -367,7 +367,7 @@ TEST_CASE("whatever words are asked, the answer is one whole reply or a whole qu
   CAPTURE(seed);
   Random random(seed);
   Client client;
-  const Words vocabulary{"",        "0",        "1",
+  const Words vocabulary{"",        "0",        "1",       "0", "0", "0",
                          "-1",      "3",        "2",
                          "15",      "60",       "9223372036854775807",
                          "x",       "api",      "feed",
