@@ -3,9 +3,10 @@
 import os
 import pathlib
 import shutil
+import subprocess
 import sys
 
-from processes import DAY, PROGRAMS, Case, main, run
+from processes import DAY, PROGRAMS, WAIT_S, Case, main, run
 
 EXAMPLES = pathlib.Path(__file__).resolve().parent.parent / "tools" / "examples"
 
@@ -32,6 +33,21 @@ class Install(Case):
         flags = self.done("pkg-config", "--cflags", "--libs", "tally").split()
         self.done("g++", "-std=c++17", "-Wall", "-Wextra", "-Werror", EXAMPLES / "client.cc", *flags, "-o", self.folder / "cc")
         self.shares_the_limit(self.folder / "cc")
+
+    def test_a_handler_in_cxx_is_limited_and_answers_by_itself_while_tallyd_is_away(self):
+        flags = self.done("pkg-config", "--cflags", "--libs", "tally").split()
+        self.done("g++", "-std=c++17", "-Wall", "-Wextra", "-Werror", EXAMPLES / "handler.cc", *flags, "-o", self.folder / "handler")
+
+        def answers(socket, *more):
+            words = [self.folder / "handler", socket, "api", *more]
+            return subprocess.run(words, input="bob\n" * 150, capture_output=True, text=True, timeout=WAIT_S, check=True).stdout.splitlines()
+        told = answers(self.daemon.socket)
+        self.assertEqual(told[:100], ["200"] * 100)
+        self.assertEqual(len(told), 150)
+        for each in told[100:]:
+            self.assertRegex(each, r"^429 Retry-After: [1-9]\d*$")
+        self.assertEqual(answers(self.folder / "nobody.sock"), ["200"] * 150)
+        self.assertEqual(answers(self.folder / "nobody.sock", "closed"), ["503"] * 150)
 
     def test_an_application_in_c_builds_with_pkg_config_and_has_its_fallback(self):
         flags = self.done("pkg-config", "--cflags", "--libs", "tally").split()

@@ -37,7 +37,7 @@ TEST_CASE("CL.THROTTLE is a take under the inline rule by the limit that came wi
     CHECK(client.ask({name, "u", "15", "30", "60", "4"}) == "");
     const Request& r = client.request;
     CHECK(r.kind == Kind::take);
-    CHECK(r.throttle);
+    CHECK(r.form == Form::throttle);
     CHECK_FALSE(r.barrier);
     CHECK_FALSE(r.close);
     CHECK(r.fault == Fault::none);
@@ -56,7 +56,7 @@ TEST_CASE("a quantity of 0 peeks, one above the limit is a question like any oth
   Client client;
   client.ask({"CL.THROTTLE", "u", "15", "30", "60", "0"});
   CHECK(client.request.kind == Kind::peek);
-  CHECK(client.request.throttle);
+  CHECK(client.request.form == Form::throttle);
   CHECK(client.request.cost == 0);
   client.ask({"CL.THROTTLE", "u", "15", "30", "60", "17"});
   CHECK(client.request.kind == Kind::take);
@@ -165,7 +165,7 @@ TEST_CASE("TALLY.TAKE is a take by the rule's own limit") {
   CHECK(client.ask({"TALLY.TAKE", "login", "u:1"}) == "");
   const Request& r = client.request;
   CHECK(r.kind == Kind::take);
-  CHECK_FALSE(r.throttle);
+  CHECK(r.form == Form::six);
   CHECK(r.rule == client.rules.find("login"));
   CHECK(r.limit == r.rule->limit);
   CHECK(r.key == "u:1");
@@ -185,7 +185,7 @@ TEST_CASE("TALLY.PEEK and a take of 0 ask what a take of 1 would be told") {
   for (const Words& words : {Words{"TALLY.PEEK", "api", "u"}, Words{"TALLY.TAKE", "api", "u", "0"}}) {
     CHECK(client.ask(words) == "");
     CHECK(client.request.kind == Kind::peek);
-    CHECK_FALSE(client.request.throttle);
+    CHECK(client.request.form == Form::six);
     CHECK(client.request.cost == 1);
   }
 }
@@ -204,7 +204,7 @@ TEST_CASE("TALLY.LEASE takes a cost, if any, and more for later; TALLY.PUTBACK n
   Client client;
   CHECK(client.ask({"TALLY.LEASE", "api", "u", "2", "100"}) == "");
   CHECK(client.request.kind == Kind::take);
-  CHECK(client.request.leases);
+  CHECK(client.request.form == Form::lease);
   CHECK(client.request.cost == 2);
   CHECK(client.request.most == 100);
   CHECK(client.ask({"TALLY.LEASE", "api", "u", "0", "99999999999"}) == "");
@@ -215,7 +215,7 @@ TEST_CASE("TALLY.LEASE takes a cost, if any, and more for later; TALLY.PUTBACK n
   CHECK(client.request.cost == 7);
   CHECK(client.request.account == 123456789012);
   client.ask({"TALLY.TAKE", "api", "u"});
-  CHECK_FALSE(client.request.leases);
+  CHECK(client.request.form == Form::six);
   CHECK(client.request.most == 0);
   CHECK(client.ask({"TALLY.LEASE", "api", "u", "-1", "0"}) == error(kOutOfRange + "cost must be 0 or more, got '-1'"));
   CHECK(client.ask({"TALLY.LEASE", "api", "u", "1", "x"}) == error(kOutOfRange + "most must be 0 or more, got 'x'"));
@@ -378,10 +378,11 @@ TEST_CASE("whatever words are asked, the answer is one whole reply or a whole qu
                          "save",    "(inline)", "default",
                          "\r\n",    "?*?",      "everything"};
   std::map<Kind, int> seen;
-  for (int i = 0; i < 600'000; ++i) {
-    Words words(1 + random.below(8));
+  for (int i = 0; i < 200'000; ++i) {
+    const Command& command = commands()[random.below(commands().size())];
+    Words words(random.chance(0.5) ? command.args_min : 1 + random.below(8));
     for (auto& word : words) word = vocabulary[random.below(vocabulary.size())];
-    if (random.chance(0.95)) words[0] = commands()[random.below(commands().size())].name;
+    if (random.chance(0.95)) words[0] = command.name;
     if (random.chance(0.1))
       words.back() = std::string(random.below(100), static_cast<char>(random.below(256)));
     const std::string reply = client.ask(words);
@@ -397,6 +398,15 @@ TEST_CASE("whatever words are asked, the answer is one whole reply or a whole qu
     REQUIRE(r.fault == Fault::none);
     if (r.kind == Kind::forget) REQUIRE_FALSE(r.barrier);
     if (r.kind == Kind::peers || r.kind == Kind::stats || r.kind == Kind::reload || r.kind == Kind::forget || r.kind == Kind::orders) continue;
+    if (r.kind == Kind::take_all) {
+      REQUIRE_FALSE(r.parts.empty());
+      REQUIRE(r.key.empty());
+      for (const Part& part : r.parts) {
+        REQUIRE(part.rule != nullptr);
+        REQUIRE(part.key.size() - 1 < client.env.key_bytes_max);
+      }
+      continue;
+    }
     REQUIRE(r.rule != nullptr);
     if (r.kind == Kind::del) {
       REQUIRE_FALSE(r.keys.empty());
@@ -408,7 +418,7 @@ TEST_CASE("whatever words are asked, the answer is one whole reply or a whole qu
     REQUIRE(r.limit.limit <= kLimitMax);
     if (r.limit.algorithm == Algorithm::token_bucket) REQUIRE(r.limit.burst_span() <= kBurstSpanMax);
   }
-  CHECK(seen.size() == 16);
+  CHECK(seen.size() == 17);
 }
 
 TEST_CASE("a command of no words asks nothing and answers nothing") {

@@ -484,6 +484,20 @@ TEST_CASE("rule names are printable, unique, not too long and not reserved") {
   }
 }
 
+TEST_CASE("a rule takes other rules along, each once, by names that are there") {
+  const auto also = [](std::string_view list) {
+    return error_of("{\"rules\": [\n{\"name\": \"sms\", \"limit\": 1, \"window\": \"1s\", \"also\": " + std::string(list) +
+                    "},\n{\"name\": \"sms-daily\", \"limit\": 1, \"window\": \"1d\", \"also\": [\"sms\"]} ]}");
+  };
+  CHECK(also("[\"sms-daily\"]") == "");
+  CHECK(also("[\"sms-dayly\"]") == "f:2:54: rules[0].also[0]: no rule \"sms-dayly\"; did you mean \"sms-daily\"?");
+  CHECK(also("[\"sms-daily\", \"sms\"]") == "f:2:67: rules[0].also[1]: a rule is not taken along by itself; leave it out");
+  CHECK(also("[\"sms-daily\", \"sms-daily\"]") == "f:2:67: rules[0].also[1]: \"sms-daily\" is there already; leave it out");
+  CHECK(also("\"sms-daily\"") == "f:2:53: rules[0].also: must be an array of the name of a rule, got the string \"sms-daily\"");
+  CHECK(also("[1]") == "f:2:54: rules[0].also[0]: must be the name of a rule, got 1");
+  CHECK(also("[\"a\", \"b\", \"c\", \"d\", \"e\", \"f\", \"g\", \"h\", \"i\"]").find("8") != std::string::npos);
+}
+
 TEST_CASE("a configuration built by hand is checked as one from a file") {
   Config config;
   config.rules.resize(1);

@@ -32,7 +32,7 @@ inline bool same(const Rule& a, const Rule& b) {
   return a.name == b.name && a.limit == b.limit && a.rate_count == b.rate_count &&
          a.rate_period == b.rate_period && a.max_overcount == b.max_overcount &&
          a.on_isolation == b.on_isolation && a.on_amnesia == b.on_amnesia && a.wait == b.wait &&
-         a.shadow == b.shadow && a.process_hold == b.process_hold && a.comment == b.comment && a.match == b.match &&
+         a.shadow == b.shadow && a.process_hold == b.process_hold && a.comment == b.comment && a.also_names == b.also_names && a.match == b.match &&
          same(a.overrides.get(), b.overrides.get());
 }
 
@@ -240,6 +240,8 @@ inline Config random_config(Random& random) {
   config.spin = Duration(random.between(0, 10'000'000));
   random_policies(random, config.inline_rule);
   for (uint64_t i = random.below(6); i > 0; --i) config.rules.push_back(random_rule(random, i));
+  for (size_t i = 1; i < config.rules.size(); ++i)
+    if (random.chance(0.3)) config.rules[i].also_names = {config.rules[i - 1].name};
   return config;
 }
 

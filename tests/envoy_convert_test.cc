@@ -76,7 +76,7 @@ descriptors:
 
 TEST_CASE("limits become rules of fixed windows, named after where they stand") {
   const Converted out = converted(kMobile);
-  CHECK(lines_of(out.notes) == "f:20:5: the limit became 2147483648, the most that there is");
+  CHECK(lines_of(out.notes) == "f:21:5: the limit became 2147483648, the most that there is");
   const Config config = config_of(out.text);
   CHECK(config.rules.size() == 5);
   const Rule& marketing = rule_of(config, "mobile/message_type=marketing/to_number");
@@ -178,6 +178,7 @@ TEST_CASE("a wrong file is refused with all that is wrong and where") {
   CHECK(errors_of("domain: d\n---\ndomain: e\n").find("more than one document") != std::string::npos);
   CHECK(errors_of("domain: d\ndescriptors:\n  - key: [a\n").starts_with("f:"));
   CHECK(errors_of("domain: d\n\tx: 1").starts_with("f:2:1: "));
+  CHECK(errors_of("domain: d\ndescriptors:\n- key: b\n- {key: b, value: c}\n- key: b\n") == "f:5:3: another descriptor beside it has this key and value");
   CHECK(errors_of(R"(domain: d
 descriptors:
   - key: a
@@ -186,6 +187,7 @@ descriptors:
   - key: b
     rate_limit: {unit: second}
   - key: b
+    key: e
   - text
   - key: c
     shadow_mode: perhaps
@@ -194,11 +196,10 @@ descriptors:
        "f:4:54: \"requests_per_unit\" must be a whole number, 0 to 4294967295\n"
        "f:5:5: a descriptor must have a \"key\"\n"
        "f:7:17: \"rate_limit\" must have \"unit\" and \"requests_per_unit\"\n"
-       "f:8:5: another descriptor beside it has this key and value\n"
-       "f:9:5: a descriptor must have fields, such as \"key: remote_address\"\n"
-       "f:9:5: a descriptor must have a \"key\"\n"
-       "f:11:18: \"shadow_mode\" must be true or false\n"
-       "f:12:17: \"rate_limit\" must have \"unit\" and \"requests_per_unit\"");
+       "f:9:5: \"key\" stands here twice\n"
+       "f:10:5: a descriptor must have fields, such as \"key: remote_address\"\n"
+       "f:12:18: \"shadow_mode\" must be true or false\n"
+       "f:13:17: \"rate_limit\" must have \"unit\" and \"requests_per_unit\"");
 }
 
 TEST_CASE("aliases that stand for more than there is memory for are refused") {

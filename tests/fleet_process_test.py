@@ -59,6 +59,24 @@ class Fleets(Case):
         self.assertEqual(clients[0].ask("TALLY.TAKE", "login", "bob")[0], 0)
         self.assertEqual([node.end() for node in nodes], [0, 0, 0])
 
+    def test_several_limits_are_taken_together_or_not_at_all(self):
+        clients = [Plain(node) for node in self.whole()]
+        both = ("TALLY.TAKEALL", "remembered", "bob", "1", "login", "bob", "1")
+        for client in clients:
+            client.send(*[both] * 20)
+        replies = [client.next() for client in clients for _ in range(20)]
+        self.assertEqual(sum(reply[0] == 0 for reply in replies), 5, replies)
+        self.assertEqual({reply[1] for reply in replies if reply[0]}, {1}, replies)
+        self.assertEqual({reply[3][5] for reply in replies if reply[0]}, {1}, replies)
+        # What was refused has cost nothing: of the larger limit all that is left can still be taken.
+        admitted, limited, end = 0, 0, time.monotonic() + WAIT_S
+        while limited < 3:
+            self.assertLess(time.monotonic(), end)
+            answers = [client.ask("TALLY.TAKE", "remembered", "bob") for client in clients]
+            admitted += sum(answer[0] == 0 for answer in answers)
+            limited = sum(answer[5] == 1 for answer in answers)
+        self.assertEqual(admitted, 15)
+
     def test_hosts_share_a_limit_that_aggregators_keep_and_one_of_these_may_die(self):
         ports = free_ports(5)
         peers = [f"127.0.0.1:{port}" for port in ports]

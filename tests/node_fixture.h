@@ -97,7 +97,7 @@ class Fleet {
   Ask ask(uint16_t rank, std::string_view key, uint32_t cost = 1) const {
     const Host& host = hosts_[rank];
     const Rule& r = host.rules->by_id(0);
-    return {&r, &r.limit, key, host.limiter->hash(r, key), cost};
+    return {&r, r.for_key(key).limit, key, host.limiter->hash(r, key), cost};
   }
   Answer take(uint16_t rank, std::string_view key, uint32_t cost = 1) {
     return hosts_[rank].limiter->take(ask(rank, key, cost), now(), hosts_[rank].notes.get());

@@ -49,8 +49,7 @@ struct Reader {
     const Request& full = client.request;
     CHECK(bytes == parser.consumed);
     CHECK(quick.kind == full.kind);
-    CHECK(quick.throttle == full.throttle);
-    CHECK(quick.leases == full.leases);
+    CHECK(quick.form == full.form);
     CHECK(quick.most == full.most);
     CHECK(quick.barrier == full.barrier);
     CHECK(quick.close == full.close);

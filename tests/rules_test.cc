@@ -136,5 +136,23 @@ TEST_CASE("a rule keeps its id in the sets that follow, also when it was away, a
   CHECK_FALSE(third.is_retired(2));
 }
 
+TEST_CASE("a rule knows those that it takes along, in its own set; what is gone takes none along") {
+  const auto named = [](const char* name, std::vector<std::string> also) {
+    Rule rule = window_rule(Algorithm::fixed_window, 5, secs(1));
+    rule.name = name;
+    rule.also_names = std::move(also);
+    return rule;
+  };
+  const RuleSet first({named("a", {"b", "c"}), named("b", {"a"}), named("c", {})}, Rule{}, {0, 2}, kPublicIdKey);
+  CHECK(first.find("a")->also == std::vector<const Rule*>{first.find("b"), first.find("c")});
+  CHECK(first.find("b")->also == std::vector<const Rule*>{first.find("a")});
+  CHECK(first.find("c")->also.empty());
+  const RuleSet second({named("b", {}), named("c", {"b"})}, Rule{}, {0, 2}, kPublicIdKey, &first);
+  CHECK(second.find("b")->also.empty());
+  CHECK(second.find("c")->also == std::vector<const Rule*>{second.find("b")});
+  CHECK(second.by_id(0).name == "a");
+  CHECK(second.by_id(0).also.empty());
+}
+
 }  // namespace
 }  // namespace tally

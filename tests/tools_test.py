@@ -196,6 +196,17 @@ class Bench(unittest.TestCase):
             self.assertRegex(listed.stdout, r"of 6 goals reached:\n(reached |MISSED  ) beside: everything")
             self.assertEqual([], processes_of(folder))
 
+    def test_what_a_door_adds_to_a_request_is_measured(self):
+        with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+            out = pathlib.Path(folder) / "bench-doors.json"
+            done = subprocess.run([sys.executable, str(ROOT / "tools/bench/doors.py"), "--build", BUILD, "--rounds", "2", "--requests", "50", "--json", str(out)],
+                                  capture_output=True, text=True, timeout=PATIENCE_S, env=os.environ | {"TMPDIR": folder}, check=False)
+            self.assertEqual(0, done.returncode, done.stdout + done.stderr)
+            rows = json.loads(out.read_text())["summary"]
+            self.assertEqual({"nginx": 3, "HAProxy": 3}, {bare: sum(bare in (row["door"], row["beside"]) for row in rows) for bare in ("nginx", "HAProxy")})
+            self.assertTrue(all(row["p99_us"]["least"] > 0 for row in rows), rows)
+            self.assertEqual([], processes_of(folder))
+
 
 class Nightly(unittest.TestCase):
     def test_runs_until_it_is_ended_and_sums_up(self):

@@ -14,7 +14,9 @@ build_packages=(g++ cmake ninja-build pkg-config libasio-dev nlohmann-json3-dev 
   libbenchmark-dev python3)
 demo_packages=(redis-server redis-tools)
 bench_packages=("${demo_packages[@]}" memcached)
-test_packages=("${bench_packages[@]}" python3-redis prometheus)
+# The proxies that conf/ has files for; lua-cjson is the stand-in for Kong's.
+proxy_packages=(nginx libnginx-mod-http-lua lua-cjson haproxy)
+test_packages=("${bench_packages[@]}" "${proxy_packages[@]}" python3-redis prometheus)
 
 say() { printf '== %s\n' "$*"; }
 die() {
@@ -47,7 +49,7 @@ known=$(ls /lib/systemd/system 2>/dev/null)
 apt="apt-get -o DPkg::Lock::Timeout=600 -o Acquire::Retries=3"
 $apt -o APT::Update::Error-Mode=any update >"$log" 2>&1 || echo "not every package list could be read" >>"$log.update"
 $apt install -y --no-install-recommends "$@" >>"$log" 2>&1 || exit 1
-for service in redis-server memcached prometheus; do
+for service in redis-server memcached prometheus nginx haproxy; do
   if [ -e /lib/systemd/system/$service.service ] && ! printf "%s\n" "$known" | grep -qxF $service.service; then
     update-rc.d $service disable >>"$log" 2>&1 || true
   fi

@@ -79,6 +79,20 @@ bool give_up_numbers(Fields& in) {
   return false;
 }
 
+// `what` one of them is.
+void read_strings(Fields& in, std::string_view name, const std::string& what, size_t most, std::vector<std::string>& out) {
+  const JsonNode* list = in.array(name, what);
+  if (list == nullptr) return;
+  if (list->items.size() > most) return in.wrong(*list, name, too_many(name, most, list->items.size()));
+  for (size_t i = 0; i < list->items.size(); ++i) {
+    const JsonNode& node = list->items[i];
+    const std::string path = item_path(in.path_of(name), i);
+    in.findings().place(node, path);
+    if (node.kind != Kind::string) in.findings().error(node.offset, path, "must be " + what + ", got " + describe(node));
+    out.push_back(node.text);
+  }
+}
+
 // False where it is unknown what fields the rule should have.
 bool read_numbers(Fields& in, Rule& rule) {
   const auto algorithm = in.choice("algorithm", kAlgorithms, algorithm_name);
@@ -117,6 +131,7 @@ Rule read_rule(Findings& findings, const JsonNode& node, const std::string& path
   const bool has_form = read_numbers(in, rule);
   read_policies(in, rule);
   in.boolean("shadow", rule.shadow);
+  read_strings(in, "also", "the name of a rule", kAlsoMax, rule.also_names);
   if (const JsonNode* comment = in.text("comment", "a string")) rule.comment = comment->text;
   in.not_yet("mode", "leased");
   read_match(in, rule.match);
@@ -180,18 +195,7 @@ void read_listen(Fields in, Config& config) {
 }
 
 void read_entries(Fields& in, std::string_view name, std::vector<std::string>& out) {
-  const JsonNode* list = in.array(name, "\"ADDRESS:PORT\"");
-  if (list == nullptr) return;
-  if (list->items.size() > kPeersMax)
-    return in.wrong(*list, name, too_many(name, kPeersMax, list->items.size()));
-  for (size_t i = 0; i < list->items.size(); ++i) {
-    const JsonNode& node = list->items[i];
-    const std::string path = item_path(in.path_of(name), i);
-    in.findings().place(node, path);
-    if (node.kind != Kind::string)
-      in.findings().error(node.offset, path, "must be \"ADDRESS:PORT\", got " + describe(node));
-    out.push_back(node.text);
-  }
+  read_strings(in, name, "\"ADDRESS:PORT\"", kPeersMax, out);
 }
 
 void read_members(Fields& in, Config::Members& members) {

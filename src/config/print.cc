@@ -99,6 +99,10 @@ std::string print_overrides(const Overrides& overrides) {
   return "{ " + out.body() + " }";
 }
 
+std::string entries(const std::vector<std::string>& items) {
+  return list(items, [](const std::string& item) { return item; });
+}
+
 std::string print_rule(const Rule& rule) {
   Object out(" ");
   out.add("name", json_string(rule.name)).add("algorithm", json_string(algorithm_name(rule.limit.algorithm)));
@@ -110,6 +114,7 @@ std::string print_rule(const Rule& rule) {
   }
   add_policies(out, rule);
   out.add("shadow", rule.shadow ? "true" : "false");
+  out.add("also", entries(rule.also_names));
   if (!rule.comment.empty()) out.add("comment", json_string(rule.comment));
   out.add("match", rule.match.descriptors.empty() ? "null" : print_match(rule.match));
   const Overrides* overrides = rule.overrides.get();
@@ -123,10 +128,6 @@ std::string print_rules(const std::vector<Rule>& rules) {
   std::string out = "[";
   for (const Rule& rule : rules) out += (out.size() > 1 ? ",\n    " : "\n    ") + print_rule(rule);
   return out + "\n  ]";
-}
-
-std::string entries(const std::vector<std::string>& items) {
-  return list(items, [](const std::string& item) { return item; });
 }
 
 void add_members(Object& out, const Config::Members& members) {

@@ -4,6 +4,7 @@
 #include <string>
 #include <unordered_map>
 
+#include "base/nearest.h"
 #include "config/checks.h"
 #include "config/config.h"
 #include "config/json_tree.h"
@@ -288,6 +289,25 @@ void check_policies(const Rule& rule, const std::string& path, Complaints& compl
     complaints.add(path + ".max_overcount", "must be at most 100%, or \"unbounded\"");
 }
 
+// `names`: of all rules.
+void check_also(const Rule& rule, const std::unordered_map<std::string_view, size_t>& names, const std::string& path, Complaints& complaints) {
+  const auto listed = rule.also_names.begin();
+  for (size_t i = 0; i < rule.also_names.size(); ++i) {
+    const std::string& name = rule.also_names[i];
+    const auto here = listed + static_cast<std::ptrdiff_t>(i);
+    if (name == rule.name) {
+      complaints.add(item_path(path, i), "a rule is not taken along by itself; leave it out");
+    } else if (std::find(listed, here, name) != here) {
+      complaints.add(item_path(path, i), quoted(name) + " is there already; leave it out");
+    } else if (!names.contains(name)) {
+      Nearest nearest(name);
+      for (const auto& [known, at] : names) nearest.offer(known);
+      const std::string near(nearest.best());
+      complaints.add(item_path(path, i), "no rule " + quoted(name) + (near.empty() ? std::string() : "; did you mean " + quoted(near) + "?"));
+    }
+  }
+}
+
 void check_rules(const Config& config, Complaints& complaints) {
   if (config.rules.size() > kRulesMax)
     complaints.add("rules", too_many("rules", kRulesMax, config.rules.size()));
@@ -310,6 +330,7 @@ void check_rules(const Config& config, Complaints& complaints) {
     }
     check_policies(rule, path, complaints);
   }
+  for (size_t i = 0; i < config.rules.size(); ++i) check_also(config.rules[i], names, rule_path(i) + ".also", complaints);
   check_policies(config.inline_rule, "inline", complaints);
 }
 

@@ -73,6 +73,7 @@ inline constexpr Range kRegistersRange{1'024, uint64_t{1} << 31};
 inline constexpr Range kGuestsRange{0, 4'096};  // lines in one book, kLinesMax
 inline constexpr Range kWorkersRange{0, 256};
 inline constexpr DurationRange kSpinRange{Duration(0), std::chrono::milliseconds(10)};
+inline constexpr size_t kAlsoMax = 8;
 inline constexpr size_t kRulesMax = 65'535 - 1;  // ids are 16 bits, and the inline rule has one
 inline constexpr size_t kProblemsMax = 1'000;    // shown of one text; the others are counted
 inline constexpr size_t kPeersMax = 1'000;       // kRosterMax

@@ -138,6 +138,11 @@ RuleSet::RuleSet(std::vector<Rule> rules, Rule inline_rule, Share share, const I
     }
     set_floor(rule.limit, rule.max_overcount, share);
     if (rule.overrides != nullptr) rule.overrides = rule.overrides->with_floors(rule.max_overcount, share);
+    rule.also.clear();
+    for (const std::string& name : rule.also_names) {
+      rule.also.push_back(find(name));
+      CHECK_THAT(rule.also.back() != nullptr);
+    }
   }
   matcher_ = std::make_unique<const Matcher>(rules_);
 }
@@ -146,7 +151,7 @@ RuleSet::~RuleSet() = default;
 
 void RuleSet::keep_ids(const RuleSet& before) {
   for (const Rule* known : before.by_id_)
-    if (!by_name_.contains(known->name)) retired_.push_back(*known);
+    if (!by_name_.contains(known->name)) retired_.emplace_back(*known).also.clear();
   by_id_.resize(before.ids());
   for (Rule& rule : retired_) by_id_[rule.id] = &rule;
   for (const Rule* known : before.by_id_) {

@@ -118,6 +118,7 @@ struct Rule {
   // Buckets: how long a process may hold tokens that it took for later (Limiter::take_portion); 0: none. All that is spent in a time T was
   // taken in T and this much before, so RuleSet takes that time of the rate off the burst.
   Duration process_hold{0};
+  std::vector<std::string> also_names;  // other rules that are taken along under the same key and cost, all or nothing; theirs not
   std::string comment;
   Match match;
   std::shared_ptr<const Overrides> overrides;  // nullptr: the limit holds for every key
@@ -130,6 +131,7 @@ struct Rule {
   }
 
   // Set by RuleSet.
+  std::vector<const Rule*> also;  // also_names; none where the rule is not configured any more
   uint32_t held = 0;        // buckets: what is taken off the burst, tokens_held of this rule and of those that it follows
   uint64_t seed = 0;        // rule_seed_of(name)
   uint64_t table_seed = 0;  // of name, algorithm and window: a reload that changes these begins new keys
@@ -169,7 +171,8 @@ class RuleSet {
 
   // `rules` in configured order, names unique; `inline_rule` carries only max_overcount, on_isolation,
   // on_amnesia, wait. Fills in id, seed, id_key, limit.floor and limit.floor_emission, also in overrides; takes what processes may hold off
-  // the burst, which must be more than that (but not off those of overrides, of which processes get nothing to hold).
+  // the burst, which must be more than that (but not off those of overrides, of which processes get nothing to hold). Each of
+  // also_names is in `rules`.
   // `before`: the set that this one follows, if any. Ids go by name: a rule keeps the one it had, also when it was away, and of
   // what is not configured any more the last that was known stays to be found by its id. Requires
   // ids_with(rules, before) <= kIdsMax.

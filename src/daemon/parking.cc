@@ -7,11 +7,12 @@
 
 namespace tally {
 
-void Parking::append(Ends& ends, Parked& parked, Parked::Links Parked::*links) {
-  (parked.*links).before = ends.last;
-  (parked.*links).behind = nullptr;
-  (ends.last != nullptr ? (ends.last->*links).behind : ends.first) = &parked;
-  ends.last = &parked;
+// Behind `before`; nullptr: as the first.
+void Parking::insert(Ends& ends, Parked* before, Parked& parked, Parked::Links Parked::*links) {
+  Parked*& next = before != nullptr ? (before->*links).behind : ends.first;
+  parked.*links = {before, next};
+  (next != nullptr ? (next->*links).before : ends.last) = &parked;
+  next = &parked;
 }
 
 void Parking::remove(Ends& ends, Parked& parked, Parked::Links Parked::*links) {
@@ -28,8 +29,12 @@ Parked& Parking::park(std::unique_ptr<Parked> owned) {
   const auto list = std::ranges::find(by_wait_, wait, &WaitList::wait);
   parked.wait_list_ = static_cast<size_t>(list - by_wait_.begin());
   if (list == by_wait_.end()) by_wait_.push_back({wait, {}});
-  append(by_wait_[parked.wait_list_].ends, parked, &Parked::in_wait_);
-  append(by_key_[parked.hash], parked, &Parked::in_key_);
+  Ends& wait_ends = by_wait_[parked.wait_list_].ends;
+  Parked* before = wait_ends.last;
+  while (before != nullptr && before->since > parked.since) before = before->in_wait_.before;
+  insert(wait_ends, before, parked, &Parked::in_wait_);
+  Ends& key_ends = by_key_[parked.hash];
+  insert(key_ends, key_ends.last, parked, &Parked::in_key_);
   ++count_;
   return parked;
 }

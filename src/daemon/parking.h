@@ -3,7 +3,8 @@
 // Thread rule: one worker's. Parking, taking out and the next deadline are O(1); nothing here knows a clock.
 //
 // Deadlines are kept in one list for each distinct `wait`: a rule's wait never changes, so each list is in
-// order by itself, and leaving early costs nothing (a heap would keep the dead until their time).
+// order by itself, and leaving early costs nothing (a heap would keep the dead until their time). Only who waited elsewhere before has to
+// look for its place.
 #pragma once
 
 #include <cstdint>
@@ -16,6 +17,8 @@
 #include "base/hash.h"
 #include "base/time.h"
 #include "core/rules.h"
+#include "daemon/question.h"
+#include "doors/commands.h"
 
 namespace tally {
 
@@ -32,11 +35,12 @@ struct Parked {
   uint32_t cost = 1;
   bool noted = true;  // the cluster thread knows that it waits
   // Where the answer goes, and how it is written.
-  Session* session = nullptr;
+  Session* session = nullptr;  // nullptr: to question->done
   HeldReply* held = nullptr;
   int version = 2;
-  bool throttle = false, leases = false;
+  resp::Form form = resp::Form::six;
   uint32_t most = 0;
+  std::unique_ptr<Question> question;  // several takes: the above is of the one that is short of a grant
 
   MonoTime since, due;
 
@@ -51,7 +55,8 @@ struct Parked {
 
 class Parking {
  public:
-  // Takes over `parked`; `since`, rule and hash are set. Its due becomes since + rule->wait.
+  // Takes over `parked`; `since`, rule and hash are set. Its due becomes since + rule->wait. It goes behind all under its key, also where
+  // it waited elsewhere before.
   Parked& park(std::unique_ptr<Parked> parked);
   // Takes it out of all lists.
   std::unique_ptr<Parked> leave(Parked& parked);
@@ -77,7 +82,7 @@ class Parking {
   struct Hash {
     size_t operator()(const KeyHash& h) const { return static_cast<size_t>(h.lo); }
   };
-  static void append(Ends& ends, Parked& parked, Parked::Links Parked::*links);
+  static void insert(Ends& ends, Parked* before, Parked& parked, Parked::Links Parked::*links);
   static void remove(Ends& ends, Parked& parked, Parked::Links Parked::*links);
 
   std::unordered_map<KeyHash, Ends, Hash> by_key_;

@@ -89,7 +89,6 @@ class Call {
   Session* session = nullptr;
   HeldReply* held = nullptr;
   int version = 2;
-  bool throttle = false;
   bool count_wanted = false;  // DEL, TALLY.PUTBACK
   std::string key;  // or the node
 };

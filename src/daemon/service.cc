@@ -131,7 +131,8 @@ size_t Service::read_batch(Session& session, std::string_view input) {
     item.text_at = text_at;
     item.text_size = texts_.size() - text_at;
     // A key outside the input lies in the parser's scratch and lives until the next command is parsed.
-    const bool borrowed = !request.key.empty() && !inside(request.key, input);
+    const auto lent = [&](std::string_view key) { return !key.empty() && !inside(key, input); };
+    const bool borrowed = lent(request.key) || std::ranges::any_of(request.parts, lent, &resp::Part::key);
     session.repeat.remember(input.substr(begin, done - begin), request, env_);
     if (request.barrier || request.close || borrowed || done == input.size()) break;
   }
@@ -157,6 +158,11 @@ Service::Item& Service::begin_item(size_t begin) {
 
 const OrderTable::Order* Service::order_of(KeyHash hash, WallTime now) const {
   return orders_ != nullptr ? orders_->find(hash, now) : nullptr;
+}
+
+Applied Service::applied(const Rule& rule, std::string_view key, KeyHash hash, WallTime now) const {
+  const OrderTable::Order* const order = order_of(hash, now);
+  return order != nullptr ? Applied{&order->limit, order->treatment} : rule.for_key(key);
 }
 
 // What an operator has ordered of the key goes before what its rule says of it.
@@ -205,32 +211,42 @@ void Service::decide(Session& session, Item& item) {
   const resp::Request& request = item.request;
   if (orders_ != nullptr) [[unlikely]]
     apply_order(item);  // not where it is read: the next command may be made of that one (resp::Repeat)
-  if (request.treatment != Treatment::limited && request.kind != Kind::explain) [[unlikely]]
-    return answer_by_override(item);
+  if (request.treatment != Treatment::limited) [[unlikely]] {
+    if (request.kind == Kind::give) give_along(request);
+    const bool takes_along = !request.rule->also.empty() && request.kind != Kind::give && request.kind != Kind::put_back;
+    if (request.kind != Kind::explain && !takes_along) return answer_by_override(item);
+  }
   const Ask ask = ask_of(request, item.hash);
   switch (request.kind) {
     case Kind::answered:
       return;
     case Kind::take:
+      if (!request.rule->also.empty()) [[unlikely]] return take_all(session, item);
       return take(session, item);
+    case Kind::take_all:
+      return take_all(session, item);
     case Kind::peek:
+      if (!request.rule->also.empty()) [[unlikely]] return take_all(session, item);
       item.answer = limiter_.peek(ask, now_);
-      if (request.throttle) return;
+      if (request.form == resp::Form::throttle) return;
       item.answer = resp::peeked(
           item.answer, limiter_.peek(Ask{request.rule, &request.limit, request.key, item.hash, 0}, now_));
       return;
     case Kind::give:
+      give_along(request);
       if (port_ != nullptr) return ask_elsewhere(session, item, Call::Kind::give);
       limiter_.give(ask, request.cost, now_);
       item.answer = limiter_.peek(Ask{request.rule, &request.limit, request.key, item.hash, 0}, now_);
       return;
     case Kind::lease:
+      if (!request.rule->also.empty()) [[unlikely]] return take_all(session, item);
       item.portion = take_portion(ask, request.most);
       item.answer = limiter_.peek(Ask{request.rule, &request.limit, request.key, item.hash, 0}, now_);
       return;
     case Kind::put_back:
       return put_back(session, item);
     case Kind::reset:
+      reset_along(request);
       if (port_ != nullptr) return ask_elsewhere(session, item, Call::Kind::reset);
       limiter_.reset(ask, now_);
       return;
@@ -266,8 +282,7 @@ void Service::decide(Session& session, Item& item) {
 
 // Of an exempt or blocked key: nothing is counted, so nothing can be given or put back.
 void Service::answer_by_override(Item& item) {
-  item.answer = answer_by({&item.request.limit, item.request.treatment});
-  if (item.request.treatment == Treatment::blocked && item.ordered_for > Duration(0)) item.answer.retry_after = item.answer.reset_after = item.ordered_for;
+  item.answer = answer_by({&item.request.limit, item.request.treatment}, item.ordered_for);
   item.text_size = 0;
 }
 
@@ -317,6 +332,45 @@ void Service::ask_elsewhere(Session& session, Item& item, Call::Kind kind) {
   item.fate = Fate::call;
 }
 
+// To the cluster thread, which nobody waits for. A call that finds no room is lost: what was not given back is still charged.
+void Service::tell(Call::Kind kind, std::shared_ptr<const RuleSet> rules, const Ask& about, std::optional<int64_t> only_in) {
+  auto call = std::make_unique<Call>();
+  call->kind = kind;
+  call->rules = std::move(rules);
+  call->rule = about.rule;
+  call->limit = *about.limit;
+  call->n = about.cost;
+  call->only_in = only_in;
+  call->keys.push_back({about.hash, wire_id(about.key, about.rule->id_key)});
+  if (!port_->calls.push(call.get())) return counters_.failed(Trouble::calls_full);
+  call.release();
+  urgent_ = true;
+}
+
+// What holds for the rules that `request`'s takes along.
+void Service::give_along(const resp::Request& request) {
+  for (const Rule* rule : request.rule->also) {
+    const KeyHash hash = limiter_.hash(*rule, request.key);
+    const Applied holds = applied(*rule, request.key, hash, now_.wall);
+    if (holds.treatment != Treatment::limited) continue;
+    const Ask ask{rule, holds.limit, request.key, hash, request.cost};
+    if (port_ != nullptr)
+      tell(Call::Kind::give, rules_, ask, std::nullopt);
+    else
+      limiter_.give(ask, request.cost, now_);
+  }
+}
+
+void Service::reset_along(const resp::Request& request) {
+  for (const Rule* rule : request.rule->also) {
+    const Ask ask{rule, rule->for_key(request.key).limit, request.key, limiter_.hash(*rule, request.key), 0};
+    if (port_ != nullptr)
+      tell(Call::Kind::reset, rules_, ask, std::nullopt);
+    else
+      limiter_.reset(ask, now_);
+  }
+}
+
 // --- replies ---
 
 void Service::answer_batch(Session& session, size_t count) {
@@ -347,6 +401,12 @@ void Service::answer_batch(Session& session, size_t count) {
       }
       continue;
     }
+    if (item.question != nullptr) [[unlikely]] {
+      conclude(*item.question, decided);
+      resp::Writer writer(session.replies.tail(), item.request.version);
+      write_question(writer, item.request.form, *std::exchange(item.question, nullptr));
+      continue;
+    }
     item.answer = as_sent(item.answer, decided);
     if (item.request.kind == resp::Request::Kind::take) this->count(*item.request.rule, item.answer);
     write_reply(session, item);
@@ -371,7 +431,7 @@ void Service::write_reply(Session& session, Item& item) {
       if (request.fault != resp::Fault::none) counters_.faults[static_cast<size_t>(request.fault)].add();
       return;
     case Kind::take:
-      if (request.leases) return write_lease(writer, *request.rule, item.answer, item.portion);
+      if (request.form == resp::Form::lease) return write_lease(writer, *request.rule, item.answer, item.portion);
       [[fallthrough]];
     case Kind::peek:
     case Kind::give:
@@ -389,7 +449,8 @@ void Service::write_reply(Session& session, Item& item) {
       return write_own_facts(writer, item);
     case Kind::forget:
       return writer.error("ERR this node is alone: it knows no other");
-    case Kind::reload:  // always asked elsewhere
+    case Kind::take_all:  // a question of its own
+    case Kind::reload:    // always asked elsewhere
     case Kind::order:
     case Kind::lift:
     case Kind::orders:
@@ -487,8 +548,8 @@ void Service::finish(std::unique_ptr<Call> call) {
       const bool own = has_own_limit(*call->rule);
       const WallTime now = clock_.now().wall;
       const OrderTable::Order* const order = order_of(call->keys.front().hash, now);
-      const Applied applied = order != nullptr ? Applied{&order->limit, order->treatment} : call->rule->for_key(call->key);
-      const Answer answer = applied.treatment != Treatment::limited ? answer_by(applied) : own ? peek(1) : Answer{};
+      const Applied holds = applied(*call->rule, call->key, call->keys.front().hash, now);
+      const Answer answer = holds.treatment != Treatment::limited ? answer_by(holds) : own ? peek(1) : Answer{};
       resp::write_map(writer, explain_fields(call->explanation, *call->rule, call->key, call->rules->share().size,
                                              own ? &answer : nullptr, ordered_text(order, now)));
       break;

@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -21,6 +22,7 @@
 #include "daemon/overview.h"
 #include "daemon/parking.h"
 #include "daemon/port.h"
+#include "daemon/question.h"
 #include "daemon/session.h"
 #include "doors/commands.h"
 
@@ -66,7 +68,12 @@ class Service {
   void wake_all();
   void expire();  // denies those whose time has come
   std::optional<MonoTime> next_due() const { return parking_.next_due(); }
+  void end_waiting();     // what is left when all connections are gone: refused
+  bool has_waiting() const { return !parking_.empty(); }
   void finish(std::unique_ptr<Call> call);  // it came back
+
+  // Several takes, all or nothing, that came over no connection: answered by its `done`, here or when it has waited.
+  void ask(std::unique_ptr<Question> question);
 
   // The connection is going: what waits is dropped, uncharged.
   void drop(Session& session);
@@ -86,6 +93,7 @@ class Service {
     Duration ordered_for{0};  // how much longer what was ordered of the key holds; 0: nothing was
     Fate fate = Fate::reply;
     Parked* parked = nullptr;
+    std::unique_ptr<Question> question;  // several takes; where it waits, `parked` has it
     bool noted = true;  // where it waits: the cluster thread was told
     std::unique_ptr<Call> call;
     size_t text_at = 0, text_size = 0;  // answered: the reply, in texts_
@@ -96,11 +104,33 @@ class Service {
   size_t decide_batch(Session& session);
   void decide(Session& session, Item& item);
   const OrderTable::Order* order_of(KeyHash hash, WallTime now) const;  // nullptr: nothing is ordered
+  // What holds of the key: by an order, or else by its rule.
+  Applied applied(const Rule& rule, std::string_view key, KeyHash hash, WallTime now) const;
   void apply_order(Item& item);
   void answer_by_override(Item& item);
   void take(Session& session, Item& item);
   Portion take_portion(const Ask& ask, uint32_t most);
   void put_back(Session& session, Item& item);
+  void tell(Call::Kind kind, std::shared_ptr<const RuleSet> rules, const Ask& about, std::optional<int64_t> only_in);
+  void give_along(const resp::Request& request);
+  void reset_along(const resp::Request& request);
+
+  std::unique_ptr<Question> question_of(const resp::Request& request) const;
+  void take_all(Session& session, Item& item);
+  std::optional<size_t> begin(Question& question);
+  std::optional<size_t> decide(Question& question);
+  std::optional<size_t> look(Question& question);
+  void give_back(Question& question);
+  void refuse(Question& question, size_t missing);
+  void conclude(Question& question, MonoTime now);
+  void answer(std::unique_ptr<Question> question);
+  Parked* park(std::unique_ptr<Question>& question, size_t missing);
+  static void wait_for(Parked& parked, size_t missing);
+  bool retry_question(Parked& parked);
+  void expire_question(Parked& parked);
+  void end_wait(Parked& parked, TimeHistogram& histogram);
+  void write_question(resp::Writer& writer, resp::Form form, const Question& question) const;
+
   void try_park(Session& session, Item& item);
   void ask_elsewhere(Session& session, Item& item, Call::Kind kind);
   void answer_batch(Session& session, size_t count);
@@ -110,6 +140,8 @@ class Service {
   void retry(KeyHash hash);
   bool retry_one(Parked& parked);
   void refresh_env();
+  bool may_park(const Rule& rule);
+  std::unique_ptr<Parked> leave(Parked& which, TimeHistogram& histogram, MonoTime now);
   void end_wait(Parked& parked, const Answer& answer, TimeHistogram& histogram);
   Answer as_sent(Answer answer, MonoTime now);
   void count(const Rule& rule, const Answer& answer);

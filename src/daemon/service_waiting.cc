@@ -12,16 +12,31 @@ Ask ask_of(const Parked& parked) {
 
 }  // namespace
 
+// Whether there is room for one more that waits, which then counts as one.
+bool Service::may_park(const Rule& rule) {
+  if (rule.wait <= Duration(0) || rule.shadow || port_ == nullptr) return false;
+  if (overview_.waiting.fetch_add(1, std::memory_order_relaxed) >= limits_.waiting) {
+    overview_.waiting.fetch_sub(1, std::memory_order_relaxed);
+    counters_.failed(Trouble::waiting_full);
+    return false;
+  }
+  counters_.waiting.add();
+  return true;
+}
+
+std::unique_ptr<Parked> Service::leave(Parked& which, TimeHistogram& histogram, MonoTime now) {
+  std::unique_ptr<Parked> parked = parking_.leave(which);
+  overview_.waiting.fetch_sub(1, std::memory_order_relaxed);
+  counters_.waiting.subtract();
+  histogram.observe(now - parked->since);
+  return parked;
+}
+
 // A starved request waits where it may; otherwise it is denied now. Its reply gets its place in answer_batch.
 // In shadow nobody waits: the request will be let through whatever comes.
 void Service::try_park(Session& session, Item& item) {
   const resp::Request& request = item.request;
-  if (request.rule->wait <= Duration(0) || request.rule->shadow || port_ == nullptr) return;
-  if (overview_.waiting.fetch_add(1, std::memory_order_relaxed) >= limits_.waiting) {
-    overview_.waiting.fetch_sub(1, std::memory_order_relaxed);
-    return counters_.failed(Trouble::waiting_full);
-  }
-  counters_.waiting.add();
+  if (!may_park(*request.rule)) return;
   auto parked = std::make_unique<Parked>();
   parked->rules = rules_;
   parked->rule = request.rule;
@@ -31,8 +46,7 @@ void Service::try_park(Session& session, Item& item) {
   parked->cost = request.cost;
   parked->session = &session;
   parked->version = request.version;
-  parked->throttle = request.throttle;
-  parked->leases = request.leases;
+  parked->form = request.form;
   parked->most = request.most;
   parked->since = now_.mono;
   parked->noted = item.noted;
@@ -47,11 +61,13 @@ void Service::retry(KeyHash hash) {
     if (!retry_one(*parked)) break;
   for (Parked* parked = parking_.last(hash); parked != nullptr && !parked->noted; parked = Parking::before(*parked)) {
     parked->noted = true;
+    if (parked->question != nullptr) parked->question->parts[*parked->question->refused].noted = true;
     if (limiter_.note_starved(ask_of(*parked), now_, port_->notes)) urgent_ = true;
   }
 }
 
 bool Service::retry_one(Parked& parked) {
+  if (parked.question != nullptr) return retry_question(parked);
   const Answer answer = limiter_.take(ask_of(parked), now_, nullptr);
   if (answer.verdict == Verdict::starved) return false;
   const bool granted = answer.verdict == Verdict::admitted;
@@ -72,13 +88,21 @@ void Service::wake_all() {
 
 void Service::end_life() {
   for (const KeyHash hash : parking_.keys())
-    for (Parked* parked = parking_.last(hash); parked != nullptr; parked = Parking::before(*parked)) parked->limit.floor = 0;
+    for (Parked* parked = parking_.last(hash); parked != nullptr; parked = Parking::before(*parked)) {
+      parked->limit.floor = 0;
+      if (parked->question == nullptr) continue;
+      for (Question::Part& part : parked->question->parts) part.limit.floor = 0;
+    }
 }
 
 void Service::begin_life() {
   now_ = clock_.now();
   for (const KeyHash hash : parking_.keys()) {
-    for (Parked* parked = parking_.last(hash); parked != nullptr; parked = Parking::before(*parked)) parked->noted = false;
+    for (Parked* parked = parking_.last(hash); parked != nullptr; parked = Parking::before(*parked)) {
+      parked->noted = false;
+      if (parked->question == nullptr) continue;
+      for (Question::Part& part : parked->question->parts) part.noted = false;
+    }
     retry(hash);
   }
 }
@@ -89,6 +113,11 @@ void Service::expire() {
   now_ = clock_.now();
   while (Parked* parked = parking_.due(now_.mono)) {
     const KeyHash hash = parked->hash;
+    if (parked->question != nullptr) {
+      expire_question(*parked);
+      retry(hash);
+      continue;
+    }
     // The state for the numbers of the reply; the verdict stands.
     Answer answer = limiter_.peek(ask_of(*parked), now_);
     answer.verdict = Verdict::starved;
@@ -98,18 +127,15 @@ void Service::expire() {
 }
 
 void Service::end_wait(Parked& which, const Answer& found, TimeHistogram& histogram) {
-  const std::unique_ptr<Parked> parked = parking_.leave(which);
-  overview_.waiting.fetch_sub(1, std::memory_order_relaxed);
-  counters_.waiting.subtract();
   const MonoTime now = clock_.mono();
-  histogram.observe(now - parked->since);
+  const std::unique_ptr<Parked> parked = leave(which, histogram, now);
   const Answer answer = as_sent(found, now);
   count(*parked->rule, answer);
   std::string bytes;
   resp::Writer writer(bytes, parked->version);
-  if (parked->leases)
+  if (parked->form == resp::Form::lease)
     write_lease(writer, *parked->rule, answer, answer.verdict == Verdict::admitted ? take_portion(ask_of(*parked), parked->most) : Portion{});
-  else if (parked->throttle)
+  else if (parked->form == resp::Form::throttle)
     resp::write_throttle(writer, answer);
   else
     resp::write_six(writer, answer, resp::reason_of(answer, *parked->rule));

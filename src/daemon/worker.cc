@@ -94,6 +94,12 @@ void Worker::begin_life() {
   inbox_.post([this] { service_.begin_life(); });
 }
 
+void Worker::ask(std::unique_ptr<Question> question) {
+  // In a function that can be copied, as in ask_main().
+  const auto held = std::make_shared<std::unique_ptr<Question>>(std::move(question));
+  inbox_.post([this, held] { service_.ask(std::move(*held)); });
+}
+
 void Worker::ask_main(std::unique_ptr<Call> call) {
   // In a function that can be copied; whichever of its copies goes last, the call goes with it.
   const auto held = std::make_shared<std::unique_ptr<Call>>(std::move(call));
@@ -119,6 +125,7 @@ void Worker::run() {
   Events events;
   for (end_turn(); !stopped_; end_turn()) turn(wait(events));
   while (!sessions_.empty()) close(*sessions_.begin()->first);
+  service_.end_waiting();
 }
 
 bool Worker::watch(int fd, uint32_t events, void* what) {
@@ -170,7 +177,7 @@ void Worker::end_turn() {
   }
   service_.ring_if_urgent();
   arm_timer();
-  if (drained_by_ && sessions_.empty()) stopped_ = true;
+  if (drained_by_ && sessions_.empty() && !service_.has_waiting()) stopped_ = true;
 }
 
 void Worker::take_from_port() {

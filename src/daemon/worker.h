@@ -1,6 +1,6 @@
 // A worker: one thread, one event loop, its connections.
 //
-// Thread rule: adopt(), use(), drain() and join() from main; everything else is the worker's own thread.
+// Thread rule: ask() from any thread; adopt(), use(), drain() and join() from main; everything else is the worker's own thread.
 //
 // A bare epoll loop, the only one of the daemon's that is not asio's: one by one a decision is little but
 // system calls, and asio adds a wait and an epoll_ctl to every sleep (docs/performance.md). It can also spin,
@@ -52,6 +52,7 @@ class Worker {
   // As use(), where the node's life has ended. Calls `then`, on the worker's thread, when nothing is decided
   // by what was before.
   void end_life(std::shared_ptr<const RuleSet> rules, Duration sync_interval, std::function<void()> then);
+  void ask(std::unique_ptr<Question> question);  // any thread: see Service::ask
   void begin_life();  // soon: the next one hears of who waits
   // Answers what has arrived and what waits, then closes all; the thread ends, after `grace` at the latest.
   void drain(Duration grace);

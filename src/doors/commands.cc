@@ -13,6 +13,7 @@ namespace {
 
 constexpr int64_t kPeriodMax = INT64_MAX / 1'000'000'000;  // seconds whose nanoseconds fit
 constexpr size_t kQuotedMax = 64;
+constexpr size_t kPartsMax = 128;
 
 struct Range {
   std::string_view name;
@@ -67,16 +68,17 @@ bool read_rule(Call& call, std::string_view name) {
 bool is_inline(Call& call) { return call.request.rule == &call.env.rules->inline_rule(); }
 
 // A rule that has a limit, and a key.
-bool read_rule_and_key(Call& call) {
-  if (!read_rule(call, call.args[1])) return false;
+bool read_rule_and_key(Call& call, std::string_view rule, std::string_view key) {
+  if (!read_rule(call, rule)) return false;
   if (is_inline(call)) {
     refuse(call, Fault::unknown_rule, "NORULE '(inline)' has no limit of its own; use CL.THROTTLE");
     return false;
   }
-  if (!read_key(call, call.args[2])) return false;
+  if (!read_key(call, key)) return false;
   apply_rule(call.request);
   return true;
 }
+bool read_rule_and_key(Call& call) { return read_rule_and_key(call, call.args[1], call.args[2]); }
 
 // CL.THROTTLE key max_burst count period [quantity]
 void run_throttle(Call& call) {
@@ -106,7 +108,7 @@ void run_throttle(Call& call) {
   }
   Request& request = call.request;
   request.kind = quantity == 0 ? Request::Kind::peek : Request::Kind::take;
-  request.throttle = true;
+  request.form = Form::throttle;
   request.rule = &call.env.rules->inline_rule();
   request.limit = inline_limit(*request.rule, call.env.rules->share(), burst, static_cast<uint32_t>(count),
                                Duration(period_ns));
@@ -120,6 +122,27 @@ void run_take(Call& call) {
   if (call.args.size() == 4 && !read_number(call, call.args[3], {"cost", 0, INT64_MAX}, cost)) return;
   call.request.kind = cost == 0 ? Request::Kind::peek : Request::Kind::take;
   call.request.cost = cost == 0 ? 1 : saturated(cost);
+}
+
+// TALLY.TAKEALL rule key cost [rule key cost ...]
+void run_take_all(Call& call) {
+  const auto triples = call.args.subspan(1);
+  if (triples.size() % 3 != 0) return refuse_arity(call, "tally.takeall");
+  if (triples.size() / 3 > kPartsMax)
+    return refuse(call, Fault::arguments,
+                  "ERR " + std::to_string(kPartsMax) + " takes at most are taken at once, got " + std::to_string(triples.size() / 3));
+  Request& request = call.request;
+  std::vector<Part> parts;
+  for (size_t i = 0; i < triples.size(); i += 3) {
+    int64_t cost = 0;
+    if (!read_rule_and_key(call, triples[i], triples[i + 1]) || !read_number(call, triples[i + 2], {"cost", 0, INT64_MAX}, cost)) return;
+    parts.push_back({request.rule, request.key, saturated(cost)});
+  }
+  request.kind = Request::Kind::take_all;
+  request.form = Form::all;
+  request.treatment = Treatment::limited;  // each part has its own
+  request.key = {};
+  request.parts = std::move(parts);
 }
 
 // TALLY.PEEK rule key: what a take of 1 would be told.
@@ -145,7 +168,7 @@ void run_lease(Call& call) {
     return;
   Request& request = call.request;
   request.kind = cost == 0 ? Request::Kind::lease : Request::Kind::take;
-  request.leases = true;
+  request.form = Form::lease;
   request.cost = saturated(cost);
   request.most = saturated(most);
 }
@@ -262,6 +285,8 @@ constexpr auto kCommands = std::to_array<Command>({
     {"rater.limit", 5, 6, run_throttle, "write fast", 1, 1, "tally", "key max_burst count period [quantity]",
      "Another name of CL.THROTTLE"},
     {"ping", 1, 2, run_ping, "fast", 0, 0, "connection", "[message]", "Answers PONG, or the message"},
+    {"tally.takeall", 4, kAnyArguments, run_take_all, "write fast", 2, 2, "tally", "rule key cost [rule key cost ...]",
+     "Takes from several limits: from all of them, or from none"},
     {"tally.give", 3, 4, run_give, "write fast", 2, 2, "tally", "rule key [n]",
      "Gives back what was taken and not used"},
     {"tally.lease", 5, 5, run_lease, "write fast", 2, 2, "tally", "rule key cost most",
@@ -407,7 +432,8 @@ std::string_view name_of(Fault fault) {
 void read_command(std::span<const std::string_view> args, Connection& connection, const Env& env,
                   Request& request, std::string& reply) {
   request.kind = Request::Kind::answered;
-  request.throttle = request.leases = request.barrier = request.close = false;
+  request.form = Form::six;
+  request.barrier = request.close = false;
   request.fault = Fault::none;
   request.version = connection.version;
   request.cost = 1;
@@ -416,6 +442,7 @@ void read_command(std::span<const std::string_view> args, Connection& connection
   request.treatment = Treatment::limited;
   request.key = {};
   request.keys.clear();
+  request.parts.clear();
   if (args.empty()) return;
   Call call{args, connection, env, request, reply, Writer(reply, connection.version)};
   const Command* command = recognise(args[0]);

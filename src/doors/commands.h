@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -42,6 +43,21 @@ struct Env {
   uint64_t commands = 0;  // answered since the start
 };
 
+// How an answer is written.
+enum class Form : uint8_t {
+  six,       // write_six
+  throttle,  // write_throttle
+  lease,     // write_lease
+  all,       // of several: write_all, then a write_six for each
+};
+
+// One take of several.
+struct Part {
+  const Rule* rule = nullptr;
+  std::string_view key;  // into the arguments
+  uint32_t cost = 1;     // 0: a peek
+};
+
 // Why a command was refused before it became a question; what tallyd_errors_total counts by.
 enum class Fault : uint8_t { none, unknown_command, arguments, unknown_rule, authentication, protocol };
 std::string_view name_of(Fault fault);  // "unknown_command", ...
@@ -49,8 +65,9 @@ std::string_view name_of(Fault fault);  // "unknown_command", ...
 struct Request {
   enum class Kind : uint8_t {
     answered,  // nothing to do: the reply is written already
-    take,      // limiter.take
-    peek,      // limiter.peek with `cost`; TALLY.PEEK (not `throttle`): peeked(that, the same with cost 0)
+    take,      // limiter.take; in the form of a lease what is admitted takes a portion of `most`, too
+    take_all,  // all of `parts` or none
+    peek,      // limiter.peek with `cost`; TALLY.PEEK (not throttle): peeked(that, the same with cost 0)
     give,      // `cost` to give back; then answer with the peek of cost 0
     lease,     // limiter.take_portion of `most`, and no question: write_lease with the peek of cost 0
     put_back,  // `cost` of a portion that was taken in the window of `account`: how much that was
@@ -66,8 +83,7 @@ struct Request {
     orders,    // write_maps: what is ordered of which keys
   };
   Kind kind = Kind::answered;
-  bool throttle = false;  // take and peek: the reply is write_throttle rather than write_six
-  bool leases = false;    // take: what is admitted takes a portion of `most`, too, and the reply is write_lease
+  Form form = Form::six;
   bool barrier =
       false;  // what came before is answered first, and nothing after it is read before it is answered
   bool close = false;  // after the reply; what follows it on the connection is not read
@@ -85,6 +101,7 @@ struct Request {
   Treatment treatment = Treatment::limited;
   std::string_view key;                // into the arguments
   std::vector<std::string_view> keys;  // DEL alone
+  std::vector<Part> parts;             // take_all alone
 };
 
 // Reads one command. Where the request is `answered`, its reply is appended to `reply`; otherwise nothing is,
@@ -141,6 +158,8 @@ struct Leased {
 void write_lease(Writer& writer, const Answer& answer, Reason reason, const Leased& leased);
 // One of the first two, as the request wants it. For take, peek and give.
 void write_answer(Writer& writer, const Request& request, const Answer& answer);
+// Of several: [limited, index of the one that refused or -1, [six], ...]; the sixes are to follow.
+void write_all(Writer& writer, std::optional<size_t> refused, size_t parts);
 
 using Value = std::variant<int64_t, bool, double, std::string, std::vector<std::string>>;
 struct Field {

@@ -37,8 +37,7 @@ size_t Repeat::read(std::string_view input, const Env& env, Request& request) co
   p += 2;
   if (static_cast<size_t>(input.data() + input.size() - p) < size + tail_size_ || std::memcmp(p + size, tail_.data(), tail_size_) != 0) return 0;
   request.kind = request_.kind;
-  request.throttle = request_.throttle;
-  request.leases = request_.leases;
+  request.form = request_.form;
   request.barrier = request.close = false;
   request.fault = Fault::none;
   request.version = request_.version;
@@ -47,6 +46,7 @@ size_t Repeat::read(std::string_view input, const Env& env, Request& request) co
   request.rule = request_.rule;
   request.key = {p, size};
   request.keys.clear();
+  request.parts.clear();
   if (request.rule->overrides != nullptr) [[unlikely]] {
     apply_rule(request);
   } else {

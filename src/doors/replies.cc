@@ -107,6 +107,7 @@ Row describe(const Rule& rule, Share share, bool is_inline) {
   add("on_amnesia", std::string(rule.on_amnesia == OnAmnesia::deny ? "deny" : "forget"));
   add("wait_ms", milliseconds_up(rule.wait));
   if (!is_inline) add("shadow", rule.shadow);
+  if (!rule.also_names.empty()) add("also", rule.also_names);
   if (!rule.match.descriptors.empty()) add("match", text_of(rule.match));
   if (rule.overrides != nullptr) add("overrides", as_integer(rule.overrides->size()));
   if (!rule.comment.empty()) add("comment", rule.comment);
@@ -199,8 +200,14 @@ void write_lease(Writer& writer, const Answer& answer, Reason reason, const Leas
   writer.integers(numbers);
 }
 
+void write_all(Writer& writer, std::optional<size_t> refused, size_t parts) {
+  writer.array(2 + parts);
+  writer.integer(refused.has_value());
+  writer.integer(refused ? static_cast<int64_t>(*refused) : -1);
+}
+
 void write_answer(Writer& writer, const Request& request, const Answer& answer) {
-  if (request.throttle) return write_throttle(writer, answer);
+  if (request.form == Form::throttle) return write_throttle(writer, answer);
   write_six(writer, answer,
             request.kind == Request::Kind::take ? reason_of(answer, *request.rule)
                                                 : reason_of_peek(answer, *request.rule));

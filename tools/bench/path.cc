@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "core/limiter.h"
+#include "core/overrides.h"
 #include "daemon/service.h"
 
 namespace tally {
@@ -52,10 +53,17 @@ std::string resp(const std::vector<std::string>& words) {
   return bytes;
 }
 
-// `rules_n` rules, of which the last is asked for; with none CL.THROTTLE is asked.
-void service(size_t rules_n, uint64_t n) {
+std::string key_name(size_t key) { return "key:" + std::to_string(10'000 + key); }
+
+// `rules_n` rules, of which the last is asked for; with none CL.THROTTLE is asked. `overrides_n`: of the last rule, those of all keys among them.
+void service(size_t rules_n, uint64_t n, size_t overrides_n = 0) {
   std::vector<Rule> rules;
   for (size_t i = 0; i < rules_n; ++i) rules.push_back(rule_of("rule-" + std::to_string(i), kSliding, 1000));
+  if (overrides_n != 0) {
+    const auto overrides = std::make_shared<Overrides>();
+    for (size_t i = 0; i < overrides_n; ++i) overrides->add(key_name(i), {Treatment::limited, rules.back().limit, 0, {}});
+    rules.back().overrides = overrides;
+  }
   const auto set = std::make_shared<const RuleSet>(std::move(rules), Rule{}, Share{0, 1}, kPublicIdKey);
   SlotTable slots(4 * kKeys, 42, false);
   Limiter limiter(slots, false);
@@ -67,7 +75,7 @@ void service(size_t rules_n, uint64_t n) {
   for (size_t key = 0; key < kKeys;) {
     std::string batch;
     for (size_t i = 0; i < kPipeline; ++i, ++key) {
-      const std::string name = "key:" + std::to_string(10'000 + key % kKeys);
+      const std::string name = key_name(key % kKeys);
       batch += rules_n == 0 ? resp({"CL.THROTTLE", name, "15", "30", "60", "1"}) : resp({"TALLY.TAKE", "rule-" + std::to_string(rules_n - 1), name});
     }
     batches.push_back(std::move(batch));
@@ -89,6 +97,7 @@ const std::map<std::string_view, std::function<void(uint64_t)>> kCases{
     {"service/throttle", [](uint64_t n) { service(0, n); }},
     {"service/take", [](uint64_t n) { service(1, n); }},
     {"service/take_1000_rules", [](uint64_t n) { service(1000, n); }},
+    {"service/take_overrides", [](uint64_t n) { service(1, n, 100'000); }},
 };
 
 }  // namespace

@@ -430,6 +430,16 @@ MUTATIONS = [
     Mutation("overflow: a bucket begins full where the sketch may know of it", "src/cluster/owner_buckets.cc",
              "std::max(base, now.mono + Duration(told ? static_cast<int64_t>(told->mark) : 0));", "std::max(base, now.mono);\n    static_cast<void>(told);",
              test=("overflow_test", "a bucket that begins where the sketch may know of earlier books of it begins with what those may have issued")),
+    # --- overrides ---
+    Mutation("overrides: a lessee goes by the rule's limit", "src/cluster/lessee.cc",
+             "&rule != &around_.rules->inline_rule() && rule.overrides == nullptr;", "&rule != &around_.rules->inline_rule();",
+             test=("node_overrides_test", "a fleet admits the limit of a key's override, larger or smaller than the rule's, exactly where it is strict")),
+    Mutation("overrides: an owner goes by the rule's limit", "src/cluster/owner.cc",
+             "return rule != nullptr && rule->overrides == nullptr;", "return rule != nullptr;",
+             test=("node_overrides_test", "a fleet admits the limit of a key's override, larger or smaller than the rule's, exactly where it is strict")),
+    Mutation("overrides: floors are those of the rule", "src/core/overrides.cc",
+             "    if (value.treatment == Treatment::limited) set_floor(value.limit, e, share);\n", "    set_floor(value.limit, {.ppm = e.ppm * 2}, share);\n",
+             test=("node_overrides_test", "floors and the budget of an override are parts of its own limit")),
     # --- levels ---
     Mutation("levels: a group of one claims what it has books of", "src/cluster/owner_claims.cc",
              "if (group(key, window).size == 1 && key.has_books(window)) return false;", ""),

@@ -25,15 +25,14 @@ class Reader {
 
   void read_root(const YAML::Node& root) {
     if (!root.IsMap()) return error(root, "a configuration of ratelimit has a \"domain\" and \"descriptors\"");
-    for (const auto& member : root) {
-      const std::string name = name_of(member.first);
+    each_field(root, [&](const std::string& name, const YAML::Node& key, const YAML::Node& value) {
       if (name == "domain")
-        file_.domain = text_of(member.second, name);
+        file_.domain = text_of(value, name);
       else if (name == "descriptors")
-        file_.descriptors = read_list(member.second, 1);
+        file_.descriptors = read_list(value, 1);
       else
-        unknown(member.first, name);
-    }
+        unknown(key, name);
+    });
     if (file_.domain.empty()) error(root, "\"domain\" is missing");
   }
 
@@ -45,10 +44,19 @@ class Reader {
   void note(const YAML::Node& node, std::string message) { file_.notes.push_back(at(node, std::move(message))); }
   void unknown(const YAML::Node& node, const std::string& name) { note(node, "\"" + name + "\" is not known and was left out"); }
 
-  std::string name_of(const YAML::Node& node) {
-    if (node.IsScalar()) return node.Scalar();
-    error(node, "a field's name must be a word");
-    return "";
+  // Calls visit(name, key, value) for each field of a map.
+  template <typename Visit>
+  void each_field(const YAML::Node& map, Visit visit) {
+    std::set<std::string> seen;
+    for (const auto& member : map) {
+      if (!member.first.IsScalar()) {
+        error(member.first, "a field's name must be a word");
+        continue;
+      }
+      const std::string& name = member.first.Scalar();
+      if (!seen.insert(name).second) error(member.first, "\"" + name + "\" stands here twice");
+      visit(name, member.first, member.second);
+    }
   }
   std::string text_of(const YAML::Node& node, const std::string& name) {
     if (node.IsScalar()) return node.Scalar();
@@ -93,9 +101,7 @@ class Reader {
     out.line = node.Mark().line + 1;
     out.column = node.Mark().column + 1;
     if (!node.IsMap()) return error(node, "a descriptor must have fields, such as \"key: remote_address\""), out;
-    for (const auto& member : node) {
-      const std::string name = name_of(member.first);
-      const YAML::Node& value = member.second;
+    each_field(node, [&](const std::string& name, const YAML::Node& key, const YAML::Node& value) {
       if (name == "key") {
         out.key = text_of(value, name);
       } else if (name == "value") {
@@ -107,15 +113,15 @@ class Reader {
       } else if (name == "shadow_mode") {
         out.shadow = truth_of(value, name);
       } else if (name == "share_threshold") {
-        if (truth_of(value, name)) note(member.first, "\"share_threshold\" is not carried over: each value that fits has a limit of its own");
+        if (truth_of(value, name)) note(key, "\"share_threshold\" is not carried over: each value that fits has a limit of its own");
       } else if (name == "quota_mode") {
-        if (truth_of(value, name)) note(member.first, "\"quota_mode\" is not carried over: what is over the limit is denied");
+        if (truth_of(value, name)) note(key, "\"quota_mode\" is not carried over: what is over the limit is denied");
       } else if (name == "detailed_metric" || name == "value_to_metric") {
-        if (truth_of(value, name)) note(member.first, "\"" + name + "\" is not carried over: metrics have a rule's name, and never a key");
+        if (truth_of(value, name)) note(key, "\"" + name + "\" is not carried over: metrics have a rule's name, and never a key");
       } else {
-        unknown(member.first, name);
+        unknown(key, name);
       }
-    }
+    });
     if (out.key.empty()) error(node, "a descriptor must have a \"key\"");
     return out;
   }
@@ -125,25 +131,24 @@ class Reader {
     EnvoyLimit out;
     if (!node.IsMap()) return error(node, "\"rate_limit\" must have \"unit\" and \"requests_per_unit\""), out;
     bool counted = false;
-    for (const auto& member : node) {
-      const std::string name = name_of(member.first);
+    each_field(node, [&](const std::string& name, const YAML::Node& key, const YAML::Node& value) {
       if (name == "unit") {
-        out.unit = lower(text_of(member.second, name));
+        out.unit = lower(text_of(value, name));
         if (std::ranges::find(kUnits, out.unit) == kUnits.end())
-          error(member.second, "\"unit\" must be second, minute, hour, day, week, month or year, got \"" + out.unit + "\"");
+          error(value, "\"unit\" must be second, minute, hour, day, week, month or year, got \"" + out.unit + "\"");
       } else if (name == "requests_per_unit") {
-        out.requests = number_of(member.second, name);
+        out.requests = number_of(value, name);
         counted = true;
       } else if (name == "unlimited") {
-        out.unlimited = truth_of(member.second, name);
+        out.unlimited = truth_of(value, name);
       } else if (name == "name") {
-        out.name = text_of(member.second, name);
+        out.name = text_of(value, name);
       } else if (name == "replaces") {
-        note(member.first, "\"replaces\" is not carried over: the rules that other descriptors of a request match hold as well");
+        note(key, "\"replaces\" is not carried over: the rules that other descriptors of a request match hold as well");
       } else {
-        unknown(member.first, name);
+        unknown(key, name);
       }
-    }
+    });
     if (!out.unlimited && (out.unit.empty() || !counted)) error(node, "\"rate_limit\" must have \"unit\" and \"requests_per_unit\"");
     return out;
   }
