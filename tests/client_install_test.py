@@ -39,9 +39,9 @@ class Install(Case):
         self.done("g++", "-std=c++17", "-Wall", "-Wextra", "-Werror", EXAMPLES / "handler.cc", *flags, "-o", self.folder / "handler")
 
         def answers(socket, *more):
-            words = [self.folder / "handler", socket, "api", *more]
+            words = list(map(str, [self.folder / "handler", socket, "api", *more]))
             return subprocess.run(words, input="bob\n" * 150, capture_output=True, text=True, timeout=WAIT_S, check=True).stdout.splitlines()
-        told = answers(self.daemon.socket)
+        told = answers(self.daemon.socket, "open", 20_000)  # a deadline that nothing is expected to reach
         self.assertEqual(told[:100], ["200"] * 100)
         self.assertEqual(len(told), 150)
         for each in told[100:]:

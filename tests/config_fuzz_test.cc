@@ -119,6 +119,7 @@ TEST_CASE("a place is exact, whatever white space and comments stand around it")
     for (Rule& rule : config.rules) {  // no backslashes: strewn() tells strings by their quotes
       rule.name.erase(std::remove(rule.name.begin(), rule.name.end(), '\\'), rule.name.end());
       rule.comment.clear();
+      rule.also_names.clear();
       rule.match = {};
       rule.overrides = nullptr;  // where every field is known
     }

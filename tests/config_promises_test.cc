@@ -224,12 +224,13 @@ TEST_CASE("the examples are valid and wise, and the full one shows every default
     CHECK(warnings_of(read_file(name)) == "");
   }
   Config all = parse_config(read_file("conf/tallyd.json")).config;
-  CHECK(all.rules.size() == 3);
+  CHECK(all.rules.size() == 4);
   Rule api;
   api.name = "api";
   api.limit.limit = 1'000;
   api.limit.window = 1min;
   api.comment = all.rules[0].comment;
+  api.also_names = {"api-daily"};
   CHECK(samples::same(all.rules[0], api));
   all.rules.clear();
   CHECK(samples::same(all, Config{}));

@@ -52,14 +52,14 @@ inline bool same(const Config::Cluster& a, const Config::Cluster& b) {
 inline bool same(const Config::Limits& a, const Config::Limits& b) {
   return a.connections == b.connections && a.key_bytes == b.key_bytes &&
          a.pipeline_bytes == b.pipeline_bytes && a.waiting == b.waiting && a.registers == b.registers &&
-         a.guests == b.guests;
+         a.guests == b.guests && a.http_idle == b.http_idle;
 }
 
 inline bool same(const Config& a, const Config& b) {
   if (a.rules.size() != b.rules.size()) return false;
   for (size_t i = 0; i < a.rules.size(); ++i)
     if (!same(a.rules[i], b.rules[i])) return false;
-  return a.node_name == b.node_name && a.state_dir == b.state_dir && a.resp == b.resp && a.http == b.http &&
+  return a.node_name == b.node_name && a.state_dir == b.state_dir && a.resp == b.resp && a.http == b.http && a.rls == b.rls &&
          same(a.cluster, b.cluster) && a.table_keys == b.table_keys && same(a.limits, b.limits) &&
          a.workers == b.workers && a.spin == b.spin && same(a.inline_rule, b.inline_rule);
 }
@@ -220,6 +220,17 @@ inline void random_listeners(Random& random, Config& config) {
     address.port = random.chance(0.3) ? uint16_t{0} : static_cast<uint16_t>(1'000 + i);
     config.http.push_back(address);
   }
+  for (uint64_t i = built_with_rls() ? random.below(3) : 0; i > 0; --i) {
+    Address address;
+    address.kind = random.chance(0.5) ? Address::Kind::tcp : Address::Kind::unix_socket;
+    if (address.kind == Address::Kind::tcp) {
+      address.host = "127.0.0.1";
+      address.port = static_cast<uint16_t>(2'000 + i);
+    } else {
+      address.path = "/run/rls-" + std::to_string(i);
+    }
+    config.rls.push_back(address);
+  }
 }
 
 // Valid: validate() finds nothing.
@@ -236,6 +247,7 @@ inline Config random_config(Random& random) {
   config.limits.waiting = random.below((1 << 24) + 1);
   config.limits.registers = static_cast<uint64_t>(random.between(1'024, int64_t{1} << 31));
   config.limits.guests = random.below(4'097);
+  config.limits.http_idle = random_duration(random, std::chrono::seconds(1), std::chrono::hours(24));
   config.workers = static_cast<uint32_t>(random.below(257));
   config.spin = Duration(random.between(0, 10'000'000));
   random_policies(random, config.inline_rule);

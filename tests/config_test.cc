@@ -359,12 +359,28 @@ TEST_CASE("a value out of range is answered with the range and what was got") {
         "f:1:46: cluster.lease: must be at least two sync intervals (2s), got 1999ms");
 }
 
+TEST_CASE("where Envoy asks is a list of addresses, over TCP on loopback, none of them another listener's") {
+  if (built_with_rls()) {
+    const Parsed parsed = parse_config(R"({"listen": {"rls": ["unix:/run/rls.sock?mode=0600", "127.0.0.1:8383"]}})");
+    REQUIRE(parsed.errors.empty());
+    REQUIRE(parsed.config.rls.size() == 2);
+    CHECK(parsed.config.rls[0].text() == "unix:/run/rls.sock?mode=0600");
+    CHECK(parsed.config.rls[1].text() == "127.0.0.1:8383");
+    CHECK(error_of(R"({"listen": {"rls": ["10.0.0.1:1"]}})") ==
+          "f:1:21: listen.rls[0]: gRPC has no passwords and no encryption: over TCP only loopback addresses, got \"10.0.0.1:1\"");
+    CHECK(error_of(R"({"listen": {"resp": ["/run/a"], "rls": ["/run/a"]}})") == "f:1:41: listen.rls[0]: the same address as listen.resp[0]");
+  } else {
+    CHECK(error_of(R"({"listen": {"rls": ["127.0.0.1:1"]}})").starts_with("f:1:20: listen.rls: this tallyd was built without gRPC: "));
+  }
+  CHECK(error_of(R"({"listen": {"rls": "127.0.0.1:1"}})") == "f:1:20: listen.rls: must be an array of addresses, got the string \"127.0.0.1:1\"");
+  CHECK(error_of(R"({"listen": {"rls": []}})") == "");
+}
+
 TEST_CASE("what this version does not serve is accepted at its default only") {
   CHECK(error_of(
-            R"({"listen": {"rls": []}, "table": {"file": null}, "cluster": {"upstream": [],
+            R"({"table": {"file": null}, "cluster": {"upstream": [],
                      "secret_file": null, "books": "peers"}})") == "");
   const std::string no = ": this version does not have it yet; leave it out";
-  CHECK(error_of(R"({"listen": {"rls": ["127.0.0.1:1"]}})") == "f:1:20: listen.rls" + no);
   CHECK(error_of(R"({"table": {"file": "/x"}})") == "f:1:20: table.file" + no);
   CHECK(cluster_error(R"("books": "redis://x")") == "f:1:23: cluster.books" + no + " or set it to \"peers\"");
   const std::string rule = R"("name": "a", "limit": 1, "window": "1m", )";

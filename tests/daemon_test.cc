@@ -13,7 +13,6 @@
 
 #include "core_fixture.h"
 #include "daemon/horizon.h"
-#include "daemon/http.h"
 #include "daemon/log.h"
 #include "daemon/memory_file.h"
 #include "daemon/paths.h"
@@ -462,39 +461,6 @@ TEST_CASE("a log line is one line, whatever is in its fields") {
   CHECK(all.find(" info: peer is up peer=\"a b\\u000ac\" n=3 plain=x:1\n") != std::string::npos);
   CHECK(all.find("\"level\":\"error\",\"message\":\"no\",\"peer\":\"a\\u000ab\",\"n\":1.5") !=
         std::string::npos);
-}
-
-TEST_CASE("HTTP heads are read for what matters here") {
-  HttpRequest request;
-  REQUIRE(parse_http_head("GET /metrics?x=1 HTTP/1.1\r\nHost: x\r\nConnection: Close\r\n\r\n", request));
-  CHECK(request.method == "GET");
-  CHECK(request.target == "/metrics?x=1");
-  CHECK_FALSE(request.keep_alive);
-  CHECK_FALSE(request.has_body);
-  HttpRequest post;
-  REQUIRE(parse_http_head("POST / HTTP/1.1\r\ncontent-length: 12\r\n\r\n", post));
-  CHECK(post.keep_alive);
-  CHECK(post.has_body);
-  HttpRequest none;
-  REQUIRE(parse_http_head("GET / HTTP/1.1\r\nContent-Length: 0\r\n\r\n", none));
-  CHECK_FALSE(none.has_body);
-  HttpRequest old;
-  REQUIRE(parse_http_head("GET / HTTP/1.0\r\n\r\n", old));
-  CHECK_FALSE(old.keep_alive);
-  for (const char* bad :
-       {"\r\n\r\n", "GET\r\n\r\n", "GET /\r\n\r\n", "GET x HTTP/1.1\r\n\r\n", "GET / SPDY/1\r\n\r\n", ""})
-    CHECK_FALSE(parse_http_head(bad, request));
-}
-
-TEST_CASE("random heads are read or refused, and nothing else") {
-  Random random(seed());
-  const std::string_view alphabet = "GET / HTTP/1.1\r\n:content-length connection close\0\xff";
-  for (int i = 0; i < 100'000; ++i) {
-    std::string head(random.below(80), '\0');
-    for (char& c : head) c = alphabet[random.below(alphabet.size())];
-    HttpRequest request;
-    if (parse_http_head(head, request)) CHECK(request.target.front() == '/');
-  }
 }
 
 TEST_CASE("a time falls into the first bucket whose bound it does not pass") {

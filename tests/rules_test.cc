@@ -90,6 +90,17 @@ TEST_CASE("an inline limit rounds a token's time up, so that never more than cou
   CHECK(limit.burst_span() == limit.emission * 5);
 }
 
+TEST_CASE("a window rule with another number has the floors of that number, and is the same otherwise") {
+  const Rule rule = window_rule(Algorithm::sliding_window, 1000, secs(60), Overcount{50'000, false});
+  const Share share{0, 10};
+  const Limit limit = with_number(rule, share, 400);
+  CHECK(limit.limit == 400);
+  CHECK(limit.floor == floor_of(400, rule.max_overcount, share));
+  CHECK(limit.window == rule.limit.window);
+  CHECK(limit.algorithm == rule.limit.algorithm);
+  CHECK(with_number(rule, {}, kLimitMax).floor == 0);
+}
+
 TEST_CASE("rules are found by name and number, the inline rule is the last") {
   Rule a = window_rule(Algorithm::fixed_window, 5, secs(1)), b = bucket_rule(5, ms(10));
   a.name = "login";

@@ -64,7 +64,7 @@ struct Desk {
         overview("node", rules, limiter, 1, MonoTime{}),
         port(bell),
         service(overview, *overview.workers[0], clock, fleet ? &port : nullptr, limits,
-                [this](std::unique_ptr<Call> call) { reload = std::move(call); }) {}
+                [this](std::unique_ptr<Call> call) { handed_out = std::move(call); }) {}
   ~Desk() {
     for (auto* session : {&a, &b}) service.drop(*session);
   }
@@ -99,7 +99,7 @@ struct Desk {
   Overview overview;
   Bell bell;
   Port port;
-  std::unique_ptr<Call> reload;  // what was handed to main
+  std::unique_ptr<Call> handed_out;  // to main, or to the admin thread
   Service service;
   Session a{Descriptor(), 1, true, {}}, b{Descriptor(), 2, true, {}};
 };

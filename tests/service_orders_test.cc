@@ -11,7 +11,7 @@ TEST_CASE("what is ordered of a key goes before its rule until it is over, and o
     const Rule& wide = *desk.rules->find("wide");
     const auto table = std::make_shared<OrderTable>(4);
     const auto order = [&](std::string_view key, Treatment treatment, Duration lasts, uint32_t limit) {
-      table->add({desk.limiter.hash(wide, key), treatment, limit_with(wide, desk.rules->share(), limit), desk.clock.now().wall + lasts});
+      table->add({desk.limiter.hash(wide, key), treatment, with_number(wide, desk.rules->share(), limit), desk.clock.now().wall + lasts});
     };
     order("blocked", Treatment::blocked, std::chrono::hours(1), wide.limit.limit);
     order("allowed", Treatment::exempt, std::chrono::hours(1), wide.limit.limit);

@@ -29,12 +29,6 @@ Desk desk_of(bool fleet) { return Desk({1024, 1'048'576, 100, ms(100)}, fleet, s
 
 using Numbers = std::vector<int64_t>;
 
-Numbers numbers_in(const std::string& reply) {
-  Numbers numbers;
-  for (size_t at = reply.find(':'); at != std::string::npos; at = reply.find(':', at + 1)) numbers.push_back(std::stoll(reply.substr(at + 1)));
-  return numbers;
-}
-
 }  // namespace
 
 TEST_CASE("exempt and blocked keys are answered at once, alone and in a fleet, and counted as what they are") {

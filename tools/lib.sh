@@ -10,13 +10,12 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # prometheus-cpp's CMake configuration looks for civetweb, zlib and curl whatever part of it is used.
 build_packages=(g++ cmake ninja-build pkg-config libasio-dev nlohmann-json3-dev prometheus-cpp-dev libcivetweb-dev
   zlib1g-dev libcurl4-openssl-dev libcxxopts-dev doctest-dev libxxhash-dev libsodium-dev libc-ares-dev libhiredis-dev
-  libyaml-cpp-dev
-  libbenchmark-dev python3)
+  libyaml-cpp-dev libbenchmark-dev libgrpc++-dev libprotobuf-dev protobuf-compiler-grpc python3)
 demo_packages=(redis-server redis-tools)
-bench_packages=("${demo_packages[@]}" memcached)
+bench_packages=("${demo_packages[@]}" memcached nginx)
 # The proxies that conf/ has files for; lua-cjson is the stand-in for Kong's.
 proxy_packages=(nginx libnginx-mod-http-lua lua-cjson haproxy)
-test_packages=("${bench_packages[@]}" "${proxy_packages[@]}" python3-redis prometheus)
+test_packages=("${bench_packages[@]}" "${proxy_packages[@]}" python3-redis python3-yaml prometheus curl)
 
 say() { printf '== %s\n' "$*"; }
 die() {

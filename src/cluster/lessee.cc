@@ -67,7 +67,7 @@ void Lessee::use_rules() {
 // What an operator has ordered, or else `otherwise`.
 Limit Lessee::limit_of(const Rule& rule, const WireId& id, const Limit& otherwise) const {
   const auto ordered = around_.ordered_limit(id);
-  return ordered ? limit_with(rule, around_.rules->share(), *ordered) : otherwise;
+  return ordered ? with_number(rule, around_.rules->share(), *ordered) : otherwise;
 }
 
 void Lessee::use_limit(const WireId& id, Now now) {

@@ -187,7 +187,7 @@ void read_addresses(Fields& in, std::string_view name, std::vector<Address>& out
 void read_listen(Fields in, Config& config) {
   read_addresses(in, "resp", config.resp);
   read_addresses(in, "http", config.http);
-  in.not_yet("rls");
+  read_addresses(in, "rls", config.rls);
   if (const JsonNode* resp = in.find("resp");
       resp != nullptr && resp->kind == Kind::array && resp->items.empty())
     in.wrong(*resp, "resp", "must have an address; leave it out for the default socket");
@@ -254,6 +254,7 @@ void read_limits(Fields in, Config::Limits& limits) {
   in.number("waiting", limits.waiting, kWaitingRange);
   in.number("registers", limits.registers, kRegistersRange);
   in.number("guests", limits.guests, kGuestsRange);
+  in.duration("http_idle", limits.http_idle, kHttpIdleRange);
   in.finish();
 }
 

@@ -45,7 +45,7 @@ Rule default_inline_rule();
 struct Config {
   std::string node_name;  // "": the host's name
   std::string state_dir;  // "": the default of the daemon
-  std::vector<Address> resp, http;
+  std::vector<Address> resp, http, rls;
   struct Members {  // a numbered list of nodes
     std::vector<std::string> peers;        // "host:port"; empty: the aggregators alone
     std::vector<std::string> aggregators;  // those of the peers that keys belong to; empty: all
@@ -85,6 +85,7 @@ struct Config {
   struct Limits {
     uint64_t connections = 10'000, key_bytes = 1'024, pipeline_bytes = 1'048'576, waiting = 65'536,
              registers = 1'048'576, guests = 4'096;
+    Duration http_idle = std::chrono::seconds(75);
   } limits;
   uint32_t workers = 0;  // 0: cores - 2, at least 1
   Duration spin{0};      // how long a worker looks for more to do before it sleeps
@@ -128,6 +129,8 @@ struct Parsed {
 Parsed parse_config(std::string_view text, const std::function<void(Config&)>& lay_over = {}, const OtherFiles& files = {});
 // Checks that need the whole: used again after command line flags were laid over the file.
 std::vector<Problem> validate(const Config& config);
+// Whether this build has the gRPC door. Where it has none, a Config with `rls` is not valid.
+bool built_with_rls();
 // What of `next` a daemon that runs by `running` cannot change without a restart. `known`: its rules so far, former ones included
 // (RuleSet): no rule may have another algorithm or window than it ever had under its name.
 // Whether it has other lists of nodes: a node goes by them from the beginning of a life.

@@ -181,7 +181,8 @@ std::string print_config(const Config& config) {
           Object(kLines).add("name", or_null(config.node_name)).add("state_dir", or_null(config.state_dir))));
   out.add("listen", section(Object(kLines)
                                 .add("resp", config.resp.empty() ? "null" : addresses(config.resp))
-                                .add("http", addresses(config.http))));
+                                .add("http", addresses(config.http))
+                                .add("rls", addresses(config.rls))));
   out.add("cluster", print_cluster(config.cluster));
   out.add("table", section(Object(kLines).add("keys", config.table_keys)));
   out.add("inline", section(inline_fields));
@@ -191,7 +192,8 @@ std::string print_config(const Config& config) {
                                 .add("pipeline_bytes", limits.pipeline_bytes)
                                 .add("waiting", limits.waiting)
                                 .add("registers", limits.registers)
-                                .add("guests", limits.guests)));
+                                .add("guests", limits.guests)
+                                .add("http_idle", duration(limits.http_idle))));
   out.add("workers", config.workers);
   out.add("spin", duration(config.spin));
   out.add("rules", print_rules(config.rules));

@@ -51,7 +51,8 @@ void check_node(const Config& config, Complaints& complaints) {
 
 void check_listeners(const Config& config, Complaints& complaints) {
   std::unordered_map<std::string, std::string> taken;
-  const auto check = [&](const std::vector<Address>& addresses, std::string_view name, bool loopback_only) {
+  // `open`: the protocol that has neither passwords nor encryption, so that over TCP there are loopback addresses only; "": none.
+  const auto check = [&](const std::vector<Address>& addresses, std::string_view name, std::string_view open) {
     for (size_t i = 0; i < addresses.size(); ++i) {
       const Address& address = addresses[i];
       const std::string path = item_path(std::string("listen.") + std::string(name), i);
@@ -61,17 +62,22 @@ void check_listeners(const Config& config, Complaints& complaints) {
         continue;
       }
       const bool tcp = address.kind == Address::Kind::tcp;
-      if (tcp && loopback_only && !parse_endpoint(address.text()).value().loopback)
+      if (tcp && !open.empty() && !parse_endpoint(address.text()).value().loopback)
         complaints.add(path,
-                       "RESP has no passwords and no encryption: over TCP only loopback addresses, got " +
+                       std::string(open) + " has no passwords and no encryption: over TCP only loopback addresses, got " +
                            quoted(address.text()));
       if (tcp && address.port == 0) continue;  // a free port each
       const auto [at, fresh] = taken.try_emplace(tcp ? address.text() : address.path, path);
       if (!fresh) complaints.add(path, "the same address as " + at->second);
     }
   };
-  check(config.resp, "resp", true);
-  check(config.http, "http", false);
+  check(config.resp, "resp", "RESP");
+  check(config.http, "http", "");
+  check(config.rls, "rls", "gRPC");
+  if (!config.rls.empty() && !built_with_rls())
+    complaints.add("listen.rls",
+                   "this tallyd was built without gRPC: build it where libgrpc++-dev, libprotobuf-dev and protobuf-compiler-grpc are "
+                   "installed and TALLY_RLS is not OFF, or leave this out");
 }
 
 // `parsed`: an Endpoint or a PeerEntry. False where it cannot be read.
@@ -243,6 +249,7 @@ void check_sizes(const Config& config, Complaints& complaints) {
   complaints.range("limits.waiting", limits.waiting, kWaitingRange);
   complaints.range("limits.registers", limits.registers, kRegistersRange);
   complaints.range("limits.guests", limits.guests, kGuestsRange);
+  complaints.range("limits.http_idle", limits.http_idle, kHttpIdleRange);
   complaints.range("workers", config.workers, kWorkersRange);
   complaints.range("spin", config.spin, kSpinRange);
   constexpr uint64_t kCommandBytes = 1'024;  // beside the key
@@ -380,6 +387,8 @@ bool Config::Cluster::owner() const {
   };
   return owns(*this) || (previous && owns(*previous));
 }
+
+bool built_with_rls() { return TALLY_RLS_BUILT; }
 
 std::vector<Problem> validate(const Config& config) {
   Complaints complaints;

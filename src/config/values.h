@@ -71,6 +71,7 @@ inline constexpr Range kPipelineBytesRange{4'096, uint64_t{1} << 30};
 inline constexpr Range kWaitingRange{0, uint64_t{1} << 24};
 inline constexpr Range kRegistersRange{1'024, uint64_t{1} << 31};
 inline constexpr Range kGuestsRange{0, 4'096};  // lines in one book, kLinesMax
+inline constexpr DurationRange kHttpIdleRange{std::chrono::seconds(1), std::chrono::hours(24)};
 inline constexpr Range kWorkersRange{0, 256};
 inline constexpr DurationRange kSpinRange{Duration(0), std::chrono::milliseconds(10)};
 inline constexpr size_t kAlsoMax = 8;

@@ -87,13 +87,13 @@ Limit inline_limit(const Rule& rule, Share share, uint32_t burst, uint32_t count
   return limit;
 }
 
-Limit limit_with(const Rule& rule, Share share, uint32_t limit) {
-  Limit with = rule.limit;
-  with.limit = limit;
-  if (with.algorithm == Algorithm::token_bucket && with.emission > Duration(0))
-    with.limit = static_cast<uint32_t>(std::min<int64_t>(limit, kBurstSpanMax / with.emission));
-  set_floor(with, rule.max_overcount, share);
-  return with;
+Limit with_number(const Rule& rule, Share share, uint32_t number) {
+  Limit limit = rule.limit;
+  limit.limit = number;
+  if (limit.algorithm == Algorithm::token_bucket && limit.emission > Duration(0))
+    limit.limit = static_cast<uint32_t>(std::min<int64_t>(number, kBurstSpanMax / limit.emission));
+  set_floor(limit, rule.max_overcount, share);
+  return limit;
 }
 
 uint32_t tokens_held(const Rule& rule) {

@@ -288,7 +288,8 @@ void ClusterThread::answer(Call& call, Now now) {
     case Call::Kind::orders:
       call.orders = node_.orders().in_force(now.wall);
       return;
-    case Call::Kind::reload:  // main's
+    case Call::Kind::reload:   // main's
+    case Call::Kind::metrics:  // the admin thread's
       return;
   }
 }

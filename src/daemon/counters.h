@@ -51,12 +51,17 @@ inline constexpr size_t kOutcomes = 7;
 inline constexpr const char* kOutcomeNames[kOutcomes] = {"admitted",       "limited", "no_grant", "isolated",
                                                          "shadow_limited", "blocked", "exempt"};
 
+// How applications ask.
+enum class Protocol : uint8_t { resp, http };
+inline constexpr size_t kProtocols = 2;
+inline constexpr const char* kProtocolNames[kProtocols] = {"resp", "http"};
+
 // Why a client was turned away or a request denied, beside the faults in the commands themselves
 // (resp::Fault).
-enum class Trouble : uint8_t { connections_full, waiting_full, calls_full, lease_passed };
-inline constexpr size_t kTroubles = 4;
+enum class Trouble : uint8_t { connections_full, waiting_full, calls_full, lease_passed, slow_client };
+inline constexpr size_t kTroubles = 5;
 inline constexpr const char* kTroubleNames[kTroubles] = {"connections_full", "waiting_full", "calls_full",
-                                                         "lease_passed"};
+                                                         "lease_passed", "slow_client"};
 inline constexpr size_t kFaults = 6;  // of resp::Fault, none included
 
 // By rule id. It may grow while it is counted in: what is there never moves.
@@ -84,6 +89,13 @@ class RuleCounters {
   std::array<std::unique_ptr<PerRule[]>, 65'536 / kChunk> chunks_;
 };
 
+// Of the gRPC door, which is no worker's.
+struct GrpcCounts {
+  uint64_t answered = 0;
+  uint64_t invalid = 0;      // of these: refused for what they asked
+  uint64_t connections = 0;  // now open
+};
+
 struct WorkerCounters {
   explicit WorkerCounters(size_t rules) : decisions(rules) {}
 
@@ -91,13 +103,15 @@ struct WorkerCounters {
     decisions[rule].outcome[static_cast<size_t>(outcome)].add();
   }
   void failed(Trouble trouble) { troubles[static_cast<size_t>(trouble)].add(); }
+  Count& requests_of(Protocol protocol) { return requests[static_cast<size_t>(protocol)]; }
+  Count& connections_of(Protocol protocol) { return connections[static_cast<size_t>(protocol)]; }
 
   RuleCounters decisions;
   Count unknown_rule;
-  Count requests;
+  std::array<Count, kProtocols> requests;
   std::array<Count, kFaults> faults;
   std::array<Count, kTroubles> troubles;
-  Count connections;  // now open
+  std::array<Count, kProtocols> connections;  // now open
   Count waiting;      // now parked
   TimeHistogram batch;
   TimeHistogram staleness;  // of one decision in many: how long ago the key's owner was heard

@@ -1,8 +1,9 @@
 // tallyd: builds everything in the order in which it depends on each other, runs, and takes it down in the
 // other order.
 //
-// Threads: main (signals, accepting), the workers (all decisions), the cluster thread (in a fleet), the admin
-// thread (metrics, probes, the state file's horizon), where peers have names the resolver's. What they share is built here and outlives them.
+// Threads: main (signals, accepting), the workers (all decisions, all of RESP and HTTP), the cluster thread (in a fleet), the admin
+// thread (the text of metrics, the state file's horizon), where peers have names the resolver's, where Envoy is served gRPC's. What they
+// share is built here and outlives them.
 #include <sys/prctl.h>
 #include <unistd.h>
 
@@ -12,6 +13,7 @@
 #include <asio/post.hpp>
 #include <asio/signal_set.hpp>
 #include <asio/steady_timer.hpp>
+#include <atomic>
 #include <csignal>
 #include <cstdio>
 #include <functional>
@@ -21,14 +23,14 @@
 
 #include "daemon/acceptor.h"
 #include "daemon/fleet.h"
-#include "daemon/http.h"
 #include "daemon/metrics.h"
 #include "daemon/notify.h"
 #include "daemon/options.h"
 #include "daemon/order_board.h"
-#include "daemon/page.h"
 #include "daemon/paths.h"
 #include "daemon/reload.h"
+#include "daemon/scrapes.h"
+#include "rls/door.h"
 
 namespace tally {
 namespace {
@@ -88,25 +90,11 @@ void say_ready(Overview& overview, Log& log) {
   log.info("ready", {{"node", overview.node}});
 }
 
-HttpResponse respond(const std::string& path, const Overview& overview, const Metrics& metrics) {
-  const bool ready = overview.ready.load(std::memory_order_relaxed);
-  if (path == "/metrics") return {200, "text/plain; version=0.0.4; charset=utf-8", metrics.text()};
-  if (path == "/healthz") return {200, "text/plain; charset=utf-8", "ok\n"};
-  if (path == "/readyz")
-    return {ready ? 200 : 503, "text/plain; charset=utf-8", ready ? "ready\n" : "not ready\n"};
-  if (path == "/") return {200, "text/html; charset=utf-8", std::string(kPage)};
-  return {404, "text/plain; charset=utf-8", "there are /, /metrics, /healthz and /readyz\n"};
-}
-
-std::string try_command(const std::vector<std::unique_ptr<Acceptor>>& doors) {
-  for (const auto& door : doors) {
-    const Address& at = door->address();
-    const std::string where = at.kind == Address::Kind::unix_socket
-                                  ? "-s " + at.path
-                                  : "-h " + at.host + " -p " + std::to_string(at.port);
-    return "redis-cli " + where + " CL.THROTTLE user:1 15 30 60 1";
-  }
-  return "";
+std::string try_command(const Address& resp) {
+  const std::string where = resp.kind == Address::Kind::unix_socket
+                                ? "-s " + resp.path
+                                : "-h " + resp.host + " -p " + std::to_string(resp.port);
+  return "redis-cli " + where + " CL.THROTTLE user:1 15 30 60 1";
 }
 
 // SIGTERM and SIGINT end the loop.
@@ -121,6 +109,17 @@ void watch_signals(asio::signal_set& signals, asio::io_context& io, Log& log, co
     log.info("draining", {{"signal", signal == SIGTERM ? "SIGTERM" : "SIGINT"}});
     io.stop();
   });
+}
+
+// Questions that come over no worker's connection go to the workers in turn.
+std::unique_ptr<RlsDoor> rls_door(const Overview& overview, const std::vector<std::unique_ptr<Worker>>& workers) {
+  const auto next = std::make_shared<std::atomic<size_t>>(0);
+  return std::make_unique<RlsDoor>(
+      RlsDoor::Parts{[&overview] { return overview.rules(); }, [&overview] { return overview.ready.load(std::memory_order_relaxed); },
+                     [&workers, next](std::unique_ptr<Question> question) {
+                       workers[next->fetch_add(1, std::memory_order_relaxed) % workers.size()]->ask(std::move(question));
+                     },
+                     overview.connections_max});
 }
 
 void keep_clock(asio::steady_timer& timer, Clock& clock, OrderBoard& orders) {
@@ -173,6 +172,8 @@ Result<bool> run(const Options& options, const Config& loaded, const Config& con
   if (!resp_listeners) return Failure{resp_listeners.error()};
   auto http_listeners = listen_on(config.http);
   if (!http_listeners) return Failure{http_listeners.error()};
+  auto rls_listeners = listen_on(config.rls);
+  if (!rls_listeners) return Failure{rls_listeners.error()};
 
   AdminThread admin;
   OrderBoard orders({io, admin.io(), overview, clock, log, order_file(config)});
@@ -196,26 +197,33 @@ Result<bool> run(const Options& options, const Config& loaded, const Config& con
     io.stop();
   };
   reload = std::make_unique<Reload>(Reload::Parts{io, options, loaded, overview, fleet.get(), orders, workers, notifier, log, give_up});
-  for (size_t i = 0; i < overview.workers.size(); ++i)
-    workers.push_back(
-        std::make_unique<Worker>(i, overview, clock, in_fleet ? fleet->port(i) : nullptr, limits, config.spin,
-                                 [&reload](Reload::Done done) { reload->request(std::move(done)); },
-                                 [&orders](Call& call, std::function<void()> then) { orders.ask(call, std::move(then)); }));
-  orders.set_workers(workers);
+  const std::unique_ptr<RlsDoor> rls = config.rls.empty() ? nullptr : rls_door(overview, workers);
+  if (rls) overview.grpc = [&rls] { return rls->counts(); };
   const Metrics metrics(overview, fleet.get(), config.limits.registers);
-  std::vector<std::unique_ptr<HttpServer>> pages;
-  for (Listener& listener : http_listeners.value())
-    pages.push_back(std::make_unique<HttpServer>(
-        admin.io(), std::move(listener),
-        [&](const std::string& path) { return respond(path, overview, metrics); }));
-  std::vector<std::unique_ptr<Acceptor>> doors;
-  for (Listener& listener : resp_listeners.value())
-    doors.push_back(std::make_unique<Acceptor>(io, std::move(listener), workers, overview, log));
+  Scrapes scrapes(admin.io(), metrics);
+  const Worker::Others others{[&reload](Reload::Done done) { reload->request(std::move(done)); },
+                              [&scrapes](Scrapes::Done done) { scrapes.request(std::move(done)); },
+                              [&orders](Call& call, std::function<void()> then) { orders.ask(call, std::move(then)); }};
+  for (size_t i = 0; i < overview.workers.size(); ++i)
+    workers.push_back(std::make_unique<Worker>(i, overview, clock, in_fleet ? fleet->port(i) : nullptr, limits,
+                                               Worker::Times{config.spin, config.limits.http_idle}, others));
+  orders.set_workers(workers);
+  std::vector<std::unique_ptr<Acceptor>> doors, rls_doors;
+  TurnedAway turned_away(overview, log);
+  const auto open = [&](std::vector<std::unique_ptr<Acceptor>>& into, std::vector<Listener>& listeners, std::string_view what, const Acceptor::HandOver& hand_over) {
+    for (Listener& listener : listeners) {
+      into.push_back(std::make_unique<Acceptor>(io, std::move(listener), hand_over, log));
+      log.info("serving " + std::string(what), {{"address", into.back()->address().text()}});
+    }
+  };
+  open(doors, resp_listeners.value(), "RESP", ToWorkers(workers, Protocol::resp, overview, log));
+  open(doors, http_listeners.value(), "HTTP", ToWorkers(workers, Protocol::http, overview, log));
+  open(rls_doors, rls_listeners.value(), "gRPC", [&](Descriptor fd, bool) {
+    if (!rls->adopt(std::move(fd))) turned_away.count(overview.connections_max);
+  });
 
   asio::steady_timer clock_timer(io);
-  for (const auto& door : doors) log.info("serving RESP", {{"address", door->address().text()}});
-  for (const auto& page : pages) log.info("serving HTTP", {{"address", page->address().text()}});
-  if (!doors.empty()) log.info("try: " + try_command(doors));
+  log.info("try: " + try_command(doors.front()->address()));
   if (!in_fleet) {
     say_ready(overview, log);
     notifier.send(kServing);
@@ -228,7 +236,10 @@ Result<bool> run(const Options& options, const Config& loaded, const Config& con
   overview.ready.store(false, std::memory_order_relaxed);
   notifier.send("STOPPING=1\nSTATUS=draining");
   for (auto& door : doors) door->stop();
-  for (auto& worker : workers) worker->drain(kDrainGrace);
+  for (auto& door : rls_doors) door->stop();
+  const MonoTime drained_by = clock.mono() + kDrainGrace;
+  if (rls) rls->drain(kDrainGrace / 2);  // while there are workers that answer
+  for (auto& worker : workers) worker->drain(std::max(drained_by - clock.mono(), Duration(0)));
   for (auto& worker : workers) worker->join();
   if (in_fleet) fleet->end();
   admin.stop();  // before what it serves from goes

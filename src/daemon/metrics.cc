@@ -65,14 +65,24 @@ void add_decisions(Families& all, const Overview& overview) {
 }
 
 void add_doors(Families& all, const Overview& overview) {
-  Family(all, "tallyd_requests_total", "Commands answered.", MetricKind::counter)
-      .add({{"protocol", "resp"}}, overview.total(&WorkerCounters::requests));
-  Family(all, "tallyd_connections", "Open connections of applications.", MetricKind::gauge)
-      .add({{"protocol", "resp"}}, overview.total(&WorkerCounters::connections));
+  const GrpcCounts grpc = overview.grpc ? overview.grpc() : GrpcCounts{};
+  Family requests(all, "tallyd_requests_total", "Commands and requests answered, by protocol.", MetricKind::counter);
+  Family connections(all, "tallyd_connections", "Open connections of applications, by protocol.", MetricKind::gauge);
+  for (size_t i = 0; i < kProtocols; ++i) {
+    const auto protocol = static_cast<Protocol>(i);
+    requests.add({{"protocol", kProtocolNames[i]}}, overview.total(&WorkerCounters::requests, protocol));
+    connections.add({{"protocol", kProtocolNames[i]}}, overview.total(&WorkerCounters::connections, protocol));
+  }
+  if (overview.grpc) {
+    requests.add({{"protocol", "grpc"}}, grpc.answered);
+    connections.add({{"protocol", "grpc"}}, grpc.connections);
+  }
   Family errors(all, "tallyd_errors_total", "Requests that were refused or not kept, by kind.",
                 MetricKind::counter);
-  for (size_t i = 1; i < kFaults; ++i)
-    errors.add({{"kind", std::string(resp::name_of(static_cast<resp::Fault>(i)))}}, overview.faults(i));
+  for (size_t i = 1; i < kFaults; ++i) {
+    const auto fault = static_cast<resp::Fault>(i);
+    errors.add({{"kind", std::string(resp::name_of(fault))}}, overview.faults(i) + (fault == resp::Fault::arguments ? grpc.invalid : 0));
+  }
   for (size_t i = 0; i < kTroubles; ++i)
     errors.add({{"kind", kTroubleNames[i]}}, overview.troubles(static_cast<Trouble>(i)));
 

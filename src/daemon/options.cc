@@ -29,7 +29,8 @@ cxxopts::Options described() {
       ("self", "which of the peers this node is, where that is not --bind", text, "ENTRY")              //
       ("peers", "all nodes of the fleet, this one included, by commas", texts, "A,B,C")                 //
       ("listen-resp", "where to serve RESP: unix:PATH or HOST:PORT; may be repeated", texts, "ADDR")    //
-      ("listen-http", "where to serve /metrics, /healthz and /readyz; may be repeated", texts, "ADDR")  //
+      ("listen-http", "where to serve HTTP: decisions, /metrics, /healthz, /readyz; may be repeated", texts, "ADDR")  //
+      ("listen-rls", "where to serve Envoy's rate limit service (gRPC); may be repeated", texts, "ADDR")  //
       ("log-level", "debug, info, warning or error", cxxopts::value<std::string>()->default_value("info"),
        "L")                                                                                           //
       ("log-format", "text or json", cxxopts::value<std::string>()->default_value("text"), "FORMAT")  //
@@ -68,7 +69,8 @@ Result<Options> from_parsed(const cxxopts::ParseResult& parsed) {
   if (!options.name.empty() && !is_file_name(options.name))
     return Failure{"--name " + options.name + ": letters, digits, '.', '_' and '-' only, 64 at most"};
   for (const auto& read : {read_addresses(parsed, "listen-resp", options.listen_resp),
-                           read_addresses(parsed, "listen-http", options.listen_http)})
+                           read_addresses(parsed, "listen-http", options.listen_http),
+                           read_addresses(parsed, "listen-rls", options.listen_rls)})
     if (!read) return Failure{read.error()};
   if (const std::string level = parsed["log-level"].as<std::string>();
       !parse_log_level(level, options.log_level))
@@ -101,6 +103,7 @@ void lay_over(const Options& options, Config& config) {
   }
   if (!options.listen_resp.empty()) config.resp = options.listen_resp;
   if (!options.listen_http.empty()) config.http = options.listen_http;
+  if (!options.listen_rls.empty()) config.rls = options.listen_rls;
 }
 
 // Without a file (`file` is empty) there is no place to name, only the path.

@@ -23,7 +23,7 @@ struct Options {
   bool check = false, print_config = false, version = false, help = false;
   std::string name, bind, self;
   std::vector<std::string> peers;
-  std::vector<Address> listen_resp, listen_http;
+  std::vector<Address> listen_resp, listen_http, listen_rls;
   LogLevel log_level = LogLevel::info;
   LogFormat log_format = LogFormat::text;
   std::string help_text;

@@ -26,7 +26,7 @@ std::shared_ptr<const OrderTable> table_of(const std::vector<KeyOrder>& orders, 
     if (order.kind == OrderKind::allow) one.treatment = Treatment::exempt;
     if (order.kind == OrderKind::limit) {
       if (rule == &rules.inline_rule()) continue;
-      one.limit = limit_with(*rule, rules.share(), order.limit);
+      one.limit = with_number(*rule, rules.share(), order.limit);
     }
     table->add(one);
   }

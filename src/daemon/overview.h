@@ -4,8 +4,10 @@
 // worker writes its own counters, and `waiting` is shared. Only main changes the rules.
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -50,6 +52,17 @@ class Overview {
     for (const auto& worker : workers) n += ((*worker).*count).value();
     return n;
   }
+  using ByProtocol = std::array<Count, kProtocols>;
+  uint64_t total(ByProtocol WorkerCounters::*counts, Protocol protocol) const {
+    uint64_t n = 0;
+    for (const auto& worker : workers) n += ((*worker).*counts)[static_cast<size_t>(protocol)].value();
+    return n;
+  }
+  uint64_t total(ByProtocol WorkerCounters::*counts) const {
+    uint64_t n = 0;
+    for (size_t i = 0; i < kProtocols; ++i) n += total(counts, static_cast<Protocol>(i));
+    return n;
+  }
   uint64_t decisions(uint16_t rule, Outcome outcome) const {
     uint64_t n = 0;
     for (const auto& worker : workers)
@@ -87,6 +100,7 @@ class Overview {
   Limiter& limiter;
   const MonoTime started;
   uint64_t connections_max = 0;
+  std::function<GrpcCounts()> grpc;  // set before anybody listens; nullptr: there is no such door
   std::vector<std::unique_ptr<WorkerCounters>> workers;
 
   std::atomic<uint64_t> waiting{0};           // parked requests of all workers: what limits.waiting bounds

@@ -48,7 +48,7 @@ async function refresh(){
   const state=document.getElementById("state");
   try{
     const [text,ready]=await Promise.all([fetch("metrics").then(r=>r.text()),fetch("readyz")]);
-    const all=parse(text),one=n=>(all.find(m=>m.name===n)||{}).value;
+    const all=parse(text),sum=n=>all.filter(m=>m.name===n).reduce((s,m)=>s+m.value,0);
     const version=((all.find(m=>m.name==="tallyd_build_info")||{}).labels||{}).version;
     state.textContent=version+(ready.ok?", ready":", not ready");
     const outcomes=["admitted","limited","no_grant","isolated","shadow_limited"];
@@ -60,7 +60,7 @@ async function refresh(){
     fill("peers",[["peer","up","round trip ms","last heard ms"],...[...up].map(([p,v])=>[p,v.tallyd_peer_up?"yes":"no",
       ms((trip.get(p)||{}).tallyd_peer_round_trip_seconds),ms((heard.get(p)||{}).tallyd_peer_last_heard_seconds)])]);
     fill("table",[["keys","capacity","connections","waiting"],
-      [one("tallyd_keys"),one("tallyd_keys_capacity"),one("tallyd_connections"),one("tallyd_waiting_requests")]]);
+      [sum("tallyd_keys"),sum("tallyd_keys_capacity"),sum("tallyd_connections"),sum("tallyd_waiting_requests")]]);
   }catch(e){state.textContent="cannot be reached";}
 }
 refresh();setInterval(refresh,2000);

@@ -39,6 +39,7 @@ struct Parked {
   HeldReply* held = nullptr;
   int version = 2;
   resp::Form form = resp::Form::six;
+  http::Form http;
   uint32_t most = 0;
   std::unique_ptr<Question> question;  // several takes: the above is of the one that is short of a grant
 

@@ -23,6 +23,7 @@
 #include "core/limiter.h"
 #include "daemon/counters.h"
 #include "daemon/descriptor.h"
+#include "doors/http_form.h"
 
 namespace tally {
 
@@ -58,11 +59,11 @@ class Bell {
 struct Session;
 struct HeldReply;
 
-// A question that only the cluster thread (a reload: main) can answer. The worker owns it before and after; in between
+// A question that only the cluster thread (a reload: main; metrics: the admin thread) can answer. The worker owns it before and after; in between
 // that thread does, and the connection that asked may be gone by the time it comes back.
 class Call {
  public:
-  enum class Kind : uint8_t { give, reset, explain, peers, stats, reload, forget, order, lift, orders };
+  enum class Kind : uint8_t { give, reset, explain, peers, stats, reload, forget, order, lift, orders, metrics };
   struct Key {
     KeyHash hash;
     WireId id;
@@ -84,11 +85,13 @@ class Call {
   Duration lasts{0};
   std::vector<KeyOrder> orders;  // those that hold
   std::string error;  // of a reload, an order, of forgetting a node; "": it was done
+  std::string text;   // metrics
 
   // The worker's: where the answer goes.
   Session* session = nullptr;
   HeldReply* held = nullptr;
   int version = 2;
+  http::Form http;
   bool count_wanted = false;  // DEL, TALLY.PUTBACK
   std::string key;  // or the node
 };

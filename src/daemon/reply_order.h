@@ -7,6 +7,7 @@
 // closed the gap.
 #pragma once
 
+#include <algorithm>
 #include <list>
 #include <string>
 #include <utility>
@@ -48,6 +49,9 @@ class ReplyOrder {
   }
 
   bool waiting() const { return !held_.empty(); }
+  bool waiting_for_grant() const {
+    return std::ranges::any_of(held_, [](const HeldReply& held) { return held.parked != nullptr; });
+  }
   size_t held_replies() const { return held_.size(); }
   size_t held_bytes() const {  // the tail may be long, the rest is short: what stands behind the first gap
     size_t n = 0;

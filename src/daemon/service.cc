@@ -35,14 +35,14 @@ std::string ordered_text(const OrderTable::Order* order, WallTime now) {
 }  // namespace
 
 Service::Service(Overview& overview, WorkerCounters& counters, const Clock& clock, Port* port,
-                 ServiceLimits limits, std::function<void(std::unique_ptr<Call>)> ask_main)
+                 ServiceLimits limits, std::function<void(std::unique_ptr<Call>)> hand_out)
     : overview_(overview),
       limiter_(overview.limiter),
       counters_(counters),
       clock_(clock),
       port_(port),
       limits_(limits),
-      ask_main_(std::move(ask_main)),
+      hand_out_(std::move(hand_out)),
       batch_(kBatch) {
   use(overview.rules(), limits.sync_interval);
   env_.key_bytes_max = limits.key_bytes;
@@ -78,11 +78,12 @@ size_t Service::serve(Session& session, std::string_view input) {
     session.barrier = false;
     now_ = clock_.now();
     if (now_.mono - env_at_ >= kEnvEvery) refresh_env();
-    const size_t parsed = read_batch(session, input.substr(done));
+    const size_t parsed = session.http != nullptr ? read_http_batch(session, input.substr(done)) : read_batch(session, input.substr(done));
     const size_t decided = decide_batch(session);
     const bool put_back = decided < batch_size_;
     const size_t advanced = put_back ? batch_[decided].begin : parsed;
     answer_batch(session, decided);
+    if (session.http != nullptr && session.http->parser.take_continue()) http_writer(session.replies.tail(), {}).go_on();
     done += advanced;
     for (const KeyHash hash : std::exchange(to_retry_, {})) retry(hash);
     if (put_back || advanced == 0) break;
@@ -277,6 +278,8 @@ void Service::decide(Session& session, Item& item) {
       return ask_elsewhere(session, item, Call::Kind::lift);
     case Kind::orders:
       return ask_elsewhere(session, item, Call::Kind::orders);
+    case Kind::metrics:
+      return ask_elsewhere(session, item, Call::Kind::metrics);
   }
 }
 
@@ -320,6 +323,7 @@ void Service::ask_elsewhere(Session& session, Item& item, Call::Kind kind) {
   call->lasts = request.lasts;
   call->session = &session;
   call->version = request.version;
+  call->http = request.http;
   call->key = request.key;
   call->count_wanted = request.kind == resp::Request::Kind::del || request.kind == resp::Request::Kind::put_back;
   if (request.kind == resp::Request::Kind::del) {
@@ -375,9 +379,10 @@ void Service::reset_along(const resp::Request& request) {
 
 void Service::answer_batch(Session& session, size_t count) {
   const MonoTime decided = clock_.mono();
-  counters_.requests.add(count);
+  counters_.requests_of(session.http != nullptr ? Protocol::http : Protocol::resp).add(count);
   for (size_t i = 0; i < count; ++i) {
     Item& item = batch_[i];
+    if (item.request.close) session.closing = true;
     if (item.fate == Fate::park) {
       item.parked->held = &session.replies.hold();
       item.parked->held->parked = std::exchange(item.parked, nullptr);
@@ -387,15 +392,19 @@ void Service::answer_batch(Session& session, size_t count) {
       HeldReply& held = session.replies.hold();
       item.call->held = &held;
       held.call = item.call.get();
-      if (item.call->kind == Call::Kind::reload || port_ == nullptr) {
-        ask_main_(std::move(item.call));
+      if (item.call->kind == Call::Kind::reload || item.call->kind == Call::Kind::metrics || port_ == nullptr) {
+        hand_out_(std::move(item.call));
       } else if (port_->calls.push(item.call.get())) {
         item.call.release();
         urgent_ = true;
       } else {
         counters_.failed(Trouble::calls_full);
         std::string bytes;
-        resp::Writer(bytes, item.call->version).error("BUSY too many questions are on their way; try again");
+        constexpr std::string_view kBusy = "too many questions are on their way; try again";
+        if (item.call->http)
+          http_writer(bytes, item.call->http).problem(503, kBusy);
+        else
+          resp::Writer(bytes, item.call->version).error("BUSY " + std::string(kBusy));
         item.call.reset();
         session.replies.fill(held, std::move(bytes));
       }
@@ -403,6 +412,10 @@ void Service::answer_batch(Session& session, size_t count) {
     }
     if (item.question != nullptr) [[unlikely]] {
       conclude(*item.question, decided);
+      if (item.request.http) {
+        write_http_question(session.replies.tail(), item.request.http, *std::exchange(item.question, nullptr));
+        continue;
+      }
       resp::Writer writer(session.replies.tail(), item.request.version);
       write_question(writer, item.request.form, *std::exchange(item.question, nullptr));
       continue;
@@ -410,19 +423,20 @@ void Service::answer_batch(Session& session, size_t count) {
     item.answer = as_sent(item.answer, decided);
     if (item.request.kind == resp::Request::Kind::take) this->count(*item.request.rule, item.answer);
     write_reply(session, item);
-    if (item.request.close) session.closing = true;
   }
   if (count != 0) counters_.batch.observe(decided - now_.mono);
   if (protocol_error_ && count == batch_size_) {
     counters_.faults[static_cast<size_t>(resp::Fault::protocol)].add();
-    resp::Writer(session.replies.tail(), session.about.version).error("ERR " + session.parser.error);
     session.closing = true;
+    if (session.http != nullptr) return refuse_http(session);
+    resp::Writer(session.replies.tail(), session.about.version).error("ERR " + session.parser.error);
   }
 }
 
 void Service::write_reply(Session& session, Item& item) {
   using Kind = resp::Request::Kind;
   const resp::Request& request = item.request;
+  if (request.http && request.kind != Kind::answered) return write_http_reply(session.replies.tail(), item);
   resp::Writer writer(session.replies.tail(), request.version);
   switch (request.kind) {
     case Kind::answered:
@@ -454,6 +468,7 @@ void Service::write_reply(Session& session, Item& item) {
     case Kind::order:
     case Kind::lift:
     case Kind::orders:
+    case Kind::metrics:
       return;
   }
 }
@@ -463,6 +478,12 @@ void Service::write_own_facts(resp::Writer& writer, const Item& item) {
   if (request.kind == resp::Request::Kind::stats)
     return resp::write_map(writer, stats_fields(overview_, nullptr, now_.mono));
   if (request.kind == resp::Request::Kind::peers) return resp::write_table(writer, {});
+  resp::write_map(writer, own_explanation(item));
+}
+
+// Of a node alone.
+std::vector<resp::Field> Service::own_explanation(const Item& item) const {
+  const resp::Request& request = item.request;
   Answer answer;
   const Answer* known = nullptr;
   if (has_own_limit(*request.rule)) {
@@ -470,8 +491,8 @@ void Service::write_own_facts(resp::Writer& writer, const Item& item) {
                                                      : answer_by({&request.limit, request.treatment});
     known = &answer;
   }
-  resp::write_map(writer, explain_fields(explain_alone(overview_.node, known), *request.rule, request.key,
-                                         rules_->share().size, known, ordered_text(order_of(item.hash, now_.wall), now_.wall)));
+  return explain_fields(explain_alone(overview_.node, known), *request.rule, request.key, rules_->share().size, known,
+                        ordered_text(order_of(item.hash, now_.wall), now_.wall));
 }
 
 void Service::count(const Rule& rule, const Answer& answer) {
@@ -519,14 +540,28 @@ Answer Service::as_sent(Answer answer, MonoTime now) {
 
 // --- what was answered elsewhere ---
 
+Answer Service::peek(const Call& call, uint32_t cost) const {
+  return limiter_.peek(Ask{call.rule, &call.limit, call.key, call.keys.front().hash, cost}, clock_.now());
+}
+
+std::vector<resp::Field> Service::explanation(const Call& call) const {
+  const bool own = has_own_limit(*call.rule);
+  const WallTime now = clock_.now().wall;
+  const KeyHash hash = call.keys.front().hash;
+  const Applied holds = applied(*call.rule, call.key, hash, now);
+  const Answer answer = holds.treatment != Treatment::limited ? answer_by(holds) : own ? peek(call, 1) : Answer{};
+  return explain_fields(call.explanation, *call.rule, call.key, call.rules->share().size, own ? &answer : nullptr,
+                        ordered_text(order_of(hash, now), now));
+}
+
 void Service::finish(std::unique_ptr<Call> call) {
   if (call->session == nullptr) return;  // the connection went
+  if (call->http) {
+    call->session->replies.fill(*call->held, http_answer(*call));
+    return touch(*call->session);
+  }
   std::string bytes;
   resp::Writer writer(bytes, call->version);
-  const auto peek = [&](uint32_t cost) {
-    return limiter_.peek(Ask{call->rule, &call->limit, call->key, call->keys.front().hash, cost},
-                         clock_.now());
-  };
   switch (call->kind) {
     case Call::Kind::give: {
       if (call->count_wanted) {
@@ -534,7 +569,7 @@ void Service::finish(std::unique_ptr<Call> call) {
         writer.integer(call->count);
         break;
       }
-      const Answer answer = peek(0);
+      const Answer answer = peek(*call, 0);
       resp::write_six(writer, answer, resp::reason_of_peek(answer, *call->rule));
       break;
     }
@@ -544,16 +579,9 @@ void Service::finish(std::unique_ptr<Call> call) {
       else
         writer.simple("OK");
       break;
-    case Call::Kind::explain: {
-      const bool own = has_own_limit(*call->rule);
-      const WallTime now = clock_.now().wall;
-      const OrderTable::Order* const order = order_of(call->keys.front().hash, now);
-      const Applied holds = applied(*call->rule, call->key, call->keys.front().hash, now);
-      const Answer answer = holds.treatment != Treatment::limited ? answer_by(holds) : own ? peek(1) : Answer{};
-      resp::write_map(writer, explain_fields(call->explanation, *call->rule, call->key, call->rules->share().size,
-                                             own ? &answer : nullptr, ordered_text(order, now)));
+    case Call::Kind::explain:
+      resp::write_map(writer, explanation(*call));
       break;
-    }
     case Call::Kind::peers:
       resp::write_table(writer, peer_rows(call->peers));
       break;
@@ -573,6 +601,8 @@ void Service::finish(std::unique_ptr<Call> call) {
         writer.simple("OK");
       else
         writer.error("ERR " + call->error);
+      break;
+    case Call::Kind::metrics:  // over HTTP alone
       break;
   }
   call->session->replies.fill(*call->held, std::move(bytes));

@@ -25,6 +25,7 @@
 #include "daemon/question.h"
 #include "daemon/session.h"
 #include "doors/commands.h"
+#include "doors/http_replies.h"
 
 namespace tally {
 
@@ -42,9 +43,9 @@ class Service {
   // keep step with pipelines.
   static constexpr uint32_t kSampleEvery = 97;
 
-  // `port`: nullptr alone. `ask_main`: hands a call to main; it comes back through finish().
+  // `port`: nullptr alone. `hand_out`: hands a reload and, alone, orders to main, metrics to the admin thread; they come back through finish().
   Service(Overview& overview, WorkerCounters& counters, const Clock& clock, Port* port, ServiceLimits limits,
-          std::function<void(std::unique_ptr<Call>)> ask_main);
+          std::function<void(std::unique_ptr<Call>)> hand_out);
   ~Service();
   Service(const Service&) = delete;
   Service& operator=(const Service&) = delete;
@@ -74,6 +75,8 @@ class Service {
 
   // Several takes, all or nothing, that came over no connection: answered by its `done`, here or when it has waited.
   void ask(std::unique_ptr<Question> question);
+  // Tells a client over HTTP that it was too slow with its request, and ends the connection.
+  void refuse_slow(Session& session);
 
   // The connection is going: what waits is dropped, uncharged.
   void drop(Session& session);
@@ -100,6 +103,7 @@ class Service {
   };
 
   size_t read_batch(Session& session, std::string_view input);
+  size_t read_http_batch(Session& session, std::string_view input);
   Item& begin_item(size_t begin);
   size_t decide_batch(Session& session);
   void decide(Session& session, Item& item);
@@ -137,6 +141,14 @@ class Service {
   void write_reply(Session& session, Item& item);
   void write_lease(resp::Writer& writer, const Rule& rule, const Answer& answer, const Portion& portion) const;
   void write_own_facts(resp::Writer& writer, const Item& item);  // EXPLAIN, PEERS and STATS of a node alone
+  std::vector<resp::Field> own_explanation(const Item& item) const;
+  Answer peek(const Call& call, uint32_t cost) const;
+  std::vector<resp::Field> explanation(const Call& call) const;
+  http::Writer http_writer(std::string& out, http::Form form);
+  void write_http_reply(std::string& out, const Item& item);
+  void write_http_question(std::string& out, http::Form form, const Question& question);
+  std::string http_answer(const Call& call);
+  void refuse_http(Session& session);
   void retry(KeyHash hash);
   bool retry_one(Parked& parked);
   void refresh_env();
@@ -153,7 +165,7 @@ class Service {
   const Clock& clock_;
   Port* const port_;
   ServiceLimits limits_;
-  const std::function<void(std::unique_ptr<Call>)> ask_main_;
+  const std::function<void(std::unique_ptr<Call>)> hand_out_;
 
   std::shared_ptr<const RuleSet> rules_;
   std::shared_ptr<const OrderTable> orders_;  // nullptr: there are none
@@ -166,6 +178,7 @@ class Service {
   bool protocol_error_ = false;
   bool urgent_ = false;
   std::string texts_;
+  http::DateField date_;
   Parking parking_;
   std::vector<KeyHash> to_retry_;
   std::vector<Session*> touched_;

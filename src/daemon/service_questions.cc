@@ -39,6 +39,7 @@ void Service::take_all(Session& session, Item& item) {
   item.parked->session = &session;
   item.parked->version = item.request.version;
   item.parked->form = item.request.form;
+  item.parked->http = item.request.http;
   item.fate = Fate::park;
 }
 
@@ -243,7 +244,10 @@ void Service::end_wait(Parked& which, TimeHistogram& histogram) {
   if (parked->session == nullptr) return answer(std::move(parked->question));
   std::string bytes;
   resp::Writer writer(bytes, parked->version);
-  write_question(writer, parked->form, *parked->question);
+  if (parked->http)
+    write_http_question(bytes, parked->http, *parked->question);
+  else
+    write_question(writer, parked->form, *parked->question);
   parked->session->replies.fill(*parked->held, std::move(bytes));
   touch(*parked->session);
 }

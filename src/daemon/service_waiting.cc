@@ -47,6 +47,7 @@ void Service::try_park(Session& session, Item& item) {
   parked->session = &session;
   parked->version = request.version;
   parked->form = request.form;
+  parked->http = request.http;
   parked->most = request.most;
   parked->since = now_.mono;
   parked->noted = item.noted;
@@ -133,7 +134,9 @@ void Service::end_wait(Parked& which, const Answer& found, TimeHistogram& histog
   count(*parked->rule, answer);
   std::string bytes;
   resp::Writer writer(bytes, parked->version);
-  if (parked->form == resp::Form::lease)
+  if (parked->http)
+    http_writer(bytes, parked->http).answer(*parked->rule, parked->limit, answer, resp::reason_of(answer, *parked->rule));
+  else if (parked->form == resp::Form::lease)
     write_lease(writer, *parked->rule, answer, answer.verdict == Verdict::admitted ? take_portion(ask_of(*parked), parked->most) : Portion{});
   else if (parked->form == resp::Form::throttle)
     resp::write_throttle(writer, answer);

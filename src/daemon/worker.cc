@@ -33,18 +33,18 @@ void trim(std::string& bytes) {
 }  // namespace
 
 Worker::Worker(size_t index, Overview& overview, const Clock& clock, Port* port, const ServiceLimits& limits,
-               Duration spin, AskReload ask_reload, AskOrders ask_orders)
+               const Times& times, Others others)
     : counters_(*overview.workers[index]),
       clock_(clock),
       port_(port),
       parser_limits_(parser_limits(limits)),
-      ask_reload_(std::move(ask_reload)),
-      ask_orders_(std::move(ask_orders)),
+      others_(std::move(others)),
       service_(overview, counters_, clock, port, limits,
-               [this](std::unique_ptr<Call> call) { ask_main(std::move(call)); }),
-      spin_(spin),
+               [this](std::unique_ptr<Call> call) { hand_out(std::move(call)); }),
+      spin_(times.spin),
       epoll_(::epoll_create1(EPOLL_CLOEXEC)),
       timer_(::timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC)),
+      deadlines_(times.http_idle),
       next_session_id_(index + 1),
       buffer_(kReadBytes) {
   watch(inbox_.fd(), EPOLLIN, &inbox_);
@@ -60,16 +60,21 @@ Worker::Worker(size_t index, Overview& overview, const Clock& clock, Port* port,
 
 Worker::~Worker() { join(); }
 
-void Worker::adopt(Descriptor fd, bool unix_socket) {
-  inbox_.post([this, unix_socket, raw = fd.release()] {
+void Worker::adopt(Descriptor fd, bool unix_socket, Protocol protocol) {
+  inbox_.post([this, unix_socket, protocol, raw = fd.release()] {
     Descriptor owned(raw);
     if (drained_by_) return;
     auto session = std::make_unique<Session>(std::move(owned), next_session_id_, unix_socket, parser_limits_);
     next_session_id_ += 1'000;  // workers count past each other: ids stay unique
     session->interest = kInput;
     if (!watch(session->fd.get(), kInput | EPOLLET, session.get())) return;
-    counters_.connections.add();
-    sessions_.emplace(session.get(), std::move(session));
+    counters_.connections_of(protocol).add();
+    Session& added = *session;
+    sessions_.emplace(&added, std::move(session));
+    if (protocol != Protocol::http) return;
+    added.http = std::make_unique<HttpSession>(added);
+    deadlines_.add(added.http->deadline);
+    set_deadline(added);
   });
 }
 
@@ -95,22 +100,27 @@ void Worker::begin_life() {
 }
 
 void Worker::ask(std::unique_ptr<Question> question) {
-  // In a function that can be copied, as in ask_main().
+  // In a function that can be copied, as in hand_out().
   const auto held = std::make_shared<std::unique_ptr<Question>>(std::move(question));
   inbox_.post([this, held] { service_.ask(std::move(*held)); });
 }
 
-void Worker::ask_main(std::unique_ptr<Call> call) {
+void Worker::hand_out(std::unique_ptr<Call> call) {
+  const bool metrics = call->kind == Call::Kind::metrics, orders = !metrics && call->kind != Call::Kind::reload;
   // In a function that can be copied; whichever of its copies goes last, the call goes with it.
   const auto held = std::make_shared<std::unique_ptr<Call>>(std::move(call));
-  if ((*held)->kind != Call::Kind::reload)
-    return ask_orders_(**held, [this, held] { inbox_.post([this, held] { service_.finish(std::move(*held)); }); });
-  ask_reload_([this, held](const Result<bool>& done) {
-    inbox_.post([this, held, error = done ? std::string() : done.error()] {
-      (*held)->error = error;
+  const auto back = [this, held](std::string Call::*what, std::string said) {
+    inbox_.post([this, held, what, said = std::move(said)]() mutable {
+      (**held).*what = std::move(said);
       service_.finish(std::move(*held));
     });
-  });
+  };
+  if (orders)
+    others_.orders(**held, [this, held] { inbox_.post([this, held] { service_.finish(std::move(*held)); }); });
+  else if (metrics)
+    others_.metrics([back](std::string text) { back(&Call::text, std::move(text)); });
+  else
+    others_.reload([back](const Result<bool>& done) { back(&Call::error, done ? std::string() : done.error()); });
 }
 
 void Worker::drain(Duration grace) {
@@ -149,6 +159,7 @@ std::span<const epoll_event> Worker::wait(Events& events) const {
 
 void Worker::turn(std::span<const epoll_event> ready) {
   if (port_ != nullptr) port_->worker.get_up();
+  turn_at_.reset();
   bool posted = false, rang = false;
   for (const epoll_event& event : ready) {
     if (event.data.ptr == &inbox_)
@@ -203,7 +214,8 @@ void Worker::settle_touched() {
 
 void Worker::arm_timer() {
   std::optional<MonoTime> due = service_.next_due();
-  if (drained_by_ && (!due || *drained_by_ < *due)) due = drained_by_;
+  for (const auto& other : {deadlines_.next_due(), drained_by_})
+    if (other && (!due || *other < *due)) due = other;
   if (!due || (armed_for_ && *armed_for_ <= *due)) return;
   armed_for_ = due;
   const int64_t ns = nanos(due->time_since_epoch());
@@ -216,6 +228,7 @@ void Worker::on_timer() {
   [[maybe_unused]] const ssize_t got = ::read(timer_.get(), &n, sizeof n);
   armed_for_.reset();
   service_.expire();
+  while (const Deadline* late = deadlines_.due(clock_.mono())) give_up(late->session);
   if (drained_by_ && clock_.mono() >= *drained_by_) stopped_ = true;
 }
 
@@ -228,9 +241,10 @@ void Worker::on_event(Session& session, uint32_t events) {
     for (int i = 0; i < kLastReads && read(session); ++i) serve(session);
     return close(session);
   }
+  if (session.http != nullptr && session.http->going) return throw_away(session);
   if ((events & EPOLLIN) != 0 && read(session)) serve(session);
   if ((events & EPOLLRDHUP) != 0) session.interest = kAnew;  // its end lies behind what was read, and is no event of its own
-  if (session.read_ended && !session.unix_socket && session.replies.waiting()) {
+  if (session.read_ended && !session.unix_socket && session.replies.waiting_for_grant()) {
     // On TCP a closed connection looks like one that was only ended for writing; what waits must not be
     // charged to nobody.
     send(session);
@@ -278,6 +292,7 @@ bool Worker::send(Session& session) {
     if (n < 0 && errno == EAGAIN) return true;
     if (n <= 0) return false;
     session.sent += static_cast<size_t>(n);
+    if (session.http != nullptr) session.http->taken += static_cast<size_t>(n);
   }
   session.sent = 0;
   trim(session.out);
@@ -295,12 +310,63 @@ void Worker::settle(Session& session) {
     if (session.in.size() == before) break;
   }
   const bool no_more = session.closing || session.read_ended;
-  if (no_more && session.unsent() == 0 && !session.replies.waiting()) return close(session);
+  if (no_more && session.unsent() == 0 && !session.replies.waiting()) return leave(session);
   rewatch(session);
+  if (session.http != nullptr) set_deadline(session);
+}
+
+// All was said. A connection that is closed with bytes unread is reset, and what was said last may never be seen: so one that
+// was refused is given a little time to end by itself.
+void Worker::leave(Session& session) {
+  if (session.http == nullptr || !session.http->refused || session.read_ended) return close(session);
+  session.http->going = true;
+  ::shutdown(session.fd.get(), SHUT_WR);
+  throw_away(session);
+}
+
+void Worker::throw_away(Session& session) {
+  for (int i = 0; i < kLastReads; ++i) {
+    const ssize_t n = ::recv(session.fd.get(), buffer_.data(), buffer_.size(), 0);
+    if (n > 0 || (n < 0 && errno == EINTR)) continue;
+    if (n == 0 || errno != EAGAIN) break;
+    rewatch(session);
+    return set_deadline(session);
+  }
+  close(session);
+}
+
+// Says by when the other side has to have done what it is to do next.
+void Worker::set_deadline(Session& session) {
+  const HttpSession& http = *session.http;
+  Until until = Until::idle;
+  uint64_t step = http.requests;
+  if (http.going) {
+    until = Until::gone;
+    step = 0;
+  } else if (session.unsent() != 0) {
+    until = Until::taken;
+    step = http.taken;
+  } else if (session.replies.waiting()) {
+    until = Until::nothing;
+  } else if (!session.in.empty()) {
+    until = Until::asked;
+  }
+  if (!turn_at_) turn_at_ = clock_.mono();
+  deadlines_.set(session.http->deadline, until, step, *turn_at_);
+}
+
+// Its time is over.
+void Worker::give_up(Session& session) {
+  const Until until = session.http->deadline.until;
+  if (until == Until::asked || until == Until::taken) counters_.failed(Trouble::slow_client);
+  if (until != Until::asked) return close(session);
+  service_.refuse_slow(session);
+  settle(session);
 }
 
 void Worker::rewatch(Session& session) {
-  const bool wants_input = !session.read_ended && service_.may_read(session);
+  const bool going = session.http != nullptr && session.http->going;
+  const bool wants_input = going || (!session.read_ended && service_.may_read(session));
   const uint32_t interest =
       (wants_input ? kInput : 0u) | (session.unsent() != 0 ? uint32_t{EPOLLOUT} : 0u);
   if (interest == session.interest) return;
@@ -313,7 +379,8 @@ void Worker::rewatch(Session& session) {
 
 void Worker::close(Session& session) {
   service_.drop(session);
-  counters_.connections.subtract();
+  if (session.http != nullptr) deadlines_.remove(session.http->deadline);
+  counters_.connections_of(session.http != nullptr ? Protocol::http : Protocol::resp).subtract();
   sessions_.erase(&session);  // closing the descriptor takes it out of the epoll
 }
 

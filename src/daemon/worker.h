@@ -32,21 +32,30 @@ namespace tally {
 
 class Worker {
  public:
-  // Asks for a reload: calls back from any thread, with what became of it.
-  using AskReload = std::function<void(std::function<void(const Result<bool>&)>)>;
-  // Of a node alone: answers the call, which nobody else sees meanwhile, then calls back from any thread.
-  using AskOrders = std::function<void(Call&, std::function<void()>)>;
+  // What other threads do for it: each calls back from any thread, with what became of it.
+  struct Others {
+    std::function<void(std::function<void(const Result<bool>&)>)> reload;
+    std::function<void(std::function<void(std::string)>)> metrics;  // in the exposition format
+    std::function<void(Call&, std::function<void()>)> orders;       // of a node alone: answers the call, which nobody else sees meanwhile
+  };
+  struct Times {
+    Duration spin{0};       // for how long it looks for more to do before it sleeps
+    Duration http_idle{0};  // for how long a connection over HTTP may have nothing to ask
+  };
 
-  // `port`: nullptr alone. `spin`: for how long it looks for more to do before it sleeps. The thread starts
-  // here.
+  // `port`: nullptr alone. The thread starts here.
   Worker(size_t index, Overview& overview, const Clock& clock, Port* port, const ServiceLimits& limits,
-         Duration spin, AskReload ask_reload, AskOrders ask_orders = {});
+         const Times& times, Others others);
   ~Worker();  // requires drain() before
   Worker(const Worker&) = delete;
   Worker& operator=(const Worker&) = delete;
 
-  void adopt(Descriptor fd, bool unix_socket);  // an accepted connection, non-blocking
-  size_t connections() const { return static_cast<size_t>(counters_.connections.value()); }
+  void adopt(Descriptor fd, bool unix_socket, Protocol protocol);  // an accepted connection, non-blocking
+  uint64_t connections() const {
+    uint64_t n = 0;
+    for (const Count& count : counters_.connections) n += count.value();
+    return n;
+  }
   void use(std::shared_ptr<const RuleSet> rules, Duration sync_interval);  // soon: see Service::use
   void use(std::shared_ptr<const OrderTable> orders);  // likewise
   // As use(), where the node's life has ended. Calls `then`, on the worker's thread, when nothing is decided
@@ -71,10 +80,14 @@ class Worker {
   void serve(Session& session);
   bool send(Session& session);
   void settle(Session& session);
+  void leave(Session& session);
+  void throw_away(Session& session);
   void close(Session& session);
   void rewatch(Session& session);
+  void set_deadline(Session& session);
+  void give_up(Session& session);
   void take_from_port();
-  void ask_main(std::unique_ptr<Call> call);
+  void hand_out(std::unique_ptr<Call> call);
   void settle_touched();
   void arm_timer();
   void end_turn();
@@ -84,8 +97,7 @@ class Worker {
   const Clock& clock_;
   Port* const port_;
   const resp::Limits parser_limits_;
-  const AskReload ask_reload_;
-  const AskOrders ask_orders_;
+  const Others others_;
   Service service_;
 
   const Duration spin_;
@@ -93,6 +105,8 @@ class Worker {
   Inbox inbox_;
   Descriptor timer_;
   std::optional<MonoTime> armed_for_;
+  std::optional<MonoTime> turn_at_;  // when this turn was, once somebody asked
+  Deadlines deadlines_;
   std::optional<MonoTime> drained_by_;  // draining: the end of the grace
   bool stopped_ = false;
 

@@ -13,7 +13,6 @@ namespace {
 
 constexpr int64_t kPeriodMax = INT64_MAX / 1'000'000'000;  // seconds whose nanoseconds fit
 constexpr size_t kQuotedMax = 64;
-constexpr size_t kPartsMax = 128;
 
 struct Range {
   std::string_view name;
@@ -55,12 +54,8 @@ bool read_rule(Call& call, std::string_view name) {
     call.request.rule = rule;
     return true;
   }
-  std::string message = "NORULE no rule " + quoted(name);
-  if (const std::string near = call.env.rules->nearest(name); !near.empty()) {
-    message.append("; did you mean ").append(quoted(near)).append("?");
-  } else if (call.env.rules->all().size() == 1) {
-    message.append("; the configuration has none, CL.THROTTLE needs none");
-  }
+  std::string message = "NORULE " + no_such_rule(*call.env.rules, name);
+  if (call.env.rules->all().size() == 1) message.append(", CL.THROTTLE needs none");
   refuse(call, Fault::unknown_rule, message);
   return false;
 }
@@ -400,6 +395,12 @@ std::string quoted(std::string_view text) {
   return result += "'";
 }
 
+std::string no_such_rule(const RuleSet& rules, std::string_view name) {
+  std::string message = "no rule " + quoted(name);
+  if (const std::string near = rules.nearest(name); !near.empty()) return message.append("; did you mean ").append(quoted(near)).append("?");
+  return rules.all().size() == 1 ? message.append("; the configuration has none") : message;
+}
+
 void refuse(Call& call, Fault fault, std::string_view message) {
   call.request.kind = Request::Kind::answered;
   call.request.treatment = Treatment::limited;
@@ -431,18 +432,7 @@ std::string_view name_of(Fault fault) {
 
 void read_command(std::span<const std::string_view> args, Connection& connection, const Env& env,
                   Request& request, std::string& reply) {
-  request.kind = Request::Kind::answered;
-  request.form = Form::six;
-  request.barrier = request.close = false;
-  request.fault = Fault::none;
-  request.version = connection.version;
-  request.cost = 1;
-  request.most = 0;
-  request.rule = nullptr;
-  request.treatment = Treatment::limited;
-  request.key = {};
-  request.keys.clear();
-  request.parts.clear();
+  request.begin(connection.version);
   if (args.empty()) return;
   Call call{args, connection, env, request, reply, Writer(reply, connection.version)};
   const Command* command = recognise(args[0]);

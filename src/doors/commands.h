@@ -18,6 +18,7 @@
 #include "core/limiter.h"
 #include "core/order_table.h"
 #include "core/rules.h"
+#include "doors/http_form.h"
 #include "doors/resp.h"
 
 namespace tally::resp {
@@ -51,6 +52,8 @@ enum class Form : uint8_t {
   all,       // of several: write_all, then a write_six for each
 };
 
+inline constexpr size_t kPartsMax = 128;
+
 // One take of several.
 struct Part {
   const Rule* rule = nullptr;
@@ -81,6 +84,7 @@ struct Request {
     order,     // `ordered` of the key for `lasts`, `most` being the limit of OrderKind::limit: +OK, or an error
     lift,      // what was ordered of the key holds no longer: 1, or 0 where nothing did
     orders,    // write_maps: what is ordered of which keys
+    metrics,   // over HTTP alone: the exposition text
   };
   Kind kind = Kind::answered;
   Form form = Form::six;
@@ -102,7 +106,28 @@ struct Request {
   std::string_view key;                // into the arguments
   std::vector<std::string_view> keys;  // DEL alone
   std::vector<Part> parts;             // take_all alone
+  http::Form http;                     // of a request over HTTP: it goes before `form` and `version`
+
+  // As it is before a command is read; `limit` and `account` mean nothing then.
+  void begin(int version_) {
+    kind = Kind::answered;
+    form = Form::six;
+    barrier = close = false;
+    fault = Fault::none;
+    version = version_;
+    cost = 1;
+    most = 0;
+    rule = nullptr;
+    treatment = Treatment::limited;
+    key = {};
+    keys.clear();
+    parts.clear();
+    http = {};
+  }
 };
+
+// "no rule 'lgoin'; did you mean 'login'?"
+std::string no_such_rule(const RuleSet& rules, std::string_view name);
 
 // Reads one command. Where the request is `answered`, its reply is appended to `reply`; otherwise nothing is,
 // and the reply is up to the caller. Who decides in batches hands in a scratch string and copies from it when

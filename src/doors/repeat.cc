@@ -47,6 +47,7 @@ size_t Repeat::read(std::string_view input, const Env& env, Request& request) co
   request.key = {p, size};
   request.keys.clear();
   request.parts.clear();
+  request.http = {};
   if (request.rule->overrides != nullptr) [[unlikely]] {
     apply_rule(request);
   } else {

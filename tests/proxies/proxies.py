@@ -19,7 +19,7 @@ import time
 sys.dont_write_bytecode = True
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
-from processes import WAIT_S, Case, Plain, _die_with, free_ports  # noqa: E402
+from processes import WAIT_S, Case, Plain, free_ports  # noqa: E402
 
 PAGE = ROOT / "docs" / "integrations.md"
 LIMIT = 100
@@ -55,18 +55,23 @@ def accepts(port):
 
 
 class Proxy:
-    """A process in a group of its own that listens on a port: started, waited for, ended by its pid."""
+    """A process in a group of its own that listens on a port: started, waited for, ended by its pid.
+
+    A test that is killed leaves none of the group behind: nginx's workers outlive their master, and who changes its user, as HAProxy does, loses
+    its death signal. So a keeper waits for the test's end of a pipe to close.
+    """
 
     def __init__(self, words, port, log):
         self.log = log
         with open(log, "ab") as out:
-            self.process = subprocess.Popen(list(map(str, words)), stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True,
-                                            preexec_fn=_die_with(os.getpid()))
+            self.process = subprocess.Popen(list(map(str, words)), stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True)
+        self._keeper = subprocess.Popen(["sh", "-c", 'read -r _; kill -s KILL -- "-$1"', "keeper", str(self.process.pid)], stdin=subprocess.PIPE,
+                                        stderr=subprocess.DEVNULL, start_new_session=True)
         ended = os.pidfd_open(self.process.pid)
         try:
             while not accepts(port):
                 if select.select([ended], [], [], 0.01)[0]:
-                    self.process.wait()
+                    self.end()
                     raise AssertionError(f"{words[0]} ended:\n{self.text()}")
         finally:
             os.close(ended)
@@ -81,6 +86,9 @@ class Proxy:
                 self.process.wait(WAIT_S)
             except subprocess.TimeoutExpired:
                 os.killpg(self.process.pid, signal.SIGKILL)
+        self._keeper.kill()
+        self._keeper.wait()
+        self._keeper.stdin.close()
         self.process.wait()
 
 

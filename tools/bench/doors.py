@@ -26,7 +26,7 @@ load_module {modules}/ndk_http_module.so;
 load_module {modules}/ngx_http_lua_module.so;
 {user}
 daemon off;
-worker_processes 1;
+master_process off;  # one process, which dies with the benchmark
 pid {place}/{name}.pid;
 error_log {place}/{name}.log;
 events {{ }}

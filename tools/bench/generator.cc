@@ -6,6 +6,7 @@
 //   ... take RULE...                     TALLY.TAKE; each connection has one of the rules, and so many times KEYS are counted
 //   ... evalsha SHA LINES ARGUMENT...    EVALSHA with one key; a reply of so many lines
 //   ... memcached                        incr in memcached's text protocol
+//   ... http LINES TARGET                GET of a target that ends with the key, by HTTP/1.1; a reply of so many lines, without a body
 //
 // Each connection sends PIPELINE commands on random keys in one write and waits for all replies. With a RATE of 0 it sends the next
 // then; else so many decisions a second are offered by all connections together, each batch has its time, and how long it took counts
@@ -41,6 +42,7 @@
 #include <fstream>
 #include <map>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "zipf.h"
@@ -98,7 +100,10 @@ Commands commands_of(const std::vector<std::string>& words) {
     command.reply_lines = touch.reply_lines = 1;
     return made;
   }
-  if (words[0] == "incr" && words.size() == 1) {
+  if (words[0] == "http" && words.size() == 3) {
+    command.add("GET " + words[2], " HTTP/1.1\r\nHost: x\r\n\r\n");
+    command.reply_lines = std::atoi(words[1].c_str());
+  } else if (words[0] == "incr" && words.size() == 1) {
     add_resp(command, {"INCR", "KEY"}, "incr:", 1);
   } else if (words[0] == "incr_expire" && words.size() == 2) {
     add_resp(command, {"INCR", "KEY"}, "fixed:", 1);
@@ -325,6 +330,13 @@ class Generator {
     }
   }
 
+  // A status line with another status than 2xx.
+  static bool is_http_failure(const char* at, const char* end) {
+    constexpr std::string_view kStatus = "HTTP/1.1 ";
+    const std::string_view line(at, static_cast<size_t>(end - at));
+    return line.size() > kStatus.size() && line.starts_with(kStatus) && line[kStatus.size()] != '2';
+  }
+
   // True when the batch is answered.
   bool receive(Connection& connection) {
     char bytes[65536];
@@ -334,7 +346,7 @@ class Generator {
     const char* at = bytes;
     const char* end = bytes + n;
     while (at < end) {
-      if (connection.at_start && *at == '-')
+      if (connection.at_start && (*at == '-' || is_http_failure(at, end)))
         fail("the server answered: " + std::string(at, std::find(at, end, '\r')));
       const auto* newline = static_cast<const char*>(std::memchr(at, '\n', static_cast<size_t>(end - at)));
       connection.at_start = newline != nullptr;

@@ -2,7 +2,7 @@
 // their decisions cost. Without a case: the cases, one a line.
 //
 // core/...: below the doors, one key that is there. service/...: bytes in, bytes out, as a worker does it, without its sockets, in
-// pipelines of 64 over 1,000 keys.
+// pipelines of 64 over 1,000 keys; over HTTP one by one.
 #include <cstdio>
 #include <cstdlib>
 #include <functional>
@@ -55,8 +55,14 @@ std::string resp(const std::vector<std::string>& words) {
 
 std::string key_name(size_t key) { return "key:" + std::to_string(10'000 + key); }
 
-// `rules_n` rules, of which the last is asked for; with none CL.THROTTLE is asked. `overrides_n`: of the last rule, those of all keys among them.
-void service(size_t rules_n, uint64_t n, size_t overrides_n = 0) {
+struct Load {
+  std::vector<std::string> batches;
+  size_t at_once = 1;  // in each of them
+  bool http = false;
+};
+
+// Of `rules_n` rules the last one has `overrides_n`, those of all keys among them.
+void serve(size_t rules_n, size_t overrides_n, const Load& load, uint64_t n) {
   std::vector<Rule> rules;
   for (size_t i = 0; i < rules_n; ++i) rules.push_back(rule_of("rule-" + std::to_string(i), kSliding, 1000));
   if (overrides_n != 0) {
@@ -71,19 +77,33 @@ void service(size_t rules_n, uint64_t n, size_t overrides_n = 0) {
   const Clock clock;
   Service service(overview, *overview.workers[0], clock, nullptr, {}, [](std::unique_ptr<Call>) {});
   Session session(Descriptor(), 1, true, {});
-  std::vector<std::string> batches;
+  if (load.http) session.http = std::make_unique<HttpSession>(session);
+  for (uint64_t done = 0; done < n; done += load.at_once) {
+    service.serve(session, load.batches[done / load.at_once % load.batches.size()]);
+    session.out.clear();
+  }
+}
+
+// `rules_n` rules, of which the last is asked for; with none CL.THROTTLE is asked.
+void service(size_t rules_n, uint64_t n, size_t overrides_n = 0) {
+  Load load{{}, kPipeline, false};
   for (size_t key = 0; key < kKeys;) {
     std::string batch;
     for (size_t i = 0; i < kPipeline; ++i, ++key) {
       const std::string name = key_name(key % kKeys);
       batch += rules_n == 0 ? resp({"CL.THROTTLE", name, "15", "30", "60", "1"}) : resp({"TALLY.TAKE", "rule-" + std::to_string(rules_n - 1), name});
     }
-    batches.push_back(std::move(batch));
+    load.batches.push_back(std::move(batch));
   }
-  for (uint64_t done = 0; done < n; done += kPipeline) {
-    service.serve(session, batches[done / kPipeline % batches.size()]);
-    session.out.clear();
-  }
+  serve(rules_n, overrides_n, load, n);
+}
+
+// With the fields that nginx sends by conf/nginx/auth_request.conf.
+void service_http(uint64_t n) {
+  Load load{{}, 1, true};
+  for (size_t key = 0; key < kKeys; ++key)
+    load.batches.push_back("GET /v1/auth HTTP/1.1\r\nHost: tallyd\r\nX-Tally-Rule: rule-0\r\nX-Tally-Key: " + key_name(key) + "\r\n\r\n");
+  serve(1, 0, load, n);
 }
 
 const std::map<std::string_view, std::function<void(uint64_t)>> kCases{
@@ -94,6 +114,7 @@ const std::map<std::string_view, std::function<void(uint64_t)>> kCases{
     {"core/bucket_denied", [](uint64_t n) { core(kBucket, false, 1, n); }},
     {"core/fleet", [](uint64_t n) { core(kFixed, true, kLimitMax, n); }},
     {"core/fleet_bucket", [](uint64_t n) { core(kBucket, true, kLimitMax, n); }},
+    {"service/http_auth", [](uint64_t n) { service_http(n); }},
     {"service/throttle", [](uint64_t n) { service(0, n); }},
     {"service/take", [](uint64_t n) { service(1, n); }},
     {"service/take_1000_rules", [](uint64_t n) { service(1000, n); }},

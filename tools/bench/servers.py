@@ -1,4 +1,4 @@
-"""What is measured: tallyd, the bare loop, Redis and memcached, each on a Unix socket and, where there are cores, on one of its own."""
+"""What is measured: tallyd, the bare loop, Redis, memcached and nginx, each on a Unix socket and, where there are cores, on one of its own."""
 import contextlib
 import json
 import os
@@ -64,7 +64,7 @@ class Servers:
                                            "listen": {"resp": [f"unix:{node.socket}"], "http": [f"unix:{node.http}"]}, **config}))
         node.child = self.start([self.place.program("tallyd"), "-c", node.config], node.name, node.socket)
         wait_for(node.ready, f"{node.name} was not ready")
-        return Way(name, node.socket, node.child.pid, list(request))
+        return Way(name, node.http if request[0] == "http" else node.socket, node.child.pid, list(request))
 
     def bare_loop(self, keys):
         path = self.place.path / "bare.sock"
@@ -96,3 +96,17 @@ class Servers:
         path = self.place.path / "memcached.sock"
         child = self.start(["memcached", "-s", path, "-t", 1, "-m", MEMORY_MB, "-u", "root", "-c", 1024], "memcached", path)
         return Way("memcached incr", path, child.pid, ["memcached"])
+
+    def nginx(self, name, *request):
+        """One process that answers every request with 204 and keeps every connection."""
+        if shutil.which("nginx") is None:
+            raise DemoError("nginx is not installed: tools/bench/run.sh does that")
+        folder, path = self.place.path, self.place.path / "nginx.sock"
+        temporary = " ".join(f"{kind}_temp_path {folder}/nginx-{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
+        user = "user root; " if os.geteuid() == 0 else ""
+        conf = folder / "nginx.conf"
+        conf.write_text(f"{user}daemon off; master_process off; pid {folder}/nginx.pid; error_log {folder}/nginx.log; events {{ worker_connections 4096; }}\n"
+                        f"http {{ access_log off; keepalive_requests 1000000000; keepalive_timeout 1h; {temporary}\n"
+                        f"  server {{ listen unix:{path}; location / {{ return 204; }} }} }}\n")
+        child = self.start(["nginx", "-c", conf, "-p", folder, "-e", f"{folder}/nginx.log"], "nginx", path)
+        return Way(name, path, child.pid, list(request))

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstdlib>
 #include <functional>
 #include <iostream>
 #include <string>
@@ -40,15 +41,16 @@ Handler limited(tally::Client& client, std::string rule, Handler next) {
 }
 
 int main(int argc, char** argv) {
-  if (argc < 3 || argc > 4) {
-    std::cerr << "usage: handler SOCKET RULE [open|closed]\n";
+  if (argc < 3 || argc > 5) {
+    std::cerr << "usage: handler SOCKET RULE [open|closed [DEADLINE_MS]]\n";
     return 64;
   }
   tally::ClientOptions options;
   options.socket = argv[1];
-  options.deadline = std::chrono::milliseconds(50);  // no request waits longer for its answer
+  options.deadline =
+      std::chrono::milliseconds(argc == 5 ? std::atol(argv[4]) : 50);  // no request waits longer
   options.when_away =
-      argc == 4 && std::string(argv[3]) == "closed" ? tally::WhenAway::closed : tally::WhenAway::open;
+      argc > 3 && std::string(argv[3]) == "closed" ? tally::WhenAway::closed : tally::WhenAway::open;
   tally::Client client(options);
 
   const Handler handler = limited(client, argv[2], [](const Request&) { return Response{}; });
