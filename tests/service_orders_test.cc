@@ -47,14 +47,14 @@ TEST_CASE("what is ordered of a key goes before its rule until it is over, and o
 TEST_CASE("a node alone hands orders to main, and a fleet's to its cluster thread") {
   Desk alone({1024, 1'048'576, 100, ms(100)}, false), fleet;
   CHECK(alone.say(alone.a, command({"TALLY.LIMIT", "wide", "bob", "7", "1500"})) == "");
-  REQUIRE(alone.reload != nullptr);
-  CHECK(alone.reload->kind == Call::Kind::order);
-  CHECK(alone.reload->ordered == OrderKind::limit);
-  CHECK(alone.reload->n == 7);
-  CHECK(alone.reload->lasts == ms(1500));
-  CHECK(alone.reload->key == "bob");
-  alone.reload->error = "no";
-  alone.service.finish(std::move(alone.reload));
+  REQUIRE(alone.handed_out != nullptr);
+  CHECK(alone.handed_out->kind == Call::Kind::order);
+  CHECK(alone.handed_out->ordered == OrderKind::limit);
+  CHECK(alone.handed_out->n == 7);
+  CHECK(alone.handed_out->lasts == ms(1500));
+  CHECK(alone.handed_out->key == "bob");
+  alone.handed_out->error = "no";
+  alone.service.finish(std::move(alone.handed_out));
   CHECK(Desk::read(alone.a) == "-ERR no\r\n");
 
   CHECK(fleet.say(fleet.a, command({"TALLY.LIFT", "wide", "bob"}) + command({"TALLY.BLOCKS"})) == "");
