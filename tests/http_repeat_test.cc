@@ -33,7 +33,7 @@ struct Reader {
   http::Parser parser;
   http::Repeat repeat;
   Request request;
-  std::string reply, key;
+  std::string reply, key, first, second;
   bool repeated = false;
 
   // How many bytes the request at the beginning of `input` has; 0: there is none.
@@ -52,7 +52,10 @@ struct Reader {
     if (with_repeat) repeat.remember(input.substr(0, parser.consumed), parser.message, request, about.env);
     return parser.consumed;
   }
-  bool repeats(std::string_view first, std::string_view second) {
+  // Whether the second is known by the first. Its request stays, with what its views point into.
+  bool repeats(std::string first_, std::string second_) {
+    first = std::move(first_);
+    second = std::move(second_);
     repeat.forget();
     REQUIRE(read(first, true) == first.size());
     REQUIRE(read(second, true) == second.size());

@@ -3,6 +3,7 @@
 
 #include <doctest/doctest.h>
 
+#include "core/calendar.h"
 #include "core_fixture.h"
 
 using namespace tally;
@@ -29,7 +30,8 @@ std::string value_of(const std::vector<Header>& headers, std::string_view name) 
 
 TEST_CASE("what was admitted tells the policy, what is left and when all is back") {
   const Limit limit = window_rule(Algorithm::sliding_window, 100, secs(60)).limit;
-  const auto headers = rate_headers("api", limit, answer_with(Verdict::admitted, 57, Duration(-1), secs(12)), resp::Reason::admitted);
+  const auto headers = rate_headers("api", limit, answer_with(Verdict::admitted, 57, Duration(-1), secs(12)),
+                                    resp::Reason::admitted);
   CHECK(headers == std::vector<Header>{{"RateLimit-Policy", "\"api\";q=100;w=60"},
                                        {"RateLimit", "\"api\";r=57;t=12"},
                                        {"X-RateLimit-Limit", "100"},
@@ -40,7 +42,8 @@ TEST_CASE("what was admitted tells the policy, what is left and when all is back
 TEST_CASE("a refusal says when to come again, in true ceilings of seconds and never now") {
   const Limit limit = window_rule(Algorithm::fixed_window, 5, secs(60)).limit;
   const auto after = [&](Duration retry, resp::Reason reason) {
-    return value_of(rate_headers("api", limit, answer_with(Verdict::over_limit, 0, retry, secs(1)), reason), "Retry-After");
+    return value_of(rate_headers("api", limit, answer_with(Verdict::over_limit, 0, retry, secs(1)), reason),
+                    "Retry-After");
   };
   CHECK(after(secs(3), resp::Reason::over_limit) == "3");
   CHECK(after(secs(3) + Duration(1), resp::Reason::over_limit) == "4");
@@ -57,11 +60,14 @@ TEST_CASE("the window of a bucket is the time in which it fills; times under a s
   CHECK(policy(bucket_rule(100, ms(20)).limit) == "\"r\";q=100;w=2");
   CHECK(policy(bucket_rule(100, ms(20) + Duration(1)).limit) == "\"r\";q=100;w=3");
   CHECK(policy(window_rule(Algorithm::fixed_window, 7, ms(10)).limit) == "\"r\";q=7;w=1");
-  CHECK(policy(window_rule(Algorithm::fixed_window, kLimitMax, kWindowMax).limit) == "\"r\";q=2147483648;w=31622400");
+  CHECK(policy(window_rule(Algorithm::fixed_window, 7, kMonth).limit) == "\"r\";q=7;w=2678400");
+  CHECK(policy(window_rule(Algorithm::fixed_window, kLimitMax, kWindowMax).limit) ==
+        "\"r\";q=2147483648;w=31622400");
 }
 
 TEST_CASE("a name with quotes and backslashes stays one string") {
   const Limit limit = window_rule(Algorithm::fixed_window, 5, secs(1)).limit;
-  const auto headers = rate_headers("a\"b\\c", limit, answer_with(Verdict::admitted, 5, Duration(-1), Duration(0)), resp::Reason::admitted);
+  const auto headers = rate_headers(
+      "a\"b\\c", limit, answer_with(Verdict::admitted, 5, Duration(-1), Duration(0)), resp::Reason::admitted);
   CHECK(value_of(headers, "RateLimit") == R"("a\"b\\c";r=5;t=0)");
 }

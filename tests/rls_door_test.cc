@@ -25,7 +25,8 @@ using rls::Response;
 
 namespace {
 
-constexpr auto kRules = R"({ "name": "per-address", "algorithm": "fixed_window", "limit": 10, "window": "366d",
+constexpr auto kRules =
+    R"({ "name": "per-address", "algorithm": "fixed_window", "limit": 10, "window": "366d",
     "match": { "domain": "edge", "descriptors": [{ "key": "remote_address" }] } })";
 constexpr auto kPatience = std::chrono::seconds(60);  // for what is certain to come
 const Entries kAddress{{"remote_address", "10.0.0.1"}};
@@ -60,8 +61,8 @@ void finish(std::unique_ptr<Question> question) {
 class Open {
  public:
   explicit Open(uint64_t connections_max = 100)
-      : door({[this] { return rules; }, [this] { return ready.load(); }, [this](auto question) { questions.put(std::move(question)); },
-              connections_max}) {}
+      : door({[this] { return rules; }, [this] { return ready.load(); },
+              [this](auto question) { questions.put(std::move(question)); }, connections_max}) {}
   ~Open() { door.drain(kPatience); }
 
   // nullptr: turned away.
@@ -85,7 +86,8 @@ struct Reply {
 };
 
 // Waits for the answer on a thread of its own.
-std::future<Reply> call(const std::shared_ptr<grpc::Channel>& channel, rls::Request request, grpc::ClientContext& context) {
+std::future<Reply> call(const std::shared_ptr<grpc::Channel>& channel, rls::Request request,
+                        grpc::ClientContext& context) {
   return std::async(std::launch::async, [channel, request = std::move(request), &context] {
     Reply reply;
     reply.status = RateLimitService::NewStub(channel)->ShouldRateLimit(&context, request, &reply.response);
@@ -154,7 +156,9 @@ TEST_CASE("a message that is too large is refused before it is read") {
   Open open;
   grpc::ClientContext context;
   const Reply reply =
-      call(open.connect(), request_of({{{"remote_address", std::string(RlsDoor::kMessageBytesMax, 'x')}}}), context).get();
+      call(open.connect(), request_of({{{"remote_address", std::string(RlsDoor::kMessageBytesMax, 'x')}}}),
+           context)
+          .get();
   CHECK(reply.status.error_code() == StatusCode::RESOURCE_EXHAUSTED);
 }
 
@@ -166,7 +170,8 @@ TEST_CASE("rules that were replaced decide what came under them, and new ones wh
   auto held = open.questions.take();
   open.rules = rules_of("");
   grpc::ClientContext context;
-  CHECK(call(channel, request_of({kAddress}), after_context).get().response.response_headers_to_add_size() == 0);
+  CHECK(call(channel, request_of({kAddress}), after_context).get().response.response_headers_to_add_size() ==
+        0);
   finish(std::move(held));
   CHECK(before.get().response.statuses(0).current_limit().name() == "per-address");
 }
@@ -217,7 +222,9 @@ TEST_CASE("the end waits for calls that are there") {
   CHECK(call(channel, request_of({kAddress}), late).get().status.error_code() == StatusCode::UNAVAILABLE);
 }
 
-TEST_CASE("the end does not wait longer than its grace, and a question of that call may be done after the door is gone") {
+TEST_CASE(
+    "the end does not wait longer than its grace, and a question of that call may be done after the door is "
+    "gone") {
   auto open = std::make_unique<Open>();
   grpc::ClientContext context;
   auto reply = call(open->connect(), request_of({kAddress}), context);

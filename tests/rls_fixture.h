@@ -1,4 +1,5 @@
-// What the tests of the gRPC door share: rules from a configuration, requests in one line, and somebody who answers questions.
+// What the tests of the gRPC door share: rules from a configuration, requests in one line, and somebody who
+// answers questions.
 #pragma once
 
 #include <doctest/doctest.h>
@@ -44,7 +45,8 @@ inline rls::Request request_of(std::initializer_list<Entries> descriptors, const
   return request;
 }
 
-// A worker's part on a node alone, for parts without overrides: takes in order; what refuses gives back what was taken before it.
+// A worker's part on a node alone, for parts without overrides: takes in order; what refuses gives back what
+// was taken before it.
 class Asker {
  public:
   void answer(Question& question, Now now) {

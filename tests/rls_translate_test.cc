@@ -5,8 +5,8 @@
 
 #include <algorithm>
 
-#include "rls_fixture.h"
 #include "rls/units.h"
+#include "rls_fixture.h"
 
 using namespace tally;
 using namespace tally::test;
@@ -26,7 +26,8 @@ constexpr auto kRules = R"(
   { "name": "watched", "algorithm": "fixed_window", "limit": 1, "window": "1h", "shadow": true,
     "match": { "domain": "edge", "descriptors": [{ "key": "watched" }] } })";
 
-const Entries kAddress{{"remote_address", "10.0.0.1"}}, kLogin{{"route", "login"}}, kFeed{{"feed", "a"}}, kUnknown{{"color", "red"}};
+const Entries kAddress{{"remote_address", "10.0.0.1"}}, kLogin{{"route", "login"}}, kFeed{{"feed", "a"}},
+    kUnknown{{"color", "red"}};
 
 rls::Translated translated(const rls::Request& request, std::shared_ptr<const RuleSet> rules) {
   auto result = rls::translate(request, std::move(rules));
@@ -39,7 +40,8 @@ std::string error_of(const rls::Request& request) {
   return result ? "" : result.error();
 }
 
-Response response_to(Asker& asker, const rls::Request& request, std::shared_ptr<const RuleSet> rules, Now now = at(Duration(0))) {
+Response response_to(Asker& asker, const rls::Request& request, std::shared_ptr<const RuleSet> rules,
+                     Now now = at(Duration(0))) {
   const rls::Translated asked = translated(request, std::move(rules));
   asker.answer(*asked.question, now);
   Response response;
@@ -88,13 +90,16 @@ TEST_CASE("another domain matches nothing, and what matches nothing lets through
   CHECK(response.response_headers_to_add_size() == 0);
 }
 
-TEST_CASE("the request's hits_addend counts for descriptors without one, 0 of it means 1, and a descriptor's own 0 is a peek") {
+TEST_CASE(
+    "the request's hits_addend counts for descriptors without one, 0 of it means 1, and a descriptor's own 0 "
+    "is a peek") {
   auto request = request_of({kAddress, kFeed, kFeed});
   request.mutable_descriptors(1)->mutable_hits_addend()->set_value(0);
   request.mutable_descriptors(2)->mutable_hits_addend()->set_value(uint64_t{1} << 40);
   const auto costs = [&] {
     std::vector<uint32_t> all;
-    for (const auto& part : translated(request, rules_of(kRules)).question->parts) all.push_back(part.cost);
+    const auto asked = translated(request, rules_of(kRules));
+    for (const auto& part : asked.question->parts) all.push_back(part.cost);
     return all;
   };
   CHECK(costs() == std::vector<uint32_t>{1, 0, UINT32_MAX});
@@ -123,7 +128,8 @@ TEST_CASE("a status tells the limit, what is left and when it is all back, in En
   CHECK(header(response, "Retry-After") == "(none)");
 }
 
-TEST_CASE("of several rules that one descriptor matches all are taken, and the status shows the most restrictive") {
+TEST_CASE(
+    "of several rules that one descriptor matches all are taken, and the status shows the most restrictive") {
   Asker asker;
   const auto rules = rules_of(kRules);
   for (int i = 0; i < 3; ++i) {
@@ -135,9 +141,11 @@ TEST_CASE("of several rules that one descriptor matches all are taken, and the s
   const Response refused = response_to(asker, request_of({kLogin}), rules);
   CHECK(refused.overall_code() == Response::OVER_LIMIT);
   CHECK(refused.statuses(0).current_limit().name() == "login");
-  // The day's rule counted what was let through, and no more: two of its five are left when the minute is over.
+  // The day's rule counted what was let through, and no more: two of its five are left when the minute is
+  // over.
   const Now later = at(secs(60));
-  CHECK(response_to(asker, request_of({kLogin}), rules, later).statuses(0).current_limit().name() == "login-by-the-day");
+  CHECK(response_to(asker, request_of({kLogin}), rules, later).statuses(0).current_limit().name() ==
+        "login-by-the-day");
   CHECK(response_to(asker, request_of({kLogin}), rules, later).overall_code() == Response::OK);
   CHECK(response_to(asker, request_of({kLogin}), rules, later).overall_code() == Response::OVER_LIMIT);
 }
@@ -182,11 +190,15 @@ TEST_CASE("a rule in shadow lets through whatever it counts") {
 TEST_CASE("a limit that cannot refuse is not the one that is told, where there is another") {
   Asker asker;
   const auto rules = rules_of(kRules);
-  CHECK(header(response_to(asker, request_of({{{"watched", "x"}}, kAddress}), rules), "RateLimit-Policy") == "\"per-address\";q=10;w=60");
-  CHECK(header(response_to(asker, request_of({{{"watched", "x"}}}), rules), "RateLimit-Policy") == "\"watched\";q=1;w=3600");
+  CHECK(header(response_to(asker, request_of({{{"watched", "x"}}, kAddress}), rules), "RateLimit-Policy") ==
+        "\"per-address\";q=10;w=60");
+  CHECK(header(response_to(asker, request_of({{{"watched", "x"}}}), rules), "RateLimit-Policy") ==
+        "\"watched\";q=1;w=3600");
 }
 
-TEST_CASE("rules that go along with one that matches are taken too, and what a rule has for a key holds here as well") {
+TEST_CASE(
+    "rules that go along with one that matches are taken too, and what a rule has for a key holds here as "
+    "well") {
   const auto rules = rules_of(R"(
     { "name": "a", "algorithm": "fixed_window", "limit": 10, "window": "1m", "also": ["day"],
       "overrides": { "vip": 500, "friend": "exempt", "enemy": "blocked" },
@@ -214,8 +226,13 @@ TEST_CASE("rules that go along with one that matches are taken too, and what a r
 TEST_CASE("whatever the reason of a refusal is, it is OVER_LIMIT") {
   const auto rules = rules_of(kRules);
   using resp::Reason;
-  for (const auto& [reason, over] : {std::pair{Reason::admitted, false}, {Reason::over_limit, true}, {Reason::no_grant, true},
-                                     {Reason::isolated, true}, {Reason::shadow, false}, {Reason::blocked, true}, {Reason::exempt, false}}) {
+  for (const auto& [reason, over] : {std::pair{Reason::admitted, false},
+                                     {Reason::over_limit, true},
+                                     {Reason::no_grant, true},
+                                     {Reason::isolated, true},
+                                     {Reason::shadow, false},
+                                     {Reason::blocked, true},
+                                     {Reason::exempt, false}}) {
     const auto asked = translated(request_of({kAddress}), rules);
     asked.question->parts[0].reason = reason;
     Response response;
@@ -225,7 +242,9 @@ TEST_CASE("whatever the reason of a refusal is, it is OVER_LIMIT") {
   }
 }
 
-TEST_CASE("a limit in the request takes the place of the number of a rule with that window, and its floors follow") {
+TEST_CASE(
+    "a limit in the request takes the place of the number of a rule with that window, and its floors "
+    "follow") {
   auto request = request_of({kAddress});
   set_limit(*request.mutable_descriptors(0), 400, 2);
   const auto rules = rules_of(kRules, {0, 10});
@@ -247,7 +266,9 @@ TEST_CASE("of several rules only those of the unit are taken by the request's li
   CHECK(asked.question->parts[0].limit.limit == 50);
 }
 
-TEST_CASE("where no rule has the unit's window, the request's limit is a bucket under the inline rule, by domain and entries") {
+TEST_CASE(
+    "where no rule has the unit's window, the request's limit is a bucket under the inline rule, by domain "
+    "and entries") {
   const auto rules = rules_of(kRules);
   for (const Entries& entries : {kAddress, kUnknown, kFeed}) {
     auto request = request_of({entries});
@@ -318,8 +339,10 @@ TEST_CASE("what cannot be a request says which field is wrong, and what would be
   add(many, kAddress);
   CHECK(error_of(many) == "descriptors: must have 1 to 100, got 101");
   CHECK(error_of(request_of({kAddress, {}})) == "descriptors[1].entries: must have 1 to 32, got 0");
-  CHECK(error_of(request_of({Entries(33, {"a", "b"})})) == "descriptors[0].entries: must have 1 to 32, got 33");
-  CHECK(error_of(request_of({{{"a", "b"}, {"", "b"}}})) == "descriptors[0].entries[1].key: must not be empty");
+  CHECK(error_of(request_of({Entries(33, {"a", "b"})})) ==
+        "descriptors[0].entries: must have 1 to 32, got 33");
+  CHECK(error_of(request_of({{{"a", "b"}, {"", "b"}}})) ==
+        "descriptors[0].entries[1].key: must not be empty");
   auto unit = request_of({kAddress});
   set_limit(*unit.mutable_descriptors(0), 1, 0);
   CHECK(error_of(unit) == "descriptors[0].limit.unit: must be 1 (SECOND) to 6 (YEAR), got 0");
@@ -341,14 +364,31 @@ TEST_CASE("what a client sent in a header is no reason to fail: empty, long, or 
   CHECK(key_of("") != key_of("x"));
 }
 
-TEST_CASE("units and lengths are each other's") {
+TEST_CASE("months and years of the calendar are Envoy's, too") {
+  const auto rules =
+      rules_of(R"({ "name": "monthly", "algorithm": "fixed_window", "limit": 1000, "window": "month",
+    "match": { "domain": "edge", "descriptors": [{ "key": "user" }] } })");
+  auto request = request_of({{{"user", "bob"}}});
+  Asker asker;
+  CHECK(response_to(asker, request, rules).statuses(0).current_limit().unit() == Response::RateLimit::MONTH);
+  set_limit(*request.mutable_descriptors(0), 20, 5);
+  const auto asked = translated(request, rules);
+  CHECK(asked.question->parts[0].rule->name == "monthly");
+  CHECK(asked.question->parts[0].limit.limit == 20);
+  CHECK(asked.question->parts[0].limit.window == kMonth);
+}
+
+TEST_CASE("units and windows are each other's") {
   for (const rls::Unit& unit : rls::kUnits) {
-    CHECK(rls::length_of_unit(unit.number) == unit.length);
-    CHECK(rls::unit_of_length(unit.length) == unit.number);
+    CHECK(rls::unit_of_number(unit.number) == &unit);
+    CHECK(rls::number_of_window(unit.length) == unit.number);
   }
-  CHECK_FALSE(rls::length_of_unit(0).has_value());
-  CHECK_FALSE(rls::length_of_unit(7).has_value());
-  CHECK(rls::unit_of_length(secs(2)) == 0);
+  CHECK(rls::unit_of_number(0) == nullptr);
+  CHECK(rls::unit_of_number(7) == nullptr);
+  CHECK(rls::number_of_window(secs(2)) == 0);
+  CHECK(rls::number_of_window(Duration(0)) == 0);
+  CHECK(rls::number_of_window(kYear) == static_cast<int>(envoy::type::v3::YEAR));
+  CHECK(rls::number_of_window(kWeek) == 0);
   CHECK(rls::kUnits[4].number == Response::RateLimit::MONTH);
   CHECK(rls::kUnits[5].number == static_cast<int>(envoy::type::v3::YEAR));
 }

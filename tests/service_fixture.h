@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "core/overrides.h"
 #include "core/windows.h"
 #include "core_fixture.h"
 #include "daemon/service.h"
@@ -48,6 +49,17 @@ inline Rule floored() {
 inline Rule paired() {
   Rule rule = named("paired", std::chrono::hours(1), 20);
   rule.also_names = {"slow"};
+  return rule;
+}
+
+// "vip" has 20, what begins with "free" is exempt, and 10.0.0.0/8 is blocked.
+inline Rule special(std::string_view name) {
+  Rule rule = named(name, std::chrono::hours(1));
+  const auto overrides = std::make_shared<Overrides>();
+  overrides->add("vip", {Treatment::limited, named("vip", Duration(0), 20).limit, 0, {}});
+  overrides->add("free*", {Treatment::exempt, {}, 0, {}});
+  overrides->add("10.0.0.0/8", {Treatment::blocked, {}, 0, {}});
+  rule.overrides = overrides;
   return rule;
 }
 

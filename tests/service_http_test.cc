@@ -35,8 +35,8 @@ bool says(std::string_view reply, std::string_view part) {
 }
 
 struct HttpDesk : Desk {
-  explicit HttpDesk(bool fleet = true, ServiceLimits limits = {1024, 1'048'576, 100, ms(100)})
-      : Desk(limits, fleet) {
+  explicit HttpDesk(bool fleet = true, std::vector<Rule> all = usual_rules())
+      : Desk({1024, 1'048'576, 100, ms(100)}, fleet, std::move(all)) {
     for (Session* session : {&a, &b}) session->http = std::make_unique<HttpSession>(*session);
   }
   uint64_t requests(Protocol protocol) const { return overview.total(&WorkerCounters::requests, protocol); }
@@ -120,7 +120,7 @@ TEST_CASE("several takes are all of them or none, and a rule takes along what it
 TEST_CASE(
     "keys that have a treatment of their own have it over HTTP, in a list, too, and where the request is the "
     "last one again") {
-  HttpDesk desk(false);
+  HttpDesk desk(false, {special("special")});
   const auto asked = [&](const std::string& key) { return desk.say(desk.a, auth("special", key)); };
   CHECK(says(asked("k"), "\r\nX-RateLimit-Limit: 10\r\n"));
   CHECK(says(asked("vip"), "\r\nX-RateLimit-Limit: 20\r\n"));

@@ -1,22 +1,10 @@
 // What a worker's service makes of keys with overrides: other limits, exempt, blocked; alone, in a fleet, and among several takes.
-#include "core/overrides.h"
 #include "service_fixture.h"
 
 using namespace tally;
 using namespace tally::test;
 
 namespace {
-
-// "vip" has 20, what begins with "free" is exempt, and 10.0.0.0/8 is blocked.
-Rule special(std::string_view name) {
-  Rule rule = named(name, std::chrono::hours(1));
-  const auto overrides = std::make_shared<Overrides>();
-  overrides->add("vip", {Treatment::limited, named("vip", Duration(0), 20).limit, 0, {}});
-  overrides->add("free*", {Treatment::exempt, {}, 0, {}});
-  overrides->add("10.0.0.0/8", {Treatment::blocked, {}, 0, {}});
-  rule.overrides = overrides;
-  return rule;
-}
 
 std::vector<Rule> special_rules() {
   Rule tried = special("tried"), along = special("along");

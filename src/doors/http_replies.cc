@@ -79,8 +79,7 @@ class Digits {
 class Text {
  public:
   Text& operator<<(std::string_view bytes) {
-    std::memcpy(end_, bytes.data(), bytes.size());
-    end_ += bytes.size();
+    end_ += bytes.copy(end_, bytes.size());
     return *this;
   }
   Text& operator<<(int64_t n) {

@@ -238,7 +238,7 @@ void run_take_all(Call& call, const Json& list) {
     call.place = "[" + std::to_string(i) + "]: ";
     int64_t cost = 1;
     if (!read_rule_and_key(call, list[i], true) || !read_cost(call, list[i], cost)) return;
-    request.parts.push_back({request.rule, request.limit, call.key, static_cast<uint32_t>(cost)});
+    request.parts.push_back({request.rule, call.key, static_cast<uint32_t>(cost)});
     keys += call.key;
   }
   call.key = std::move(keys);

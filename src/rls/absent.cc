@@ -1,4 +1,5 @@
-// Built without gRPC: what main is linked with in place of the door. Nobody gets here, as configurations that want it are refused.
+// Built without gRPC: what main is linked with in place of the door. Nobody gets here, as configurations that
+// want it are refused.
 #include "base/fail.h"
 #include "rls/door.h"
 

@@ -22,14 +22,16 @@ using envoy::service::ratelimit::v3::RateLimitService;
 using grpc::health::v1::HealthCheckRequest;
 using grpc::health::v1::HealthCheckResponse;
 
-constexpr int kPingsEveryMs = 1'000;  // what a client may send without being taken for an attacker: proxies look after their connections
+constexpr int kPingsEveryMs = 1'000;  // what a client may send without being taken for an attacker: proxies
+                                      // look after their connections
 
 struct Tally {
   std::atomic<uint64_t> answered{0}, invalid{0};
 };
 
-// One call. It is over when it is cancelled or its question is done, whichever comes first; the other finds that and does nothing. Who
-// comes second may come when gRPC has long forgotten the call, so each of the two holds it.
+// One call. It is over when it is cancelled or its question is done, whichever comes first; the other finds
+// that and does nothing. Who comes second may come when gRPC has long forgotten the call, so each of the two
+// holds it.
 class Call final : public grpc::ServerUnaryReactor {
  public:
   Call(rls::Response& response, Tally& tally) : response_(response), tally_(tally) {}
@@ -75,9 +77,8 @@ class Limits final : public RateLimitService::CallbackService {
     auto call = std::make_shared<Call>(*response, tally);
     call->hold(call);
     grpc::ServerUnaryReactor* const reactor = call.get();
-    question->done = [call = std::move(call), descriptors = std::move(descriptors)](std::unique_ptr<Question> done) {
-      call->answer(*done, descriptors);
-    };
+    question->done = [call = std::move(call), descriptors = std::move(descriptors)](
+                         std::unique_ptr<Question> done) { call->answer(*done, descriptors); };
     parts_.ask(std::move(question));
     return reactor;
   }
@@ -85,7 +86,8 @@ class Limits final : public RateLimitService::CallbackService {
   Tally tally;
 
  private:
-  static grpc::ServerUnaryReactor* finished(grpc::CallbackServerContext* context, const grpc::Status& status) {
+  static grpc::ServerUnaryReactor* finished(grpc::CallbackServerContext* context,
+                                            const grpc::Status& status) {
     auto* const reactor = context->DefaultReactor();
     reactor->Finish(status);
     return reactor;
@@ -103,10 +105,13 @@ class Health final : public grpc::health::v1::Health::CallbackService {
                                   HealthCheckResponse* response) override {
     auto* const reactor = context->DefaultReactor();
     if (!request->service().empty() && request->service() != RateLimitService::service_full_name()) {
-      reactor->Finish({grpc::StatusCode::NOT_FOUND, "there is " + std::string(RateLimitService::service_full_name()) + ", and \"\" for all"});
+      reactor->Finish(
+          {grpc::StatusCode::NOT_FOUND,
+           "there is " + std::string(RateLimitService::service_full_name()) + ", and \"\" for all"});
       return reactor;
     }
-    response->set_status(parts_.ready() && !draining ? HealthCheckResponse::SERVING : HealthCheckResponse::NOT_SERVING);
+    response->set_status(parts_.ready() && !draining ? HealthCheckResponse::SERVING
+                                                     : HealthCheckResponse::NOT_SERVING);
     reactor->Finish(grpc::Status::OK);
     return reactor;
   }
@@ -151,12 +156,14 @@ bool RlsDoor::adopt(Descriptor fd) {
 
 void RlsDoor::drain(Duration grace) {
   inside_->health.draining = true;
-  inside_->server->Shutdown(std::chrono::system_clock::now() + std::chrono::duration_cast<std::chrono::system_clock::duration>(grace));
+  inside_->server->Shutdown(std::chrono::system_clock::now() +
+                            std::chrono::duration_cast<std::chrono::system_clock::duration>(grace));
 }
 
 GrpcCounts RlsDoor::counts() const {
   const auto read = [](const std::atomic<uint64_t>& n) { return n.load(std::memory_order_relaxed); };
-  return {read(inside_->limits.tally.answered), read(inside_->limits.tally.invalid), inside_->connections.open()};
+  return {read(inside_->limits.tally.answered), read(inside_->limits.tally.invalid),
+          inside_->connections.open()};
 }
 
 }  // namespace tally

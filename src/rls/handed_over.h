@@ -1,5 +1,5 @@
-// The connections that gRPC was given. It does not tell when one is over; but a descriptor is the same connection for as long as it
-// is the same inode.
+// The connections that gRPC was given. It does not tell when one is over; but a descriptor is the same
+// connection for as long as it is the same inode.
 //
 // Thread rule: any thread; it locks.
 #pragma once

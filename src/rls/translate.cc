@@ -29,8 +29,9 @@ std::string wrong_with(const Descriptor& descriptor, const std::string& path) {
     return wrong_number(path + ".entries", kEntriesMax, descriptor.entries_size());
   for (int i = 0; i < descriptor.entries_size(); ++i)
     if (descriptor.entries(i).key().empty()) return path + "." + at("entries", i) + ".key: must not be empty";
-  if (descriptor.has_limit() && !length_of_unit(descriptor.limit().unit()))
-    return path + ".limit.unit: must be 1 (SECOND) to 6 (YEAR), got " + std::to_string(descriptor.limit().unit());
+  if (descriptor.has_limit() && unit_of_number(descriptor.limit().unit()) == nullptr)
+    return path + ".limit.unit: must be 1 (SECOND) to 6 (YEAR), got " +
+           std::to_string(descriptor.limit().unit());
   return "";
 }
 
@@ -39,12 +40,14 @@ std::string wrong_with(const Request& request) {
   if (request.descriptors().empty() || request.descriptors_size() > kDescriptorsMax)
     return wrong_number("descriptors", kDescriptorsMax, request.descriptors_size());
   for (int i = 0; i < request.descriptors_size(); ++i)
-    if (std::string wrong = wrong_with(request.descriptors(i), at("descriptors", i)); !wrong.empty()) return wrong;
+    if (std::string wrong = wrong_with(request.descriptors(i), at("descriptors", i)); !wrong.empty())
+      return wrong;
   return "";
 }
 
 uint32_t cost_of(const Request& request, const Descriptor& descriptor) {
-  if (descriptor.has_hits_addend()) return static_cast<uint32_t>(std::min<uint64_t>(descriptor.hits_addend().value(), UINT32_MAX));
+  if (descriptor.has_hits_addend())
+    return static_cast<uint32_t>(std::min<uint64_t>(descriptor.hits_addend().value(), UINT32_MAX));
   return request.hits_addend() == 0 ? 1 : request.hits_addend();
 }
 
@@ -70,7 +73,8 @@ std::string inline_key(std::string_view domain, const Descriptor& descriptor) {
 
 class Translator {
  public:
-  Translator(const Request& request, std::shared_ptr<const RuleSet> rules) : request_(request), rules_(*rules) {
+  Translator(const Request& request, std::shared_ptr<const RuleSet> rules)
+      : request_(request), rules_(*rules) {
     out_.question = std::make_unique<Question>();
     out_.question->rules = std::move(rules);
   }
@@ -103,7 +107,8 @@ class Translator {
   }
 
   // `number`: in place of the rule's own; nullopt: what the rule has for the key.
-  void add(const Descriptor& descriptor, const Matcher::Matched& matched, std::optional<uint32_t> number = std::nullopt) {
+  void add(const Descriptor& descriptor, const Matcher::Matched& matched,
+           std::optional<uint32_t> number = std::nullopt) {
     const uint32_t cost = cost_of(request_, descriptor);
     Part& part = out_.question->add(*matched.rule, matched.key, cost);
     if (number) part.limit = with_number(*matched.rule, rules_.share(), *number);
@@ -119,23 +124,23 @@ class Translator {
   }
 
   void take_own_limit(const Descriptor& descriptor, Asked& asked) {
-    asked.unit = descriptor.limit().unit();
-    const Duration length = length_of_unit(asked.unit).value();
+    const Unit& unit = *unit_of_number(descriptor.limit().unit());
+    asked.unit = unit.number;
     const uint32_t own = descriptor.limit().requests_per_unit();
     const uint32_t number = std::clamp<uint32_t>(own, 1, kLimitMax);
     for (const Matcher::Matched& matched : matched_) {
-      const Limit& limit = matched.rule->limit;
-      if (limit.algorithm != Algorithm::token_bucket && limit.window == length) add(descriptor, matched, number);
+      if (is_window_of(unit, matched.rule->limit.window)) add(descriptor, matched, number);
     }
-    if (parts().size() == asked.begin) add_inline(descriptor, number, length);
+    if (parts().size() == asked.begin) add_inline(descriptor, number, unit.length);
     const auto own_parts = std::span(parts()).subspan(asked.begin);
-    asked.closed = own == 0 && !std::ranges::all_of(own_parts, [](const Part& part) { return part.rule->shadow; });
+    asked.closed =
+        own == 0 && !std::ranges::all_of(own_parts, [](const Part& part) { return part.rule->shadow; });
   }
 
   const Request& request_;
   const RuleSet& rules_;
   Translated out_;
-  std::vector<DescriptorEntry> entries_;    // of the descriptor at hand
+  std::vector<DescriptorEntry> entries_;   // of the descriptor at hand
   std::vector<Matcher::Matched> matched_;  // likewise
 };
 
@@ -160,7 +165,9 @@ bool more_restrictive(const Told& a, const Told& b) {
 
 Told tell(const Part& part, const Asked& asked) {
   Told told{part.rule, part.limit, asked.unit, part.answer, part.reason};
-  if (told.unit == 0) told.unit = unit_of_length(part.limit.algorithm == Algorithm::token_bucket ? part.limit.burst_span() : part.limit.window);
+  if (told.unit == 0)
+    told.unit = number_of_window(part.limit.algorithm == Algorithm::token_bucket ? part.limit.burst_span()
+                                                                                 : part.limit.window);
   if (!asked.closed) return told;
   told.limit.limit = told.answer.remaining = 0;
   told.answer.retry_after = Duration(-1);

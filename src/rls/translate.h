@@ -2,10 +2,10 @@
 //
 // Thread rule: pure functions.
 //
-// A descriptor takes from each rule that it matches, and from those that go along with it (`also`). All descriptors are one Question: all
-// or nothing. One that matches no rule
-// lets through and counts nothing. A descriptor with a limit of its own (an override) does not go by its rules' numbers: of the
-// rules that it matches those of a window of that unit are taken with the number of the override, and the others are passed
+// A descriptor takes from each rule that it matches, and from those that go along with it (`also`). All
+// descriptors are one Question: all or nothing. One that matches no rule lets through and counts nothing. A
+// descriptor with a limit of its own (an override) does not go by its rules' numbers: of the rules that it
+// matches those of a window of that unit are taken with the number of the override, and the others are passed
 // over; where there is none, it takes from a bucket of that limit under the inline rule.
 #pragma once
 
@@ -24,8 +24,8 @@ namespace tally::rls {
 using Request = envoy::service::ratelimit::v3::RateLimitRequest;
 using Response = envoy::service::ratelimit::v3::RateLimitResponse;
 
-// What a request may have. Names and values are bounded by the size of the message alone: they come from headers, and a limit
-// that a client can break would let it pass where the proxy fails open.
+// What a request may have. Names and values are bounded by the size of the message alone: they come from
+// headers, and a limit that a client can break would let it pass where the proxy fails open.
 inline constexpr int kDescriptorsMax = 100;
 inline constexpr int kEntriesMax = 32;  // of one descriptor
 
@@ -43,12 +43,14 @@ struct Translated {
 
 // The error is for INVALID_ARGUMENT: which field, and what would be right.
 //
-// Costs: a descriptor's hits_addend, or else the request's, in which 0 means 1. A descriptor's own 0 is a peek, which refuses where a
-// take of 1 would be refused. What is above 2^32 - 1 is taken as that. Where an override of 0 requests closes a descriptor, all parts are peeks: it will be refused.
+// Costs: a descriptor's hits_addend, or else the request's, in which 0 means 1. A descriptor's own 0 is a
+// peek, which refuses where a take of 1 would be refused. What is above 2^32 - 1 is taken as that. Where an
+// override of 0 requests closes a descriptor, all parts are peeks: it will be refused.
 Result<Translated> translate(const Request& request, std::shared_ptr<const RuleSet> rules);
 
-// `response` is empty. Each status, and the headers, tell the most restrictive of the limits that they are about: one that refused,
-// else of those that can (rules in shadow and exempt keys cannot) the one with the least left.
+// `response` is empty. Each status, and the headers, tell the most restrictive of the limits that they are
+// about: one that refused, else of those that can (rules in shadow and exempt keys cannot) the one with the
+// least left.
 void fill_response(const Question& question, const std::vector<Asked>& descriptors, Response& response);
 
 }  // namespace tally::rls

@@ -16,7 +16,7 @@ target_link_libraries(model_settings INTERFACE tally_base)
 
 add_library(model_checker OBJECT tests/interleaving_test.cc tests/model/explorer.cc)
 target_link_libraries(model_checker PRIVATE model_settings)
-add_library(model_core STATIC ${model_paths} src/core/calendar.cc src/core/rules.cc)
+add_library(model_core STATIC ${model_paths} src/core/calendar.cc src/core/matcher.cc src/core/overrides.cc src/core/patterns.cc src/core/rules.cc)
 target_link_libraries(model_core PUBLIC model_settings)
 
 add_executable(interleaving_test $<TARGET_OBJECTS:model_checker>)

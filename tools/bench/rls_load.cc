@@ -1,8 +1,9 @@
-// tally_rls_load SOCKET PID CALLS SECONDS KEYS: decisions over gRPC on one connection, CALLS of them under way at once.
+// tally_rls_load SOCKET PID CALLS SECONDS KEYS: decisions over gRPC on one connection, CALLS of them under
+// way at once.
 //
-// The descriptors are ("bench", one of KEYS numbers in turn), of the domain "bench". Prints one line of JSON, as tally_generator does:
-// decisions, seconds, the microseconds of CPU that process PID spent meanwhile, the median and p99 of a call. A call that fails is the
-// end: exit 1.
+// The descriptors are ("bench", one of KEYS numbers in turn), of the domain "bench". Prints one line of JSON,
+// as tally_generator does: decisions, seconds, the microseconds of CPU that process PID spent meanwhile, the
+// median and p99 of a call. A call that fails is the end: exit 1.
 #include <envoy/service/ratelimit/v3/rls.grpc.pb.h>
 #include <grpcpp/channel.h>
 #include <grpcpp/client_context.h>
@@ -13,13 +14,13 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <condition_variable>
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
 #include <functional>
 #include <memory>
 #include <mutex>
-#include <condition_variable>
 #include <string>
 #include <vector>
 
@@ -41,7 +42,10 @@ double cpu_us(const std::string& pid) {
 
 class Load {
  public:
-  Load(const std::string& path, int keys) : stub_(RateLimitService::NewStub(grpc::CreateChannel("unix:" + path, grpc::InsecureChannelCredentials()))), keys_(keys) {}
+  Load(const std::string& path, int keys)
+      : stub_(RateLimitService::NewStub(
+            grpc::CreateChannel("unix:" + path, grpc::InsecureChannelCredentials()))),
+        keys_(keys) {}
 
   // Keeps `calls` under way until `end`, and returns how long each took.
   std::vector<double> run(int calls, Clock::time_point end) {
@@ -69,13 +73,15 @@ class Load {
     entry.set_key("bench");
     entry.set_value(std::to_string(next_.fetch_add(1) % keys_));
     call->since = Clock::now();
-    stub_->async()->ShouldRateLimit(&call->context, &call->request, &call->response, [this, call](const grpc::Status& status) {
-      if (!status.ok() || call->response.statuses_size() != 1 || !call->response.statuses(0).has_current_limit()) {
-        std::fprintf(stderr, "tally_rls_load: a call failed: %s\n", status.error_message().c_str());
-        std::_Exit(1);
-      }
-      ended(Clock::now() - call->since);
-    });
+    stub_->async()->ShouldRateLimit(
+        &call->context, &call->request, &call->response, [this, call](const grpc::Status& status) {
+          if (!status.ok() || call->response.statuses_size() != 1 ||
+              !call->response.statuses(0).has_current_limit()) {
+            std::fprintf(stderr, "tally_rls_load: a call failed: %s\n", status.error_message().c_str());
+            std::_Exit(1);
+          }
+          ended(Clock::now() - call->since);
+        });
   }
 
   void ended(Clock::duration took) {
@@ -112,11 +118,15 @@ int main(int argc, char** argv) {
   load.run(calls, Clock::now() + std::chrono::milliseconds(200));  // connected and warm
   const double cpu = cpu_us(pid);
   const auto begin = Clock::now();
-  std::vector<double> took = load.run(calls, begin + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(std::atof(argv[4]))));
-  const double seconds = std::chrono::duration<double>(Clock::now() - begin).count(), used = cpu_us(pid) - cpu;
+  std::vector<double> took = load.run(calls, begin + std::chrono::duration_cast<Clock::duration>(
+                                                         std::chrono::duration<double>(std::atof(argv[4]))));
+  const double seconds = std::chrono::duration<double>(Clock::now() - begin).count(),
+               used = cpu_us(pid) - cpu;
   std::ranges::sort(took);
-  std::printf("{\"decisions\":%zu,\"seconds\":%.4f,\"server_cpu_us\":%.0f,\"batch_p50_us\":%.1f,\"batch_p99_us\":%.1f}\n", took.size(), seconds, used,
-              took[took.size() / 2], took[took.size() * 99 / 100]);
+  std::printf(
+      "{\"decisions\":%zu,\"seconds\":%.4f,\"server_cpu_us\":%.0f,\"batch_p50_us\":%.1f,\"batch_p99_us\":%."
+      "1f}\n",
+      took.size(), seconds, used, took[took.size() / 2], took[took.size() * 99 / 100]);
   std::fflush(stdout);
   std::_Exit(0);  // gRPC's threads may still be leaving the last calls
 }
