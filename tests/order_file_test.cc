@@ -34,7 +34,8 @@ std::vector<KeyOrder> some_orders(size_t n) {
 }
 
 struct Folder {
-  std::filesystem::path path = std::filesystem::temp_directory_path() / ("tally-orders-" + std::to_string(::getpid()));
+  std::filesystem::path path =
+      std::filesystem::temp_directory_path() / ("tally-orders-" + std::to_string(::getpid()));
   ~Folder() { std::filesystem::remove_all(path); }
 };
 
@@ -51,7 +52,8 @@ TEST_CASE("orders are read as they were written, none and thousands") {
 
 TEST_CASE("any damage is found") {
   const std::string text = format_orders(some_orders(20));
-  for (size_t size = 1; size < text.size(); size += 7) CHECK((!parse_orders(text.substr(0, size)) || parse_orders(text.substr(0, size)).value().size() < 20));
+  for (size_t size = 1; size < text.size(); size += 7)
+    CHECK((!parse_orders(text.substr(0, size)) || parse_orders(text.substr(0, size)).value().size() < 20));
   for (size_t at = 0; at < text.size(); at += 5) {
     std::string damaged = text;
     damaged[at] = static_cast<char>(damaged[at] ^ 0x10);

@@ -1,4 +1,5 @@
-// Fleets in which an operator orders something of a key at one node: who knows it when, through loss, cuts and restarts.
+// Fleets in which an operator orders something of a key at one node: who knows it when, through loss, cuts
+// and restarts.
 #include <doctest/doctest.h>
 
 #include <algorithm>
@@ -23,7 +24,8 @@ FleetConfig config_of(uint16_t nodes, double loss = 0) {
   return config;
 }
 
-void order(Fleet& fleet, uint16_t rank, const Orders::Name& name, OrderKind kind, Duration lasts, uint32_t limit = 0) {
+void order(Fleet& fleet, uint16_t rank, const Orders::Name& name, OrderKind kind, Duration lasts,
+           uint32_t limit = 0) {
   REQUIRE(fleet.node(rank).order(name, kind, limit, lasts, fleet.clock(rank)));
   fleet.nudge(rank);
 }
@@ -38,7 +40,9 @@ OrderKind held(Fleet& fleet, uint16_t rank, const Orders::Name& name) {
     if (Orders::Name{o.rule, o.key} == name) return o.kind;
   return OrderKind::lifted;
 }
-size_t held(Fleet& fleet, uint16_t rank) { return fleet.node(rank).orders().in_force(fleet.clock(rank).wall).size(); }
+size_t held(Fleet& fleet, uint16_t rank) {
+  return fleet.node(rank).orders().in_force(fleet.clock(rank).wall).size();
+}
 
 bool all_hold(Fleet& fleet, const Orders::Name& name, OrderKind kind) {
   for (uint16_t rank = 0; rank < fleet.hosts(); ++rank)
@@ -83,16 +87,19 @@ TEST_CASE("an order ends by itself, at each by its own clock") {
 TEST_CASE("where a third of the datagrams is lost all know within two seconds") {
   Fleet fleet(config_of(10, 0.33));
   fleet.run_until(3s);
-  for (int i = 0; i < 20; ++i) order(fleet, static_cast<uint16_t>(i % 10), {"api", std::to_string(i)}, OrderKind::block, 1h);
+  for (int i = 0; i < 20; ++i)
+    order(fleet, static_cast<uint16_t>(i % 10), {"api", std::to_string(i)}, OrderKind::block, 1h);
   fleet.run_for(2s);
   CHECK(all_hold(fleet, size_t{20}));
 }
 
-TEST_CASE("who was cut off knows a thousand orders, and is heard with its own, within ten seconds of contact") {
+TEST_CASE(
+    "who was cut off knows a thousand orders, and is heard with its own, within ten seconds of contact") {
   Fleet fleet(config_of(5));
   fleet.run_until(3s);
   fleet.network().cut_off(3);
-  for (int i = 0; i < 1000; ++i) order(fleet, static_cast<uint16_t>(i % 3), {"api", std::to_string(i)}, OrderKind::block, 1h);
+  for (int i = 0; i < 1000; ++i)
+    order(fleet, static_cast<uint16_t>(i % 3), {"api", std::to_string(i)}, OrderKind::block, 1h);
   order(fleet, 3, kBob, OrderKind::allow, 1h);
   fleet.run_for(30s);
   CHECK(held(fleet, 3) == 1);
@@ -152,7 +159,8 @@ TEST_CASE("nodes that know the same do not tell each other all, again and again"
   CHECK(all_hold(fleet, size_t{500}));
   const auto told = [&] {
     uint64_t sum = 0;
-    for (uint16_t rank = 0; rank < 5; ++rank) sum += fleet.node(rank).stats().entries_out[Entry(KeyOrder{}).index()];
+    for (uint16_t rank = 0; rank < 5; ++rank)
+      sum += fleet.node(rank).stats().entries_out[Entry(KeyOrder{}).index()];
     return sum;
   };
   const uint64_t before = told();
@@ -160,7 +168,8 @@ TEST_CASE("nodes that know the same do not tell each other all, again and again"
   CHECK(told() == before);
 }
 
-TEST_CASE("books and accounts go by another limit of a key at once, up and down, while those of other keys stay") {
+TEST_CASE(
+    "books and accounts go by another limit of a key at once, up and down, while those of other keys stay") {
   FleetConfig config = config_of(3);
   config.rules[0].on_isolation = OnIsolation::closed;
   Fleet fleet(std::move(config));

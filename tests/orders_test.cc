@@ -1,4 +1,5 @@
-// Orders of single keys: which one holds, what is forgotten when, and that what was replaced never comes back.
+// Orders of single keys: which one holds, what is forgotten when, and that what was replaced never comes
+// back.
 #include "cluster/orders.h"
 
 #include <doctest/doctest.h>
@@ -23,7 +24,9 @@ WallTime after(Duration d) { return wall(kEpoch + d); }
 std::string holds(const Orders& orders, const Orders::Name& name, WallTime now) {
   for (const KeyOrder& order : orders.in_force(now))
     if (Orders::Name{order.rule, order.key} == name)
-      return order.kind == OrderKind::block ? "block" : order.kind == OrderKind::allow ? "allow" : std::to_string(order.limit);
+      return order.kind == OrderKind::block   ? "block"
+             : order.kind == OrderKind::allow ? "allow"
+                                              : std::to_string(order.limit);
   return "";
 }
 
@@ -45,7 +48,8 @@ TEST_CASE("of two orders the later holds, wherever they are heard in which order
   Orders mine, others;
   const KeyOrder first = mine.set(kBob, OrderKind::block, 0, secs(60), kMe, after(secs(0))).value();
   others.hear(first, after(secs(0)));
-  const KeyOrder second = others.set(kBob, OrderKind::limit, 7, secs(30), kOther, after(secs(-5))).value();  // its clock is late
+  const KeyOrder second =
+      others.set(kBob, OrderKind::limit, 7, secs(30), kOther, after(secs(-5))).value();  // its clock is late
   CHECK(second.set_ns > first.set_ns);
   CHECK(mine.hear(second, after(secs(1))) == Orders::Heard::news);
   CHECK(mine.hear(second, after(secs(1))) == Orders::Heard::known);
@@ -58,7 +62,8 @@ TEST_CASE("of two orders the later holds, wherever they are heard in which order
   CHECK(third.digest() == mine.digest());
 }
 
-TEST_CASE("what was replaced or lifted does not come back from who was away, however short the later order was") {
+TEST_CASE(
+    "what was replaced or lifted does not come back from who was away, however short the later order was") {
   for (const bool lifts : {false, true}) {
     Orders here;
     const KeyOrder old = here.set(kBob, OrderKind::block, 0, secs(100), kMe, after(secs(0))).value();
@@ -120,13 +125,16 @@ TEST_CASE("numbers that no node of ours says are refused") {
 
 TEST_CASE("there is an end to how many there are, which is said with what to do") {
   Orders orders;
-  for (size_t i = 0; i < Orders::kMost; ++i) REQUIRE(orders.set({"api", std::to_string(i)}, OrderKind::block, 0, secs(100), kMe, after(secs(0))));
+  for (size_t i = 0; i < Orders::kMost; ++i)
+    REQUIRE(orders.set({"api", std::to_string(i)}, OrderKind::block, 0, secs(100), kMe, after(secs(0))));
   const auto more = orders.set({"api", "more"}, OrderKind::block, 0, secs(100), kMe, after(secs(40)));
   REQUIRE_FALSE(more);
   CHECK(more.error().find("there are 65536 orders that are not over") == 0);
   CHECK(more.error().find("the next ends in 60 s") != std::string::npos);
-  CHECK(orders.set({"api", "7"}, OrderKind::allow, 0, secs(100), kMe, after(secs(40))));  // in the place of another
-  const KeyOrder theirs = Orders().set({"api", "theirs"}, OrderKind::block, 0, secs(100), kOther, after(secs(40))).value();
+  CHECK(orders.set({"api", "7"}, OrderKind::allow, 0, secs(100), kMe,
+                   after(secs(40))));  // in the place of another
+  const KeyOrder theirs =
+      Orders().set({"api", "theirs"}, OrderKind::block, 0, secs(100), kOther, after(secs(40))).value();
   CHECK(orders.hear(theirs, after(secs(40))) == Orders::Heard::news);
   orders.expire(after(secs(100)));
   CHECK(orders.set({"api", "more"}, OrderKind::block, 0, secs(100), kMe, after(secs(100))));
@@ -145,9 +153,13 @@ TEST_CASE("nodes that heard the same in any order, some of it twice, hold the sa
       if (random.chance(0.3)) {
         if (const auto lifted = setter.lift(name, id, now)) said.push_back(*lifted);
       } else {
-        said.push_back(setter.set(name, OrderKind::limit, static_cast<uint32_t>(i + 1), secs(random.between(1, 200)), id, now).value());
+        said.push_back(setter
+                           .set(name, OrderKind::limit, static_cast<uint32_t>(i + 1),
+                                secs(random.between(1, 200)), id, now)
+                           .value());
       }
-      if (!said.empty() && random.chance(0.5)) setters[random.below(2)].hear(said[random.below(said.size())], now);
+      if (!said.empty() && random.chance(0.5))
+        setters[random.below(2)].hear(said[random.below(said.size())], now);
     }
     Orders a, b;
     const WallTime now = after(secs(30));
@@ -167,7 +179,8 @@ TEST_CASE("nodes that heard the same in any order, some of it twice, hold the sa
 
 TEST_CASE("all are walked through in parts") {
   Orders orders;
-  for (int i = 0; i < 1000; ++i) REQUIRE(orders.set({"api", std::to_string(i)}, OrderKind::block, 0, secs(100), kMe, after(secs(0))));
+  for (int i = 0; i < 1000; ++i)
+    REQUIRE(orders.set({"api", std::to_string(i)}, OrderKind::block, 0, secs(100), kMe, after(secs(0))));
   Orders::Name last;
   size_t seen = 0;
   for (;;) {

@@ -11,14 +11,17 @@ TEST_CASE("what is ordered of a key goes before its rule until it is over, and o
     const Rule& wide = *desk.rules->find("wide");
     const auto table = std::make_shared<OrderTable>(4);
     const auto order = [&](std::string_view key, Treatment treatment, Duration lasts, uint32_t limit) {
-      table->add({desk.limiter.hash(wide, key), treatment, with_number(wide, desk.rules->share(), limit), desk.clock.now().wall + lasts});
+      table->add({desk.limiter.hash(wide, key), treatment, with_number(wide, desk.rules->share(), limit),
+                  desk.clock.now().wall + lasts});
     };
     order("blocked", Treatment::blocked, std::chrono::hours(1), wide.limit.limit);
     order("allowed", Treatment::exempt, std::chrono::hours(1), wide.limit.limit);
     order("limited", Treatment::limited, std::chrono::hours(1), 7);
     order("over", Treatment::blocked, -secs(1), wide.limit.limit);
     desk.service.use(table);
-    const auto reason = [&](std::string_view key) { return desk.say(desk.a, command({"TALLY.PEEK", "wide", key})); };
+    const auto reason = [&](std::string_view key) {
+      return desk.say(desk.a, command({"TALLY.PEEK", "wide", key}));
+    };
     const auto ends = [](const std::string& reply, std::string_view with) { return reply.ends_with(with); };
     CHECK(ends(desk.say(desk.a, take("wide", "blocked")), ":5\r\n"));
     CHECK(ends(desk.say(desk.a, take("wide", "allowed", "100001")), ":6\r\n"));
@@ -30,13 +33,15 @@ TEST_CASE("what is ordered of a key goes before its rule until it is over, and o
     CHECK(desk.overview.decisions(wide.id, Outcome::exempt) == 1);
     CHECK(desk.notes() == 0);
     // In one buffer with others, by the short way that repeated commands go.
-    const std::string replies = desk.say(desk.a, command({"TALLY.PEEK", "wide", "others"}) + command({"TALLY.PEEK", "wide", "blocked"}) +
+    const std::string replies = desk.say(desk.a, command({"TALLY.PEEK", "wide", "others"}) +
+                                                     command({"TALLY.PEEK", "wide", "blocked"}) +
                                                      command({"TALLY.PEEK", "wide", "others"}));
     CHECK(replies.find(":5\r\n*6\r\n:0\r\n:100000\r\n") != std::string::npos);
     CHECK(reason("limited").starts_with("*6\r\n:0\r\n:7\r\n"));
     CHECK(reason("others").starts_with("*6\r\n:0\r\n:100000\r\n"));
     // Among several takes, too: one that is blocked refuses all, one that is exempt refuses nothing.
-    const std::string all = desk.say(desk.a, command({"TALLY.TAKEALL", "wide", "allowed", "1", "wide", "blocked", "1"}));
+    const std::string all =
+        desk.say(desk.a, command({"TALLY.TAKEALL", "wide", "allowed", "1", "wide", "blocked", "1"}));
     CHECK(all.starts_with("*4\r\n:1\r\n:1\r\n"));
     CHECK(all.ends_with(":5\r\n"));
     desk.service.use(std::shared_ptr<const OrderTable>());
@@ -71,5 +76,7 @@ TEST_CASE("a node alone hands orders to main, and a fleet's to its cluster threa
   order.until_ns = nanos(fleet.clock.now().wall) - 1;  // over by now
   call->orders = {order};
   fleet.service.finish(std::unique_ptr<Call>(call));
-  CHECK(Desk::read(fleet.a) == ":1\r\n*1\r\n*8\r\n$4\r\nrule\r\n$4\r\nwide\r\n$3\r\nkey\r\n$3\r\nbob\r\n$5\r\norder\r\n$5\r\nblock\r\n$6\r\nfor_ms\r\n:0\r\n");
+  CHECK(Desk::read(fleet.a) ==
+        ":1\r\n*1\r\n*8\r\n$4\r\nrule\r\n$4\r\nwide\r\n$3\r\nkey\r\n$3\r\nbob\r\n$5\r\norder\r\n$"
+        "5\r\nblock\r\n$6\r\nfor_ms\r\n:0\r\n");
 }

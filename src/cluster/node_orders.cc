@@ -1,4 +1,5 @@
-// What operators order of single keys (orders.h), at a node: told to all, and another limit given to account and books.
+// What operators order of single keys (orders.h), at a node: told to all, and another limit given to account
+// and books.
 #include <algorithm>
 
 #include "cluster/node_impl.h"
@@ -11,7 +12,8 @@ constexpr Duration kLookEvery = std::chrono::milliseconds(20);  // however many 
 
 }  // namespace
 
-Result<KeyOrder> Node::order(const Orders::Name& name, OrderKind kind, uint32_t limit, Duration lasts, Now now) {
+Result<KeyOrder> Node::order(const Orders::Name& name, OrderKind kind, uint32_t limit, Duration lasts,
+                             Now now) {
   Impl& i = *impl_;
   auto order = i.orders.orders().set(name, kind, limit, lasts, i.peers.id(i.peers.self()), now.wall);
   if (order) i.tell_all(order.value(), now);
@@ -51,7 +53,8 @@ void Node::Impl::look_at_orders(Now now) {
   KeyLimits next;
   for (const KeyOrder& order : orders.orders().in_force(now.wall)) {
     const Rule* rule = order.kind == OrderKind::limit ? rules->find(order.rule) : nullptr;
-    if (rule != nullptr && rule != &rules->inline_rule()) next[wire_id(order.key, rule->id_key)] = order.limit;
+    if (rule != nullptr && rule != &rules->inline_rule())
+      next[wire_id(order.key, rule->id_key)] = order.limit;
   }
   std::swap(key_limits, next);  // `next` is what held before
   const auto changed = [](const KeyLimits& of, const KeyLimits& other, const WireId& id) {

@@ -6,9 +6,10 @@
 namespace tally {
 namespace {
 
-constexpr uint8_t kRounds = 10;      // an order is gossiped in so many intervals
-constexpr size_t kFreshMost = 256;   // so many at once: what is more, the digest tells
-constexpr Duration kAskAgain = std::chrono::seconds(1);  // after a question, and after the last news that came
+constexpr uint8_t kRounds = 10;     // an order is gossiped in so many intervals
+constexpr size_t kFreshMost = 256;  // so many at once: what is more, the digest tells
+constexpr Duration kAskAgain =
+    std::chrono::seconds(1);  // after a question, and after the last news that came
 constexpr Duration kAskAgainMost = std::chrono::seconds(64);
 
 }  // namespace

@@ -1,10 +1,12 @@
-// Who tells whom of orders (orders.h): each to all at once, then by gossip for some rounds, and all of them to a node that asks.
+// Who tells whom of orders (orders.h): each to all at once, then by gossip for some rounds, and all of them
+// to a node that asks.
 //
 // Thread rule: the cluster thread's.
 //
-// Gossip carries a digest of all that the sender knows. Who knows others asks for them, one node at a time, so that in a large
-// fleet a newcomer is not sent the same by everybody; and it is asked in its turn where it knows what the others do not. Between
-// nodes that differ for good (a clock that is wrong forgets sooner, one that is full takes no more) asking becomes rare.
+// Gossip carries a digest of all that the sender knows. Who knows others asks for them, one node at a time,
+// so that in a large fleet a newcomer is not sent the same by everybody; and it is asked in its turn where it
+// knows what the others do not. Between nodes that differ for good (a clock that is wrong forgets sooner, one
+// that is full takes no more) asking becomes rare.
 #pragma once
 
 #include <cstdint>

@@ -8,15 +8,22 @@
 namespace tally {
 namespace {
 
-constexpr Duration kAheadMax = std::chrono::hours(24);  // a setter's clock further ahead than this is not believed
+constexpr Duration kAheadMax =
+    std::chrono::hours(24);  // a setter's clock further ahead than this is not believed
 
 WallTime at(int64_t ns) { return WallTime(Duration(ns)); }
-bool replaces(const KeyOrder& a, const KeyOrder& b) { return std::tie(a.set_ns, a.setter) > std::tie(b.set_ns, b.setter); }
-bool holds(const KeyOrder& order, WallTime now) { return order.kind != OrderKind::lifted && at(order.until_ns) > now; }
+bool replaces(const KeyOrder& a, const KeyOrder& b) {
+  return std::tie(a.set_ns, a.setter) > std::tie(b.set_ns, b.setter);
+}
+bool holds(const KeyOrder& order, WallTime now) {
+  return order.kind != OrderKind::lifted && at(order.until_ns) > now;
+}
 
 bool in_range(const KeyOrder& order, WallTime now) {
   const WallTime latest = now + kAheadMax;
-  if (order.rule.empty() || order.rule.size() > kOrderRuleMax || order.key.empty() || order.key.size() > kOrderKeyMax) return false;
+  if (order.rule.empty() || order.rule.size() > kOrderRuleMax || order.key.empty() ||
+      order.key.size() > kOrderKeyMax)
+    return false;
   if (order.kind == OrderKind::limit && (order.limit < 1 || order.limit > kLimitMax)) return false;
   if (order.until_ns > order.keep_ns || order.set_ns > static_cast<uint64_t>(nanos(latest))) return false;
   return at(order.keep_ns) <= latest + kOrderMax;
@@ -42,13 +49,17 @@ KeyOrder& Orders::put(const KeyOrder& order) {
   return found->second;
 }
 
-Result<KeyOrder> Orders::set(const Name& name, OrderKind kind, uint32_t limit, Duration lasts, NodeId self, WallTime now) {
+Result<KeyOrder> Orders::set(const Name& name, OrderKind kind, uint32_t limit, Duration lasts, NodeId self,
+                             WallTime now) {
   const auto found = known_.find(name);
   if (found == known_.end() && known_.size() >= kMost) {
-    const auto soonest = std::ranges::min_element(known_, {}, [](const auto& known) { return known.second.keep_ns; });
-    return Failure{"there are " + std::to_string(known_.size()) + " orders that are not over, as many as there may be; the next ends in " +
-                   std::to_string(std::max<int64_t>(1, (soonest->second.keep_ns - nanos(now)) / 1'000'000'000)) +
-                   " s: lift what is not needed, or put the lasting ones into the configuration (overrides)"};
+    const auto soonest =
+        std::ranges::min_element(known_, {}, [](const auto& known) { return known.second.keep_ns; });
+    return Failure{
+        "there are " + std::to_string(known_.size()) +
+        " orders that are not over, as many as there may be; the next ends in " +
+        std::to_string(std::max<int64_t>(1, (soonest->second.keep_ns - nanos(now)) / 1'000'000'000)) +
+        " s: lift what is not needed, or put the lasting ones into the configuration (overrides)"};
   }
   KeyOrder order{name.first, name.second, kind, kind == OrderKind::limit ? limit : 0};
   order.until_ns = order.keep_ns = nanos(now + lasts);
@@ -119,7 +130,8 @@ std::vector<KeyOrder> Orders::all() const {
 
 std::vector<KeyOrder> Orders::some_after(const Name& after, size_t most) const {
   std::vector<KeyOrder> orders;
-  for (auto at_next = known_.upper_bound(after); at_next != known_.end() && orders.size() < most; ++at_next) orders.push_back(at_next->second);
+  for (auto at_next = known_.upper_bound(after); at_next != known_.end() && orders.size() < most; ++at_next)
+    orders.push_back(at_next->second);
   return orders;
 }
 

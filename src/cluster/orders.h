@@ -1,14 +1,17 @@
-// What operators have ordered of single keys while the fleet runs: block, allow, another limit, each until some time.
+// What operators have ordered of single keys while the fleet runs: block, allow, another limit, each until
+// some time.
 //
 // Thread rule: the cluster thread's; of a node alone, whoever keeps them (daemon/order_keeper.h).
 //
-// Of two orders of one key the later holds: by the setter's wall clock, which is put above all that it knew of the key, and by the
-// setter's id where two chose the same. Lifting is an order, too. An order that was replaced may still come from a node that was
-// away, and would hold again where the one that replaced it is forgotten; so each is known until the last of all that it replaced
-// would have ended (keep_ns, merged by max). Nothing else is remembered, and what is over leaves no trace.
+// Of two orders of one key the later holds: by the setter's wall clock, which is put above all that it knew
+// of the key, and by the setter's id where two chose the same. Lifting is an order, too. An order that was
+// replaced may still come from a node that was away, and would hold again where the one that replaced it is
+// forgotten; so each is known until the last of all that it replaced would have ended (keep_ns, merged by
+// max). Nothing else is remembered, and what is over leaves no trace.
 //
-// A node that was away learns of them by a digest of all: nodes gossip it, and who knows others than its peer tells its own, some at
-// each sync interval. So two nodes that hear each other know the same within kTransferAtATime orders in a sync interval and kAgain.
+// A node that was away learns of them by a digest of all: nodes gossip it, and who knows others than its peer
+// tells its own, some at each sync interval. So two nodes that hear each other know the same within
+// kTransferAtATime orders in a sync interval and kAgain.
 #pragma once
 
 #include <cstddef>
@@ -29,14 +32,17 @@ namespace tally {
 
 class Orders {
  public:
-  static constexpr size_t kMost = 65'536;                // that an operator may have set at once
-  static constexpr size_t kMostHeard = kMost + kMost / 4;  // set at several nodes before these heard of each other
+  static constexpr size_t kMost = 65'536;  // that an operator may have set at once
+  static constexpr size_t kMostHeard =
+      kMost + kMost / 4;  // set at several nodes before these heard of each other
 
   using Name = std::pair<std::string, std::string>;  // rule, key
 
-  // Sets one of this node's own. `limit`: of OrderKind::limit. Requires a kind other than lifted, a rule and a key within their
-  // lengths, `lasts` from 1 ns to kOrderMax. The error says why it cannot be: there are too many.
-  Result<KeyOrder> set(const Name& name, OrderKind kind, uint32_t limit, Duration lasts, NodeId self, WallTime now);
+  // Sets one of this node's own. `limit`: of OrderKind::limit. Requires a kind other than lifted, a rule and
+  // a key within their lengths, `lasts` from 1 ns to kOrderMax. The error says why it cannot be: there are
+  // too many.
+  Result<KeyOrder> set(const Name& name, OrderKind kind, uint32_t limit, Duration lasts, NodeId self,
+                       WallTime now);
   // nullopt: there is none that holds.
   std::optional<KeyOrder> lift(const Name& name, NodeId self, WallTime now);
 

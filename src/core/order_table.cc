@@ -7,7 +7,9 @@
 namespace tally {
 
 // A load of a half at most.
-OrderTable::OrderTable(size_t most) : places_(std::bit_ceil(2 * most + 1)), mask_(places_.size() - 1) { orders_.reserve(most); }
+OrderTable::OrderTable(size_t most) : places_(std::bit_ceil(2 * most + 1)), mask_(places_.size() - 1) {
+  orders_.reserve(most);
+}
 
 void OrderTable::add(const Order& order) {
   CHECK_THAT(orders_.size() < orders_.capacity());

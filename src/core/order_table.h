@@ -1,6 +1,8 @@
-// What operators have ordered of single keys while the daemon runs (cluster/orders.h), as decisions look it up.
+// What operators have ordered of single keys while the daemon runs (cluster/orders.h), as decisions look it
+// up.
 //
-// Thread rule: add() before it is shared; immutable afterwards, shared by pointer to const. find() allocates and locks nothing.
+// Thread rule: add() before it is shared; immutable afterwards, shared by pointer to const. find() allocates
+// and locks nothing.
 #pragma once
 
 #include <chrono>

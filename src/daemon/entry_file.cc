@@ -23,14 +23,16 @@ std::string EntryFileWriter::finish() {
   return std::move(text_);
 }
 
-Result<bool> read_entries(std::string_view text, const IdKey& key, const std::function<std::string(const Datagram&)>& take) {
+Result<bool> read_entries(std::string_view text, const IdKey& key,
+                          const std::function<std::string(const Datagram&)>& take) {
   Datagram datagram;
   while (!text.empty()) {
     if (text.size() < 2) return Failure{"it is cut off"};
     const auto bytes = reinterpret_cast<const uint8_t*>(text.data());
     const size_t size = bytes[0] | size_t{bytes[1]} << 8;
     if (text.size() < 2 + size) return Failure{"it is cut off"};
-    if (const DecodeError error = decode(std::span(bytes + 2, size), key, datagram); error != DecodeError::none)
+    if (const DecodeError error = decode(std::span(bytes + 2, size), key, datagram);
+        error != DecodeError::none)
       return Failure{"a part of it is " + std::string(decode_error_name(error))};
     if (std::string wrong = take(datagram); !wrong.empty()) return Failure{std::move(wrong)};
     text.remove_prefix(2 + size);

@@ -1,4 +1,5 @@
-// Entries of the wire in a file: datagrams of a node to itself, each with its length (two bytes, little-endian) before it.
+// Entries of the wire in a file: datagrams of a node to itself, each with its length (two bytes,
+// little-endian) before it.
 //
 // Thread rule: pure.
 #pragma once
@@ -14,7 +15,8 @@ namespace tally {
 
 class EntryFileWriter {
  public:
-  EntryFileWriter(const Header& header, const IdKey& key) : header_(header), key_(key), writer_(header, key) {}
+  EntryFileWriter(const Header& header, const IdKey& key)
+      : header_(header), key_(key), writer_(header, key) {}
   void add(const Entry& entry);
   std::string finish();  // once
 
@@ -27,7 +29,9 @@ class EntryFileWriter {
   std::string text_;
 };
 
-// Hands over each datagram; what `take` returns, other than "", ends it. The error says what is wrong, not where the file is.
-Result<bool> read_entries(std::string_view text, const IdKey& key, const std::function<std::string(const Datagram&)>& take);
+// Hands over each datagram; what `take` returns, other than "", ends it. The error says what is wrong, not
+// where the file is.
+Result<bool> read_entries(std::string_view text, const IdKey& key,
+                          const std::function<std::string(const Datagram&)>& take);
 
 }  // namespace tally

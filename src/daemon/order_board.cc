@@ -13,7 +13,8 @@ namespace {
 constexpr NodeId kAlone = 1;
 constexpr Duration kPause = std::chrono::milliseconds(20), kPauseEach = std::chrono::microseconds(4);
 
-std::shared_ptr<const OrderTable> table_of(const std::vector<KeyOrder>& orders, const RuleSet& rules, uint64_t seed) {
+std::shared_ptr<const OrderTable> table_of(const std::vector<KeyOrder>& orders, const RuleSet& rules,
+                                           uint64_t seed) {
   auto table = std::make_shared<OrderTable>(orders.size());
   for (const KeyOrder& order : orders) {
     const Rule* rule = rules.find(order.rule);
@@ -39,7 +40,8 @@ OrderBoard::OrderBoard(Parts parts) : parts_(std::move(parts)) {
   if (parts_.file.empty()) return;
   auto read = read_orders(parts_.file);
   if (!read) {
-    parts_.log.warning("what was ordered of keys cannot be read: this node has it from the others alone", {{"error", read.error()}});
+    parts_.log.warning("what was ordered of keys cannot be read: this node has it from the others alone",
+                       {{"error", read.error()}});
     return;
   }
   known_ = std::move(read.value());
@@ -58,7 +60,9 @@ std::vector<KeyOrder> OrderBoard::known() const {
   return known_;
 }
 
-Duration OrderBoard::pause() const { return kPause + kPauseEach * static_cast<int64_t>(newest_ != nullptr ? newest_->size() : 0); }
+Duration OrderBoard::pause() const {
+  return kPause + kPauseEach * static_cast<int64_t>(newest_ != nullptr ? newest_->size() : 0);
+}
 
 void OrderBoard::publish(const Orders& orders, const RuleSet& rules, WallTime now) {
   auto table = table_of(orders.in_force(now), rules, parts_.overview.limiter.slots().seed());
@@ -92,8 +96,12 @@ void OrderBoard::write() {
   }
   const auto written = write_orders(parts_.file, known);
   if (!written && !failing_)
-    parts_.log.error("what is ordered of keys cannot be written: this node forgets it when it restarts, unless others tell it", {{"error", written.error()}});
-  if (written && failing_) parts_.log.info("what is ordered of keys is written again", {{"file", parts_.file}});
+    parts_.log.error(
+        "what is ordered of keys cannot be written: this node forgets it when it restarts, unless others "
+        "tell it",
+        {{"error", written.error()}});
+  if (written && failing_)
+    parts_.log.info("what is ordered of keys is written again", {{"file", parts_.file}});
   failing_ = !written;
 }
 
@@ -127,7 +135,8 @@ void OrderBoard::answer(Call& call) {
 void OrderBoard::look() {
   const WallTime now = parts_.clock.now().wall;
   orders_.expire(now);
-  if (std::exchange(published_, orders_.changes()) != orders_.changes()) publish(orders_, *parts_.overview.rules(), now);
+  if (std::exchange(published_, orders_.changes()) != orders_.changes())
+    publish(orders_, *parts_.overview.rules(), now);
 }
 
 void OrderBoard::use(const RuleSet& rules) {

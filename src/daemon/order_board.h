@@ -1,10 +1,10 @@
 // Brings orders (cluster/orders.h) to those who decide, and to the disk; of a node alone it also keeps them.
 //
-// Thread rule: publish() from one thread at a time: the cluster thread's, main's alone. known() from any. The calls under "alone" are
-// main's. The file is written on the admin thread.
+// Thread rule: publish() from one thread at a time: the cluster thread's, main's alone. known() from any. The
+// calls under "alone" are main's. The file is written on the admin thread.
 //
-// Workers have an immutable table each time something changes. One that no worker has any more is freed here, so that none of them is
-// ever the last to let go of it.
+// Workers have an immutable table each time something changes. One that no worker has any more is freed here,
+// so that none of them is ever the last to let go of it.
 #pragma once
 
 #include <asio/io_context.hpp>
@@ -43,7 +43,8 @@ class OrderBoard {
   void set_workers(const std::vector<std::unique_ptr<Worker>>& workers);
   // All that are known, as published last, or in the file.
   std::vector<KeyOrder> known() const;
-  // What holds goes to the workers, and all that is known to the file. `rules`: those that decisions are made by.
+  // What holds goes to the workers, and all that is known to the file. `rules`: those that decisions are made
+  // by.
   void publish(const Orders& orders, const RuleSet& rules, WallTime now);
   // How long to wait between two calls of publish(): it makes tables of all.
   Duration pause() const;
@@ -51,7 +52,7 @@ class OrderBoard {
   // --- alone ---
   // From a worker: answers the call on main, then calls `then` there.
   void ask(Call& call, std::function<void()> then);
-  void look();                          // what is over; every now and then
+  void look();                     // what is over; every now and then
   void use(const RuleSet& rules);  // other rules
 
   void finish();  // when the admin thread has ended: writes what it has not
