@@ -244,7 +244,8 @@ Taken Node::Impl::receive_from(std::optional<uint16_t> from, const Datagram& dat
 
 bool Node::Impl::says_what_it_may(const Entry& entry, uint16_t from) const {
   return !peers.is_guest(from) || std::holds_alternative<Report>(entry) || std::holds_alternative<Hello>(entry) ||
-         std::holds_alternative<Reset>(entry) || std::holds_alternative<Member>(entry);
+         std::holds_alternative<Reset>(entry) || std::holds_alternative<Member>(entry) || std::holds_alternative<KeyOrder>(entry) ||
+         std::holds_alternative<OrdersDigest>(entry);
 }
 
 void Node::Impl::handle(const Entry& entry, const Origin& origin, Now now) {
@@ -256,6 +257,8 @@ void Node::Impl::handle(const Entry& entry, const Origin& origin, Now now) {
   if (const auto* hello = std::get_if<Hello>(&entry)) return on_hello(*hello, origin, now);
   if (const auto* reset = std::get_if<Reset>(&entry)) return on_reset(reset->key, reset->number, now);
   if (const auto* clone = std::get_if<Clone>(&entry)) return on_clone(*clone, now);
+  if (const auto* order = std::get_if<KeyOrder>(&entry)) return on_order(*order, now);
+  if (const auto* digest = std::get_if<OrdersDigest>(&entry)) return orders.on_digest(*digest, from, mail, now);
   if (const auto* read = std::get_if<ReadRegisters>(&entry)) {
     if (read->life == origin.incarnation) recovery.on_read(*read, from, registers, mail, now);
     return;
@@ -393,10 +396,12 @@ void Node::Impl::gossip(Now now) {
     }
     succession.tell(to, told, mail);
     resets.tell([&](const Reset& reset) { mail.send(to, reset); });
+    orders.tell(to, mail);
     // Where nothing is known to tell, the node itself: a datagram shows that its sender lives.
     if (!said) mail.send(to, Member{peers.id(peers.self()), incarnation, 0});
   }
   resets.round_over(now.mono);
+  orders.round_over();
 }
 
 bool Node::look_at_clock(Now now) {
@@ -412,6 +417,7 @@ void Node::use(std::shared_ptr<const RuleSet> rules, Now now) {
     CHECK_THAT(same_form(before->by_id(static_cast<uint16_t>(id)).limit, n.rules->by_id(static_cast<uint16_t>(id)).limit));
   n.rules_fingerprint = told_fingerprint(n.config, *n.rules);
   n.window_min = shortest_window(*n.rules);
+  n.orders_seen = 0;
   if (alone()) return;
   n.lessee.use_rules();
   n.owner.use_rules();
@@ -451,6 +457,7 @@ void Node::tick(Now now) {
   n.deliver_local(now);
   n.owner.tick(now);
   n.registers.expire(now);
+  n.orders.tick(n.mail, now.wall);
 }
 
 MonoTime Node::next_tick() const {
@@ -465,6 +472,7 @@ void Node::Impl::deliver_local(Now now) {
 
 void Node::flush(Now now) {
   if (alone()) return;
+  impl_->look_at_orders(now);
   if (impl_->config.upstream != nullptr)
     for (const WireId& key : impl_->config.upstream->take_woken()) impl_->owner.on_woken(key, now);
   impl_->lessee.send_urgent(now);

@@ -23,6 +23,15 @@ Ask ask_of(const resp::Request& request, KeyHash hash) {
 
 bool has_own_limit(const Rule& rule) { return rule.name != kInlineRule; }
 
+// For EXPLAIN; "" where nothing is ordered.
+std::string ordered_text(const OrderTable::Order* order, WallTime now) {
+  if (order == nullptr) return "";
+  const std::string what = order->treatment == Treatment::blocked  ? "block"
+                           : order->treatment == Treatment::exempt ? "allow"
+                                                                   : "limit " + std::to_string(order->limit.limit);
+  return what + ", for " + std::to_string(resp::milliseconds_up(order->until - now)) + " ms more";
+}
+
 }  // namespace
 
 Service::Service(Overview& overview, WorkerCounters& counters, const Clock& clock, Port* port,
@@ -50,6 +59,10 @@ void Service::use(std::shared_ptr<const RuleSet> rules, Duration sync_interval) 
   limits_.sync_interval = sync_interval;
   env_.rules = rules_.get();
   ++env_.rules_number;
+}
+
+void Service::use(std::shared_ptr<const OrderTable> orders) {
+  orders_ = orders != nullptr && orders->size() != 0 ? std::move(orders) : nullptr;
 }
 
 // --- serving ---
@@ -135,12 +148,44 @@ Service::Item& Service::begin_item(size_t begin) {
   item.answer = Answer{};
   item.portion = Portion{};
   item.noted = true;
+  item.ordered_for = Duration(0);
   const resp::Request& request = item.request;
   if (!request.key.empty() && request.rule != nullptr) {
     item.hash = limiter_.hash(*request.rule, request.key);
     limiter_.prefetch(item.hash);
   }
   return item;
+}
+
+const OrderTable::Order* Service::order_of(KeyHash hash, WallTime now) const {
+  return orders_ != nullptr ? orders_->find(hash, now) : nullptr;
+}
+
+Applied Service::applied(const Rule& rule, std::string_view key, KeyHash hash, WallTime now) const {
+  const OrderTable::Order* const order = order_of(hash, now);
+  return order != nullptr ? Applied{&order->limit, order->treatment} : rule.for_key(key);
+}
+
+// What an operator has ordered of the key goes before what its rule says of it.
+void Service::apply_order(Item& item) {
+  using Kind = resp::Request::Kind;
+  resp::Request& request = item.request;
+  switch (request.kind) {
+    case Kind::take:
+    case Kind::peek:
+    case Kind::give:
+    case Kind::lease:
+    case Kind::put_back:
+    case Kind::explain:
+      break;
+    default:
+      return;
+  }
+  const OrderTable::Order* const order = order_of(item.hash, now_.wall);
+  if (order == nullptr) return;
+  request.treatment = order->treatment;
+  if (order->treatment == Treatment::limited) request.limit = order->limit;
+  item.ordered_for = order->until - now_.wall;
 }
 
 // Decides in order; returns how many of the batch were. Fewer than all: the next one must wait for what is
@@ -165,6 +210,8 @@ size_t Service::decide_batch(Session& session) {
 void Service::decide(Session& session, Item& item) {
   using Kind = resp::Request::Kind;
   const resp::Request& request = item.request;
+  if (orders_ != nullptr) [[unlikely]]
+    apply_order(item);  // not where it is read: the next command may be made of that one (resp::Repeat)
   if (request.treatment != Treatment::limited) [[unlikely]] {
     if (request.kind == Kind::give) give_along(request);
     const bool takes_along = !request.rule->also.empty() && request.kind != Kind::give && request.kind != Kind::put_back;
@@ -225,6 +272,12 @@ void Service::decide(Session& session, Item& item) {
     case Kind::forget:
       if (port_ != nullptr) ask_elsewhere(session, item, Call::Kind::forget);
       return;
+    case Kind::order:
+      return ask_elsewhere(session, item, Call::Kind::order);
+    case Kind::lift:
+      return ask_elsewhere(session, item, Call::Kind::lift);
+    case Kind::orders:
+      return ask_elsewhere(session, item, Call::Kind::orders);
     case Kind::metrics:
       return ask_elsewhere(session, item, Call::Kind::metrics);
   }
@@ -232,7 +285,7 @@ void Service::decide(Session& session, Item& item) {
 
 // Of an exempt or blocked key: nothing is counted, so nothing can be given or put back.
 void Service::answer_by_override(Item& item) {
-  item.answer = answer_by({&item.request.limit, item.request.treatment});
+  item.answer = answer_by({&item.request.limit, item.request.treatment}, item.ordered_for);
   item.text_size = 0;
 }
 
@@ -265,7 +318,9 @@ void Service::ask_elsewhere(Session& session, Item& item, Call::Kind kind) {
   call->rules = rules_;
   call->rule = request.rule;
   call->limit = request.limit;
-  call->n = request.cost;
+  call->n = kind == Call::Kind::order ? request.most : request.cost;
+  call->ordered = request.ordered;
+  call->lasts = request.lasts;
   call->session = &session;
   call->version = request.version;
   call->http = request.http;
@@ -299,9 +354,10 @@ void Service::tell(Call::Kind kind, std::shared_ptr<const RuleSet> rules, const 
 // What holds for the rules that `request`'s takes along.
 void Service::give_along(const resp::Request& request) {
   for (const Rule* rule : request.rule->also) {
-    const Applied applied = rule->for_key(request.key);
-    if (applied.treatment != Treatment::limited) continue;
-    const Ask ask{rule, applied.limit, request.key, limiter_.hash(*rule, request.key), request.cost};
+    const KeyHash hash = limiter_.hash(*rule, request.key);
+    const Applied holds = applied(*rule, request.key, hash, now_.wall);
+    if (holds.treatment != Treatment::limited) continue;
+    const Ask ask{rule, holds.limit, request.key, hash, request.cost};
     if (port_ != nullptr)
       tell(Call::Kind::give, rules_, ask, std::nullopt);
     else
@@ -336,7 +392,7 @@ void Service::answer_batch(Session& session, size_t count) {
       HeldReply& held = session.replies.hold();
       item.call->held = &held;
       held.call = item.call.get();
-      if (item.call->kind == Call::Kind::reload || item.call->kind == Call::Kind::metrics) {
+      if (item.call->kind == Call::Kind::reload || item.call->kind == Call::Kind::metrics || port_ == nullptr) {
         hand_out_(std::move(item.call));
       } else if (port_->calls.push(item.call.get())) {
         item.call.release();
@@ -409,6 +465,9 @@ void Service::write_reply(Session& session, Item& item) {
       return writer.error("ERR this node is alone: it knows no other");
     case Kind::take_all:  // a question of its own
     case Kind::reload:    // always asked elsewhere
+    case Kind::order:
+    case Kind::lift:
+    case Kind::orders:
     case Kind::metrics:
       return;
   }
@@ -432,7 +491,8 @@ std::vector<resp::Field> Service::own_explanation(const Item& item) const {
                                                      : answer_by({&request.limit, request.treatment});
     known = &answer;
   }
-  return explain_fields(explain_alone(overview_.node, known), *request.rule, request.key, rules_->share().size, known);
+  return explain_fields(explain_alone(overview_.node, known), *request.rule, request.key, rules_->share().size, known,
+                        ordered_text(order_of(item.hash, now_.wall), now_.wall));
 }
 
 void Service::count(const Rule& rule, const Answer& answer) {
@@ -486,9 +546,12 @@ Answer Service::peek(const Call& call, uint32_t cost) const {
 
 std::vector<resp::Field> Service::explanation(const Call& call) const {
   const bool own = has_own_limit(*call.rule);
-  const Applied applied = call.rule->for_key(call.key);
-  const Answer answer = applied.treatment != Treatment::limited ? answer_by(applied) : own ? peek(call, 1) : Answer{};
-  return explain_fields(call.explanation, *call.rule, call.key, call.rules->share().size, own ? &answer : nullptr);
+  const WallTime now = clock_.now().wall;
+  const KeyHash hash = call.keys.front().hash;
+  const Applied holds = applied(*call.rule, call.key, hash, now);
+  const Answer answer = holds.treatment != Treatment::limited ? answer_by(holds) : own ? peek(call, 1) : Answer{};
+  return explain_fields(call.explanation, *call.rule, call.key, call.rules->share().size, own ? &answer : nullptr,
+                        ordered_text(order_of(hash, now), now));
 }
 
 void Service::finish(std::unique_ptr<Call> call) {
@@ -525,7 +588,14 @@ void Service::finish(std::unique_ptr<Call> call) {
     case Call::Kind::stats:
       resp::write_map(writer, stats_fields(overview_, &call->stats, clock_.mono()));
       break;
+    case Call::Kind::lift:
+      writer.integer(call->count);
+      break;
+    case Call::Kind::orders:
+      resp::write_maps(writer, order_maps(call->orders, clock_.now().wall));
+      break;
     case Call::Kind::forget:
+    case Call::Kind::order:
     case Call::Kind::reload:
       if (call->error.empty())
         writer.simple("OK");
