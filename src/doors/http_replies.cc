@@ -5,6 +5,8 @@
 #include <cstring>
 #include <nlohmann/json.hpp>
 
+#include "doors/rate_headers.h"
+
 namespace tally::http {
 namespace {
 
@@ -64,17 +66,6 @@ std::string_view connection_field(Form form) {
   return form.close ? "Connection: close\r\n" : form.says_kept ? "Connection: keep-alive\r\n" : "";
 }
 
-// A number that is written more than once.
-class Digits {
- public:
-  explicit Digits(int64_t n) : end_(std::to_chars(text_.data(), text_.data() + text_.size(), n).ptr) {}
-  operator std::string_view() const { return {text_.data(), static_cast<size_t>(end_ - text_.data())}; }
-
- private:
-  std::array<char, 20> text_;
-  const char* end_;
-};
-
 // Puts a reply of bounded length together, for one append.
 class Text {
  public:
@@ -86,6 +77,8 @@ class Text {
     end_ = std::to_chars(end_, bytes_.data() + bytes_.size(), n).ptr;
     return *this;
   }
+  Text& field(std::string_view name) { return *this << name << ": "; }
+  void end_field() { *this << "\r\n"; }
   // "name", as JSON and structured fields have strings. Rules' names are printable ASCII.
   Text& quoted(std::string_view name) {
     *end_++ = '"';
@@ -103,11 +96,6 @@ class Text {
   std::array<char, 1024> bytes_;
   char* end_ = bytes_.data();
 };
-
-// Of a window its length, of a bucket the time in which it fills.
-Duration period_of(const Limit& limit) {
-  return limit.algorithm == Algorithm::token_bucket ? limit.burst_span() : limit.window;
-}
 
 int64_t at_least_0(int64_t n) { return std::max<int64_t>(n, 0); }
 // What a denial says; -1: it never ends by itself.
@@ -174,24 +162,14 @@ void Writer::answer(const Rule& rule, const Limit& limit, const Answer& answer, 
 
 void Writer::auth(const Rule& rule, const Limit& limit, const Answer& answer, resp::Reason reason) {
   const bool limited = resp::is_limited(reason);
-  const int64_t reset = at_least_0(resp::seconds_up(answer.reset_after));
-  const Digits quota(answer.limit), remaining(answer.remaining), until_reset(reset);
   Text text;
   text << status_line(!limited         ? 204
                       : form_.too_many ? 429
                                        : 403)
        << date_ << kCommon << connection_field(form_);
-  (text << "RateLimit-Policy: ").quoted(rule.name)
-      << ";q=" << quota << ";w=" << std::max<int64_t>(resp::seconds_up(period_of(limit)), 1);
-  (text << "\r\nRateLimit: ").quoted(rule.name) << ";r=" << remaining << ";t=" << until_reset;
-  text << "\r\nX-RateLimit-Limit: " << quota << "\r\nX-RateLimit-Remaining: " << remaining
-       << "\r\nX-RateLimit-Reset: " << until_reset;
-  if (limited) {
-    if (const int64_t wait = at_least_1(resp::seconds_up(answer.retry_after)); wait > 0)
-      text << "\r\nRetry-After: " << wait;
-    text << "\r\nContent-Length: 0";
-  }
-  text << "\r\n\r\n";
+  tell_rate_headers(text, rule.name, limit, answer, reason);
+  if (limited) text << "Content-Length: 0\r\n";
+  text << "\r\n";
   out_ += text.view();
 }
 

@@ -1,44 +1,42 @@
 #include "doors/rate_headers.h"
 
-#include <algorithm>
-#include <cstdint>
-
-#include "core/calendar.h"
+#include <utility>
 
 namespace tally {
 namespace {
 
-// A String of RFC 8941, section 3.3.3.
-std::string structured_string(std::string_view text) {
-  std::string out = "\"";
-  for (const char c : text) {
-    if (c == '"' || c == '\\') out += '\\';
-    out += c;
+class Pairs {
+ public:
+  Pairs& field(std::string_view name) {
+    headers.push_back({std::string(name), ""});
+    return *this;
   }
-  return out + "\"";
-}
+  void end_field() {}
+  // A String of RFC 8941, section 3.3.3.
+  Pairs& quoted(std::string_view text) {
+    std::string& value = headers.back().value;
+    value += '"';
+    for (const char c : text) {
+      if (c == '"' || c == '\\') value += '\\';
+      value += c;
+    }
+    value += '"';
+    return *this;
+  }
+  Pairs& operator<<(std::string_view text) {
+    headers.back().value += text;
+    return *this;
+  }
 
-std::string seconds(Duration d, int64_t least) {
-  return std::to_string(std::max(resp::seconds_up(d), least));
-}
+  std::vector<Header> headers;
+};
 
 }  // namespace
 
-std::vector<Header> rate_headers(std::string_view name, const Limit& limit, const Answer& answer,
-                                 resp::Reason reason) {
-  const std::string quota = std::to_string(limit.limit), left = std::to_string(answer.remaining),
-                    policy = structured_string(name);
-  const std::string window = seconds(
-      limit.algorithm == Algorithm::token_bucket ? limit.burst_span() : longest_length(limit.window), 1);
-  const std::string reset = seconds(answer.reset_after, 0);
-  std::vector<Header> headers{{"RateLimit-Policy", policy + ";q=" + quota + ";w=" + window},
-                              {"RateLimit", policy + ";r=" + left + ";t=" + reset},
-                              {"X-RateLimit-Limit", quota},
-                              {"X-RateLimit-Remaining", left},
-                              {"X-RateLimit-Reset", reset}};
-  if (resp::is_limited(reason) && answer.retry_after >= Duration(0))
-    headers.push_back({"Retry-After", seconds(answer.retry_after, 1)});
-  return headers;
+std::vector<Header> rate_headers(std::string_view name, const Limit& limit, const Answer& answer, resp::Reason reason) {
+  Pairs pairs;
+  tell_rate_headers(pairs, name, limit, answer, reason);
+  return std::move(pairs.headers);
 }
 
 }  // namespace tally

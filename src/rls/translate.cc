@@ -172,7 +172,7 @@ Told tell(const Part& part, const Asked& asked) {
     told.unit = number_of_window(part.limit.algorithm == Algorithm::token_bucket ? part.limit.burst_span()
                                                                                  : part.limit.window);
   if (!asked.closed) return told;
-  told.limit.limit = told.answer.remaining = 0;
+  told.limit.limit = told.answer.limit = told.answer.remaining = 0;
   told.answer.retry_after = Duration(-1);
   told.reason = resp::Reason::over_limit;
   return told;
