@@ -373,17 +373,15 @@ int run(int argc, char** argv) {
        "LINES")                         //
       ("version", "print the version")  //
       ("h,help", "print this help");
-  options.add_options("hidden")("words", "", cxxopts::value<std::vector<std::string>>());
-  options.parse_positional("words");
   const auto parsed = options.parse(argc, argv);
   if (parsed.count("help") != 0) return std::printf("%s", help_text(options).c_str()), kAllowed;
   if (parsed.count("version") != 0) return std::printf("tally %s\n", kVersion), kAllowed;
-  if (parsed.count("words") == 0) return usage("a command is missing");
+  if (parsed.unmatched().empty()) return usage("a command is missing");
 
   Invocation invocation;
   invocation.json = parsed.count("json") != 0;
   invocation.lines = parsed["lines"].as<uint64_t>();
-  invocation.arguments = parsed["words"].as<std::vector<std::string>>();
+  invocation.arguments = parsed.unmatched();  // as they are: a list of cxxopts would be cut at commas
   const std::string name = invocation.arguments.front();
   invocation.arguments.erase(invocation.arguments.begin());
   const auto* command = std::ranges::find(kCommands, name, &Command::name);
