@@ -319,7 +319,13 @@ class Operators(HttpCase):
         self.assertEqual(json.loads(client.ask("/v1/peers")[1]), {})
         self.assertEqual(list(json.loads(client.ask("/v1/stats")[1])), list(redis.stats()))
         told = json.loads(client.ask("/v1/explain?rule=login&key=k")[1])
-        self.assertEqual((told["role"], told["reason"]), ("alone", "admitted: 4 of 5 left"))
+        self.assertEqual((told["role"], told["reason"]), ("alone", "admitted: 5 of 5 left"))
+        client.take(rule="login", key="k", cost=2)
+        told = json.loads(client.ask("/v1/explain?rule=login&key=k")[1])  # what is used, without what is asked here
+        self.assertEqual((told["used_here"], told["used_fleet"], told["reason"]), (2, 2, "admitted: 3 of 5 left"))
+        client.take(rule="login", key="k", cost=3)
+        told = json.loads(client.ask("/v1/explain?rule=login&key=k")[1])
+        self.assertEqual((told["used_here"], told["reason"].split(";")[0]), (5, "limited: the limit of 5 is used up"))
         self.assertEqual(daemon.end(), 0)
 
     def test_metrics_pass_promtool_and_tell_the_protocols_apart(self):
