@@ -470,6 +470,16 @@ class Documentation(HttpCase):
         self.assertGreater(count, 4)
         self.assertEqual(daemon.end(), 0)
 
+    def test_the_page_lists_the_endpoints_that_there_are(self):
+        page = (ROOT / "docs" / "http.md").read_text()
+        table = re.search(r"^\| endpoint \|.*?\n\n", page, re.M | re.S).group(0)
+        daemon = self.one()
+        status, text = self.open(self.unix).ask("/" + "q" * 40)  # like none of them, so it is told all
+        self.assertEqual(status, 404)
+        there_are = json.loads(text)["detail"].split("there are ")[1].split(", ")
+        self.assertEqual(sorted(re.findall(r"`(?:GET|POST) (/[^?` ]*)", table)), sorted(there_are))
+        self.assertEqual(daemon.end(), 0)
+
 
 if __name__ == "__main__":
     processes.main(sys.argv)
