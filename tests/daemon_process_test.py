@@ -337,6 +337,11 @@ class Tool(Case):
         self.assertEqual((empty.returncode, empty.stdout), (2, '{"error":"ERR a key must have 1 to 1024 bytes, got 0"}\n'))
         self.assertEqual(daemon.end(), 0)
 
+    def test_help_shows_the_arguments_too(self):
+        for words, shown in (((), "tally [-s PATH] [--json] COMMAND [ARGUMENT...]"), (("secret",), "tally secret [--rotate [--step add|use|drop]] [--json] FILE"),
+                             (("convert",), "tally convert envoy FILE"), (("rules", "test"), "tally rules test [-c FILE] [--json] 'domain=DOMAIN KEY=VALUE...'")):
+            self.assertIn(f"\n  {shown}\n", run(PROGRAMS["tally"], *words, "--help").stdout)
+
     def test_the_socket_comes_from_the_environment_or_is_the_daemons_default(self):
         daemon = self.start("-c", self.small()).ready()
         done = subprocess.run([PROGRAMS["tally"], "ping"], stdout=subprocess.PIPE, env=dict(os.environ, TALLY_SOCKET=daemon.socket),

@@ -363,7 +363,7 @@ int run(int argc, char** argv) {
   if (first == "rules" && is(2, "--json") && is(3, "test")) std::swap(argv[2], argv[3]);
   if (first == "rules" && is(2, "test")) return run_rules_test_command(argc - 2, argv + 2);
   cxxopts::Options options("tally", "tally - asks a running tallyd\n");
-  options.custom_help("[-s PATH] [--json]").positional_help("COMMAND [ARGUMENT...]");
+  options.custom_help("[-s PATH] [--json] COMMAND [ARGUMENT...]");
   options.add_options()  //
       ("s,socket", "the daemon's socket, or HOST:PORT; else TALLY_SOCKET, else tallyd's default",
        cxxopts::value<std::string>(),

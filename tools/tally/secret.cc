@@ -170,7 +170,7 @@ int rotate_file(const std::string& path, const std::string& wanted, bool json) {
 int run_secret_command(int argc, char** argv) {
   cxxopts::Options options("tally secret",
                            "Makes the secret that the hosts of a fleet share, or rotates its key\n");
-  options.custom_help("[--rotate [--step add|use|drop]] [--json]").positional_help("FILE");
+  options.custom_help("[--rotate [--step add|use|drop]] [--json] FILE");
   options.add_options()                                                                             //
       ("rotate", "take the next step: add a key that is accepted; seal with it; drop the old one")  //
       ("step", "that step; nothing changes where it was taken already", cxxopts::value<std::string>(),
