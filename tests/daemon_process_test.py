@@ -328,8 +328,10 @@ class Tool(Case):
                 self.assertEqual(tally("--", "reset", "api", key).returncode, 0)
                 self.assertEqual(client.ask("TALLY.PEEK", "api", key)[2], 9)
                 self.assertEqual(tally("--", "block", "api", key, "1h").returncode, 0)
-                self.assertEqual(client.ask("TALLY.PEEK", "api", key)[5], 5)
+                [order] = client.ask("TALLY.BLOCKS")
+                self.assertEqual(order[order.index(b"key") + 1], key.encode())
                 self.assertEqual(tally("--", "lift", "api", key).returncode, 0)
+                self.assertEqual(client.ask("TALLY.BLOCKS"), [])
                 self.assertEqual(json.loads(tally("--", "throttle", key, "4", "1", "60").stdout)["limit"], 5)
         self.assertEqual(json.loads(tally("take", "api", "c,d").stdout)["remaining"], 8)  # as people write it
         self.assertEqual(client.ask("TALLY.PEEK", "api", "c")[2], 9)

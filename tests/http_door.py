@@ -35,7 +35,11 @@ class Http(http.client.HTTPConnection):
 def connect(where):
     if str(where).startswith("/"):
         connection = socket.socket(socket.AF_UNIX)
-        connection.connect(str(where))
+        try:
+            connection.connect(str(where))
+        except OSError:
+            connection.close()
+            raise
     else:
         host, port = where.rsplit(":", 1)
         connection = socket.create_connection((host, int(port)))
