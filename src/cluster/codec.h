@@ -14,6 +14,7 @@
 #include <cstring>
 #include <limits>
 #include <span>
+#include <string>
 #include <type_traits>
 
 #include "base/fail.h"
@@ -203,6 +204,24 @@ void word(V& v, Of<V, uint64_t>& x) {
     v.word(x);
   } else {
     v.word(x != 0, x);
+  }
+}
+
+// Bytes, and their number before them; more than `max` are none.
+template <typename V>
+void text(V& v, Of<V, std::string>& s, size_t max) {
+  if constexpr (V::kReads) {
+    uint64_t n;
+    v.varint(n);
+    if (n > max || n > v.left()) {
+      v.fail();
+      n = 0;
+    }
+    s.resize(n);
+    v.raw(reinterpret_cast<uint8_t*>(s.data()), s.size());
+  } else {
+    v.varint(!s.empty(), s.size());
+    v.raw(reinterpret_cast<const uint8_t*>(s.data()), s.size());
   }
 }
 

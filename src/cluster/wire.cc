@@ -34,11 +34,11 @@ constexpr size_t kHashBytes = 8;
 constexpr uint64_t kPpmUnit = 1'000;  // most overcounts are whole per mille
 
 // The types on the wire, by place in Entry. Never renumbered, never used again.
-constexpr uint8_t kTypes[kEntryKinds] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12};
-constexpr std::string_view kKindNames[kEntryKinds] = {"report", "grant", "mark",  "accepted",       "member",     "hello",
-                                                      "reset",  "clone", "read_registers", "registered", "registers_end", "moved"};
+constexpr uint8_t kTypes[kEntryKinds] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14};
+constexpr std::string_view kKindNames[kEntryKinds] = {"report",         "grant",      "mark",          "accepted", "member",    "hello",        "reset", "clone",
+                                                      "read_registers", "registered", "registers_end", "moved",    "key_order", "orders_digest"};
 static_assert(std::same_as<Entry, std::variant<Report, Grant, Mark, Accepted, Member, Hello, Reset, Clone, ReadRegisters,
-                                               Registered, RegistersEnd, Moved>>);
+                                               Registered, RegistersEnd, Moved, KeyOrder, OrdersDigest>>);
 
 template <typename V>
 void ppm(V& v, Of<V, uint32_t>& x) {
@@ -49,14 +49,15 @@ void ppm(V& v, Of<V, uint32_t>& x) {
   }
 }
 
-template <typename V>
-void algorithm(V& v, Of<V, Algorithm>& a) {
+// An enumeration whose values go from 0 to `last`.
+template <typename V, typename E>
+void choice(V& v, E& e, std::remove_const_t<E> last) {
   if constexpr (V::kReads) {
     uint8_t n = 0;
-    number(v, n, static_cast<uint8_t>(Algorithm::token_bucket));
-    a = static_cast<Algorithm>(v.ok() ? n : 0);
+    number(v, n, static_cast<uint8_t>(last));
+    e = static_cast<E>(v.ok() ? n : 0);
   } else {
-    const auto n = static_cast<uint8_t>(a);
+    const auto n = static_cast<uint8_t>(e);
     number(v, n);
   }
 }
@@ -140,7 +141,7 @@ void fields(V& v, Of<V, Report>& e, const Header& h) {
   number(v, e.floor);
   number(v, e.waiting_min);
   number(v, e.waiting);
-  algorithm(v, e.terms.algorithm);
+  choice(v, e.terms.algorithm, Algorithm::token_bucket);
   duration(v, e.terms.emission);
   number(v, e.lease);
   number(v, e.returned);
@@ -277,6 +278,24 @@ void fields(V& v, Of<V, Moved>& e, const Header&) {
   flag(v, e.left_buckets);
 }
 
+template <typename V>
+void fields(V& v, Of<V, KeyOrder>& e, const Header&) {
+  text(v, e.rule, kOrderRuleMax);
+  text(v, e.key, kOrderKeyMax);
+  choice(v, e.kind, OrderKind::limit);
+  number(v, e.limit, kLimitMax);
+  signed_number(v, e.until_ns);
+  signed_number(v, e.keep_ns);
+  number(v, e.set_ns);
+  word(v, e.setter);
+}
+
+template <typename V>
+void fields(V& v, Of<V, OrdersDigest>& e, const Header&) {
+  word(v, e.digest);
+  flag(v, e.answer);
+}
+
 // --- datagrams ---
 
 template <typename T>
@@ -313,6 +332,10 @@ bool read_entry(Datagram& out, uint64_t type, Reader body) {
       return read_into<RegistersEnd>(out, body);
     case kTypes[11]:
       return read_into<Moved>(out, body);
+    case kTypes[12]:
+      return read_into<KeyOrder>(out, body);
+    case kTypes[13]:
+      return read_into<OrdersDigest>(out, body);
     default:
       return true;  // a newer node says something that we do not know
   }

@@ -39,11 +39,13 @@ class Entry:
 def zero(field):
     if field.kind.startswith("ballot"):
         return NO_BALLOT
+    if field.kind.startswith("text"):
+        return b""
     return bytes(int(field.kind.split()[0])) if field.bit is None else 0
 
 
 def text_of(field, value):
-    if field.bit is None:
+    if field.bit is None or field.kind.startswith("text"):
         return value.hex()
     if field.kind == "flag":
         return "yes" if value else "no"
@@ -55,7 +57,7 @@ def text_of(field, value):
 
 
 def value_of(field, text):
-    if field.bit is None:
+    if field.bit is None or field.kind.startswith("text"):
         return bytes.fromhex(text)
     if field.kind == "flag":
         return int(text == "yes")
@@ -156,6 +158,8 @@ def write_field(field, value, header):
         return b""
     if field.kind == "word":
         return value.to_bytes(8, "little")
+    if field.kind.startswith("text"):
+        return varint(len(value)) + value
     if field.kind == "signed":
         return varint(zigzag(value))
     if field.kind.startswith("near"):
@@ -235,6 +239,10 @@ def read_field(reader, field, header):
     if field.kind == "word":
         return reader.word()
     n = reader.varint()
+    if field.kind.startswith("text"):
+        if n > int(field.kind.split()[2]):
+            raise Refused("malformed")
+        return reader.take(n)
     if field.kind == "signed":
         return unzigzag(n)
     if field.kind.startswith("near"):
