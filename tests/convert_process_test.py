@@ -106,6 +106,11 @@ class Convert(Tool):
         done = self.tally("convert", "envoy", "bad.yaml", code=78)
         self.assertEqual("", done.stdout)
         self.assertRegex(done.stderr, r'^bad\.yaml:4:24: "unit" must be [^\n]*\nbad\.yaml:5:5: a descriptor must have a "key"\n$')
+        self.write("domain: d\ndescriptors:\n- {key: a, rate_limit: {unit: hour, requests_per_unit: 1}}\n" +
+                   "".join(f"- {{key: a, value: {i}{'x' * 1_000_000}}}\n" for i in range(20)), "long.yaml")
+        done = self.tally("convert", "envoy", "long.yaml", code=78)
+        self.assertEqual("", done.stdout)
+        self.assertRegex(done.stderr, r"^long\.yaml:\d+:3: becomes more than a configuration may have, 16777216 bytes: [^\n]+\n$")
         self.assertIn("cannot be read", self.tally("convert", "envoy", "none.yaml", code=2).stderr)
         for words in ((), ("envoy",), ("nginx", "x"), ("envoy", "a", "b")):
             self.assertIn("usage: tally convert envoy FILE", self.tally("convert", *words, code=2).stderr)
