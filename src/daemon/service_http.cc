@@ -86,8 +86,9 @@ void Service::write_http_question(std::string& out, http::Form form, const Quest
     return writer.answer(*one.rule, one.limit, one.answer, one.reason);
   }
   std::vector<http::Taken> taken;
-  question.for_each_take(
-      [&](const Question::Part& part) { taken.push_back({*part.rule, part.answer, part.reason}); });
+  question.for_each_take([&](const Question::Part& part) {
+    taken.push_back({*part.rule, part.answer, part.reason});
+  });
   writer.all(question.refused_take(), taken);
 }
 

@@ -24,8 +24,8 @@ struct Response {
 
 using Handler = std::function<Response(const Request&)>;
 
-// Any other key is a mistake for tallyd, and never let in: requests without one share one count, and so do those
-// whose keys differ only behind 1,024 bytes.
+// Any other key is a mistake for tallyd, and never let in: requests without one share one count, and so do
+// those whose keys differ only behind 1,024 bytes.
 std::string countable(const std::string& key) { return key.empty() ? "-" : key.substr(0, 1024); }
 
 // `next`, but for requests that are over the limit: those are answered 429, or 503 where tallyd is away and
