@@ -252,6 +252,37 @@ TEST_CASE("a sliding window admits what the model admits, on random sequences wi
   for (int round = 0; round < kRounds; ++round) run_windows(true, random);
 }
 
+TEST_CASE("a place changes no answer, whichever key has it by now") {
+  Random random(seed() + 4);
+  for (const Algorithm algorithm : {Algorithm::fixed_window, Algorithm::sliding_window, Algorithm::token_bucket}) {
+    for (const bool fleet : {false, true}) {
+      const Rule rule = algorithm == Algorithm::token_bucket ? bucket_rule(5, secs(1), {0, true}) : window_rule(algorithm, 5, secs(10), {0, true});
+      constexpr Share kShare{0, 3};
+      constexpr size_t kTableKeys = 100, kKeys = 300;  // so that places go from key to key
+      Bench plain(rule, fleet, kShare, kTableKeys), placed(rule, fleet, kShare, kTableKeys);
+      for (Bench* bench : {&plain, &placed}) bench->limiter.open_floors(WallTime::min(), MonoTime::min());
+      std::map<std::string, uint32_t> places;
+      Duration t{0};
+      for (int i = 0; i < 30 * kRounds; ++i) {
+        t += ms(static_cast<int64_t>(random.below(20)));
+        std::string key = "k";
+        key += std::to_string(random.below(kKeys));
+        Ask ask = placed.ask(key);
+        const auto before = places.try_emplace(key, kNoPlace).first;
+        ask.place = before->second;
+        before->second = placed.limiter.prefetch_slot(ask.hash);
+        if (random.below(2) == 0) ask.place = before->second;
+        const Answer expected = plain.take(key, 1, at(t)), got = placed.limiter.take(ask, at(t), &placed.notes);
+        REQUIRE(got.verdict == expected.verdict);
+        REQUIRE(got.remaining == expected.remaining);
+        REQUIRE(got.reset_after == expected.reset_after);
+        REQUIRE(got.retry_after == expected.retry_after);
+      }
+      CHECK(placed.slots.evicted_live() + placed.slots.evicted_idle() > 0);
+    }
+  }
+}
+
 TEST_CASE("a cost above the limit is refused for ever and takes no place") {
   Bench bench(window_rule(Algorithm::sliding_window, 5, secs(10)));
   const Answer a = bench.take("k", 6, at(secs(0)));

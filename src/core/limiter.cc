@@ -30,20 +30,66 @@ Limiter::Limiter(SlotTable& slots, bool fleet)
     : slots_(slots), fleet_(fleet), floors_from_(kShut), buckets_empty_at_(kShut) {}
 
 void Limiter::prefetch(KeyHash hash) const { slots_.prefetch(hash); }
-void Limiter::prefetch_slot(KeyHash hash) const { slots_.prefetch_slot(hash); }
+uint32_t Limiter::prefetch_slot(KeyHash hash) const { return slots_.prefetch_slot(hash); }
 
-Answer Limiter::take(const Ask& ask, Now now, NoteRing* notes) {
-  if (ask.cost == 0 || ask.cost > ask.limit->limit) return peek(ask, now);
+// A slot that comes from memory holds up all that was begun behind it once the processor has no room for more
+// instructions (on Zen 5 about 200 a thread). So the usual way is one flat function for each algorithm that
+// keeps all in registers and leaves the rest to settle(). The answer is written last: an exchange waits for
+// all that was written before it.
+template <Algorithm kAlgorithm>
+[[gnu::flatten]] Answer Limiter::take_usual(const Ask& ask, Now now, NoteRing* notes) {
+  if (const Held held = slots_.find(ask.hash, ask.place)) [[likely]] {
+    Answer answer;
+    if (take_found<kAlgorithm>(ask, held, now, answer)) [[likely]]
+      return answer;
+  }
   return settle(ask, now, notes);
 }
+template Answer Limiter::take_usual<Algorithm::fixed_window>(const Ask&, Now, NoteRing*);
+template Answer Limiter::take_usual<Algorithm::sliding_window>(const Ask&, Now, NoteRing*);
+template Answer Limiter::take_usual<Algorithm::token_bucket>(const Ask&, Now, NoteRing*);
 
-// One answer from beginning to end, so that it is made where the caller wants it and never copied. Flat, as
-// all of this is: an instruction that waits for a slot to come from memory holds a place that the next
-// decision could use meanwhile.
-[[gnu::flatten]] Answer Limiter::settle(const Ask& ask, const Now& now, NoteRing* notes) {
+// False where it is not the usual case: the window has not begun in the slot, a cell is ahead of this
+// worker's clock, the life of the slot is over, others were faster.
+template <Algorithm kAlgorithm>
+inline bool Limiter::take_found(const Ask& ask, Held held, Now now, Answer& answer) {
+  if constexpr (kAlgorithm == Algorithm::token_bucket) {
+    return take_bucket(ask, held, now, answer);
+  } else {
+    constexpr bool kIsSliding = kAlgorithm == Algorithm::sliding_window;
+    const Limit& limit = *ask.limit;
+    const uint32_t cost = ask.cost;
+    const int64_t window = window_at(now.wall, limit.window);
+    const auto tag = static_cast<uint32_t>(window);
+    Word& in_use = held.slot->count[tag & 1];
+    uint64_t word = in_use.load();
+    const uint64_t previous_word = held.slot->count[(tag & 1) ^ 1].load();
+    const Cell cell = Cell::of(word), other = Cell::of(previous_word);
+    if (cell.tag != tag || static_cast<int32_t>(other.tag - tag) > 0) [[unlikely]]
+      return false;
+    if constexpr (kIsSliding) {
+      const bool known = other.tag == tag - 1;
+      if (!known && slots_.sketch().forgets()) [[unlikely]]
+        return false;
+      decide_sliding(limit, known ? other.value : 0, cell.value, cost, window, now.wall, answer);
+    } else {
+      decide_fixed(limit, cell.value, cost, window, now.wall, answer);
+    }
+    if (answer.verdict == Verdict::admitted) {
+      if (!in_use.compare_exchange_strong(word, word + cost)) [[unlikely]]
+        return false;
+      if (kIsSliding && !still_fits(ask, held, window, cell.value, previous_word, now.wall)) [[unlikely]]
+        return false;
+    }
+    return held.still();
+  }
+}
+
+// One answer from beginning to end, so that it is made where the caller wants it and never copied.
+[[gnu::flatten, gnu::noinline]] Answer Limiter::settle(const Ask& ask, Now now, NoteRing* notes) {
   Answer answer;
   for (int tries = 0; tries < kDecisionTries; ++tries) {
-    const Held held = slots_.find_or_insert(ask.hash, *ask.limit, now);
+    const Held held = slots_.find_or_insert(ask.hash, ask.place, *ask.limit, now);
     if (!held) break;
     if (decide(ask, held, now, notes, answer)) return answer;
   }
@@ -154,19 +200,28 @@ void Limiter::decide_alone(const Ask& ask, const WindowView& v, WallTime now, An
 // swaps one. If the window has been left meanwhile, or the one before it has grown so that the cost would not
 // have fitted, the cost is lost and the decision starts over.
 bool Limiter::holds_still(const Ask& ask, const WindowView& v, Held held, const Now& now) const {
-  if (ask.limit->algorithm == Algorithm::sliding_window) {
-    const auto tag = static_cast<uint32_t>(v.window);
-    const uint64_t word = held.slot->count[(tag & 1) ^ 1].load();
-    if (word != v.previous_word) {
-      WindowView later = v;
-      const Cell other = Cell::of(word);
-      later.previous = other.tag == tag - 1 ? other.value : 0;
-      Answer answer;
-      decide_alone(ask, later, now.wall, answer);
-      if (ahead(other.tag, (tag & 1) ^ 1, tag) != 0 || answer.verdict != Verdict::admitted) return false;
-    }
-  }
+  if (ask.limit->algorithm == Algorithm::sliding_window &&
+      !still_fits(ask, held, v.window, v.count, v.previous_word, now.wall))
+    return false;
   return held.still();
+}
+
+bool Limiter::still_fits(const Ask& ask, Held held, int64_t window, uint32_t count, uint64_t previous_word,
+                         WallTime now) const {
+  const auto tag = static_cast<uint32_t>(window);
+  const uint64_t word = held.slot->count[(tag & 1) ^ 1].load();
+  if (word == previous_word) [[likely]]
+    return true;
+  return fits_beside(ask, Cell::of(word), window, count, now);
+}
+
+[[gnu::noinline]] bool Limiter::fits_beside(const Ask& ask, Cell before, int64_t window, uint32_t count,
+                                            WallTime now) const {
+  const auto tag = static_cast<uint32_t>(window);
+  if (ahead(before.tag, (tag & 1) ^ 1, tag) != 0) return false;
+  Answer answer;
+  decide_sliding(*ask.limit, before.tag == tag - 1 ? before.value : 0, count, ask.cost, window, now, answer);
+  return answer.verdict == Verdict::admitted;
 }
 
 bool Limiter::take_window(const Ask& ask, Held held, const Now& now, Answer& answer) {
@@ -193,8 +248,8 @@ bool Limiter::take_bucket(const Ask& ask, Held held, const Now& now, Answer& ans
 }
 
 // Lowers a count, which must not land on another key: the slot is pinned. `settled`: false to try again.
-uint32_t Limiter::give_back(const Ask& ask, uint32_t n, Held held, const Now& now, std::optional<int64_t> only_in,
-                            bool& settled) {
+uint32_t Limiter::give_back(const Ask& ask, uint32_t n, Held held, const Now& now,
+                            std::optional<int64_t> only_in, bool& settled) {
   const Limit& limit = *ask.limit;
   Slot& slot = *held.slot;
   uint32_t given = 0;
@@ -272,7 +327,8 @@ void Limiter::open_floors(WallTime from, MonoTime buckets_empty_at) {
 uint32_t Limiter::floor_in(const Limit& limit, int64_t window) const {
   if (limit.floor == 0) return 0;
   // The window may be any number, the time the end of all time.
-  return window_start_wide(window, limit.window) >= static_cast<int64_t>(floors_from_.load()) ? limit.floor : 0;
+  return window_start_wide(window, limit.window) >= static_cast<int64_t>(floors_from_.load()) ? limit.floor
+                                                                                              : 0;
 }
 
 // Every place that the key could have is held by others at this moment, or it was taken from the key again

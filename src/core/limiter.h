@@ -26,6 +26,7 @@ struct Ask {
   std::string_view key;
   KeyHash hash;
   uint32_t cost = 1;  // 0: a peek; more than the limit: refused, never possible
+  uint32_t place = kNoPlace;  // what prefetch_slot said of the hash: looked at first, wrong or right
 };
 
 enum class Verdict : uint8_t {
@@ -99,11 +100,18 @@ class Limiter {
   }
   // For a batch of keys: first this for all of them, then prefetch_slot for all, then take.
   void prefetch(KeyHash hash) const;
-  void prefetch_slot(KeyHash hash) const;
+  uint32_t prefetch_slot(KeyHash hash) const;  // for Ask::place
 
   // In a fleet starved asks are noted each time, uses once until looked at. `notes` is nullptr alone, and for
   // the retry of an ask that waits: that is noted once, when it begins to.
-  Answer take(const Ask& ask, Now now, NoteRing* notes);
+  Answer take(const Ask& ask, Now now, NoteRing* notes) {
+    if (ask.cost - 1 >= ask.limit->limit) [[unlikely]]  // or 0
+      return peek(ask, now);
+    if (fleet_) return settle(ask, now, notes);
+    if (ask.limit->algorithm == Algorithm::fixed_window) return take_usual<Algorithm::fixed_window>(ask, now, notes);
+    if (ask.limit->algorithm == Algorithm::sliding_window) return take_usual<Algorithm::sliding_window>(ask, now, notes);
+    return take_usual<Algorithm::token_bucket>(ask, now, notes);
+  }
   // Fleets. Tells the cluster thread of an ask that found too little without trying it: it stands behind
   // others that wait. Whether it went into the ring.
   bool note_starved(const Ask& ask, Now now, NoteRing& notes);
@@ -135,7 +143,6 @@ class Limiter {
   }  // a full ring: noted again at the key's next use
 
  private:
-  friend struct LimiterProbe;  // tools/bench
   // What a decision of a window is made from.
   struct WindowView {
     int64_t window = 0;
@@ -152,13 +159,19 @@ class Limiter {
   void begin_window(Held held, const Ask& ask, WindowView& view);
   void decide_alone(const Ask& ask, const WindowView& view, WallTime now, Answer& answer) const;
   bool holds_still(const Ask& ask, const WindowView& view, Held held, const Now& now) const;
+  bool still_fits(const Ask& ask, Held held, int64_t window, uint32_t count, uint64_t previous_word, WallTime now) const;
+  bool fits_beside(const Ask& ask, Cell before, int64_t window, uint32_t count, WallTime now) const;
   // On the key's slot as it was found. False: the life of the slot is over or others were faster, to be tried
   // again from the look-up on.
   bool take_window(const Ask& ask, Held held, const Now& now, Answer& answer);
   bool take_bucket(const Ask& ask, Held held, const Now& now, Answer& answer);
   bool spend_window(const Ask& ask, Held held, const Now& now, NoteRing* notes, Answer& answer);
   bool spend_bucket(const Ask& ask, Held held, const Now& now, NoteRing* notes, Answer& answer);
-  Answer settle(const Ask& ask, const Now& now, NoteRing* notes);
+  Answer settle(const Ask& ask, Now now, NoteRing* notes);
+  template <Algorithm kAlgorithm>
+  Answer take_usual(const Ask& ask, Now now, NoteRing* notes);
+  template <Algorithm kAlgorithm>
+  bool take_found(const Ask& ask, Held held, Now now, Answer& answer);
   bool decide(const Ask& ask, Held held, const Now& now, NoteRing* notes, Answer& answer);
   uint32_t give_back(const Ask& ask, uint32_t n, Held held, const Now& now, std::optional<int64_t> only_in, bool& settled);
   bool portion_of_window(const Ask& ask, uint32_t most, Held held, const Now& now, NoteRing* notes, Portion& portion);

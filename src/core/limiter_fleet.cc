@@ -102,7 +102,7 @@ Answer Limiter::peek_fleet(const Ask& ask, const Now& now) const {
 }
 
 bool Limiter::note_starved(const Ask& ask, Now now, NoteRing& notes) {
-  const Held held = slots_.find_or_insert(ask.hash, *ask.limit, now);
+  const Held held = slots_.find_or_insert(ask.hash, ask.place, *ask.limit, now);
   return held && note_starved(ask, held, &notes);
 }
 

@@ -22,7 +22,7 @@ uint32_t part_of(uint64_t there, uint32_t most) {
 Portion Limiter::take_portion(const Ask& ask, uint32_t most, Now now, NoteRing* notes) {
   Portion portion;
   for (int tries = 0; tries < kDecisionTries; ++tries) {
-    const Held held = slots_.find_or_insert(ask.hash, *ask.limit, now);
+    const Held held = slots_.find_or_insert(ask.hash, ask.place, *ask.limit, now);
     if (!held) break;
     const bool settled = ask.limit->algorithm == Algorithm::token_bucket
                              ? portion_of_bucket(ask, most, held, now, notes, portion)

@@ -39,6 +39,8 @@ struct SlotRef {
   friend bool operator==(const SlotRef&, const SlotRef&) = default;
 };
 
+inline constexpr uint32_t kNoPlace = UINT32_MAX;  // no slot's index
+
 // When something was heard, in 31 bits: units of 2^20 ns (about a millisecond) modulo 2^31 (26 days); 0:
 // never.
 inline constexpr int kHeardShift = 20;
@@ -191,9 +193,8 @@ class SlotTable {
 
  private:
   friend class Limiter;
-  friend struct TableProbe;    // tests/model
-  friend struct LimiterProbe;  // tools/bench
-  struct Homes {               // the two buckets that a key may be in; the first is its home
+  friend struct TableProbe;  // tests/model
+  struct Homes {             // the two buckets that a key may be in; the first is its home
     size_t a, b;
   };
   struct alignas(32) Known {
@@ -205,11 +206,14 @@ class SlotTable {
 
   // --- the limiter's
   void prefetch(KeyHash hash) const;
-  void prefetch_slot(KeyHash hash) const;
-  Held find(KeyHash hash) const;
+  // The index of the slot that likely has the key, kNoPlace where there is none.
+  uint32_t prefetch_slot(KeyHash hash) const;
+  // `place`: where to look first, unless it is kNoPlace.
+  Held find(KeyHash hash, uint32_t place = kNoPlace) const;
+  Held living_at(size_t index, KeyHash hash) const;
   // The key's slot, which it is given where it has none, under `limit`. Empty only if others hold every place
   // it could have.
-  Held find_or_insert(KeyHash hash, const Limit& limit, const Now& now);
+  Held find_or_insert(KeyHash hash, uint32_t place, const Limit& limit, const Now& now);
   const Sketch& sketch() const { return *sketch_; }
   // The slot will not be taken for idle before `tick`. To be called before a count for a later window is
   // written.

@@ -40,12 +40,13 @@ inline SlotTable::Candidates SlotTable::candidates(KeyHash hash) const {
   return {homes, ways_with(tags_of(homes.a), tag) | ways_with(tags_of(homes.b), tag) << 32};
 }
 
-inline void SlotTable::prefetch_slot(KeyHash hash) const {
+inline uint32_t SlotTable::prefetch_slot(KeyHash hash) const {
   const Candidates found = candidates(hash);
-  if (found.bits == 0) return;
+  if (found.bits == 0) return kNoPlace;
   const size_t index = found.index();
   __builtin_prefetch(&slots_[index], 1);
   if (known_ != nullptr) __builtin_prefetch(&known_[index]);
+  return static_cast<uint32_t>(index);
 }
 
 // The first slot that holds the key, living or dying, for which `fits` is true.
@@ -64,12 +65,25 @@ Held SlotTable::find_where(KeyHash hash, Fits fits) const {
   return {};
 }
 
-inline Held SlotTable::find(KeyHash hash) const {
-  return find_where(hash, [](Held held) { return (held.key & kStateBits) == kLive; });
+// State and hash bits are compared at once.
+inline Held SlotTable::living_at(size_t index, KeyHash hash) const {
+  Slot& slot = slots_[index];
+  const uint64_t key = slot.key.load(std::memory_order_acquire);  // as in find_where
+  if (static_cast<uint32_t>(key) != static_cast<uint32_t>(hash_bits(hash) | kLive)) return {};
+  return slot.hash.load(std::memory_order_acquire) == hash.hi ? Held{&slot, key} : Held{};
 }
 
-inline Held SlotTable::find_or_insert(KeyHash hash, const Limit& limit, const Now& now) {
-  if (const Held held = find(hash)) return held;
+inline Held SlotTable::find(KeyHash hash, uint32_t place) const {
+  if (place != kNoPlace)
+    if (const Held held = living_at(place, hash)) return held;
+  for (Candidates found = candidates(hash); found.bits != 0; found.bits &= found.bits - 1)
+    if (const Held held = living_at(found.index(), hash)) [[likely]]
+      return held;
+  return {};
+}
+
+inline Held SlotTable::find_or_insert(KeyHash hash, uint32_t place, const Limit& limit, const Now& now) {
+  if (const Held held = find(hash, place)) return held;
   return insert(hash, limit, now);
 }
 

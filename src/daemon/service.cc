@@ -17,8 +17,8 @@ bool inside(std::string_view part, std::string_view whole) {
   return part.data() >= whole.data() && part.data() + part.size() <= whole.data() + whole.size();
 }
 
-Ask ask_of(const resp::Request& request, KeyHash hash) {
-  return Ask{request.rule, &request.limit, request.key, hash, request.cost};
+Ask ask_of(const resp::Request& request, KeyHash hash, uint32_t place = kNoPlace) {
+  return Ask{request.rule, &request.limit, request.key, hash, request.cost, place};
 }
 
 }  // namespace
@@ -134,6 +134,7 @@ Service::Item& Service::begin_item(size_t begin) {
   Item& item = batch_[batch_size_++];
   item.begin = begin;
   item.fate = Fate::reply;
+  item.place = kNoPlace;
   item.answer = Answer{};
   item.portion = Portion{};
   item.noted = true;
@@ -182,7 +183,7 @@ void Service::apply_order(Item& item) {
 size_t Service::decide_batch(Session& session) {
   if (batch_size_ > 1)  // by now the tags are there, which say which slot will be needed
     for (size_t i = 0; i < batch_size_; ++i)
-      if (!batch_[i].request.key.empty()) limiter_.prefetch_slot(batch_[i].hash);
+      if (!batch_[i].request.key.empty()) batch_[i].place = limiter_.prefetch_slot(batch_[i].hash);
   bool gap = session.replies.waiting();
   for (size_t i = 0; i < batch_size_; ++i) {
     Item& item = batch_[i];
@@ -276,7 +277,7 @@ void Service::answer_by_override(Item& item) {
 }
 
 void Service::take(Session& session, Item& item) {
-  const Ask ask = ask_of(item.request, item.hash);
+  const Ask ask = ask_of(item.request, item.hash, item.place);
   NoteRing* notes = port_ != nullptr ? &port_->notes : nullptr;
   if (!parking_.waits(item.hash)) [[likely]] {
     item.answer = limiter_.take(ask, now_, notes);

@@ -91,6 +91,7 @@ class Service {
     resp::Request request;
     size_t begin = 0;  // of the command, in the input
     KeyHash hash;
+    uint32_t place = kNoPlace;  // of the hash, as Ask::place
     Answer answer;
     Portion portion;  // of a request that leases
     Duration ordered_for{0};  // how much longer what was ordered of the key holds; 0: nothing was

@@ -80,7 +80,7 @@ tally_mutant(past_forgotten limiter.cc
   "if (v.first) v.count = " "if (false) v.count = "
   taken-while-evicted comes-back-in-an-older-window)
 tally_mutant(sliding_looks_once limiter.cc
-  "if (word != v.previous_word)" "if (false)"
+  "if (word == previous_word)" "if (true)"
   sliding-boundary)
 tally_mutant(lease_count_last slots_cluster.cc
   "uint64_t count = slot.count[1].load();

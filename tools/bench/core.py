@@ -18,7 +18,9 @@ AT_MOST = {"random_keys/fixed": 60, "random_keys/fixed_batched": 35, "hot_key/fi
 # (benchmark, beside which, so many times as fast at least)
 AT_LEAST = [("random_keys/fixed", "plain_map", 10), ("random_keys/fixed_batched", "plain_map", 10)]
 TITLES = {
-    "memory_line/dependent": "a random line of 64 bytes, each place read from the one before", "memory_line/independent": "a random line, places known ahead",
+    "memory_line_dependent": "a random line of 64 bytes, each place read from the one before",
+    "memory_line_among<0>": "a random line, places known ahead", "memory_line_among<200>": "as many instructions beside it that wait for nothing",
+    "exchange_and_answer": "one exchange and an answer, nothing else",
     "hashing": "the hash of a key", "plain_map": "std::mutex, std::unordered_map, fixed window",
 }
 

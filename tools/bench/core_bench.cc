@@ -21,18 +21,8 @@
 
 #include "base/random.h"
 #include "core/limiter.h"
-#include "core/slots_find.h"
 
 namespace tally {
-
-// A decision on a slot that was found before: no hash, no look-up.
-struct LimiterProbe {
-  static Held find(Limiter& limiter, KeyHash hash) { return limiter.slots_.find(hash); }
-  static bool decide(Limiter& limiter, const Ask& ask, Held held, const Now& now, NoteRing* notes,
-                     Answer& answer) {
-    return limiter.decide(ask, held, now, notes, answer);
-  }
-};
 
 namespace {
 
@@ -128,7 +118,7 @@ void random_keys(benchmark::State& state, Algorithm algorithm, bool fleet, bool 
       Ask asks[kBatch];
       for (size_t i = 0; i < kBatch; ++i) asks[i] = f.ask(keys[at + i].view());
       for (const Ask& ask : asks) f.limiter.prefetch(ask.hash);
-      for (const Ask& ask : asks) f.limiter.prefetch_slot(ask.hash);
+      for (Ask& ask : asks) ask.place = f.limiter.prefetch_slot(ask.hash);
       for (const Ask& ask : asks) decide(ask);
     } else {
       for (size_t i = 0; i < kBatch; ++i) decide(f.ask(keys[at + i].view()));
@@ -179,37 +169,53 @@ void plain_map(benchmark::State& state) {
   state.SetItemsProcessed(static_cast<int64_t>(state.iterations() * kBatch));
 }
 
-// What memory costs: random lines of an array as large as the slots of a million keys, on huge pages where
-// there are some. `dependent`: the next line's place is in the line before, so that nothing overlaps.
-void memory_line(benchmark::State& state, bool dependent) {
-  struct alignas(64) Line {
-    uint64_t next, other[7];
-  };
-  constexpr size_t kLines = kKeys + kKeys / 11, kHugePage = size_t{2} << 20;
-  static Line* const lines = [] {
+// An array of lines as large as the slots of a million keys, on huge pages where there are some, each with the place of another, at random.
+struct alignas(64) Line {
+  uint64_t next, other[7];
+};
+constexpr size_t kLines = kKeys + kKeys / 11;
+const Line* lines() {
+  constexpr size_t kHugePage = size_t{2} << 20;
+  static const Line* const made = [] {
     constexpr size_t kBytes = (kLines * sizeof(Line) / kHugePage + 2) * kHugePage;
     void* at = ::mmap(nullptr, kBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     ::madvise(at, kBytes, MADV_HUGEPAGE);
-    auto* made = static_cast<Line*>(at);
+    auto* all = static_cast<Line*>(at);
     std::vector<uint32_t> order(kLines);
     std::iota(order.begin(), order.end(), 0);
     Random random(3);
     for (size_t i = kLines - 1; i > 0; --i) std::swap(order[i], order[random.below(i + 1)]);
-    for (size_t i = 0; i < kLines; ++i) made[order[i]].next = order[(i + 1) % kLines];
-    return made;
+    for (size_t i = 0; i < kLines; ++i) all[order[i]].next = order[(i + 1) % kLines];
+    return all;
   }();
+  return made;
+}
+
+// What memory costs where the next line's place is in the line before, so that nothing overlaps.
+void memory_line_dependent(benchmark::State& state) {
+  const Line* const all = lines();
   uint64_t at = 0;
-  if (dependent) {
-    for (auto _ : state) at = lines[at].next;
-    benchmark::DoNotOptimize(at);
-  } else {
-    uint64_t place = 1;
-    for (auto _ : state) {
-      place = place * 6364136223846793005 + 1442695040888963407;
-      at += lines[static_cast<uint64_t>((static_cast<unsigned __int128>(place) * kLines) >> 64)].next;
+  for (auto _ : state) at = all[at].next;
+  benchmark::DoNotOptimize(at);
+  state.SetItemsProcessed(state.iterations());
+}
+
+// What it costs where all places are known, with `kOthers` instructions between two lines that wait for none: how many lines the processor
+// has on their way at once depends on these alone.
+template <int kOthers>
+void memory_line_among(benchmark::State& state) {
+  const Line* const all = lines();
+  uint64_t at = 0, place = 1;
+  for (auto _ : state) {
+    place = place * 6364136223846793005 + 1442695040888963407;
+    at += all[static_cast<uint64_t>((static_cast<unsigned __int128>(place) * kLines) >> 64)].next;
+#pragma GCC unroll 200
+    for (int i = 0; i < kOthers; ++i) {
+      uint64_t other;
+      asm volatile("lea 1(%1), %0" : "=r"(other) : "r"(place));
     }
-    benchmark::DoNotOptimize(at);
   }
+  benchmark::DoNotOptimize(at);
   state.SetItemsProcessed(state.iterations());
 }
 
@@ -231,14 +237,12 @@ void hot_key(benchmark::State& state, Algorithm algorithm, bool fleet, uint32_t 
   NoteRing notes(16);
   NoteRing* const ring = fleet && limit == 1 ? nullptr : &notes;
   Now now = kNow;
-  Answer answer;
   if (found) {
-    const Ask ask = f.ask("user:0");
-    const Held held = LimiterProbe::find(f.limiter, ask.hash);
+    Ask ask = f.ask("user:0");
+    ask.place = f.limiter.prefetch_slot(ask.hash);
     for (auto _ : state) {
       if (limit != 1) now.mono += std::chrono::milliseconds(1);  // a bucket refills
-      benchmark::DoNotOptimize(LimiterProbe::decide(f.limiter, ask, held, now, ring, answer));
-      benchmark::DoNotOptimize(answer);
+      benchmark::DoNotOptimize(f.limiter.take(ask, now, ring));
     }
   } else {
     for (auto _ : state) {
@@ -296,6 +300,20 @@ void new_keys(benchmark::State& state) {
   state.counters["evicted_alive"] = static_cast<double>(f.slots.evicted_live());
 }
 
+// The least that a decision on a slot in the cache does: one exchange, and an answer for the caller to read.
+void exchange_and_answer(benchmark::State& state) {
+  alignas(64) static std::atomic<uint64_t> count;
+  Answer answer;
+  for (auto _ : state) {
+    uint64_t was = count.load();
+    benchmark::DoNotOptimize(count.compare_exchange_strong(was, was + 1));
+    answer = {};
+    answer.remaining = static_cast<uint32_t>(was);
+    benchmark::DoNotOptimize(answer);
+  }
+  state.SetItemsProcessed(state.iterations());
+}
+
 void hashing(benchmark::State& state) {
   Fixture f(kFixed, 10, false, 1000);
   const Drawn::Key* keys = drawn().data();
@@ -304,8 +322,12 @@ void hashing(benchmark::State& state) {
   state.SetItemsProcessed(state.iterations());
 }
 
-BENCHMARK_CAPTURE(memory_line, dependent, true);
-BENCHMARK_CAPTURE(memory_line, independent, false);
+BENCHMARK(memory_line_dependent);
+BENCHMARK(memory_line_among<0>);
+BENCHMARK(memory_line_among<50>);
+BENCHMARK(memory_line_among<100>);
+BENCHMARK(memory_line_among<200>);
+BENCHMARK(exchange_and_answer);
 BENCHMARK(hashing);
 BENCHMARK(plain_map);
 BENCHMARK_CAPTURE(random_keys, fixed, kFixed, false, false);
