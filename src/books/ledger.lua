@@ -7,7 +7,8 @@
 --
 -- A window's book: limit, sliding, unbounded, start, finish (of the window), outstanding (sum over lines), used, given, previous (of the
 -- window before; absent: not known, all of the limit), quiet (nothing is issued before), lines.
--- A bucket's book: emission, span, lease, at, tat (both as in GCRA), leases (the last number given out), quiet, lines.
+-- A bucket's book: emission, span, lease, at, tat (both as in GCRA), leases (the last number given out), born and base (since when, and
+-- what was charged then), lines.
 -- A line: key (node, life, number), and what cluster/line.h says.
 local ledger = {}
 
@@ -16,6 +17,7 @@ local floor, ceil, max, min = math.floor, math.ceil, math.max, math.min
 local AMOUNT_MAX = 2 ^ 40           -- no honest cost is larger
 local BUCKET_AMOUNT_MAX = 2 ^ 52    -- nor amount of nanoseconds, where numbers are exact
 local LINES_MAX = 4096
+local NO_RESET = ("0"):rep(16)     -- resets have 16 hexadecimal digits: the nanosecond of a wall clock
 local NEAR_HOLD_PARTS = 8           -- see cluster/window_book.cc
 local FAR_HEADROOM_PARTS = 4
 
@@ -172,7 +174,7 @@ end
 
 function ledger.new_window(terms)
   return {limit = terms.limit, sliding = terms.sliding, unbounded = terms.unbounded, start = terms.start, finish = terms.finish, outstanding = 0,
-          used = 0, given = 0, quiet = 0, reset = 0, reset_at = 0, lines = {}}
+          used = 0, given = 0, quiet = 0, reset = NO_RESET, reset_at = 0, lines = {}}
 end
 
 -- Opens a line that charges `charged`: its floor, or what it holds already of books that are lost.
@@ -187,6 +189,14 @@ end
 function ledger.charge_floor(book, line, charged)
   book.outstanding = book.outstanding - line_outstanding(book, line)
   line.floor = max(line.floor, min(charged, book.limit))
+  book.outstanding = book.outstanding + line_outstanding(book, line)
+end
+
+-- The line was granted that much, whatever became of the write that said so.
+function ledger.hear_granted(book, line, granted)
+  if granted <= line.granted then return end
+  book.outstanding = book.outstanding - line_outstanding(book, line)
+  line.granted = min(granted, AMOUNT_MAX)
   book.outstanding = book.outstanding + line_outstanding(book, line)
 end
 
@@ -291,7 +301,7 @@ end
 
 -- `tat`: nanoseconds from now on that are charged already.
 function ledger.new_bucket(terms, now, tat, numbered)
-  return {emission = terms.emission, span = terms.emission * terms.limit, lease = 0, at = now, tat = tat, base = tat, born = now, leases = numbered, quiet = 0, reset = 0,
+  return {emission = terms.emission, span = terms.emission * terms.limit, lease = 0, at = now, tat = tat, base = tat, born = now, leases = numbered, reset = NO_RESET,
           lines = {}}
 end
 

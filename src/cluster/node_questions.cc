@@ -6,6 +6,8 @@
 
 namespace tally {
 
+void Node::tell_all() { impl_->lessee.tell_all(); }
+
 namespace {
 
 // The account that a question is about may not exist yet where the key was only used under its floor.

@@ -173,6 +173,8 @@ bool check_members(const std::string& section, const Config::Members& members, C
   if (members.peers.size() > kPeersMax)
     complaints.add(section + ".peers", too_many("peers", kPeersMax, members.peers.size()));
   readable &= check_aggregators(section, members, complaints);
+  if (members.books && members.peers.empty()) complaints.add(section + ".books", "there are no peers that share them: list the nodes in " + section + ".peers");
+  if (members.books && !members.aggregators.empty()) complaints.add(section + ".books", "keys belong to the aggregators, or their books are in Redis: leave one of the two out");
   complaints.range(section + ".roster_version", members.roster_version, kRosterVersionRange);
   complaints.range(section + ".size", members.size, kSizeRange);
   if (members.size != 0 && members.size < members.entries().size())
@@ -211,6 +213,7 @@ bool check_previous(const Config::Cluster& cluster, Complaints& complaints) {
 void check_upstream(const Config::Cluster& cluster, Complaints& complaints) {
   if (!cluster.upstream) return;
   check_members("cluster.upstream", *cluster.upstream, complaints);
+  if (cluster.upstream->books || cluster.books) complaints.add("cluster.upstream", "no level above or below has its books in Redis: leave out \"books\" or \"upstream\"");
   if (cluster.upstream->entries().empty())
     complaints.add("cluster.upstream", "must have the aggregators of the level above; null where there is none");
   if (cluster.entries().empty())
