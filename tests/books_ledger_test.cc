@@ -107,7 +107,7 @@ class Ledger {
   Handle ledger_;
 };
 
-std::string stamp_text(uint64_t stamp) {
+std::string digits(uint64_t stamp) {
   char text[17];
   std::snprintf(text, sizeof text, "%016llx", static_cast<unsigned long long>(stamp));
   return text;
@@ -127,7 +127,8 @@ Handle told(Ledger& ledger, const Report& report) {
                                {"demand_milli", n(report.demand_milli)},
                                {"lease", n(report.lease)}});
   ledger.flag(table, "final", report.final);
-  ledger.text(table, "stamp", stamp_text(report.stamp));
+  ledger.text(table, "stamp", digits(report.stamp));
+  ledger.text(table, "reset", digits(report.reset));
   return table;
 }
 
@@ -211,6 +212,7 @@ TEST_CASE("a window's book in Lua says what the one in C++ says, of whatever rep
 
     const Duration step_max = random.below(2) == 0 ? terms.window / 100 : kSync * 2;
     WallTime wall = start;
+    uint64_t reset = 0;
     for (int step = 0; step < 120; ++step) {
       CAPTURE(step);
       wall += microseconds(random.below(static_cast<uint64_t>(std::max<int64_t>(1, us(step_max)))));
@@ -227,6 +229,11 @@ TEST_CASE("a window's book in Lua says what the one in C++ says, of whatever rep
         book.charge_floor(*teller.own, charged);
         ledger.call("charge_floor", theirs, teller.line, charged);
       }
+      if (random.below(40) == 0) {
+        reset += 1 + random.below(3);
+        book.reset(reset);
+        ledger.call("reset_window", theirs, digits(reset));
+      }
       if (random.below(50) == 0) {
         const auto limit = static_cast<uint32_t>(1 + random.below(terms.limit));
         book.lower_limit(limit);
@@ -235,6 +242,7 @@ TEST_CASE("a window's book in Lua says what the one in C++ says, of whatever rep
       Report report = next_report(random, teller, teller.own->granted, teller.own->floor, 1, book.limit());
       report.has_ballot = random.below(8) != 0;
       report.ballot = kBallot;
+      report.reset = random.below(3) == 0 ? minus(reset, 1) : reset;
       teller.said.push_back(report);
       if (random.below(5) == 0) report = teller.said[random.below(teller.said.size())];  // late, and once more
       book.merge(*teller.own, report, now.mono);
@@ -288,15 +296,13 @@ TEST_CASE("a bucket's book in Lua says what the one in C++ says, of whatever rep
     const Duration step_max = random.below(2) == 0 ? span / 3 + microseconds(2) : kSync * 2;
     for (int step = 0; step < 150; ++step) {
       CAPTURE(step);
-      mono += microseconds(random.below(static_cast<uint64_t>(us(step_max)) + 1));
+      mono += microseconds(1 + random.below(static_cast<uint64_t>(us(step_max)) + 1));
       const int64_t now_us = us(mono.time_since_epoch());
       const size_t which = random.below(tellers.size());
       Teller& teller = tellers[which];
-      bool first = false;
       if (leased[which] == nullptr) {
         leased[which] = &book.open({which + 10, 1, 1}, 0, mono - kSync);
         teller.line = ledger.call("open_bucket_line", theirs, std::to_string(which));
-        first = true;
       }
       Line& line = leased[which]->line;
       if (line.granted == 0) teller.used = teller.returned = teller.refunded = 0;
@@ -310,7 +316,7 @@ TEST_CASE("a bucket's book in Lua says what the one in C++ says, of whatever rep
       book.merge(*leased[which], report, mono);
       ledger.call("merge_bucket", theirs, teller.line, told(ledger, report), report.has_ballot, now_us);
       book.give(*leased[which], report.given, mono, mono);
-      ledger.call("give_bucket", theirs, teller.line, report.given, first, now_us);
+      ledger.call("give_bucket", theirs, teller.line, report.given, now_us);
       if (random.below(60) == 0) {
         book.reset(mono);
         ledger.call("reset_bucket", theirs, now_us);

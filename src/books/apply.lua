@@ -81,8 +81,13 @@ end
 
 local function heard_reset(book, number)
   if number <= book.reset then return end
-  book.reset, book.reset_at = number, now
-  if book.emission and tonumber(number, 16) >= book.born * 1000 then ledger.reset_bucket(book, now) end  -- else it is from before these books
+  if not book.emission then
+    ledger.reset_window(book, number)
+    book.reset_at = now
+    return
+  end
+  book.reset = number
+  if tonumber(number, 16) >= book.born * 1000 then ledger.reset_bucket(book, now) end  -- else it is from before these books
 end
 
 local function apply_window(report)
@@ -115,7 +120,11 @@ local function apply_window(report)
   if ours then ledger.hear_granted(book, line, report.granted_heard) end
   ledger.merge_window(book, line, report, ours, now)
   local own = report.before > 0 and book_of(report.before) or nil
-  ledger.count_previous(book, own, not generation.lost or report.start - whole >= generation.since)
+  if own and report.reset > own.reset then
+    ledger.reset_window(own, report.reset)
+    touched[report.before] = {own, redis.call("PTTL", KEYS[report.before])}
+  end
+  ledger.count_previous(book, own, now >= quiet_until)  -- by then everybody has told what it used of it
   local waits_until = max(quiet_until, book.quiet)
   local open = now >= waits_until and not (book.sliding and now >= book.finish)
   if open and ledger.issue_window(book, line, now, at.recent, report.far) >= 0 and line.turned_away then
@@ -141,13 +150,12 @@ local function apply_bucket(report)
   heard_reset(book, report.reset)
   local ours = report.has_ballot and report.ballot == book.generation
   local line = ledger.find(book, report.line)
-  local first = not line
-  if first then
+  if not line then
     if not ledger.may_open(book) then return false end
     line = ledger.open_bucket_line(book, report.line)
   end
   ledger.merge_bucket(book, line, report, ours, now)
-  ledger.give_bucket(book, line, ours and report.given or 0, first, now)
+  if ours then ledger.give_bucket(book, line, report.given, now) end
   if now >= quiet_until and ledger.issue_bucket(book, line, now, at.recent) >= 0 and line.turned_away then
     ledger.issue_bucket(book, line, now, at.recent)
   end

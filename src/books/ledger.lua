@@ -18,6 +18,7 @@ local AMOUNT_MAX = 2 ^ 40           -- no honest cost is larger
 local BUCKET_AMOUNT_MAX = 2 ^ 52    -- nor amount of nanoseconds, where numbers are exact
 local LINES_MAX = 4096
 local NO_RESET = ("0"):rep(16)     -- resets have 16 hexadecimal digits: the nanosecond of a wall clock
+local UNKNOWN = -1                  -- of what a line gave back: its next report tells from where to count
 local NEAR_HOLD_PARTS = 8           -- see cluster/window_book.cc
 local FAR_HEADROOM_PARTS = 4
 
@@ -181,6 +182,7 @@ end
 function ledger.open_window_line(book, key, charged)
   local line = new_line(key)
   line.floor = min(charged, book.limit)
+  if book.reset ~= NO_RESET then line.given = UNKNOWN end
   book.lines[#book.lines + 1] = line
   book.outstanding = book.outstanding + line_outstanding(book, line)
   return line
@@ -212,10 +214,21 @@ function ledger.merge_window(book, line, report, ours, now)
   take_newest(line, report, ours, now)
   book.outstanding = book.outstanding + line_outstanding(book, line)
   book.used = book.used + net_used(line)
-  if ours and report.given > line.given then
-    book.given = book.given + min(min(report.given, AMOUNT_MAX) - line.given, used(book))
-    line.given = min(report.given, AMOUNT_MAX)
+  if not ours then return end
+  local given = min(report.given, AMOUNT_MAX)
+  if line.given == UNKNOWN then
+    if report.reset >= book.reset then line.given = given end
+  elseif given > line.given then
+    book.given = book.given + min(given - line.given, used(book))
+    line.given = given
   end
+end
+
+-- Lessees refund all that they used before; what others gave back of that is undone with it.
+function ledger.reset_window(book, number)
+  book.reset = number
+  book.given = 0
+  for _, line in ipairs(book.lines) do line.given = UNKNOWN end
 end
 
 -- `own`: the book of the window before, nil where there is none; `remembered`: there would be one, had it been used.
@@ -313,6 +326,7 @@ end
 
 function ledger.open_bucket_line(book, key)
   local line = new_line(key)
+  line.given = UNKNOWN
   book.lines[#book.lines + 1] = line
   return line
 end
@@ -330,9 +344,9 @@ function ledger.merge_bucket(book, line, report, ours, now)
   book.tat = max(book.tat - back, unreported_of(book))
 end
 
--- `given`: all that applications gave back elsewhere since the account began. The first report only tells from where to count.
-function ledger.give_bucket(book, line, given, first, now)
-  if first then line.given = given end
+-- `given`: all that applications gave back elsewhere since the account began.
+function ledger.give_bucket(book, line, given, now)
+  if line.given == UNKNOWN then line.given = given end
   if given <= line.given then return end
   settle(book, now)
   book.tat = max(book.tat - min(given - line.given, BUCKET_AMOUNT_MAX), unreported_of(book))
@@ -341,6 +355,7 @@ end
 
 function ledger.reset_bucket(book, now)
   settle(book, now)
+  for _, line in ipairs(book.lines) do line.given = UNKNOWN end
   book.tat = max(unreported_of(book), book.base - (now - book.born) * 1000)
 end
 

@@ -84,6 +84,10 @@ void Lessee::tell_all() {
   accounts_.for_each([&](const WireId&, Account& account) {
     ++account.changes;
     account.ask_not_before = MonoTime{};
+    for (WindowAccount& w : account.windows) {
+      w.final_heard = false;
+      w.finals = 0;
+    }
     activate(account);
   });
 }

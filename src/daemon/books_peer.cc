@@ -12,7 +12,7 @@ namespace {
 
 constexpr size_t kCallsAtOnce = 4, kReportsAtOnce = 256;
 constexpr size_t kWaitingMax = 1'048'576;
-constexpr Duration kBackoffMin = std::chrono::milliseconds(50), kBackoffMax = std::chrono::seconds(2);
+constexpr Duration kBackoffMin = std::chrono::milliseconds(50);
 constexpr Duration kBeatEvery = std::chrono::milliseconds(250);  // so often at least it is asked something
 constexpr Duration kPatienceMin = std::chrono::milliseconds(500);
 
@@ -60,17 +60,31 @@ BooksPeer::~BooksPeer() {
   if (connection_) connection_->close();
 }
 
+BooksPeer::Counts BooksPeer::counts() const {
+  Counts counts = counts_;
+  counts.up = ready_;
+  return counts;
+}
+
 std::string BooksPeer::address() const { return ready_ ? connection_->address().text() : ""; }
 
 // Who does not answer for so long is gone: before the node takes it for silent, so that another connection, or another master, is found.
 Duration BooksPeer::patience() const { return std::max(kPatienceMin, pace_.isolation_after / 2); }
 
+Duration BooksPeer::backoff_max() const { return std::max(kBackoffMin, pace_.isolation_after / 2); }
+
+// After a loss nothing is granted for so long. By then every node that lives and reaches Redis has found that its connection is gone, has another
+// one, was told of the loss and has told what it holds; and all leases of buckets have ended.
+Duration BooksPeer::quiet() const {
+  const int steps = url_.kind == BooksUrl::Kind::sentinel ? 3 : 2;  // each may take all of the patience
+  return std::max(pace_.isolation_after, lease_ + lease_ * 3 / 100) + patience() * steps + backoff_max();
+}
+
 BooksTerms BooksPeer::terms() const {
   BooksTerms terms;
   terms.server = server_;
   terms.generation = generation_;
-  // All leases of a bucket have ended by then, and everybody that is there was told of the loss and has told what it holds.
-  terms.quiet = std::max(pace_.isolation_after, lease_ + lease_ * 3 / 100);
+  terms.quiet = quiet();
   terms.recent = pace_.sync_interval * 3 + std::chrono::milliseconds(50);
   terms.shares_for = pace_.isolation_after / 2 + terms.recent;
   terms.sync_interval = pace_.sync_interval;
@@ -142,8 +156,8 @@ void BooksPeer::lost(const std::string& why) {
   connection_->close();
   under_way_ = 0;
   ++counts_.reconnects;
-  const Duration backoff = std::min(kBackoffMax, kBackoffMin * (1 << std::min(failures_++, 6)));
-  again_.expires_after(backoff / 2 + Duration(static_cast<int64_t>(dice_.below(static_cast<uint64_t>(nanos(backoff))))));
+  const Duration backoff = std::min(backoff_max(), kBackoffMin * (1 << std::min(failures_++, 6)));
+  again_.expires_after(backoff / 2 + Duration(static_cast<int64_t>(dice_.below(static_cast<uint64_t>(nanos(backoff / 2))))));
   again_.async_wait([this](const asio::error_code& error) {
     if (!error) connect();
   });
@@ -226,6 +240,8 @@ void BooksPeer::on_answer(const redisReply* reply, const std::vector<Report>& re
   auto answer = books_answer(text_of(*reply), reports, caller_);
   if (!answer) return fail("answer", answer.error());
   round_trip_ = parts_.clock.mono() - MonoTime(Duration(static_cast<int64_t>(sent_ns)));
+  parts_.call_times.observe(round_trip_);
+  counts_.grants += answer.value().grants.size();
   there_ = answer.value().now;
   if (answer.value().generation > generation_) {
     if (generation_ != 0) {

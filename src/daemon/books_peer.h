@@ -24,6 +24,7 @@
 #include "cluster/wire.h"
 #include "config/books_url.h"
 #include "daemon/clock.h"
+#include "daemon/counters.h"
 #include "daemon/log.h"
 #include "daemon/redis_connection.h"
 
@@ -42,6 +43,7 @@ class BooksPeer {
   struct Parts {
     asio::io_context& io;
     const Clock& clock;
+    TimeHistogram& call_times;
     Log& log;
   };
   BooksPeer(Parts parts, BooksUrl url, Node node, const Pace& pace, Duration lease, uint64_t seed);
@@ -58,11 +60,12 @@ class BooksPeer {
   std::string address() const;  // "": not connected
 
   struct Counts {
-    uint64_t calls = 0, reports = 0, bytes_in = 0, bytes_out = 0;
+    bool up = false;
+    uint64_t calls = 0, reports = 0, grants = 0, bytes_in = 0, bytes_out = 0;
     uint64_t reconnects = 0, losses = 0, generation = 0;
-    std::map<std::string, uint64_t> errors;  // by kind: connection, script, moved, answer
+    std::map<std::string, uint64_t> errors{{"connection", 0}, {"script", 0}, {"answer", 0}};  // by kind
   };
-  const Counts& counts() const { return counts_; }
+  Counts counts() const;
 
  private:
   void connect();
@@ -77,6 +80,8 @@ class BooksPeer {
   void ask_life();
   void deliver(const std::vector<Entry>& entries, uint64_t sent_ns);
   Duration patience() const;
+  Duration backoff_max() const;
+  Duration quiet() const;
   BooksTerms terms() const;
 
   Parts parts_;

@@ -57,6 +57,7 @@ ClusterThread::View ClusterThread::view() {
     view.streams.push_back(link->streams());
   }
   view.keys = link_.keys();
+  if (link_.books() != nullptr) view.books = link_.books()->counts();
   return view;
 }
 

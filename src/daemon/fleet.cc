@@ -136,7 +136,7 @@ std::unique_ptr<BooksPeer> Fleet::begin_books(asio::io_context& io, const Config
   const auto rank = roster.rank_of(node.self);
   if (!books || !rank) return nullptr;
   parts_.log.info("books are in Redis", {{"books", books->text_without_secret()}});
-  return std::make_unique<BooksPeer>(BooksPeer::Parts{io, parts_.clock, parts_.log}, *books,
+  return std::make_unique<BooksPeer>(BooksPeer::Parts{io, parts_.clock, books_calls_, parts_.log}, *books,
                                      BooksPeer::Node{node.self, roster.id(*rank), life.incarnation, node.id_key}, node.pace, node.lease, random_seed());
 }
 
