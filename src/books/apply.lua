@@ -68,8 +68,8 @@ local function read(r)
   return {kind = r[1], book = r[2], before = r[3], line = r[4], has_ballot = r[5], ballot = r[6], used = r[7], returned = r[8], refunded = r[9], given = r[10],
           ceiling = r[11], granted_heard = r[12], wanted = r[13], waiting_min = r[14], waiting = r[15], demand_milli = r[16], stamp = r[17], floor = r[18],
           final = r[19], far = r[20], reset = r[21], limit = r[22],
-          sliding = r[23], unbounded = r[24], start = r[25], finish = r[26],     -- of windows
-          emission = r[27], lease = r[28], lease_length = r[29]}                 -- of buckets
+          sliding = r[23], unbounded = r[24], knows_before = r[25], start = r[26], finish = r[27],  -- of windows
+          emission = r[28], lease = r[29], lease_length = r[30], charged = r[31]}                   -- of buckets
 end
 
 local function write(book, line, grant)
@@ -124,7 +124,7 @@ local function apply_window(report)
     ledger.reset_window(own, report.reset)
     touched[report.before] = {own, redis.call("PTTL", KEYS[report.before])}
   end
-  ledger.count_previous(book, own, now >= quiet_until)  -- by then everybody has told what it used of it
+  ledger.count_previous(book, own, report.knows_before and now >= quiet_until)  -- by then everybody has told what it used of it
   local waits_until = max(quiet_until, book.quiet)
   local open = now >= waits_until and not (book.sliding and now >= book.finish)
   if open and ledger.issue_window(book, line, now, at.recent, report.far) >= 0 and line.turned_away then
@@ -142,6 +142,7 @@ local function apply_bucket(report)
   if not book or book.generation ~= generation.number then
     -- What was charged before a loss is not known: all that a bucket can owe, since the last lease of that time has ended.
     local charged = generation.lost and max(0, (quiet_until - now) * 1000 + report.emission * report.limit) or 0
+    charged = max(charged, report.charged)
     book = ledger.new_bucket(report, now, charged, now)
     book.generation = generation.number
     books[KEYS[report.book]] = book

@@ -53,22 +53,24 @@ class Keys {
   std::unordered_map<std::string, size_t> numbers_;
 };
 
-json row_of(const Report& r, const BooksCaller& caller, const BooksTerms& terms, const BooksNames& names, Keys& keys) {
+json row_of(const BooksReport& asked, const BooksCaller& caller, const BooksTerms& terms, const BooksNames& names, Keys& keys) {
+  const Report& r = asked.report;
   const bool bucket = r.terms.algorithm == Algorithm::token_bucket;
   const bool sliding = r.terms.algorithm == Algorithm::sliding_window;
   const size_t book = keys.number_of(bucket ? names.bucket(r.key) : names.window(r.key, r.window));
   const size_t before = sliding ? keys.number_of(names.window(r.key, r.window - 1)) : 0;
   json row = json::array({bucket ? "b" : "w", book, before, line_name(caller, r.line), r.has_ballot, r.ballot.counter, r.used, r.returned, r.refunded, r.given,
                           r.ceiling, r.granted_heard, r.wanted, r.waiting_min, r.waiting, r.demand_milli, hex(r.stamp), r.floor, r.final, terms.far,
-                          hex(r.reset), r.terms.limit, sliding, r.terms.max_overcount.unbounded});
+                          hex(r.reset), r.terms.limit, sliding, r.terms.max_overcount.unbounded, asked.begin.knows_before});
   if (bucket) {
     const Duration span = r.terms.emission * static_cast<int64_t>(r.terms.limit);
     for (const int64_t n : {int64_t{0}, int64_t{0}, nanos(r.terms.emission), static_cast<int64_t>(r.lease), nanos(lease_for(span, terms.lease, terms.sync_interval))})
       row.push_back(n);
+    row.push_back(nanos(asked.begin.charged));
   } else {
     row.push_back(us(window_start(r.window, r.terms.window)));
     row.push_back(us(window_end(r.window, r.terms.window)));
-    for (int i = 0; i < 3; ++i) row.push_back(0);
+    for (int i = 0; i < 4; ++i) row.push_back(0);
   }
   return row;
 }
@@ -122,16 +124,16 @@ std::string BooksNames::window(const WireId& key, int64_t number) const { return
 
 std::string BooksNames::bucket(const WireId& key) const { return start(tag_of(key)) + hex(key.bytes); }
 
-BooksCall books_call(std::span<const Report> reports, const BooksCaller& caller, const BooksTerms& terms, const BooksNames& names) {
-  Keys keys(names.generation(reports.empty() ? 0 : names.tag_of(reports.front().key)));
+BooksCall books_call(std::span<const BooksReport> reports, const BooksCaller& caller, const BooksTerms& terms, const BooksNames& names) {
+  Keys keys(names.generation(reports.empty() ? 0 : names.tag_of(reports.front().report.key)));
   json rows = json::array();
-  for (const Report& report : reports) rows.push_back(row_of(report, caller, terms, names, keys));
+  for (const BooksReport& report : reports) rows.push_back(row_of(report, caller, terms, names, keys));
   const json all = json::array({terms.server, terms.generation, us(terms.quiet), json::array({us(terms.recent), us(terms.shares_for), us(terms.sync_interval)}), std::move(rows)});
   const auto packed = json::to_msgpack(all);
   return {keys.take(), std::string(packed.begin(), packed.end())};
 }
 
-Result<BooksAnswer> books_answer(std::string_view bytes, std::span<const Report> reports, const BooksCaller& caller) {
+Result<BooksAnswer> books_answer(std::string_view bytes, std::span<const BooksReport> reports, const BooksCaller& caller) {
   const Failure wrong{"the script in Redis has answered something that is no answer of it"};
   const json all = json::from_msgpack(bytes.begin(), bytes.end(), true, false);
   if (!all.is_array() || all.size() != 4 || !all[3].is_array() || all[3].size() != reports.size()) return wrong;
@@ -143,7 +145,7 @@ Result<BooksAnswer> books_answer(std::string_view bytes, std::span<const Report>
     const json& row = all[3][i];
     if (row == false) continue;
     if (!row.is_array() || row.size() != kGrantFields) return wrong;
-    add_grants(row, reports[i], caller, answer.grants);
+    add_grants(row, reports[i].report, caller, answer.grants);
   }
   return answer;
 }

@@ -33,6 +33,17 @@ struct BooksTerms {
   bool far = false;          // the round trip is long beside the sync interval
 };
 
+// What a list of nodes that replaced another leaves to books that begin (cluster/succession.h).
+struct BooksBegin {
+  bool takes_part = true;      // false: the window, or the bucket, is another list's
+  bool knows_before = true;    // they have the books of the window before, if there were any
+  Duration charged{0};         // of a bucket, from now on
+};
+struct BooksReport {
+  Report report;
+  BooksBegin begin;
+};
+
 // Names of what is kept. All names of one tag are in one slot of a Redis Cluster.
 class BooksNames {
  public:
@@ -57,7 +68,7 @@ struct BooksCall {
   std::string argument;
 };
 // All reports must be of keys of one tag.
-BooksCall books_call(std::span<const Report> reports, const BooksCaller& caller, const BooksTerms& terms, const BooksNames& names);
+BooksCall books_call(std::span<const BooksReport> reports, const BooksCaller& caller, const BooksTerms& terms, const BooksNames& names);
 
 struct BooksAnswer {
   uint64_t generation = 0;
@@ -66,6 +77,6 @@ struct BooksAnswer {
   std::vector<Grant> grants;
 };
 // `reports`: of the call that this answers.
-Result<BooksAnswer> books_answer(std::string_view bytes, std::span<const Report> reports, const BooksCaller& caller);
+Result<BooksAnswer> books_answer(std::string_view bytes, std::span<const BooksReport> reports, const BooksCaller& caller);
 
 }  // namespace tally

@@ -30,12 +30,12 @@ std::string hex(uint64_t n) {
   return text;
 }
 
-// "run_id:..." in what INFO says.
-std::string run_id(std::string_view info) {
-  constexpr std::string_view kName = "run_id:";
-  const size_t at = info.find(kName);
+// The value of a line "NAME:VALUE" in what INFO says.
+std::string field_of(std::string_view info, const std::string& name) {
+  const std::string start = "\n" + name + ":";
+  const size_t at = info.find(start);
   if (at == std::string_view::npos) return "";
-  const std::string_view rest = info.substr(at + kName.size());
+  const std::string_view rest = info.substr(at + start.size());
   return std::string(rest.substr(0, rest.find_first_of("\r\n")));
 }
 
@@ -130,12 +130,15 @@ void BooksPeer::handshake() {
     flush();
   };
   const auto load = [this, ready](const redisReply& info) {
-    server_ = run_id(text_of(info));
+    server_ = field_of(text_of(info), "run_id");
+    const std::string policy = field_of(text_of(info), "maxmemory_policy");
+    if (field_of(text_of(info), "maxmemory") != "0" && policy != "noeviction")
+      parts_.log.warning("Redis may evict books, and more than a limit would be let in: set maxmemory-policy to noeviction", {{"maxmemory_policy", policy}});
     step({"SCRIPT", "LOAD", std::string(kLedgerScript) + std::string(kApplyScript)}, ready);
   };
   const auto known = [this, load](const redisReply& role) {
     if (role.type != REDIS_REPLY_ARRAY || role.elements < 1 || text_of(*role.element[0]) != "master") return lost("it is no master");
-    step({"INFO", "server"}, load);
+    step({"INFO"}, load);
   };
   const auto select = [this, known] {
     if (url_.database == 0) return step({"ROLE"}, known);
@@ -176,8 +179,10 @@ void BooksPeer::say(const Bytes& bytes) {
   if (decode(bytes, node_.id_key, datagram) != DecodeError::none) return;
   spoken_ = datagram.header;
   for (const Entry& entry : datagram.entries) {
-    if (const auto* report = std::get_if<Report>(&entry); report != nullptr && ready_ && waiting_.size() < kWaitingMax)
-      waiting_.insert_or_assign(Which{report->key, report->window, report->final}, *report);
+    const auto* report = std::get_if<Report>(&entry);
+    if (report != nullptr && ready_ && waiting_.size() < kWaitingMax)
+      if (const BooksBegin begin = past_of_(*report); begin.takes_part)
+        waiting_.insert_or_assign(Which{report->key, report->window, report->final}, BooksReport{*report, begin});
     if (const auto* hello = std::get_if<Hello>(&entry); hello != nullptr && !hello->answer) asks_life_ = true;
   }
 }
@@ -186,7 +191,7 @@ void BooksPeer::flush() {
   if (!ready_ || !spoken_) return;
   if (std::exchange(asks_life_, false)) ask_life();
   while (!waiting_.empty() && under_way_ < kCallsAtOnce) {
-    std::vector<Report> reports;
+    std::vector<BooksReport> reports;
     while (!waiting_.empty() && reports.size() < kReportsAtOnce) {
       reports.push_back(std::move(waiting_.begin()->second));
       waiting_.erase(waiting_.begin());
@@ -204,7 +209,7 @@ void BooksPeer::beat() {
   });
 }
 
-void BooksPeer::call(std::vector<Report> reports) {
+void BooksPeer::call(std::vector<BooksReport> reports) {
   called_ = parts_.clock.mono();
   const auto sent_ns = static_cast<uint64_t>(nanos(called_));
   BooksCall asked = books_call(reports, caller_, terms(), names_);
@@ -220,7 +225,7 @@ void BooksPeer::call(std::vector<Report> reports) {
   });
 }
 
-void BooksPeer::on_answer(const redisReply* reply, const std::vector<Report>& reports, uint64_t sent_ns, const BooksCall& asked, bool whole) {
+void BooksPeer::on_answer(const redisReply* reply, const std::vector<BooksReport>& reports, uint64_t sent_ns, const BooksCall& asked, bool whole) {
   if (reply != nullptr && reply->type == REDIS_REPLY_ERROR && text_of(*reply).starts_with("NOSCRIPT") && !whole) {
     std::vector<std::string> words{"EVAL", std::string(kLedgerScript) + std::string(kApplyScript), std::to_string(asked.keys.size())};
     words.insert(words.end(), asked.keys.begin(), asked.keys.end());
@@ -267,7 +272,8 @@ void BooksPeer::ask_life() {
     hello.answer = true;
     hello.remembered = reply->type == REDIS_REPLY_STRING ? std::strtoull(reply->str, nullptr, 16) : 0;
     hello.life = node_.incarnation;
-    deliver({hello}, sent_ns);
+    // Of lists of nodes it knows nothing: it has no part under one before that another could not have.
+    deliver({hello, Moved{caller_.store, node_.roster_version, node_.roster_hash, nanos(parts_.clock.now().wall), true}}, sent_ns);
   });
 }
 

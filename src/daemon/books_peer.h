@@ -10,6 +10,7 @@
 #include <asio/io_context.hpp>
 #include <asio/steady_timer.hpp>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -39,6 +40,8 @@ class BooksPeer {
     NodeId id = 0;
     uint64_t incarnation = 0;
     IdKey id_key;
+    uint32_t roster_version = 1;  // of the list that it goes by, and its hash
+    uint64_t roster_hash = 0;
   };
   struct Parts {
     asio::io_context& io;
@@ -52,6 +55,7 @@ class BooksPeer {
   BooksPeer& operator=(const BooksPeer&) = delete;
 
   void use(const Pace& pace) { pace_ = pace; }
+  void ask_past(std::function<BooksBegin(const Report&)> past_of) { past_of_ = std::move(past_of); }  // before anything is said
   void say(const Bytes& datagram);
   void flush();                 // what was said goes out
   std::vector<Bytes> take() { return std::exchange(heard_, {}); }
@@ -75,8 +79,8 @@ class BooksPeer {
   void lost(const std::string& why);
   void fail(const std::string& kind, const std::string& what);
   void beat();
-  void call(std::vector<Report> reports);
-  void on_answer(const redisReply* reply, const std::vector<Report>& reports, uint64_t sent_ns, const BooksCall& asked, bool whole);
+  void call(std::vector<BooksReport> reports);
+  void on_answer(const redisReply* reply, const std::vector<BooksReport>& reports, uint64_t sent_ns, const BooksCall& asked, bool whole);
   void ask_life();
   void deliver(const std::vector<Entry>& entries, uint64_t sent_ns);
   Duration patience() const;
@@ -103,7 +107,7 @@ class BooksPeer {
   Duration round_trip_{0};
 
   using Which = std::tuple<WireId, int64_t, bool>;
-  std::map<Which, Report> waiting_;  // the newest
+  std::map<Which, BooksReport> waiting_;  // the newest
   size_t under_way_ = 0;
   bool asks_life_ = false;
   std::optional<Header> spoken_;  // of the newest datagram of the node
@@ -112,6 +116,7 @@ class BooksPeer {
   WallTime there_{};  // the clock of Redis, when it answered last
   std::vector<Bytes> heard_;
   bool loss_ = false;
+  std::function<BooksBegin(const Report&)> past_of_;
   Counts counts_;
 };
 

@@ -137,7 +137,7 @@ std::unique_ptr<BooksPeer> Fleet::begin_books(asio::io_context& io, const Config
   if (!books || !rank) return nullptr;
   parts_.log.info("books are in Redis", {{"books", books->text_without_secret()}});
   return std::make_unique<BooksPeer>(BooksPeer::Parts{io, parts_.clock, books_calls_, parts_.log}, *books,
-                                     BooksPeer::Node{node.self, roster.id(*rank), life.incarnation, node.id_key}, node.pace, node.lease, random_seed());
+                                     BooksPeer::Node{node.self, roster.id(*rank), life.incarnation, node.id_key, roster.version(), roster.hash()}, node.pace, node.lease, random_seed());
 }
 
 Result<Life> Fleet::begin_life(const Config& config, const Roster& roster) {

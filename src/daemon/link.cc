@@ -22,7 +22,13 @@ Link::Link(Sockets sockets, PeerSeal seal, std::unique_ptr<Node> node, uint64_t 
       seal_(std::move(seal)),
       node_(std::move(node)),
       books_rank_(node_->roster().rank_of(std::string(kBooksEntry))),
-      dice_(seed) {}
+      dice_(seed) {
+  if (books_)
+    books_->ask_past([this](const Report& report) {
+      const Node::Past past = node_->past_of(report, now_);
+      return BooksBegin{past.takes_part, past.knows_before, past.charged};
+    });
+}
 
 void Link::watch() {
   if (std::exchange(watched_, true)) return;
@@ -88,6 +94,7 @@ void Link::send(Now now) { send(now, nullptr); }
 void Link::send(Now now, Stream* source) {
   for (const Outgoing& out : node_->take_outbox()) {
     if (books_ && out.to == books_rank_ && !out.to_source) {
+      now_ = now;
       books_->say(out.bytes);
       continue;
     }

@@ -72,6 +72,7 @@ class Link {
   std::vector<Transport> transports_;  // by rank
   Duration patience_ = Transport::kUdpSilent;
   MonoTime next_look_{};
+  Now now_{};          // of what is said to the books
   Random dice_;  // so that not all dial at once
   std::vector<uint16_t> there_;  // scratch
 };
