@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """A fleet whose books are in Redis: books_process_test.py TALLYD TALLY [TEST...]"""
 import signal
+import subprocess
 import sys
 import time
 import urllib.request
@@ -152,6 +153,19 @@ class Sharing(Books):
         client.ask("TALLY.TAKE", name, key)
         told = client.ask("TALLY.EXPLAIN", name, key)
         return dict(zip(told[::2], told[1::2]))[b"owner"]
+
+
+    def test_metrics_are_what_promtool_wants_and_count_calls(self):
+        nodes = self.fleet()
+        self.assertEqual(self.drain(nodes, "login", "bob"), 5)
+        text = urllib.request.urlopen(f"http://{nodes[0].http()}/metrics", timeout=WAIT_S).read()
+        checked = subprocess.run(["promtool", "check", "metrics"], input=text, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=WAIT_S, check=False)
+        self.assertEqual((checked.returncode, checked.stdout), (0, b""))
+        self.assertEqual(self.metric(nodes[0], "tallyd_books_up"), 1)
+        self.assertGreaterEqual(self.metric(nodes[0], "tallyd_books_reports_total"), 1)
+        self.assertGreaterEqual(self.metric(nodes[0], "tallyd_books_call_duration_seconds_count"), self.metric(nodes[0], "tallyd_books_grants_total") / 300)
+        self.redis.end()
+        self.until(lambda: self.metric(nodes[0], "tallyd_books_up") == 0)
 
 
 class Loss(Books):
