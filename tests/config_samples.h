@@ -37,13 +37,13 @@ inline bool same(const Rule& a, const Rule& b) {
 }
 
 inline bool same_members(const Config::Members& a, const Config::Members& b) {
-  return a.peers == b.peers && a.aggregators == b.aggregators && a.roster_version == b.roster_version && a.size == b.size;
+  return a.peers == b.peers && a.aggregators == b.aggregators && a.roster_version == b.roster_version && a.size == b.size && a.books == b.books;
 }
 
 inline bool same(const Config::Cluster& a, const Config::Cluster& b) {
   return a.bind == b.bind && a.self == b.self && a.peers == b.peers && a.roster_version == b.roster_version &&
          a.size == b.size && a.sync_interval == b.sync_interval && a.isolation_after == b.isolation_after &&
-         a.lease == b.lease && a.aggregators == b.aggregators && a.gone == b.gone &&
+         a.lease == b.lease && a.aggregators == b.aggregators && a.books == b.books && a.gone == b.gone &&
          a.previous.has_value() == b.previous.has_value() && (!a.previous || same_members(*a.previous, *b.previous)) &&
          a.upstream.has_value() == b.upstream.has_value() &&
          (!a.upstream || (same_members(*a.upstream, *b.upstream) && a.upstream->bind == b.upstream->bind));
@@ -164,6 +164,25 @@ inline Rule random_rule(Random& random, size_t number) {
   return rule;
 }
 
+inline BooksUrl random_books(Random& random) {
+  BooksUrl books;
+  if (random.chance(0.3)) {
+    books.places = {{"/run/redis/\xC3\xA4.sock", 0}};
+  } else {
+    books.places = {{"10.0.0.5", 6379}, {"redis-1.example.org", 7000}, {"2001:db8::1", 6379}};
+    books.places.resize(1 + random.below(3));
+    if (random.chance(0.5)) books.user = "us:er";
+    if (random.chance(0.5)) books.password = "p@ss/w%rd:\xC3\xA4";
+    if (random.chance(0.4)) {
+      books.kind = BooksUrl::Kind::sentinel;
+      books.service = "main";
+    }
+  }
+  books.database = static_cast<uint32_t>(random.below(16));
+  if (random.chance(0.5)) books.prefix = "edge:1";
+  return books;
+}
+
 inline void random_cluster(Random& random, Config::Cluster& cluster) {
   const uint64_t peers = random.below(5);
   for (uint64_t i = 0; i < peers; ++i) {
@@ -177,8 +196,9 @@ inline void random_cluster(Random& random, Config::Cluster& cluster) {
     cluster.bind = numeric ? own : "127.0.0.1:9000";
     if (!numeric || random.chance(0.5)) cluster.self = own;
     if (cluster.self && random.chance(0.5)) cluster.bind = "127.0.0.1:9000";
+    if (random.chance(0.3)) cluster.books = random_books(random);
     for (const std::string& peer : cluster.peers)
-      if (random.chance(0.3)) cluster.aggregators.push_back(peer);
+      if (!cluster.books && random.chance(0.3)) cluster.aggregators.push_back(peer);
     if (random.chance(0.5))
       cluster.size = static_cast<uint32_t>(random.between(static_cast<int64_t>(peers), 100'000));
   }
@@ -194,7 +214,7 @@ inline void random_cluster(Random& random, Config::Cluster& cluster) {
     cluster.aggregators = {"127.0.0.4:1", "127.0.0.4:2", "127.0.0.4:3"};
     cluster.bind = random.chance(0.5) ? "127.0.0.4:2" : "127.0.0.4:0";
   }
-  if (cluster.lists(cluster.own_entry()) && random.chance(0.3)) {
+  if (!cluster.books && cluster.lists(cluster.own_entry()) && random.chance(0.3)) {
     cluster.upstream.emplace().aggregators = {"127.0.0.5:1", "127.0.0.5:2"};
     cluster.upstream->roster_version = static_cast<uint32_t>(random.between(1, 9));
     if (random.chance(0.5)) cluster.upstream->size = 7;

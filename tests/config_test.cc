@@ -382,7 +382,6 @@ TEST_CASE("what this version does not serve is accepted at its default only") {
                      "secret_file": null, "books": "peers"}})") == "");
   const std::string no = ": this version does not have it yet; leave it out";
   CHECK(error_of(R"({"table": {"file": "/x"}})") == "f:1:20: table.file" + no);
-  CHECK(cluster_error(R"("books": "redis://x")") == "f:1:23: cluster.books" + no + " or set it to \"peers\"");
   const std::string rule = R"("name": "a", "limit": 1, "window": "1m", )";
   CHECK(rule_error(rule + R"("mode": "central")") ==
         "f:1:63: rules[0].mode" + no + " or set it to \"leased\"");

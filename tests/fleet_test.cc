@@ -253,6 +253,33 @@ TEST_CASE("a reset at one node opens the limit at all of them") {
   CHECK(admitted <= 40);
 }
 
+TEST_CASE("what was given back for others before a reset does not count after it") {
+  for (const Rule& rule : {closed(window_rule("api", kFixed, 20, 1min, 0)), closed(window_rule("api", Algorithm::sliding_window, 20, 1min, 0)),
+                           closed(bucket_rule("api", 20, 1, 1h, 0))}) {
+    CAPTURE(static_cast<int>(rule.limit.algorithm));
+    Fleet fleet(config_of(3, {rule}));
+    fleet.run_until(kSettled);
+    const auto all_at = [&](uint16_t n) {
+      burst(fleet, n, "api", "k", 30);
+      fleet.run_for(500ms);
+      return fleet.tally("api", "k").admitted();
+    };
+    for (const uint16_t n : {uint16_t{1}, uint16_t{2}}) burst(fleet, n, "api", "k", 1);
+    REQUIRE(all_at(0) == 20);
+    REQUIRE(fleet.give(1, "api", "k", 6) == 6);  // one is its own
+    fleet.run_for(500ms);
+    const uint64_t before = all_at(0);
+    REQUIRE(before >= (rule.limit.algorithm == Algorithm::token_bucket ? 20 : 26));
+    REQUIRE(fleet.give(2, "api", "k", 4) == 4);
+    fleet.reset(2, "api", "k");  // before anybody has heard of that
+    fleet.run_for(1s);
+    CHECK(all_at(0) <= before + 20);
+    const uint64_t admitted = all_at(1);
+    CHECK(admitted <= before + 20);
+    CHECK(admitted >= before + 18);
+  }
+}
+
 TEST_CASE("an unbounded rule never waits, and is stopped soon after the fleet has used the limit") {
   Rule rule = api(1000);
   rule.max_overcount.unbounded = true;

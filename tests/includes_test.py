@@ -16,11 +16,12 @@ LAYERS = {
     "base": {"base"},
     "core": {"base", "core"},
     "cluster": {"base", "core", "cluster"},
+    "books": {"base", "core", "cluster", "books"},
     "config": {"base", "core", "cluster", "config"},
     "doors": {"base", "core", "doors"},
     "client": {"base", "core", "cluster", "client", "tally"},
     "sim": {"base", "core", "cluster", "client", "sim"},
-    "daemon": {"base", "core", "cluster", "config", "doors", "daemon", "tally"},
+    "daemon": {"base", "core", "cluster", "books", "config", "doors", "daemon", "tally"},
     "rls": {"base", "core", "config", "doors", "daemon", "rls"},
     "tally": {"tally"},  # include/tally: what applications compile against
 }
@@ -29,16 +30,16 @@ LAYERS = {
 LIBRARIES = {
     r"asio(/|\.hpp)": ["src/daemon/"],
     r"prometheus/": ["src/daemon/"],
-    r"nlohmann/": ["src/config/", "src/doors/http"],
+    r"nlohmann/": ["src/config/", "src/doors/http", "src/books/batch"],
     r"cxxopts\.hpp": ["src/daemon/main", "src/daemon/options"],
     r"ares(_\w+)?\.h": ["src/daemon/lookup"],
     r"xxhash\.h": ["src/base/hash"],
-    r"hiredis/": ["src/client/connection"],
+    r"hiredis/": ["src/client/connection", "src/daemon/redis_connection", "src/daemon/books_peer"],
     r"sodium(/|\.h)": ["src/base/", "src/cluster/seal", "src/daemon/"],
     r"(grpc|grpcpp|envoy|google)/": ["src/rls/"],
 }
 
-PURE = {"base", "core", "cluster", "config", "doors"}  # bytes, structs and `now` in; bytes and structs out
+PURE = {"base", "core", "cluster", "books", "config", "doors"}  # bytes, structs and `now` in; bytes and structs out
 IMPURE_HEADERS = re.compile(
     r"(thread|mutex|shared_mutex|condition_variable|future|stop_token|semaphore|barrier|latch|iostream|fstream|filesystem|"
     r"ctime|time\.h|pthread\.h|unistd\.h|fcntl\.h|poll\.h|signal\.h|csignal|syslog\.h|netdb\.h|"

@@ -9,7 +9,7 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # What the sources need to compile, the tests and benchmarks included: one build directory serves all.
 # prometheus-cpp's CMake configuration looks for civetweb, zlib and curl whatever part of it is used.
 build_packages=(g++ cmake ninja-build pkg-config libasio-dev nlohmann-json3-dev prometheus-cpp-dev libcivetweb-dev
-  zlib1g-dev libcurl4-openssl-dev libcxxopts-dev doctest-dev libxxhash-dev libsodium-dev libc-ares-dev libhiredis-dev
+  zlib1g-dev libcurl4-openssl-dev libcxxopts-dev doctest-dev libxxhash-dev libsodium-dev libc-ares-dev libhiredis-dev liblua5.1-0-dev
   libyaml-cpp-dev libbenchmark-dev libgrpc++-dev libprotobuf-dev protobuf-compiler-grpc python3)
 demo_packages=(redis-server redis-tools)
 bench_packages=("${demo_packages[@]}" memcached nginx)

@@ -223,6 +223,10 @@ uint64_t BucketBook::give(Leased& leased, uint64_t given, MonoTime sent_after, M
 
 uint64_t BucketBook::reset(MonoTime now) {
   settle(now);
+  for (Leased& leased : lines_) {  // what was given back before is undone with all else
+    leased.given_from = now;
+    leased.given_known = false;
+  }
   const MonoTime before = tat_;
   tat_ = std::max(now + signed_amount(unreported()), base_);
   return amount_of(before - tat_);

@@ -80,6 +80,18 @@ void Lessee::use_limit(const WireId& id, Now now) {
   tell_workers(*account, now);
 }
 
+void Lessee::tell_all() {
+  accounts_.for_each([&](const WireId&, Account& account) {
+    ++account.changes;
+    account.ask_not_before = MonoTime{};
+    for (WindowAccount& w : account.windows) {
+      w.final_heard = false;
+      w.finals = 0;
+    }
+    activate(account);
+  });
+}
+
 // The key was evicted and came back: a new line, whose floor the old line already spent or holds.
 void Lessee::adopt_slot(Account& account, SlotRef slot) {
   account.slot = slot;

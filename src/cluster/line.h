@@ -29,6 +29,8 @@ constexpr uint8_t level(uint64_t left, uint64_t of) {
 }
 
 // With many lessees the loops over a book's lines are what a report costs: what all of them look at is in the first 64 bytes.
+inline constexpr uint64_t kGivenUnknown = UINT64_MAX;
+
 struct alignas(64) Line {
   LineKey key;
   uint16_t rank = 0;  // where its node is reached
@@ -44,7 +46,7 @@ struct alignas(64) Line {
   uint64_t granted = 0;
   uint64_t returned = 0;
   uint64_t refunded = 0;
-  uint64_t given = 0;
+  uint64_t given = 0;  // kGivenUnknown: the next report that knows of the reset tells from where to count
   uint64_t used = 0;
 
   // Of the newest report, too.

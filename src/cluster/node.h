@@ -182,6 +182,15 @@ class Node {
   // What an operator orders of a key, fleet-wide: as Orders::set and lift. Workers are to be given what orders() has.
   Result<KeyOrder> order(const Orders::Name& name, OrderKind kind, uint32_t limit, Duration lasts, Now now);
   bool lift(const Orders::Name& name, Now now);
+  // Books may be lost: everything that is held is reported, though it is known by them.
+  void tell_all();
+  // What books that are no node's (kBooksEntry) must know of lists before this one. Of a window: whether they may serve it, and
+  // whether they have the one before; of a bucket: until when its past counts as charged, in full.
+  struct Past {
+    bool takes_part = true, knows_before = true;
+    Duration charged{0};
+  };
+  Past past_of(const Report& report, Now now) const;
   void remember(const KeyOrder& order, Now now);  // that an earlier life of this node knew
   const Orders& orders() const;
   // Of a region's bucket (Upstream): see Lessee.

@@ -6,6 +6,18 @@
 
 namespace tally {
 
+Node::Past Node::past_of(const Report& report, Now now) const {
+  const Impl& i = *impl_;
+  const Groups groups = i.roster.groups(report.key);
+  const Terms& terms = report.terms;
+  if (terms.algorithm != Algorithm::token_bucket)
+    return {i.succession.takes_part(groups, report.window, terms.window), i.succession.same_before(groups, report.window, terms.window), Duration(0)};
+  const MonoTime base = i.succession.bucket_base(groups, bucket_keep(terms.emission * static_cast<int64_t>(terms.limit), i.config.lease));
+  return {i.succession.takes_part(groups, 0, Duration(0)), true, base > now.mono ? base - now.mono : Duration(0)};
+}
+
+void Node::tell_all() { impl_->lessee.tell_all(); }
+
 namespace {
 
 // The account that a question is about may not exist yet where the key was only used under its floor.

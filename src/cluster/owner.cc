@@ -425,8 +425,12 @@ void Owner::on_reset(const WireId& id, uint64_t number, Now now) {
     return;
   }
   if (key.terms.algorithm == Algorithm::token_bucket) return;
-  if (WindowBook* book = key.book(window_at(around_.standing.clock(), key.terms.window)))
-    for (Line& line : book->lines()) send_grant(key, *book, line, 0, now);
+  const int64_t running = window_at(around_.standing.clock(), key.terms.window);
+  if (WindowBook* before = key.book(running - 1)) before->reset(number);
+  WindowBook* const book = key.book(running);
+  if (book == nullptr) return;
+  book->reset(number);
+  for (Line& line : book->lines()) send_grant(key, *book, line, 0, now);
 }
 
 std::map<uint16_t, double> Owner::overcount_seen() const {

@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -20,6 +21,8 @@
 namespace tally {
 
 inline constexpr size_t kRosterMax = 1000;
+// The entry that stands for books in Redis: no node, but it is reported to and grants as an owner does.
+inline constexpr std::string_view kBooksEntry = "(books)";
 
 // Ranks of the members of a key's group in rendezvous order; the first is the natural owner.
 struct Group {

@@ -169,7 +169,7 @@ void Succession::forget(uint16_t rank, Now now) {
   if (roster_.has_previous()) look_at_others(now);
 }
 
-// With one of a list of two or more left, no group of it has a majority any more. Where one is gone, that is the one: nobody knows
+// With one of a list of two or more owners left, no group of it has a majority any more. Where one is gone, that is the one: nobody knows
 // what it voted for, nor by which clock.
 void Succession::look_at_others(Now now) {
   const auto& members = roster_.ranks(Which::previous);
@@ -180,7 +180,8 @@ void Succession::look_at_others(Now now) {
     buckets += left_[rank].buckets ? 1 : 0;
   }
   std::ranges::sort(from, std::greater{});
-  const size_t may_stay = members.size() > 1 ? 1 : 0;
+  const auto owners = std::ranges::count_if(members, [&](uint16_t rank) { return roster_.owns(Which::previous, rank); });
+  const size_t may_stay = owners > 1 ? 1 : 0;
   const bool gone = std::ranges::any_of(members, [&](uint16_t rank) { return gone_[rank]; });
   const WallTime rules_from = from[gone ? 0 : may_stay];
   if (rules_from < rules_from_) {

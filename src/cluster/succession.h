@@ -6,7 +6,7 @@
 // both goes by the one before until all know the new one; then it chooses a time and *leaves*: it has no vote and owns nothing
 // under the list before in windows that begin then or later. That time is kept in the state file before anybody hears of it, and
 // is further ahead than any window in which a life of this node may have voted. Once all but one of the list before have left
-// (all, where it had one), no group of it has a majority in later windows: they are the new list's. One node that does not know
+// (all, where keys belonged to one), no group of it has a majority in later windows: they are the new list's. One node that does not know
 // yet, or is dead, holds the others up for seconds only, and one that goes on alone by the list before can issue nothing.
 //
 // Where a key's group is the same in both lists nothing changes for it. Else, in the first window of the new list, members have

@@ -57,8 +57,16 @@ Line& WindowBook::open(const LineKey& key, uint16_t rank, uint64_t floor) {
   line.key = key;
   line.rank = rank;
   line.floor = std::min<uint64_t>(floor, terms_.limit);
+  if (reset_ != 0) line.given = kGivenUnknown;
   outstanding_ += line_outstanding(line);
   return line;
+}
+
+void WindowBook::reset(uint64_t number) {
+  if (number <= reset_) return;
+  reset_ = number;
+  given_ = 0;
+  for (Line& line : lines_) line.given = kGivenUnknown;
 }
 
 uint64_t WindowBook::line_outstanding(const Line& line) const {
@@ -91,10 +99,18 @@ void WindowBook::merge(Line& line, const Report& report, MonoTime now) {
   line.take_newest(report, ours, now);
   outstanding_ += line_outstanding(line);
   used_ += line.net_used();
-  if (ours && report.given > line.given) {
-    given_ += std::min(std::min(report.given, kAmountMax) - line.given, used());
-    line.given = std::min(report.given, kAmountMax);
+  if (ours) count_given(line, report);
+}
+
+void WindowBook::count_given(Line& line, const Report& report) {
+  const uint64_t given = std::min(report.given, kAmountMax);
+  if (line.given == kGivenUnknown) {
+    if (report.reset >= reset_) line.given = given;
+    return;
   }
+  if (given <= line.given) return;
+  given_ += std::min(given - line.given, used());
+  line.given = given;
 }
 
 uint64_t WindowBook::allowance(WallTime now) const {

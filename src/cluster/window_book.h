@@ -54,6 +54,8 @@ class WindowBook {
   Line& open(const LineKey& key, uint16_t rank, uint64_t floor);
   void charge_floor(Line& line, uint64_t floor);  // the larger of what was charged and this
   void merge(Line& line, const Report& report, MonoTime now);
+  // Lessees refund all that they used before; what others gave back of that is undone with it.
+  void reset(uint64_t number);
   std::vector<Line>& lines() { return lines_; }
   const std::vector<Line>& lines() const { return lines_; }
 
@@ -106,6 +108,7 @@ class WindowBook {
   bool has_unbounded_floor(const Line& line) const { return unbounded() && line.floor > 0 && line.returned == 0; }
   bool claimed() const { return ballot_.counter != 0; }
   uint64_t line_outstanding(const Line& line) const;
+  void count_given(Line& line, const Report& report);
   void grant(Line& line, uint64_t amount);
   // What of `room` the line may have of what it asked for.
   uint64_t part_of(const Line& line, uint64_t room, Now now, bool far) const;
@@ -124,6 +127,7 @@ class WindowBook {
   std::vector<Line> lines_;
   uint64_t outstanding_ = 0;  // sum of line_outstanding
   uint64_t used_ = 0;         // sum of net_used
+  uint64_t reset_ = 0;        // the highest number heard; 0: none
   uint64_t given_ = 0;        // refunds of what others admitted; each counts up to what the fleet had used when it was heard
 
   uint64_t proposed_ = 0;

@@ -203,6 +203,12 @@ void read_members(Fields& in, Config::Members& members) {
   read_entries(in, "aggregators", members.aggregators);
   in.number("roster_version", members.roster_version, kRosterVersionRange);
   in.number("size", members.size, kSizeRange);
+  const JsonNode* books = in.text("books", "\"peers\" or where Redis is");
+  if (books == nullptr || books->text == "peers") return;
+  if (auto url = parse_books_url(books->text))
+    members.books = std::move(url.value());
+  else
+    in.wrong(*books, "books", url.error());
 }
 
 // An object as a list of nodes is, or the aggregators alone.
@@ -243,7 +249,6 @@ void read_cluster(Fields in, Config::Cluster& cluster) {
     // Where it is wrong, that was said; the addresses are not to be complained of too.
     cluster.secret_file = file != nullptr && !file->text.empty() ? file->text : "/";
   }
-  in.not_yet("books", "peers");
   in.finish();
 }
 

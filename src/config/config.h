@@ -14,6 +14,7 @@
 
 #include "base/fail.h"
 #include "base/time.h"
+#include "config/books_url.h"
 #include "core/rules.h"
 
 namespace tally {
@@ -51,6 +52,7 @@ struct Config {
     std::vector<std::string> aggregators;  // those of the peers that keys belong to; empty: all
     uint32_t roster_version = 1;
     uint32_t size = 0;  // 0: as many as are listed
+    std::optional<BooksUrl> books;  // keys belong to nobody: their books are there. nullopt: they are kept by the peers
 
     const std::vector<std::string>& entries() const { return peers.empty() ? aggregators : peers; }
     uint32_t nodes() const { return size != 0 ? size : static_cast<uint32_t>(entries().size()); }
@@ -72,7 +74,7 @@ struct Config {
     std::optional<Duration> lease;                            // nullopt: max(1 s, 10 sync intervals)
     std::string secret_file;  // absolute path; "": none, and then loopback only
 
-    bool alone() const { return entries().size() <= 1 && aggregators.empty() && !previous; }
+    bool alone() const { return entries().size() <= 1 && aggregators.empty() && !books && !previous; }
     // In no list: a lessee of the aggregators.
     bool guest() const { return peers.empty() && !aggregators.empty() && !lists(own_entry()) && !(previous && previous->lists(own_entry())); }
     // Keys may belong to this node.

@@ -135,6 +135,7 @@ void add_members(Object& out, const Config::Members& members) {
   out.add("aggregators", entries(members.aggregators));
   out.add("roster_version", members.roster_version);
   out.add("size", members.size);
+  out.add("books", json_string(members.books ? members.books->text() : "peers"));
 }
 
 std::string print_cluster(const Config::Cluster& cluster) {

@@ -173,6 +173,8 @@ bool check_members(const std::string& section, const Config::Members& members, C
   if (members.peers.size() > kPeersMax)
     complaints.add(section + ".peers", too_many("peers", kPeersMax, members.peers.size()));
   readable &= check_aggregators(section, members, complaints);
+  if (members.books && members.peers.empty()) complaints.add(section + ".books", "there are no peers that share them: list the nodes in " + section + ".peers");
+  if (members.books && !members.aggregators.empty()) complaints.add(section + ".books", "keys belong to the aggregators, or their books are in Redis: leave one of the two out");
   complaints.range(section + ".roster_version", members.roster_version, kRosterVersionRange);
   complaints.range(section + ".size", members.size, kSizeRange);
   if (members.size != 0 && members.size < members.entries().size())
@@ -190,6 +192,8 @@ bool check_previous(const Config::Cluster& cluster, Complaints& complaints) {
   }
   const Config::Members& previous = *cluster.previous;
   const bool readable = check_members("cluster.previous", previous, complaints);
+  if (previous.books && !cluster.books)
+    complaints.add("cluster.previous.books", "a fleet that runs can move to books in Redis, and not back: docs/redis.md says how it is done when it stands");
   if (previous.entries().empty()) complaints.add("cluster.previous", "must have peers or aggregators; null where no list is replaced");
   if (cluster.entries().empty()) complaints.add("cluster.peers", "are missing: the list that replaces \"previous\"");
   if (previous.roster_version >= cluster.roster_version)
@@ -211,6 +215,7 @@ bool check_previous(const Config::Cluster& cluster, Complaints& complaints) {
 void check_upstream(const Config::Cluster& cluster, Complaints& complaints) {
   if (!cluster.upstream) return;
   check_members("cluster.upstream", *cluster.upstream, complaints);
+  if (cluster.upstream->books || cluster.books) complaints.add("cluster.upstream", "no level above or below has its books in Redis: leave out \"books\" or \"upstream\"");
   if (cluster.upstream->entries().empty())
     complaints.add("cluster.upstream", "must have the aggregators of the level above; null where there is none");
   if (cluster.entries().empty())

@@ -57,6 +57,7 @@ ClusterThread::View ClusterThread::view() {
     view.streams.push_back(link->streams());
   }
   view.keys = link_.keys();
+  if (link_.books() != nullptr) view.books = link_.books()->counts();
   return view;
 }
 
@@ -66,7 +67,7 @@ void ClusterThread::use(Change change, std::function<void(Result<bool>)> then) {
     if (taken) {
       const Now now = parts_.clock.now();
       node_.use(change.rules, now);
-      node_.use(change.pace, now);
+      link_.use(change.pace, now);
       if (orders_published_ != 0) orders_published_ = UINT64_MAX;  // once more, by these rules
       if (parts_.region) {
         if (change.secret) CHECK_THAT(parts_.region->link().use(*change.secret));  // the same as for the link

@@ -54,6 +54,7 @@ class ClusterThread {
     Discovery::Lookups lookups;
     std::vector<PeerStreams::Counts> streams;  // of each link
     std::vector<PeerSeal::KeyUse> keys;
+    std::optional<BooksPeer::Counts> books;  // in Redis
   };
   // Calls `then` with a copy, on this thread.
   void ask(std::function<void(View)> then);

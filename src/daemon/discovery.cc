@@ -41,6 +41,7 @@ Result<std::unique_ptr<Discovery>> Discovery::begin(Parts parts, const Roster& r
   for (uint16_t rank = 0; rank < roster.count(); ++rank)
     discovery->peers_.push_back({.entry = roster.entry(rank), .skipped = {}});
   for (uint16_t rank = 0; rank < roster.count(); ++rank) {
+    if (roster.entry(rank) == kBooksEntry) continue;
     const auto entry = parse_peer(roster.entry(rank));
     if (!entry) return Failure{"cluster.peers: " + entry.error()};
     discovery->peers_[rank].looked_up = entry.value().looked_up();

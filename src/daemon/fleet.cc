@@ -34,19 +34,26 @@ Share share_of(const Config& config) {
 
 namespace {
 
+// Books in Redis are one more entry, the only one that keys belong to.
 NodeList node_list(const Config::Members& members) {
-  return {members.entries(), members.roster_version, members.nodes(), members.aggregators};
+  NodeList list{members.entries(), members.roster_version, members.nodes(), members.aggregators};
+  if (!members.books) return list;
+  list.entries.emplace_back(kBooksEntry);
+  list.owners = {std::string(kBooksEntry)};
+  ++list.size;
+  return list;
 }
 
 NodeConfig node_config(const Config& config, const std::optional<Secret>& secret) {
   NodeConfig node;
-  node.peers = config.cluster.entries();
-  node.owners = config.cluster.aggregators;
+  NodeList list = node_list(config.cluster);
+  node.peers = std::move(list.entries);
+  node.owners = std::move(list.owners);
   node.self = config.cluster.own_entry();
   if (config.cluster.guest()) node.guest = random_seed();
   node.guests_max = config.limits.guests;
   node.roster_version = config.cluster.roster_version;
-  node.size = config.cluster.nodes();
+  node.size = list.size;
   if (config.cluster.previous) node.previous = node_list(*config.cluster.previous);
   node.gone = config.cluster.gone;
   const auto own = parse_peer(node.self);
@@ -121,6 +128,16 @@ Result<std::unique_ptr<Region>> Fleet::begin_region(asio::io_context& io, const 
   return std::make_unique<Region>(std::move(node), *parts_.overview.rules(),
                                   Link::Sockets{std::move(socket.value()), std::move(streams), std::move(discovery.value())},
                                   PeerSeal(secret), config.table_keys, random_seed(), parts_.clock.now());
+}
+
+std::unique_ptr<BooksPeer> Fleet::begin_books(asio::io_context& io, const Config& config, const Roster& roster, const NodeConfig& node, const Life& life) {
+  const Config::Cluster& cluster = config.cluster;
+  const auto& books = cluster.books ? cluster.books : cluster.previous ? cluster.previous->books : cluster.books;
+  const auto rank = roster.rank_of(node.self);
+  if (!books || !rank) return nullptr;
+  parts_.log.info("books are in Redis", {{"books", books->text_without_secret()}});
+  return std::make_unique<BooksPeer>(BooksPeer::Parts{io, parts_.clock, books_calls_, parts_.log}, *books,
+                                     BooksPeer::Node{node.self, roster.id(*rank), life.incarnation, node.id_key, roster.version(), roster.hash()}, node.pace, node.lease, random_seed());
 }
 
 Result<Life> Fleet::begin_life(const Config& config, const Roster& roster) {
@@ -201,7 +218,8 @@ Result<bool> Fleet::begin(const Config& config, std::optional<Secret> secret) {
         "this node does not know since when its list rules: it has no floor and no vote until another one tells it; a new fleet "
         "begins with roster_version 1",
         {{"roster_version", node.roster_version}});
-  auto link = std::make_unique<Link>(Link::Sockets{std::move(socket.value()), std::move(streams), std::move(discovery.value())},
+  auto books = begin_books(next->io, config, roster, node, life.value());
+  auto link = std::make_unique<Link>(Link::Sockets{std::move(socket.value()), std::move(streams), std::move(discovery.value()), std::move(books)},
                                      PeerSeal(std::move(secret)), std::move(running), random_seed());
   next->thread = std::make_unique<ClusterThread>(ClusterThread::Parts{next->io, std::move(region.value()), std::move(link), bell_, ports_, parts_.clock,
                                                                       next->horizon.get(), tick_lag_, parts_.log, parts_.orders, parts_.on_ready});

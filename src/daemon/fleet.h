@@ -59,6 +59,7 @@ class Fleet {
   void use(ClusterThread::Change change, std::function<void(Result<bool>)> then);  // as ClusterThread's; requires a life
   bool ask(std::function<void(ClusterThread::View)> then);  // the same, from any thread; false where there is no life to be asked
   const TimeHistogram& tick_lag() const { return tick_lag_; }
+  const TimeHistogram& books_calls() const { return books_calls_; }
 
  private:
   struct Running {
@@ -69,6 +70,7 @@ class Fleet {
 
   Result<std::unique_ptr<Region>> begin_region(asio::io_context& io, const Config& config, const NodeConfig& below,
                                                const std::optional<Secret>& secret);
+  std::unique_ptr<BooksPeer> begin_books(asio::io_context& io, const Config& config, const Roster& roster, const NodeConfig& node, const Life& life);
   Result<Life> begin_life(const Config& config, const Roster& roster);
   void say_begun(const Config& config, const NodeConfig& node, const Life& life, const std::string& bound,
                  const std::optional<Secret>& secret);
@@ -76,7 +78,7 @@ class Fleet {
   auto on_admin(Do what);
 
   Parts parts_;
-  TimeHistogram tick_lag_;
+  TimeHistogram tick_lag_, books_calls_;
   Bell bell_;
   std::vector<std::unique_ptr<Port>> ports_;
   IdKey id_key_ = kPublicIdKey;

@@ -18,9 +18,17 @@ Link::Link(Sockets sockets, PeerSeal seal, std::unique_ptr<Node> node, uint64_t 
     : socket_(std::move(sockets.datagrams)),
       streams_(std::move(sockets.streams)),
       discovery_(std::move(sockets.discovery)),
+      books_(std::move(sockets.books)),
       seal_(std::move(seal)),
       node_(std::move(node)),
-      dice_(seed) {}
+      books_rank_(node_->roster().rank_of(std::string(kBooksEntry))),
+      dice_(seed) {
+  if (books_)
+    books_->ask_past([this](const Report& report) {
+      const Node::Past past = node_->past_of(report, now_);
+      return BooksBegin{past.takes_part, past.knows_before, past.charged};
+    });
+}
 
 void Link::watch() {
   if (std::exchange(watched_, true)) return;
@@ -31,8 +39,15 @@ void Link::watch() {
 
 // The clock anew for each: round trips are measured by it.
 bool Link::receive(Clock& clock) {
+  if (books_) receive_from_books(clock);
   const bool more = receive_datagrams(clock);
   return streams_->receive([&](Stream& stream, std::span<const uint8_t> bytes) { return take_frame(stream, bytes, clock.now()); }, clock.mono()) || more;
+}
+
+// These come from a place of their own, and are not sealed.
+void Link::receive_from_books(Clock& clock) {
+  if (books_->take_loss()) node_->tell_all();
+  for (const Bytes& bytes : books_->take()) node_->receive(bytes, books_rank_, clock.now());
 }
 
 bool Link::receive_datagrams(Clock& clock) {
@@ -78,6 +93,11 @@ void Link::send(Now now) { send(now, nullptr); }
 // `source`: what came last came by that stream; nullptr: as a datagram.
 void Link::send(Now now, Stream* source) {
   for (const Outgoing& out : node_->take_outbox()) {
+    if (books_ && out.to == books_rank_ && !out.to_source) {
+      now_ = now;
+      books_->say(out.bytes);
+      continue;
+    }
     const auto bytes = seal_.seal(out.bytes);
     if (out.to_source) {
       source != nullptr ? streams_->answer(*source, bytes) : socket_->send_to_source(bytes);
@@ -87,6 +107,12 @@ void Link::send(Now now, Stream* source) {
     way.said(now.mono);
     if (!way.tcp() || !streams_->say(out.to, bytes)) socket_->send(out.to, bytes);
   }
+  if (books_) books_->flush();
+}
+
+void Link::use(const Pace& pace, Now now) {
+  node_->use(pace, now);
+  if (books_) books_->use(pace);
 }
 
 Transport& Link::transport(uint16_t rank) {
@@ -102,6 +128,7 @@ void Link::look(Now now) {
 }
 
 void Link::look_at(uint16_t rank, Now now) {
+  if (rank == books_rank_) return;
   const auto at = socket_->book().at(rank);
   const Transport::Due due = transports_[rank].look(now.mono, streams_->line(rank), patience_, dice_.unit());
   if (due.dial && at && !node_->is_guest(rank)) streams_->dial(rank, *at);
@@ -116,6 +143,7 @@ std::vector<PeerStatus> Link::peers(Now now) const {
   for (PeerStatus& peer : peers) {
     const auto at = socket_->book().at(peer.rank);
     peer.address = peer.self ? socket_->bound() : at ? text_of(*at) : "";
+    if (books_ && peer.rank == books_rank_) peer.address = books_->address();
     peer.tcp = peer.rank < transports_.size() && transports_[peer.rank].tcp();
     peer.addresses = socket_->book().addresses_of(peer.rank).size();
     if (peer.role == PeerRole::guest) peer.name = peer.address;
@@ -128,7 +156,7 @@ void Link::look_at(const std::vector<PeerStatus>& peers) {
   const Duration silent_after = kSilentAfter * rarer;
   patience_ = Transport::kUdpSilent * rarer;
   for (const PeerStatus& peer : peers) {
-    if (peer.self || peer.role == PeerRole::guest) continue;
+    if (peer.self || peer.role == PeerRole::guest || peer.rank == books_rank_) continue;
     if (heard_.size() <= peer.rank) heard_.resize(peer.rank + size_t{1});
     const bool heard = peer.last_heard >= Duration(0) && peer.last_heard < silent_after;
     if (heard != heard_[peer.rank]) discovery_->heard(peer.rank, heard);

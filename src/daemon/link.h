@@ -4,11 +4,13 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <utility>
 #include <vector>
 
 #include "cluster/node.h"
 #include "daemon/clock.h"
+#include "daemon/books_peer.h"
 #include "daemon/discovery.h"
 #include "daemon/peer_seal.h"
 #include "daemon/peer_socket.h"
@@ -23,6 +25,7 @@ class Link {
     std::unique_ptr<PeerSocket> datagrams;
     std::unique_ptr<PeerStreams> streams;
     std::unique_ptr<Discovery> discovery;  // of the socket's book
+    std::unique_ptr<BooksPeer> books{};    // nullptr: peers keep the books
   };
   Link(Sockets sockets, PeerSeal seal, std::unique_ptr<Node> node, uint64_t seed);
   Link(const Link&) = delete;
@@ -37,6 +40,7 @@ class Link {
   MonoTime next_look() const { return next_look_; }
 
   Result<bool> use(const Secret& secret) { return seal_.replace(secret); }
+  void use(const Pace& pace, Now now);
   std::vector<PeerStatus> peers(Now now) const;  // a guest is called by its address
   void look_at(const std::vector<PeerStatus>& peers);  // of this link: who is silent is looked for
   NodeStats stats() const;
@@ -45,10 +49,12 @@ class Link {
   const Discovery::Lookups& lookups() const { return discovery_->lookups(); }
   std::vector<PeerSeal::KeyUse> keys() const { return seal_.keys(); }
   PeerStreams::Counts streams() const { return streams_->counts(); }
+  const BooksPeer* books() const { return books_.get(); }
 
  private:
   void watch();
   bool receive_datagrams(Clock& clock);
+  void receive_from_books(Clock& clock);
   bool take_frame(Stream& stream, std::span<const uint8_t> bytes, Now now);
   void send(Now now, Stream* source);
   void look_at(uint16_t rank, Now now);
@@ -57,13 +63,16 @@ class Link {
   std::unique_ptr<PeerSocket> socket_;
   std::unique_ptr<PeerStreams> streams_;
   std::unique_ptr<Discovery> discovery_;
+  std::unique_ptr<BooksPeer> books_;
   PeerSeal seal_;
   std::unique_ptr<Node> node_;
+  const std::optional<uint16_t> books_rank_;  // what books_ is to the node
   bool watched_ = false;
   std::vector<bool> heard_;  // by rank, of the list: itself, when last looked at
   std::vector<Transport> transports_;  // by rank
   Duration patience_ = Transport::kUdpSilent;
   MonoTime next_look_{};
+  Now now_{};          // of what is said to the books
   Random dice_;  // so that not all dial at once
   std::vector<uint16_t> there_;  // scratch
 };

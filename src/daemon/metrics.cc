@@ -262,6 +262,23 @@ void add_node(Families& all, const NodeStats& node, const Overview& overview, ui
     if (id < rules->ids()) seen.add({{"rule", rules->by_id(id).name}}, ratio);
 }
 
+void add_books(Families& all, const BooksPeer::Counts& n, const TimeHistogram& calls) {
+  Family(all, "tallyd_books_up", "Whether the books in Redis can be asked.", MetricKind::gauge).add({}, uint64_t{n.up});
+  Family(all, "tallyd_books_calls_total", "Calls of the script in Redis.", MetricKind::counter).add({}, n.calls);
+  Family(all, "tallyd_books_reports_total", "Reports in them.", MetricKind::counter).add({}, n.reports);
+  Family(all, "tallyd_books_grants_total", "Grants that came back.", MetricKind::counter).add({}, n.grants);
+  Family(all, "tallyd_books_bytes_total", "Arguments of calls, and their answers.", MetricKind::counter)
+      .add({{"direction", "in"}}, n.bytes_in)
+      .add({{"direction", "out"}}, n.bytes_out);
+  Family errors(all, "tallyd_books_errors_total", "What went wrong with Redis, by kind.", MetricKind::counter);
+  for (const auto& [kind, count] : n.errors) errors.add({{"kind", kind}}, count);
+  Family(all, "tallyd_books_reconnects_total", "Connections to Redis that ended, or were not made.", MetricKind::counter).add({}, n.reconnects);
+  Family(all, "tallyd_books_losses_total", "Times that books may have been lost: all nodes told what they hold.", MetricKind::counter).add({}, n.losses);
+  Family(all, "tallyd_books_generation", "Of the books in Redis; grows with each such time.", MetricKind::gauge).add({}, n.generation);
+  Family times(all, "tallyd_books_call_duration_seconds", "From a call of the script in Redis to its answer.", MetricKind::histogram);
+  add_histogram(times, {}, {&calls});
+}
+
 }  // namespace
 
 std::optional<ClusterThread::View> Metrics::view() const {
@@ -290,6 +307,7 @@ Families Metrics::Collect() const {
     add_peers(all, node->peers);
     add_addresses(all, *node);
     add_node(all, node->stats, overview_, registers_max_);
+    if (node->books) add_books(all, *node->books, fleet_->books_calls());
     Family dropped(all, "tallyd_sync_dropped_total", "Datagrams and entries that were dropped, by reason.",
                    MetricKind::counter);
     for (const auto& [reason, n] : node->stats.dropped) dropped.add({{"reason", reason}}, n);

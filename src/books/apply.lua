@@ -1,0 +1,180 @@
+-- Applies a batch of reports to the books in Redis and returns what each line is granted; runs behind ledger.lua, by EVALSHA.
+--
+-- KEYS[1]: the generation of the books here; the rest: books, as reports name them by number. All are of one slot.
+-- ARGV[1], MessagePack: {server, known, quiet, at, reports}. `server`: the run id of the server that is asked; `known`: the highest generation
+-- that the caller ever heard of, 0: none; `quiet`: microseconds in which everybody tells what it holds after a loss; `at`: recent, shares_for, sync in
+-- microseconds; a report: see read().
+-- Returns MessagePack: {generation, microseconds of quiet left, the time here in microseconds, grants}; a grant: see write(), false where there is none.
+--
+-- A generation ends where books may be lost: another server than before answers (a failover, a restart), nothing is there (a flush), or the caller
+-- knows a later one (an old copy was restored). Then nothing is granted for `quiet`, and lines that held something are opened as they tell it.
+local VERSION = 1
+local floor, max = math.floor, math.max
+
+local time = redis.call("TIME")
+local now = time[1] * 1000000 + time[2]
+local server, known, quiet, at, reports = unpack(cmsgpack.unpack(ARGV[1]))
+at = {now = now, recent = at[1], shares_for = at[2], sync = at[3]}
+
+local LINE = {"key", "floor", "granted", "returned", "refunded", "given", "used", "stamp", "ceiling", "granted_heard", "wanted", "waiting_min", "waiting",
+              "demand_milli", "heard", "turned_away", "final", "recalled", "lease", "held", "finish"}
+
+local function load(name)
+  local text = redis.call("GET", name)
+  if not text then return nil end
+  local book = cmsgpack.unpack(text)
+  if book.version ~= VERSION then error({err = "ERR tally: " .. name .. " has books of version " .. tostring(book.version) .. ", not " .. VERSION}) end
+  for number, row in ipairs(book.lines) do
+    local line = {}
+    for i, field in ipairs(LINE) do line[field] = row[i] end
+    book.lines[number] = line
+  end
+  return book
+end
+
+local function save(name, book, milliseconds)
+  local lines = book.lines
+  local rows = {}
+  for number, line in ipairs(lines) do
+    local row = {}
+    for i, field in ipairs(LINE) do row[i] = line[field] end
+    rows[number] = row
+  end
+  book.lines, book.version = rows, VERSION
+  redis.call("SET", name, cmsgpack.pack(book), "PX", max(1, floor(milliseconds)))
+  book.lines = lines
+end
+
+local function current_generation()
+  local text = redis.call("GET", KEYS[1])
+  local generation = text and cmsgpack.unpack(text)
+  if generation and generation.server == server and generation.number >= known then return generation end
+  generation = {number = max(known, generation and generation.number or 0) + 1, server = server, since = now, lost = known > 0 or generation ~= nil and generation ~= false}
+  redis.call("SET", KEYS[1], cmsgpack.pack(generation))
+  return generation
+end
+
+local generation = current_generation()
+local quiet_until = generation.since + quiet
+
+local books, touched = {}, {}
+local function book_of(index)
+  local name = KEYS[index]
+  if books[name] == nil then books[name] = load(name) or false end
+  return books[name] or nil
+end
+
+local function read(r)
+  return {kind = r[1], book = r[2], before = r[3], line = r[4], has_ballot = r[5], ballot = r[6], used = r[7], returned = r[8], refunded = r[9], given = r[10],
+          ceiling = r[11], granted_heard = r[12], wanted = r[13], waiting_min = r[14], waiting = r[15], demand_milli = r[16], stamp = r[17], floor = r[18],
+          final = r[19], far = r[20], reset = r[21], limit = r[22],
+          sliding = r[23], unbounded = r[24], knows_before = r[25], start = r[26], finish = r[27],  -- of windows
+          emission = r[28], lease = r[29], lease_length = r[30], charged = r[31]}                   -- of buckets
+end
+
+local function write(book, line, grant)
+  local recalled = line.recalled
+  line.recalled = false
+  return {book.generation, grant.granted, grant.used_fleet, grant.pool, grant.demand_share, grant.exhausted, grant.stop, recalled, grant.ask_again, book.reset,
+          grant.lease or 0, grant.lease_for or 0, grant.tat_ahead or 0}
+end
+
+local function heard_reset(book, number)
+  if number <= book.reset then return end
+  if not book.emission then
+    ledger.reset_window(book, number)
+    book.reset_at = now
+    return
+  end
+  book.reset = number
+  if tonumber(number, 16) >= book.born * 1000 then ledger.reset_bucket(book, now) end  -- else it is from before these books
+end
+
+local function apply_window(report)
+  local whole = report.finish - report.start
+  if now < report.start - whole or now >= report.finish + whole then return false end
+  local book = book_of(report.book)
+  local found = book ~= nil
+  if not book then
+    if report.final and now >= quiet_until then return false end
+    book = ledger.new_window(report)
+    book.generation = generation.number
+    books[KEYS[report.book]] = book
+  end
+  touched[report.book] = {book, (report.finish - now + (report.sliding and whole or 0)) / 1000 + 60000}
+  ledger.lower_limit(book, report.limit)
+  heard_reset(book, report.reset)
+  local ours = report.has_ballot and report.ballot == book.generation
+  local line = ledger.find(book, report.line)
+  if not line then
+    if not ledger.may_open(book) then return false end
+    if report.has_ballot then  -- it holds what books granted that are lost
+      line = ledger.open_window_line(book, report.line, max(0, report.ceiling - (ours and report.granted_heard or report.returned)))
+      if not found and ours then book.quiet = now + quiet end  -- these alone: Redis has evicted them
+    else
+      line = ledger.open_window_line(book, report.line, report.floor)
+    end
+  elseif not report.has_ballot then
+    ledger.charge_floor(book, line, report.floor)
+  end
+  if ours then ledger.hear_granted(book, line, report.granted_heard) end
+  ledger.merge_window(book, line, report, ours, now)
+  local own = report.before > 0 and book_of(report.before) or nil
+  if own and report.reset > own.reset then
+    ledger.reset_window(own, report.reset)
+    touched[report.before] = {own, redis.call("PTTL", KEYS[report.before])}
+  end
+  ledger.count_previous(book, own, report.knows_before and now >= quiet_until)  -- by then everybody has told what it used of it
+  local waits_until = max(quiet_until, book.quiet)
+  local open = now >= waits_until and not (book.sliding and now >= book.finish)
+  if open and ledger.issue_window(book, line, now, at.recent, report.far) >= 0 and line.turned_away then
+    ledger.issue_window(book, line, now, at.recent, report.far)
+  end
+  local grant = ledger.window_grant(book, line, at)
+  if now < waits_until then
+    grant.exhausted, grant.stop, grant.ask_again = false, false, waits_until - now
+  end
+  return write(book, line, grant)
+end
+
+local function apply_bucket(report)
+  local book = book_of(report.book)
+  if not book or book.generation ~= generation.number then
+    -- What was charged before a loss is not known: all that a bucket can owe, since the last lease of that time has ended.
+    local charged = generation.lost and max(0, (quiet_until - now) * 1000 + report.emission * report.limit) or 0
+    charged = max(charged, report.charged)
+    book = ledger.new_bucket(report, now, charged, now)
+    book.generation = generation.number
+    books[KEYS[report.book]] = book
+  end
+  ledger.use_bucket_terms(book, report, report.lease_length)
+  heard_reset(book, report.reset)
+  local ours = report.has_ballot and report.ballot == book.generation
+  local line = ledger.find(book, report.line)
+  if not line then
+    if not ledger.may_open(book) then return false end
+    line = ledger.open_bucket_line(book, report.line)
+  end
+  ledger.merge_bucket(book, line, report, ours, now)
+  if ours then ledger.give_bucket(book, line, report.given, now) end
+  if now >= quiet_until and ledger.issue_bucket(book, line, now, at.recent) >= 0 and line.turned_away then
+    ledger.issue_bucket(book, line, now, at.recent)
+  end
+  local grant = ledger.bucket_grant(book, line, at)
+  if now < quiet_until then grant.exhausted, grant.ask_again = false, quiet_until - now end
+  local kept = at.recent + floor(book.lease / 1000)
+  ledger.forget_bucket_lines(book, now, kept)
+  local last = max(0, book.tat)
+  for _, other in ipairs(book.lines) do last = max(last, other.finish) end
+  touched[report.book] = {book, last / 1e6 + kept / 1000 + 60000}
+  return write(book, line, grant)
+end
+
+local apply = {w = apply_window, b = apply_bucket}
+local grants = {}
+for i, r in ipairs(reports) do
+  local report = read(r)
+  grants[i] = apply[report.kind](report)
+end
+for index, entry in pairs(touched) do save(KEYS[index], entry[1], entry[2]) end
+return cmsgpack.pack({generation.number, max(0, quiet_until - now), now, grants})

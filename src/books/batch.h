@@ -1,0 +1,82 @@
+// Reports to books that are in Redis, as one call of the script there, and its answer as grants.
+//
+// Thread rule: pure functions. An answer is bytes from outside: any give grants, or the reason why not.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/fail.h"
+#include "base/time.h"
+#include "cluster/wire.h"
+
+namespace tally {
+
+// Whose reports they are, and what is known of the place of the books.
+struct BooksCaller {
+  NodeId node = 0;
+  uint64_t incarnation = 0;
+  NodeId store = 0;  // what grants' ballots name as the owner
+};
+
+struct BooksTerms {
+  std::string server;        // run id of the Redis that is asked
+  uint64_t generation = 0;   // the highest that this node ever heard of; 0: none
+  Duration quiet{0};         // how long everybody tells what it holds after a loss, before anything is granted
+  Duration recent{0};        // a line heard longer ago has no demand any more
+  Duration shares_for{0};    // the same, of the shares that lines are told
+  Duration sync_interval{0};
+  Duration lease{0};         // of tokens of a bucket, at most
+  bool far = false;          // the round trip is long beside the sync interval
+};
+
+// What a list of nodes that replaced another leaves to books that begin (cluster/succession.h).
+struct BooksBegin {
+  bool takes_part = true;      // false: the window, or the bucket, is another list's
+  bool knows_before = true;    // they have the books of the window before, if there were any
+  Duration charged{0};         // of a bucket, from now on
+};
+struct BooksReport {
+  Report report;
+  BooksBegin begin;
+};
+
+// Names of what is kept. All names of one tag are in one slot of a Redis Cluster.
+class BooksNames {
+ public:
+  // `tags`: among so many the keys are divided; 1 where there is no cluster.
+  explicit BooksNames(std::string prefix, uint32_t tags = 1) : prefix_(std::move(prefix)), tags_(tags) {}
+  uint32_t tag_of(const WireId& key) const { return static_cast<uint32_t>(scaled_to(mix(key.word()), tags_)); }
+  std::string generation(uint32_t tag) const { return start(tag) + "generation"; }
+  std::string lives() const { return prefix_ + ":{lives}"; }
+  std::string window(const WireId& key, int64_t number) const;
+  std::string bucket(const WireId& key) const;
+  const std::string& prefix() const { return prefix_; }
+
+ private:
+  std::string start(uint32_t tag) const { return prefix_ + ":{" + std::to_string(tag) + "}:"; }
+
+  std::string prefix_;
+  uint32_t tags_;
+};
+
+struct BooksCall {
+  std::vector<std::string> keys;
+  std::string argument;
+};
+// All reports must be of keys of one tag.
+BooksCall books_call(std::span<const BooksReport> reports, const BooksCaller& caller, const BooksTerms& terms, const BooksNames& names);
+
+struct BooksAnswer {
+  uint64_t generation = 0;
+  Duration quiet_left{0};
+  WallTime now{};  // by the clock of Redis
+  std::vector<Grant> grants;
+};
+// `reports`: of the call that this answers.
+Result<BooksAnswer> books_answer(std::string_view bytes, std::span<const BooksReport> reports, const BooksCaller& caller);
+
+}  // namespace tally

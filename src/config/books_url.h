@@ -1,0 +1,39 @@
+// Where the books of a fleet are kept, when they are in Redis.
+//
+// Thread rule: pure.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/fail.h"
+
+namespace tally {
+
+struct BooksUrl {
+  enum class Kind : uint8_t {
+    redis,     // redis://[USER[:PASSWORD]@]HOST[:PORT][,HOST[:PORT]...][/DATABASE][?prefix=NAME], the first that is a master; unix:PATH[?...]
+    sentinel,  // redis-sentinel://[USER[:PASSWORD]@]HOST[:PORT][,...]/SERVICE[/DATABASE][?prefix=NAME]
+  } kind = Kind::redis;
+  struct Place {
+    std::string host;   // an address or a name; a path where it begins with '/'
+    uint16_t port = 0;  // 0 of a path
+    friend bool operator==(const Place&, const Place&) = default;
+  };
+  std::vector<Place> places;
+  std::string user, password;  // percent-encoded in the text where need be; "": none
+  std::string service;         // sentinel: the name of the master there
+  uint32_t database = 0;
+  std::string prefix = "tally";  // of all names there: letters, digits, '-', '_', '.', ':'
+
+  std::string text() const;                 // as it is written, with the password
+  std::string text_without_secret() const;  // for the log
+  friend bool operator==(const BooksUrl&, const BooksUrl&) = default;
+};
+
+// The error says what is wrong.
+Result<BooksUrl> parse_books_url(std::string_view text);
+
+}  // namespace tally

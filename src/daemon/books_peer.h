@@ -1,0 +1,123 @@
+// The owner of all keys of a fleet whose books are in Redis, as the node sees it: a peer that is reported to and grants.
+//
+// Thread rule: the cluster thread's after construction; it runs `io` as well.
+//
+// Datagrams of the node go in, datagrams that it takes for the owner's come out. In between reports become calls of a script (books/batch.h),
+// of which few are under way at once; what comes meanwhile waits, the newest of each key. While nobody answers nothing is kept: reports say
+// all anew in the next sync interval, and the node sees a silent owner.
+#pragma once
+
+#include <asio/io_context.hpp>
+#include <asio/steady_timer.hpp>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <tuple>
+#include <utility>
+#include <vector>
+
+#include "base/random.h"
+#include "books/batch.h"
+#include "cluster/pace.h"
+#include "cluster/wire.h"
+#include "config/books_url.h"
+#include "daemon/clock.h"
+#include "daemon/counters.h"
+#include "daemon/log.h"
+#include "daemon/redis_connection.h"
+
+struct redisReply;
+
+namespace tally {
+
+class BooksPeer {
+ public:
+  struct Node {  // that speaks to it
+    std::string entry;
+    NodeId id = 0;
+    uint64_t incarnation = 0;
+    IdKey id_key;
+    uint32_t roster_version = 1;  // of the list that it goes by, and its hash
+    uint64_t roster_hash = 0;
+  };
+  struct Parts {
+    asio::io_context& io;
+    const Clock& clock;
+    TimeHistogram& call_times;
+    Log& log;
+  };
+  BooksPeer(Parts parts, BooksUrl url, Node node, const Pace& pace, Duration lease, uint64_t seed);
+  ~BooksPeer();
+  BooksPeer(const BooksPeer&) = delete;
+  BooksPeer& operator=(const BooksPeer&) = delete;
+
+  void use(const Pace& pace) { pace_ = pace; }
+  void ask_past(std::function<BooksBegin(const Report&)> past_of) { past_of_ = std::move(past_of); }  // before anything is said
+  void say(const Bytes& datagram);
+  void flush();                 // what was said goes out
+  std::vector<Bytes> take() { return std::exchange(heard_, {}); }
+  // Books may have been lost since it was asked last: all that is held has to be told.
+  bool take_loss() { return std::exchange(loss_, false); }
+  std::string address() const;  // "": not connected
+
+  struct Counts {
+    bool up = false;
+    uint64_t calls = 0, reports = 0, grants = 0, bytes_in = 0, bytes_out = 0;
+    uint64_t reconnects = 0, losses = 0, generation = 0;
+    std::map<std::string, uint64_t> errors{{"connection", 0}, {"script", 0}, {"answer", 0}};  // by kind
+  };
+  Counts counts() const;
+
+ private:
+  void connect();
+  void ask_sentinel();
+  void handshake();
+  void step(const std::vector<std::string>& words, std::function<void(const redisReply&)> then);
+  void lost(const std::string& why);
+  void fail(const std::string& kind, const std::string& what);
+  void beat();
+  void call(std::vector<BooksReport> reports);
+  void on_answer(const redisReply* reply, const std::vector<BooksReport>& reports, uint64_t sent_ns, const BooksCall& asked, bool whole);
+  void ask_life();
+  void deliver(const std::vector<Entry>& entries, uint64_t sent_ns);
+  Duration patience() const;
+  Duration backoff_max() const;
+  Duration quiet() const;
+  BooksTerms terms() const;
+
+  Parts parts_;
+  const BooksUrl url_;
+  const BooksNames names_;
+  const Node node_;
+  const BooksCaller caller_;
+  Pace pace_;
+  const Duration lease_;
+  Random dice_;
+  asio::steady_timer again_, beat_;
+  std::shared_ptr<RedisConnection> connection_;
+  bool ready_ = false;  // the script can be called
+  bool said_ = false;   // that it cannot be reached
+  size_t place_ = 0;    // of the url, the next to be tried
+  int failures_ = 0;    // in a row
+  std::string server_, script_sha_;
+  uint64_t generation_ = 0;
+  Duration round_trip_{0};
+
+  using Which = std::tuple<WireId, int64_t, bool>;
+  std::map<Which, BooksReport> waiting_;  // the newest
+  size_t under_way_ = 0;
+  bool asks_life_ = false;
+  std::optional<Header> spoken_;  // of the newest datagram of the node
+  uint64_t sequence_ = 0;
+  MonoTime called_{};
+  WallTime there_{};  // the clock of Redis, when it answered last
+  std::vector<Bytes> heard_;
+  bool loss_ = false;
+  std::function<BooksBegin(const Report&)> past_of_;
+  Counts counts_;
+};
+
+}  // namespace tally

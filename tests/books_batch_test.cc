@@ -1,0 +1,137 @@
+// Calls of the script in Redis, its answers as grants, and where Redis is.
+#include <doctest/doctest.h>
+
+#include <nlohmann/json.hpp>
+
+#include "base/random.h"
+#include "books/batch.h"
+#include "config/books_url.h"
+
+using namespace tally;
+using namespace std::chrono_literals;
+using nlohmann::json;
+
+namespace {
+
+constexpr BooksCaller kCaller{.node = 11, .incarnation = 22, .store = 33};
+
+BooksReport window_report(uint8_t key, int64_t window) {
+  BooksReport asked;
+  asked.report.key.bytes[0] = key;
+  asked.report.terms = {Algorithm::sliding_window, 100, {}, 60s, {}};
+  asked.report.window = window;
+  asked.report.line = 7;
+  asked.report.stamp = UINT64_MAX - 5;  // beyond what a double holds
+  return asked;
+}
+
+std::string packed(const json& value) {
+  const auto bytes = json::to_msgpack(value);
+  return {bytes.begin(), bytes.end()};
+}
+
+}  // namespace
+
+TEST_CASE("a call names each book once, those of windows before too, and gives times in microseconds") {
+  const std::vector<BooksReport> reports{window_report(1, 1000), window_report(2, 1000), window_report(1, 1001)};
+  BooksTerms terms;
+  terms.server = "abc";
+  terms.generation = 5;
+  terms.quiet = 2s;
+  const BooksCall call = books_call(reports, kCaller, terms, BooksNames("edge"));
+  const std::vector<std::string> names{"edge:{0}:generation",
+                                       "edge:{0}:010000000000000000000000:1000",
+                                       "edge:{0}:010000000000000000000000:999",
+                                       "edge:{0}:020000000000000000000000:1000",
+                                       "edge:{0}:020000000000000000000000:999",
+                                       "edge:{0}:010000000000000000000000:1001"};
+  CHECK(call.keys == names);
+  const json all = json::from_msgpack(call.argument);
+  CHECK(all[0] == "abc");
+  CHECK(all[1] == 5);
+  CHECK(all[2] == 2'000'000);
+  const json& third = all[4][2];
+  CHECK(third[1] == 6);  // as Lua counts
+  CHECK(third[2] == 2);
+  CHECK(third[3] == "000000000000000b000000000000001600000007");
+  CHECK(third[16] == "fffffffffffffffa");
+  CHECK(third[25] == int64_t{1001} * 60'000'000);
+  CHECK(third[26] == int64_t{1002} * 60'000'000);
+}
+
+TEST_CASE("an answer gives each line its grant, and one more where it is to give back what it does not use") {
+  const std::vector<BooksReport> reports{window_report(1, 1000), window_report(2, 1000), window_report(3, 1000)};
+  const json row = json::array({4, 50, 60, 200, 65535, true, false, true, 1500, "000000000000002a", 0, 0, 0});
+  const auto answer = books_answer(packed(json::array({4, 250'000, 1'750'000'000'000'000, json::array({row, false, row})})), reports, kCaller);
+  REQUIRE(answer);
+  CHECK(answer.value().generation == 4);
+  CHECK(answer.value().quiet_left == 250ms);
+  CHECK(answer.value().now == WallTime(std::chrono::seconds(1'750'000'000)));
+  REQUIRE(answer.value().grants.size() == 4);
+  const Grant& grant = answer.value().grants[0];
+  CHECK(grant.key == reports[0].report.key);
+  CHECK(grant.ballot == Ballot{4, 33});
+  CHECK(grant.line == 7);
+  CHECK(grant.incarnation == 22);
+  CHECK(grant.granted == 50);
+  CHECK(grant.exhausted);
+  CHECK(grant.backed);
+  CHECK(grant.ask_again == 1500us);
+  CHECK(grant.reset == 42);
+  CHECK(grant.stamp == reports[0].report.stamp);
+  CHECK(answer.value().grants[1].stamp == 0);
+  CHECK(answer.value().grants[2].key == reports[2].report.key);
+}
+
+TEST_CASE("an answer that the script did not give is an error, whatever it is") {
+  const std::vector<BooksReport> reports{window_report(1, 1000)};
+  const json row = json::array({4, 50, 60, 200, 65535, true, false, true, 1500, "000000000000002a", 0, 0, 0});
+  const std::string good = packed(json::array({4, 0, 1, json::array({row})}));
+  REQUIRE(books_answer(good, reports, kCaller));
+  CHECK_FALSE(books_answer("", reports, kCaller));
+  CHECK_FALSE(books_answer(packed(json::array({4, 0, 1, json::array()})), reports, kCaller));
+  CHECK_FALSE(books_answer(packed(json::array({4, 0, 1, json::array({json::array({1, 2})})})), reports, kCaller));
+  Random random(3);
+  size_t errors = 0;
+  for (int i = 0; i < 20'000; ++i) {
+    std::string bytes = good;
+    for (uint64_t n = 1 + random.below(4); n > 0; --n) bytes[random.below(bytes.size())] = static_cast<char>(random.below(256));
+    if (random.below(4) == 0) bytes.resize(random.below(bytes.size()));
+    errors += books_answer(bytes, reports, kCaller) ? 0 : 1;
+  }
+  CHECK(errors > 5'000);
+}
+
+TEST_CASE("a place of Redis is read, and written as it is read") {
+  for (const char* text : {"redis://10.0.0.5:6379", "redis://us%3Aer:p%40ss@redis-1:7000,[2001:db8::1]:6379/3?prefix=edge:1", "unix:/run/redis.sock?prefix=a&db=2",
+                           "redis-sentinel://10.0.0.5:26379,10.0.0.6:26379/main/1", "redis://:secret@10.0.0.5:6379"}) {
+    CAPTURE(text);
+    const auto url = parse_books_url(text);
+    REQUIRE(url);
+    CHECK(url.value().text() == text);
+  }
+  CHECK(parse_books_url("redis://10.0.0.5").value().places.front().port == 6379);
+  CHECK(parse_books_url("redis-sentinel://10.0.0.5/main").value().places.front().port == 26379);
+  CHECK(parse_books_url("redis://u:secret@h:1").value().text_without_secret() == "redis://u:...@h:1");
+}
+
+TEST_CASE("what is no place of Redis is an error that says why, and shows no password") {
+  const auto why = [](const char* text) {
+    const auto url = parse_books_url(text);
+    REQUIRE_MESSAGE(!url, text);
+    return url.error();
+  };
+  CHECK(why("rediss://h").find("its scheme is not known") != std::string::npos);
+  CHECK(why("redis-cluster://h").find("not served") != std::string::npos);
+  CHECK(why("redis://").find("a host is an address or a name") != std::string::npos);
+  CHECK(why("redis://h:0").find("from 1 to 65535") != std::string::npos);
+  CHECK(why("redis://h:70000").find("from 1 to 65535") != std::string::npos);
+  CHECK(why("redis://h/x").find("the number of a database") != std::string::npos);
+  CHECK(why("redis://[::1").find("']' is missing") != std::string::npos);
+  CHECK(why("redis://h?prefix=").find("a prefix has") != std::string::npos);
+  CHECK(why("redis://h?x=1").find("there is no option \"x\"") != std::string::npos);
+  CHECK(why("redis://a:%4@h").find("two hexadecimal digits") != std::string::npos);
+  CHECK(why("redis-sentinel://h").find("the name of the master is missing") != std::string::npos);
+  CHECK(why("unix:run.sock").find("absolute") != std::string::npos);
+  CHECK(why("redis://u:secret@h:0").find("secret") == std::string::npos);
+}

@@ -1,0 +1,282 @@
+#!/usr/bin/env python3
+"""A fleet whose books are in Redis: books_process_test.py TALLYD TALLY [TEST...]"""
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+
+sys.dont_write_bytecode = True  # the sources' folder stays as it is
+import processes  # noqa: E402
+from processes import DAY, WAIT_S, Case, Plain, free_ports  # noqa: E402
+from redis_server import Redis  # noqa: E402
+
+
+def rule(name, limit, **more):
+    return {"name": name, "limit": limit, "window": DAY, "algorithm": "fixed_window", "max_overcount": 0, "on_isolation": "closed", "wait": "1s", **more}
+
+
+RULES = [rule("login", 5), rule("strict", 100), rule("sliding", 100, algorithm="sliding_window"), rule("api", 1000, max_overcount="10%", on_isolation="share"),
+         {"name": "feed", "algorithm": "token_bucket", "rate": "1/h", "burst": 50, "max_overcount": 0, "on_isolation": "closed", "wait": "1s"}]
+
+
+class Books(Case):
+    def setUp(self):
+        super().setUp()
+        self.redis = self.server()
+
+    def server(self, name="redis", **more):
+        server = Redis(self.folder, name, **more)
+        self.addCleanup(server.end)
+        return server
+
+    def fleet(self, n=3, books=None, rules=None, ports=None, **cluster):
+        self.ports = ports or free_ports(n)
+        self.config = self.small(rules=RULES if rules is None else rules,
+                                 cluster={"peers": [f"127.0.0.1:{port}" for port in self.ports], "books": books or f"unix:{self.redis.socket}",
+                                          "sync_interval": "20ms", "isolation_after": "300ms", "lease": "200ms", **cluster})
+        nodes = [self.node(i) for i in range(n)]
+        return [node.ready() for node in nodes]
+
+    def node(self, i):
+        return self.start("-c", self.config, "--bind", f"127.0.0.1:{self.ports[i]}", "--listen-http", "127.0.0.1:0", name=f"n{i}")
+
+    # Until nobody gets anything any more: how many were admitted in all. `refusals`: of each in a row that mean so.
+    def drain(self, nodes, name, key, refusals=3):
+        clients = [Plain(node) for node in nodes]
+        admitted, refused, end = 0, 0, time.monotonic() + WAIT_S
+        while refused < refusals:
+            self.assertLess(time.monotonic(), end, f"{admitted} of {name} {key}")
+            answers = [client.ask("TALLY.TAKE", name, key) for client in clients]
+            admitted += sum(answer[0] == 0 for answer in answers)
+            refused = refused + 1 if all(answer[5] == 1 for answer in answers) else 0
+        return admitted
+
+    def take(self, nodes, name, key, n):
+        """n of each node, all admitted."""
+        for node in nodes:
+            client = Plain(node)
+            for _ in range(n):
+                end = time.monotonic() + WAIT_S
+                while client.ask("TALLY.TAKE", name, key)[0] != 0:
+                    self.assertLess(time.monotonic(), end, key)
+
+    def until(self, what, said=""):
+        end = time.monotonic() + WAIT_S
+        while not what():
+            self.assertLess(time.monotonic(), end, said)
+
+    def metric(self, node, name):
+        text = urllib.request.urlopen(f"http://{node.http()}/metrics", timeout=WAIT_S).read().decode()
+        return sum(float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line.startswith((name + " ", name + "{")))
+
+    def admitted(self, nodes, name):
+        return sum(self.metric(node, f'tallyd_decisions_total{{rule="{name}",outcome="admitted"}}') for node in nodes)
+
+    def losses(self, nodes):
+        return [self.metric(node, "tallyd_books_losses_total") for node in nodes]
+
+
+class Sharing(Books):
+    def test_each_kind_of_limit_is_shared_exactly(self):
+        nodes = self.fleet()
+        for name, limit in (("login", 5), ("strict", 100), ("sliding", 100), ("feed", 50)):
+            self.assertEqual(self.drain(nodes, name, "bob"), limit, name)
+        told = Plain(nodes[1]).ask("TALLY.EXPLAIN", "strict", "bob")
+        told = dict(zip([name.decode() for name in told[::2]], told[1::2]))
+        self.assertEqual((told["owner"], told["used_fleet"]), (b"(books)", 100))
+        self.assertEqual([node.end() for node in nodes], [0] * 3)
+
+    def test_one_node_of_three_may_use_all_of_it(self):
+        nodes = self.fleet()
+        self.assertEqual(self.drain(nodes[:1], "strict", "bob"), 100)
+
+    def test_overcount_stays_within_its_share(self):
+        nodes = self.fleet()
+        admitted = self.drain(nodes, "api", "bob")
+        self.assertTrue(1000 <= admitted <= 1100, admitted)
+
+    def test_what_is_put_back_and_what_is_reset_can_be_taken_again(self):
+        nodes = self.fleet()
+        self.assertEqual(self.drain(nodes, "login", "bob"), 5)
+        self.assertEqual(Plain(nodes[0]).ask("TALLY.GIVE", "login", "bob", "2")[1], 5)
+        self.assertEqual(self.drain(nodes, "login", "bob"), 2)
+        self.assertEqual(Plain(nodes[2]).ask("TALLY.RESET", "login", "bob"), "OK")
+        self.assertEqual(self.drain(nodes, "login", "bob"), 5)
+
+    def test_a_node_that_ends_gives_back_what_it_holds_and_one_that_is_killed_does_not_cost_the_rest(self):
+        nodes = self.fleet()
+        self.take(nodes, "strict", "bob", 10)
+        self.assertEqual(nodes[0].end(), 0)
+        self.assertEqual(self.drain(nodes[1:], "strict", "bob"), 70)
+
+    def test_names_and_versions_are_as_the_docs_say(self):
+        self.fleet(books=f"unix:{self.redis.socket}?prefix=edge:1&db=3")
+        redis = Plain(self.redis)
+        self.assertEqual(redis.ask("SELECT", "3"), "OK")
+        self.until(lambda: len(redis.ask("KEYS", "*")) >= 2)
+        self.assertEqual({name.decode() for name in redis.ask("KEYS", "*")}, {"edge:1:{0}:generation", "edge:1:{lives}"})
+
+
+    def test_a_redis_that_evicts_is_warned_of(self):
+        self.redis.end()
+        self.redis = self.server("small", settings=[("maxmemory", "100mb"), ("maxmemory-policy", "allkeys-lru")])
+        nodes = self.fleet(1)
+        self.until(lambda: "maxmemory_policy=allkeys-lru" in nodes[0].text(), nodes[0].text())
+
+    def test_a_running_fleet_moves_from_its_peers_to_redis_and_grows_there(self):
+        rules = [rule("tick", 10, window="1s"), rule("strict", 100)]
+        timing = {"sync_interval": "20ms", "isolation_after": "1s", "lease": "200ms"}
+        ports = free_ports(3)
+        peers = [f"127.0.0.1:{port}" for port in ports]
+        nodes = self.fleet(rules=rules, ports=ports, books="peers", isolation_after="1s")
+        self.assertEqual(self.drain(nodes, "strict", "bob"), 100)
+        clients = [Plain(node) for node in nodes]
+        books = f"unix:{self.redis.socket}"
+        lists = [{"roster_version": 1, "peers": peers}, {"roster_version": 2, "peers": peers, "books": books}, {"roster_version": 3, "peers": peers, "books": books, "size": 4}]
+        for before, after in zip(lists, lists[1:]):
+            self.config = self.small(rules=rules, cluster={**timing, **after, "previous": before})
+            for client in clients:
+                self.assertEqual(client.ask("TALLY.RELOAD"), "OK")
+            self.until(lambda: all(self.metric(node, "tallyd_roster_settled") == 1 for node in nodes), nodes[0].text())
+            self.until(lambda: self.owner_of(clients[0], "tick", "eve") == b"(books)")
+            for _ in range(3):  # of each second's window no more than its limit, and in the end all of it
+                second, admitted = int(time.time()), 0
+                while int(time.time()) == second:
+                    admitted += sum(client.ask("TALLY.TAKE", "tick", "eve")[0] == 0 for client in clients)
+                self.assertLessEqual(admitted, 20)
+            # Lives that are new know that it was granted, not that it was used: refused, whatever the reason.
+            self.assertEqual([client.ask("TALLY.TAKE", "strict", "bob")[0] for client in clients * 3], [1] * 9)
+        self.assertEqual([node.end() for node in nodes], [0] * 3)
+
+    def owner_of(self, client, name, key):
+        client.ask("TALLY.TAKE", name, key)
+        told = client.ask("TALLY.EXPLAIN", name, key)
+        return dict(zip(told[::2], told[1::2]))[b"owner"]
+
+
+    def test_metrics_are_what_promtool_wants_and_count_calls(self):
+        nodes = self.fleet()
+        self.assertEqual(self.drain(nodes, "login", "bob"), 5)
+        text = urllib.request.urlopen(f"http://{nodes[0].http()}/metrics", timeout=WAIT_S).read()
+        checked = subprocess.run(["promtool", "check", "metrics"], input=text, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=WAIT_S, check=False)
+        self.assertEqual((checked.returncode, checked.stdout), (0, b""))
+        self.assertEqual(self.metric(nodes[0], "tallyd_books_up"), 1)
+        self.assertGreaterEqual(self.metric(nodes[0], "tallyd_books_reports_total"), 1)
+        self.assertGreaterEqual(self.metric(nodes[0], "tallyd_books_call_duration_seconds_count"), self.metric(nodes[0], "tallyd_books_grants_total") / 300)
+        self.redis.end()
+        self.until(lambda: self.metric(nodes[0], "tallyd_books_up") == 0)
+
+
+class Loss(Books):
+    """Whatever Redis forgets: of one limit no more than that is admitted, and in the end all of it."""
+
+    def test_a_flush_is_seen_and_what_nodes_hold_is_counted_again(self):
+        nodes = self.fleet()
+        for name in ("strict", "sliding"):
+            self.take(nodes, name, "bob", 10)
+        self.assertEqual(Plain(self.redis).ask("FLUSHALL"), "OK")
+        self.assertEqual(self.drain(nodes, "strict", "bob"), 70)
+        self.assertEqual(self.drain(nodes, "sliding", "bob"), 70)
+        self.assertEqual(self.losses(nodes), [1, 1, 1])
+
+    def test_a_bucket_that_was_forgotten_is_empty(self):
+        nodes = self.fleet()
+        self.take(nodes, "feed", "bob", 10)
+        self.assertEqual(Plain(self.redis).ask("FLUSHALL"), "OK")
+        self.until(lambda: self.losses(nodes) == [1, 1, 1])
+        self.assertEqual(self.admitted(nodes, "feed"), 30)
+        self.assertLessEqual(self.drain(nodes, "feed", "bob"), 20)  # held since before; nothing new
+
+    def test_a_server_that_was_killed_comes_back_empty(self):
+        nodes = self.fleet()
+        self.take(nodes, "strict", "bob", 10)
+        self.redis.end()
+        self.until(lambda: all(Plain(node).ask("TALLY.TAKE", "strict", "bob")[5] in (2, 3) for node in nodes))
+        self.redis = self.server()
+        self.drain(nodes, "strict", "bob")
+        self.assertEqual(self.admitted(nodes, "strict"), 100)  # some of it while nobody was there: what was held
+
+    def test_a_server_that_was_killed_comes_back_with_its_log(self):
+        self.redis.end()
+        kept = [("appendonly", "yes"), ("appendfsync", "always")]
+        self.redis = self.server("kept", settings=kept)
+        nodes = self.fleet()
+        self.take(nodes, "strict", "bob", 10)
+        self.redis.end()
+        self.redis = self.server("kept", settings=kept)
+        self.assertEqual(self.drain(nodes, "strict", "bob"), 70)
+        self.assertEqual(self.losses(nodes), [1, 1, 1])
+
+    def test_a_script_that_was_forgotten_is_said_again(self):
+        nodes = self.fleet()
+        self.take(nodes, "strict", "bob", 10)
+        self.assertEqual(Plain(self.redis).ask("SCRIPT", "FLUSH"), "OK")
+        self.assertEqual(self.drain(nodes, "strict", "bob"), 70)
+        self.assertEqual(self.losses(nodes), [0, 0, 0])
+
+
+class Away(Books):
+    def test_nodes_begin_without_it_and_find_it_when_it_comes(self):
+        self.redis.end()
+        nodes = self.fleet()
+        reasons = {Plain(node).ask("TALLY.TAKE", "login", "bob")[5] for node in nodes}
+        self.assertLessEqual(reasons, {2, 3})
+        self.assertEqual(Plain(nodes[0]).ask("TALLY.TAKE", "api", "bob")[0], 0)  # its floor
+        self.redis = self.server()
+        self.assertEqual(self.drain(nodes, "login", "bob"), 5)
+
+    def test_what_was_spent_meanwhile_is_charged_when_it_is_back(self):
+        nodes = self.fleet()
+        self.take(nodes, "api", "bob", 100)
+        self.redis.process.send_signal(signal.SIGSTOP)
+        clients = [Plain(node) for node in nodes]
+        # Cut off, each goes on by its share.
+        self.until(lambda: all(client.ask("TALLY.TAKE", "api", "bob")[5] == 3 for client in clients))
+        spent = self.admitted(nodes, "api")
+        least = min(self.admitted([node], "api") for node in nodes)
+        self.redis.process.send_signal(signal.SIGCONT)
+        self.drain(nodes, "api", "bob")
+        self.assertGreater(spent, 1000)
+        # Whoever is heard first may still get what the others are not known to have spent.
+        self.assertLessEqual(self.admitted(nodes, "api") - spent, 1000 - least - 200)
+        self.assertEqual(self.drain(nodes, "api", "bob"), 0)
+
+    def test_what_is_no_redis_is_said_and_tried_again(self):
+        nodes = self.fleet(1, books=f"redis://127.0.0.1:{free_ports(1)[0]}")
+        self.until(lambda: "Connection refused" in nodes[0].text(), nodes[0].text())
+        self.assertEqual(nodes[0].text().count("cannot be asked"), 1)
+        self.until(lambda: self.metric(nodes[0], "tallyd_books_reconnects_total") >= 3)
+        self.assertEqual(nodes[0].end(), 0)
+
+    def test_a_password_is_said_and_never_shown(self):
+        self.redis.end()
+        port = free_ports(1)[0]
+        self.redis = self.server("locked", port=port, settings=[("requirepass", "s3cr:t/")])
+        nodes = self.fleet(1, books=f"redis://:s3cr%3At%2F@127.0.0.1:{port}/2")
+        self.assertEqual(self.drain(nodes, "login", "bob"), 5)
+        self.assertEqual(nodes[0].end(), 0)
+        self.assertNotIn("s3cr", nodes[0].text())
+        wrong = self.fleet(1, books=f"redis://:wrong@127.0.0.1:{port}", ports=self.ports)
+        self.until(lambda: "WRONGPASS" in wrong[0].text(), wrong[0].text())
+
+
+class Sentinel(Books):
+    def test_another_master_is_found_and_nothing_is_admitted_twice(self):
+        ports = free_ports(3)
+        first = self.server("first", port=ports[0])
+        second = self.server("second", port=ports[1], settings=[("replicaof", f"127.0.0.1 {ports[0]}")])
+        watch = f"sentinel monitor main 127.0.0.1 {ports[0]} 1\nsentinel down-after-milliseconds main 300\nsentinel failover-timeout main 2000\n"
+        self.server("sentinel", port=ports[2], sentinel=watch)
+        replica = Plain(second)
+        self.until(lambda: b"master_link_status:up" in replica.ask("INFO", "replication"))
+        nodes = self.fleet(books=f"redis-sentinel://127.0.0.1:{ports[2]}/main", isolation_after="1s")
+        self.take(nodes, "strict", "bob", 10)
+        first.end()
+        self.assertEqual(self.drain(nodes, "strict", "bob"), 70)
+        self.assertEqual(Plain(second).ask("ROLE")[0], b"master")
+        self.assertEqual(self.losses(nodes), [1, 1, 1])
+
+
+if __name__ == "__main__":
+    processes.main(sys.argv)
