@@ -3,7 +3,8 @@
 // Thread rule: pure functions. Decoding is total: any bytes give a datagram or the reason why not.
 //
 // A datagram is at most kDatagramMax bytes: a header, entries (type, length, fields; varints), and an 8-byte keyed hash of
-// all before it. Entries of an unknown type and fields behind the known ones are skipped, so a newer node can say more.
+// all before it. Reports, grants, marks and acceptances come in lists: what all of one say is said once. Entries of an unknown
+// type and fields behind the known ones are skipped, so a newer node can say more.
 // Every number in an entry is cumulative or absolute, so that loss, duplication and reordering change nothing.
 #pragma once
 
@@ -248,7 +249,7 @@ struct Datagram {
 };
 
 // Packs entries to one receiver into as few datagrams as hold them. One buffer, filled in place. A negative Duration is
-// written as 0.
+// written as 0. Entries that follow each other and can be in one list are: the more of them, the shorter.
 class DatagramWriter {
  public:
   // `bytes_max`: of the whole datagram, at most kDatagramMax; less where something is laid around it (cluster/seal.h).
@@ -259,11 +260,21 @@ class DatagramWriter {
   Bytes finish();      // header, entries, hash; once: nothing may be asked of the writer afterwards
 
  private:
+  bool fits(size_t more) const;
+  void append(std::span<const uint8_t> bytes);
+  void append_number(uint64_t n);
+  // `each`: what an entry of the list says by itself.
+  template <typename T>
+  bool begin_list(const T& e, uint8_t type, std::span<const uint8_t> each);
+  bool lengthen(std::span<const uint8_t> each);
+
   Header header_;  // entries are written relative to it
   Bytes bytes_;
   size_t header_bytes_ = 0;
   size_t bytes_max_;
   IdKey key_;
+  Entry list_;          // the first of the list that was written last
+  size_t list_at_ = 0;  // where that begins, behind its length; 0: it is over
 };
 
 enum class DecodeError : uint8_t { none, too_short, too_long, bad_magic, version, forged, malformed };
