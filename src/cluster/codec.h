@@ -194,6 +194,18 @@ void always(V& v, T& x) {
   }
 }
 
+// A number that is mostly no smaller than `base`, by little; modulo 2^64.
+template <typename V>
+void above(V& v, Of<V, uint64_t>& x, uint64_t base) {
+  if constexpr (V::kReads) {
+    uint64_t n;
+    v.varint(n);
+    x = base + n;
+  } else {
+    v.varint(x != base, x - base);
+  }
+}
+
 // A number that is often `base`, or near it; modulo 2^64.
 template <typename V>
 void difference(V& v, Of<V, uint64_t>& x, uint64_t base) {
@@ -251,6 +263,15 @@ uint64_t read_packed(V& v, uint64_t unit, uint64_t max) {
   if ((n >> 1) <= max / factor) return (n >> 1) * factor;
   v.fail();
   return 0;
+}
+
+template <typename V, typename T>
+void packed(V& v, T& x, uint64_t unit, uint64_t max = std::numeric_limits<int64_t>::max()) {
+  if constexpr (V::kReads) {
+    x = static_cast<T>(read_packed(v, unit, max));
+  } else {
+    v.varint(x != 0, pack(x, unit));
+  }
 }
 
 template <typename V>

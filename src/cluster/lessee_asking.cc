@@ -14,6 +14,8 @@ constexpr uint64_t kNever = ~uint64_t{0};         // of an ask mark
 // Steady demand is averaged over about this time, in sync intervals: enough of them that a single request stays far below one.
 constexpr Duration kSteadyTime = std::chrono::milliseconds(800);
 constexpr double kDemandMax = 1e15;  // as told, a second: so that its thousandths are whole numbers of 64 bits
+// Told to a thousandth where it is small, above this to a tenth: the shares that are made of it need no more, and it is shorter so.
+constexpr uint64_t kDemandFineMax = 8'192, kDemandCoarse = 100;  // in thousandths
 constexpr double kSteadyIntervalsMin = 3, kSteadyIntervalsMax = 64;
 
 }  // namespace
@@ -138,6 +140,7 @@ void Lessee::send_report(Account& account, Now now) {
   r.waiting = account.waiting;
   r.waiting_min = account.waiting_min;
   r.demand_milli = static_cast<uint64_t>(std::min(std::max(account.demand, demand_now(account, q.count, now)), kDemandMax) * 1000);
+  if (r.demand_milli >= kDemandFineMax) r.demand_milli -= r.demand_milli % kDemandCoarse;
   r.reset = account.reset;
   r.stamp = static_cast<uint64_t>(nanos(now.mono));
   if (account.bucket()) {

@@ -70,7 +70,7 @@ struct Report {
   uint64_t wanted = 0;         // an absolute ceiling
   uint64_t waiting_min = 0;    // smallest cost that waits; 0: none waits
   uint64_t waiting = 0;        // all that waits
-  uint64_t demand_milli = 0;   // thousandths of cost per second
+  uint64_t demand_milli = 0;   // thousandths of cost per second; below 2^63
   uint64_t reset = 0;          // the highest reset number heard of the key
   uint64_t stamp = 0;          // the lessee's own monotonic clock at sending, ns; echoed
   uint64_t lease = 0;          // buckets: the number of the running lease, 0: none

@@ -17,16 +17,8 @@
 
 namespace tally::codec {
 
-inline constexpr uint64_t kPpmUnit = 1'000;  // most overcounts are whole per mille
-
-template <typename V>
-void ppm(V& v, Of<V, uint32_t>& x) {
-  if constexpr (V::kReads) {
-    x = static_cast<uint32_t>(read_packed(v, kPpmUnit, kPartsPerMillion));
-  } else {
-    v.varint(x != 0, pack(x, kPpmUnit));
-  }
-}
+inline constexpr uint64_t kPpmUnit = 1'000;   // most overcounts are whole per mille
+inline constexpr uint64_t kDemandUnit = 100;  // large demands are told in tenths
 
 template <typename V>
 void algorithm(V& v, Of<V, Algorithm>& a) {
@@ -105,7 +97,7 @@ template <typename V>
 void of_all(V& v, Of<V, Report>& e, const Header& h) {
   rule(v, e.rule);
   number(v, e.terms.limit, kLimitMax);
-  ppm(v, e.terms.max_overcount.ppm);
+  packed(v, e.terms.max_overcount.ppm, kPpmUnit, kPartsPerMillion);
   duration(v, e.terms.window);
   signed_number(v, e.window);
   number(v, e.floor);
@@ -122,9 +114,9 @@ void of_each(V& v, Of<V, Report>& e, const Header& h) {
   key(v, e.key);
   always(v, e.line);
   always(v, e.used);
-  difference(v, e.ceiling, e.used);
-  difference(v, e.wanted, e.ceiling);
-  number(v, e.demand_milli);
+  above(v, e.ceiling, e.used);
+  above(v, e.wanted, e.used);
+  packed(v, e.demand_milli, kDemandUnit);
   flag(v, e.has_ballot);
   ballot(v, e.ballot, h.receiver);
   difference(v, e.granted_heard, e.ceiling - e.floor);
