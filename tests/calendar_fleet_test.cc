@@ -1,4 +1,5 @@
-// Fleets that share a limit of a month or a year: across its end, beside clocks that are wrong, and through restarts.
+// Fleets that share a limit of a month or a year: across its end, beside clocks that are wrong, and through
+// restarts.
 #include <doctest/doctest.h>
 
 #include <algorithm>
@@ -20,7 +21,8 @@ constexpr WallTime midnight(int year, int month, int day) {
   return WallTime(std::chrono::sys_days(std::chrono::year(year) / month / day).time_since_epoch());
 }
 
-FleetConfig config_of(uint16_t nodes, uint32_t limit, Duration window, WallTime epoch, uint32_t overcount_ppm = kFive) {
+FleetConfig config_of(uint16_t nodes, uint32_t limit, Duration window, WallTime epoch,
+                      uint32_t overcount_ppm = kFive) {
   FleetConfig config;
   config.nodes = nodes;
   config.rules = {window_rule("quota", Algorithm::fixed_window, limit, window, overcount_ppm)};
@@ -55,8 +57,9 @@ TEST_CASE("over the end of a month, of a leap year's February and of a year, eac
     WallTime end;
     int64_t before;  // the number of the window that ends
   };
-  for (const Boundary& b : {Boundary{kMonth, midnight(2027, 2, 1), 2027 * 12}, Boundary{kMonth, midnight(2028, 3, 1), 2028 * 12 + 1},
-                            Boundary{kYear, midnight(2029, 1, 1), 2028}}) {
+  for (const Boundary& b :
+       {Boundary{kMonth, midnight(2027, 2, 1), 2027 * 12},
+        Boundary{kMonth, midnight(2028, 3, 1), 2028 * 12 + 1}, Boundary{kYear, midnight(2029, 1, 1), 2028}}) {
     Fleet fleet(config_of(5, 100, b.window, b.end - 10s));
     for (uint16_t rank = 0; rank < 5; ++rank) fleet.evenly(rank, "quota", "k", 90, 2s + 7ms * rank, 20s);
     fleet.run_until(12s);
@@ -70,7 +73,8 @@ TEST_CASE("over the end of a month, of a leap year's February and of a year, eac
   }
 }
 
-TEST_CASE("clocks that are early, late and set at the end of a month never make a window of more than the bound") {
+TEST_CASE(
+    "clocks that are early, late and set at the end of a month never make a window of more than the bound") {
   FleetConfig config = config_of(5, 100, kMonth, midnight(2027, 3, 1) - 10s);
   config.clocks = {{2s}, {-2s}, {500ms, 100}, {-40h}, {3h}};
   Fleet fleet(std::move(config));
@@ -86,15 +90,20 @@ TEST_CASE("clocks that are early, late and set at the end of a month never make 
   CHECK(fleet.tally("quota", "k").admitted() >= 100);
 }
 
-// From the last day of January over February into March and back: less than a mean month, and two windows back.
-TEST_CASE("a clock that skips February and is set back, again and again, brings no floor to the January it comes back to") {
+// From the last day of January over February into March and back: less than a mean month, and two windows
+// back.
+TEST_CASE(
+    "a clock that skips February and is set back, again and again, brings no floor to the January it comes "
+    "back to") {
   for (uint16_t rank = 0; rank < 5; ++rank) {  // the owner is one of them
     Fleet fleet(config_of(5, 50, kMonth, midnight(2027, 1, 31) + 12h, kHalf));
     fleet.run_until(2s);
     for (uint16_t n = 0; n < 5; ++n) burst(fleet, n, 40);
     fleet.run_for(1s);
     CHECK(fleet.tally("quota", "k").admitted() >= 50);
-    const auto floor_of_january = [&] { return fleet.limiter(rank).floor_in(fleet.rule("quota").limit, 2027 * 12); };
+    const auto floor_of_january = [&] {
+      return fleet.limiter(rank).floor_in(fleet.rule("quota").limit, 2027 * 12);
+    };
     fleet.step_wall_clock(rank, 27 * 24h);
     fleet.run_for(50ms);
     fleet.step_wall_clock(rank, -27 * 24h);  // from February: one window back, which is remembered
@@ -114,7 +123,8 @@ TEST_CASE("a clock that skips February and is set back, again and again, brings 
   }
 }
 
-TEST_CASE("a month is kept by nodes that are killed and restarted one after the other, and by their next ones") {
+TEST_CASE(
+    "a month is kept by nodes that are killed and restarted one after the other, and by their next ones") {
   Fleet fleet(config_of(5, 1000, kMonth, midnight(2027, 1, 31) + 23h));
   for (uint16_t rank = 0; rank < 5; ++rank) fleet.poisson(rank, "quota", "k", 20, 2s, 60s);
   for (uint16_t rank = 0; rank < 5; ++rank) {

@@ -1,4 +1,5 @@
-// Windows of the calendar: their numbers and ends against days that are counted one by one, and what a node counts in them.
+// Windows of the calendar: their numbers and ends against days that are counted one by one, and what a node
+// counts in them.
 #include <doctest/doctest.h>
 
 #include <array>
@@ -16,9 +17,13 @@ using namespace std::chrono_literals;
 constexpr std::array kKinds = {kWeek, kMonth, kYear};
 
 constexpr WallTime midnight(int year, unsigned month, unsigned day) {
-  return WallTime(std::chrono::sys_days(std::chrono::year(year) / static_cast<int>(month) / static_cast<int>(day)).time_since_epoch());
+  return WallTime(
+      std::chrono::sys_days(std::chrono::year(year) / static_cast<int>(month) / static_cast<int>(day))
+          .time_since_epoch());
 }
-Duration lasts(int64_t number, Duration window) { return window_end(number, window) - window_start(number, window); }
+Duration lasts(int64_t number, Duration window) {
+  return window_end(number, window) - window_start(number, window);
+}
 Now at_wall(WallTime t) { return {MonoTime(secs(100)) + (t - midnight(2026, 1, 1)), t}; }
 
 // The calendar as it is taught, day by day.
@@ -42,7 +47,8 @@ struct Date {
   }
 };
 
-TEST_CASE("each day from 1970 to 2262 is in its week, month and year, from its first nanosecond to its last") {
+TEST_CASE(
+    "each day from 1970 to 2262 is in its week, month and year, from its first nanosecond to its last") {
   Date date;
   int64_t wrong = 0;
   WallTime today{};
@@ -62,7 +68,9 @@ TEST_CASE("each day from 1970 to 2262 is in its week, month and year, from its f
 TEST_CASE("windows follow each other without a gap, and each time is in one of them") {
   Random random(seed());
   for (int i = 0; i < 100'000; ++i) {
-    const Duration window = random.chance(0.8) ? kKinds[random.below(kKinds.size())] : Duration(random.between(nanos(kWindowMin), nanos(kWindowMax)));
+    const Duration window = random.chance(0.8)
+                                ? kKinds[random.below(kKinds.size())]
+                                : Duration(random.between(nanos(kWindowMin), nanos(kWindowMax)));
     const WallTime t(Duration(random.between(0, nanos(midnight(2261, 1, 1)))));
     const int64_t number = window_at(t, window);
     const WallTime start = window_start(number, window), end = window_end(number, window);
@@ -81,7 +89,9 @@ TEST_CASE("windows follow each other without a gap, and each time is in one of t
 }
 
 TEST_CASE("months and years are as long as they are") {
-  const auto month = [](int year, int month_number) { return lasts(year * 12 + month_number - 1, kMonth) / 24h; };
+  const auto month = [](int year, int month_number) {
+    return lasts(year * 12 + month_number - 1, kMonth) / 24h;
+  };
   CHECK(month(2026, 1) == 31);
   CHECK(month(2026, 2) == 28);
   CHECK(month(2026, 4) == 30);
@@ -139,7 +149,8 @@ TEST_CASE("a node alone counts anew when the month does, and says when that is")
 }
 
 TEST_CASE("a fleet's node has its floor in each month, from where its floors are open") {
-  Bench bench(window_rule(Algorithm::fixed_window, 100, kMonth, Overcount{200'000, false}), true, Share{0, 2});
+  Bench bench(window_rule(Algorithm::fixed_window, 100, kMonth, Overcount{200'000, false}), true,
+              Share{0, 2});
   REQUIRE(bench.rule.limit.floor == 10);
   bench.limiter.open_floors(midnight(2026, 1, 15), MonoTime::max());  // in the middle of January
   CHECK(bench.limiter.floor_in(bench.rule.limit, 2026 * 12) == 0);
@@ -157,8 +168,9 @@ TEST_CASE("a fleet's node has its floor in each month, from where its floors are
 }
 
 TEST_CASE("a key that was evicted is remembered to the end of its month, its year") {
-  for (const auto& [window, first, last] : {std::tuple(kMonth, midnight(2026, 1, 1), midnight(2026, 2, 1) - 1s),
-                                            std::tuple(kYear, midnight(2028, 1, 1), midnight(2029, 1, 1) - 1s)}) {
+  for (const auto& [window, first, last] :
+       {std::tuple(kMonth, midnight(2026, 1, 1), midnight(2026, 2, 1) - 1s),
+        std::tuple(kYear, midnight(2028, 1, 1), midnight(2029, 1, 1) - 1s)}) {
     Bench bench(window_rule(Algorithm::fixed_window, 10, window), false, {}, 20);
     CHECK(bench.take("k", 4, at_wall(first)).remaining == 6);
     for (int i = 0; i < 2000; ++i) bench.take("other" + std::to_string(i), 10, at_wall(last));
@@ -171,7 +183,8 @@ TEST_CASE("a key that was evicted is remembered to the end of its month, its yea
 
 TEST_CASE("what a process takes lasts until the month ends") {
   Bench bench(window_rule(Algorithm::fixed_window, 100, kMonth));
-  const Portion portion = bench.limiter.take_portion(bench.ask("k"), 8, at_wall(midnight(2026, 2, 28)), nullptr);
+  const Portion portion =
+      bench.limiter.take_portion(bench.ask("k"), 8, at_wall(midnight(2026, 2, 28)), nullptr);
   CHECK(portion.amount == 8);
   CHECK(portion.lasts == 24h);
   CHECK(portion.window == 2026 * 12 + 1);

@@ -66,6 +66,37 @@ TEST_CASE("a quantity of 0 peeks, one above the limit is a question like any oth
   CHECK(UINT32_MAX > kLimitMax);  // so that the saturated cost, too, is above any limit
 }
 
+TEST_CASE("orders of keys: what, of which key, for how long") {
+  Client client;
+  const Request& r = client.request;
+  CHECK(client.ask({"TALLY.BLOCK", "api", "u", "1500"}) == "");
+  CHECK((r.kind == Kind::order && r.ordered == OrderKind::block && r.key == "u" && r.rule->name == "api" && r.lasts == 1500ms));
+  CHECK(client.ask({"tally.allow", "(inline)", "u", "1"}) == "");
+  CHECK((r.kind == Kind::order && r.ordered == OrderKind::allow && r.rule->name == kInlineRule));
+  CHECK(client.ask({"TALLY.LIMIT", "feed", "u", "7", "31622400000"}) == "");
+  CHECK((r.kind == Kind::order && r.ordered == OrderKind::limit && r.most == 7 && r.lasts == kOrderMax));
+  CHECK(client.ask({"TALLY.LIFT", "api", "u"}) == "");
+  CHECK((r.kind == Kind::lift && r.key == "u"));
+  CHECK(client.ask({"TALLY.BLOCKS"}) == "");
+  CHECK(r.kind == Kind::orders);
+}
+
+TEST_CASE("an order that cannot be says why") {
+  Client client;
+  client.env.key_bytes_max = 2000;
+  CHECK(client.ask({"TALLY.BLOCK", "api", "u", "0"}) == error(kOutOfRange + "ms must be 1 or more, got '0'"));
+  CHECK(client.ask({"TALLY.BLOCK", "api", "u", "31622400001"}) == error(kOutOfRange + "ms must be 31622400000 at most, got '31622400001'"));
+  CHECK(client.ask({"TALLY.LIMIT", "api", "u", "0", "1"}) == error(kOutOfRange + "n must be 1 or more, got '0'"));
+  CHECK(client.ask({"TALLY.LIMIT", "api", "u", "2147483649", "1"}) == error(kOutOfRange + "n must be 2147483648 at most, got '2147483649'"));
+  CHECK(client.ask({"TALLY.LIMIT", "feed", "u", "1801439850", "1"}) == "");  // of a bucket, as much as its time has room for
+  CHECK(client.ask({"TALLY.LIMIT", "feed", "u", "1801439851", "1"}) == error(kOutOfRange + "n must be 1801439850 at most, got '1801439851'"));
+  CHECK(client.ask({"TALLY.LIMIT", "(inline)", "u", "1", "1"}).starts_with("-NORULE '(inline)' has no limit of its own"));
+  CHECK(client.ask({"TALLY.BLOCK", "api", std::string(1001, 'k'), "1"}) ==
+        error("ERR a key of which something is ordered must have 1000 bytes at most, got 1001"));
+  CHECK(client.ask({"TALLY.BLOCK", "apl", "u", "1"}).starts_with("-NORULE no rule 'apl'"));
+  CHECK(client.ask({"TALLY.LIFT", "api", ""}).starts_with("-ERR a key must have"));
+}
+
 TEST_CASE("CL.THROTTLE says which number is wrong, what it must be and what it was") {
   Client client;
   const auto numbers = [&](std::string burst, std::string count, std::string period,
@@ -336,7 +367,7 @@ TEST_CASE("whatever words are asked, the answer is one whole reply or a whole qu
   CAPTURE(seed);
   Random random(seed);
   Client client;
-  const Words vocabulary{"",        "0",        "1",
+  const Words vocabulary{"",        "0",        "1",       "0", "0", "0",
                          "-1",      "3",        "2",
                          "15",      "60",       "9223372036854775807",
                          "x",       "api",      "feed",
@@ -366,7 +397,7 @@ TEST_CASE("whatever words are asked, the answer is one whole reply or a whole qu
     REQUIRE(reply.empty());
     REQUIRE(r.fault == Fault::none);
     if (r.kind == Kind::forget) REQUIRE_FALSE(r.barrier);
-    if (r.kind == Kind::peers || r.kind == Kind::stats || r.kind == Kind::reload || r.kind == Kind::forget) continue;
+    if (r.kind == Kind::peers || r.kind == Kind::stats || r.kind == Kind::reload || r.kind == Kind::forget || r.kind == Kind::orders) continue;
     if (r.kind == Kind::take_all) {
       REQUIRE_FALSE(r.parts.empty());
       REQUIRE(r.key.empty());
@@ -387,7 +418,7 @@ TEST_CASE("whatever words are asked, the answer is one whole reply or a whole qu
     REQUIRE(r.limit.limit <= kLimitMax);
     if (r.limit.algorithm == Algorithm::token_bucket) REQUIRE(r.limit.burst_span() <= kBurstSpanMax);
   }
-  CHECK(seen.size() == 14);
+  CHECK(seen.size() == 17);  // all but metrics, which come over HTTP alone
 }
 
 TEST_CASE("a command of no words asks nothing and answers nothing") {

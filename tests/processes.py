@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 import unittest
 
 sys.dont_write_bytecode = True  # the sources' folder stays as it is
@@ -131,11 +132,14 @@ class Plain:
         return select.select([self.connection], [], [], 0)[0] == []
 
     def until(self, what):
-        """Asks for the statistics until they say so; each answer is an event of the daemon, no time is measured."""
+        """Asks for the statistics until they say so; each answer is an event of the daemon. After WAIT_S it is a failure."""
+        end = time.monotonic() + WAIT_S
         while True:
             stats = self.stats()
             if what(stats):
                 return stats
+            if time.monotonic() > end:
+                raise AssertionError(f"what was waited for does not come; the last statistics: {stats}")
 
 
 def run(*words, folder=None, **more):

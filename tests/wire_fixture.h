@@ -116,6 +116,20 @@ inline void fill(Random& random, Moved& e, const Header&) {
   fill_all(random, e.node, e.version, e.hash, e.leaves_ns, e.left_buckets);
 }
 
+inline void fill_text(Random& random, std::string& x, size_t most) {
+  x.resize(random.chance(0.8) ? random.below(20) : random.below(most + 1));
+  for (char& c : x) c = static_cast<char>(random.next());
+}
+inline void fill(Random& random, KeyOrder& e, const Header& h) {
+  fill_text(random, e.rule, kOrderRuleMax);
+  fill_text(random, e.key, kOrderKeyMax);
+  e.kind = static_cast<OrderKind>(random.below(4));
+  e.limit = static_cast<uint32_t>(any(random) % (uint64_t{kLimitMax} + 1));
+  fill_all(random, e.until_ns, e.keep_ns, e.set_ns);
+  fill_node(random, e.setter, h);
+}
+inline void fill(Random& random, OrdersDigest& e, const Header&) { fill_all(random, e.digest, e.answer); }
+
 template <size_t... I>
 inline Entry entry_of_kind(size_t kind, std::index_sequence<I...>) {
   Entry e;

@@ -104,13 +104,18 @@ TEST_CASE("the bytes of a datagram are pinned") {
 
 TEST_CASE("what a newer version adds is skipped: types, fields and presence bits") {
   Random random(test_seed(7));
+  int read = 0;
   for (int i = 0; i < 5'000; ++i) {
     Bytes bytes;
     const Datagram d = random_datagram(random, random.below(8), bytes);
+    const Bytes newer = as_if_newer(d);
+    if (newer.size() > kDatagramMax) continue;  // long keys of orders
     Datagram back;
-    REQUIRE(decode(as_if_newer(d), kKey, back) == DecodeError::none);
+    REQUIRE(decode(newer, kKey, back) == DecodeError::none);
     REQUIRE(back == d);
+    ++read;
   }
+  CHECK(read > 4'000);
 }
 
 TEST_CASE("another version is told from a forgery whatever its hash is") {

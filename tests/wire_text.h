@@ -18,6 +18,9 @@ class Line {
     for (size_t i = 0; i < n; ++i) hex += digits(from[i], 2);
     return field(name, hex);
   }
+  Line& text(const char* name, const std::string& s) {
+    return s.empty() ? *this : bytes(name, reinterpret_cast<const uint8_t*>(s.data()), s.size());
+  }
   Line& key(const WireId& id) { return bytes("key", id.bytes.data(), id.bytes.size()); }
   template <typename T>
   Line& number(const char* name, T n) {
@@ -225,6 +228,23 @@ inline std::string text_of(const Moved& e) {
       .number("leaves", e.leaves_ns)
       .flag("left_buckets", e.left_buckets)
       .text();
+}
+
+inline std::string text_of(const KeyOrder& e) {
+  return Line("key_order")
+      .text("rule", e.rule)
+      .text("key", e.key)
+      .number("kind", static_cast<unsigned>(e.kind))
+      .number("limit", e.limit)
+      .number("until", e.until_ns)
+      .number("keep", e.keep_ns)
+      .number("set", e.set_ns)
+      .word("setter", e.setter)
+      .text();
+}
+
+inline std::string text_of(const OrdersDigest& e) {
+  return Line("orders_digest").word("digest", e.digest).flag("answer", e.answer).text();
 }
 
 inline std::string text_of(const Datagram& d) {

@@ -13,6 +13,7 @@
 #include <cstring>
 #include <limits>
 #include <span>
+#include <string>
 #include <type_traits>
 
 #include "base/fail.h"
@@ -249,6 +250,25 @@ void word(V& v, Of<V, uint64_t>& x) {
     v.word(x);
   } else {
     v.word(x != 0, x);
+  }
+}
+
+// Bytes, and their number before them; more than `max` are none.
+template <typename V>
+void text(V& v, Of<V, std::string>& s, size_t max) {
+  if constexpr (V::kReads) {
+    uint64_t n;
+    v.varint(n);
+    if (n > max || n > v.left()) {
+      v.fail();
+      n = 0;
+    }
+    s.resize(n);
+    v.raw(reinterpret_cast<uint8_t*>(s.data()), s.size());
+  } else {
+    CHECK_THAT(s.size() <= max);
+    v.varint(!s.empty(), s.size());
+    v.raw(reinterpret_cast<const uint8_t*>(s.data()), s.size());
   }
 }
 

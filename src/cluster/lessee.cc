@@ -47,7 +47,7 @@ Lessee::Account* Lessee::account_for(const Note& note, Now now) {
   } else if (account->slot != note.slot) {
     adopt_slot(*account, note.slot);
   }
-  account->limit = own_limit ? rule.limit : note.limit;  // a worker may still decide by the rules before these
+  account->limit = limit_of(rule, note.id, own_limit ? rule.limit : note.limit);  // a worker may still decide by the rules before these
   account->terms = terms_of(rule, account->limit);
   return account;
 }
@@ -58,9 +58,26 @@ void Lessee::use_rules() {
     account.rule = &around_.rules->by_id(before.id);
     // What an override comes to now says the key's next note.
     const bool overridden = account.rule->overrides != nullptr && account.limit != before.limit;
-    if (account.rule != &around_.rules->inline_rule() && !overridden) account.limit = account.rule->limit;
+    if (account.rule == &around_.rules->inline_rule()) return;
+    account.limit = limit_of(*account.rule, account.id, overridden ? account.limit : account.rule->limit);
     account.terms = terms_of(*account.rule, account.limit);
   });
+}
+
+// What an operator has ordered, or else `otherwise`.
+Limit Lessee::limit_of(const Rule& rule, const WireId& id, const Limit& otherwise) const {
+  const auto ordered = around_.ordered_limit(id);
+  return ordered ? with_number(rule, around_.rules->share(), *ordered) : otherwise;
+}
+
+void Lessee::use_limit(const WireId& id, Now now) {
+  Account* const account = accounts_.find(id);
+  if (account == nullptr || account->rule == &around_.rules->inline_rule()) return;
+  account->limit = limit_of(*account->rule, id, account->rule->limit);  // what an override comes to says the key's next note
+  account->terms = terms_of(*account->rule, account->limit);
+  account->exhausted_until = account->ask_not_before = MonoTime{};
+  activate(*account);
+  tell_workers(*account, now);
 }
 
 // The key was evicted and came back: a new line, whose floor the old line already spent or holds.

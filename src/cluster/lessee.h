@@ -44,6 +44,7 @@ class Lessee {
   // Before on_grant is called for several keys, for all of them (kPrefetchSteps; key_table.h).
   void prefetch(const WireId& key, int step) const;
   void use_rules();  // those of the surroundings are others
+  void use_limit(const WireId& key, Now now);  // likewise: the key's limit by an order
   void on_grant(const Grant& grant, const Origin& origin, Now now);
   // A reset that this node has not seen yet: refunds all that it used in this window and the one before, once. A number is
   // the wall clock of the node that was asked (ns); an account that began later has nothing to refund for it.
@@ -195,6 +196,7 @@ class Lessee {
   };
 
   Account* account_for(const Note& note, Now now);
+  Limit limit_of(const Rule& rule, const WireId& id, const Limit& otherwise) const;
   void adopt_slot(Account& account, SlotRef slot);
   void activate(Account& account);
   void make_urgent(Account& account);

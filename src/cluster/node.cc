@@ -8,14 +8,10 @@ namespace tally {
 
 namespace {
 
-constexpr size_t kGossipFanout = 3;        // others told in each interval
-constexpr size_t kMembersPerGossip = 40;   // what is told of others in one datagram
 constexpr Duration kReachedLately = std::chrono::seconds(5);
 constexpr Duration kMovesWithin = std::chrono::minutes(2);  // until name servers and this host know the new address
 constexpr Duration kReadyAtLast = std::chrono::seconds(10);  // though others have not told their registers yet
 constexpr Duration kAskRulesEvery = std::chrono::seconds(1);
-constexpr Duration kGossipEvery = std::chrono::milliseconds(50);  // at most so often, however short the sync interval
-constexpr Duration kGuestCallsEvery = std::chrono::milliseconds(500);  // at least so often a guest asks whether owners are there
 
 uint64_t fingerprint(const RuleSet& rules) {
   std::string text;
@@ -244,7 +240,8 @@ Taken Node::Impl::receive_from(std::optional<uint16_t> from, const Datagram& dat
 
 bool Node::Impl::says_what_it_may(const Entry& entry, uint16_t from) const {
   return !peers.is_guest(from) || std::holds_alternative<Report>(entry) || std::holds_alternative<Hello>(entry) ||
-         std::holds_alternative<Reset>(entry) || std::holds_alternative<Member>(entry);
+         std::holds_alternative<Reset>(entry) || std::holds_alternative<Member>(entry) || std::holds_alternative<KeyOrder>(entry) ||
+         std::holds_alternative<OrdersDigest>(entry);
 }
 
 void Node::Impl::handle(const Entry& entry, const Origin& origin, Now now) {
@@ -256,6 +253,8 @@ void Node::Impl::handle(const Entry& entry, const Origin& origin, Now now) {
   if (const auto* hello = std::get_if<Hello>(&entry)) return on_hello(*hello, origin, now);
   if (const auto* reset = std::get_if<Reset>(&entry)) return on_reset(reset->key, reset->number, now);
   if (const auto* clone = std::get_if<Clone>(&entry)) return on_clone(*clone, now);
+  if (const auto* order = std::get_if<KeyOrder>(&entry)) return on_order(*order, now);
+  if (const auto* digest = std::get_if<OrdersDigest>(&entry)) return orders.on_digest(*digest, from, mail, now);
   if (const auto* read = std::get_if<ReadRegisters>(&entry)) {
     if (read->life == origin.incarnation) recovery.on_read(*read, from, registers, mail, now);
     return;
@@ -361,44 +360,6 @@ void Node::Impl::ask(Now now) {
   next_ask = now.mono + (standing.over() ? kAskRulesEvery : kAskEvery);
 }
 
-std::vector<uint16_t> Node::Impl::some_of(std::vector<uint16_t> ranks, size_t n) {
-  n = std::min(n, ranks.size());
-  for (size_t i = 0; i < n; ++i)  // the first n of a shuffle (Fisher and Yates)
-    std::swap(ranks[i], ranks[i + random.below(ranks.size() - i)]);
-  ranks.resize(n);
-  return ranks;
-}
-
-void Node::Impl::gossip(Now now) {
-  next_gossip = now.mono + std::max(pace.sync_interval, kGossipEvery);
-  const std::vector<uint16_t> told = some_of(others, kMembersPerGossip);
-  std::vector<uint16_t> hearers = some_of(others, kGossipFanout);
-  std::ranges::copy(some_of(peers.guests_up(now.mono), kGossipFanout), std::back_inserter(hearers));
-  const bool calls = config.guest && now.mono >= next_call;
-  if (calls) next_call = now.mono + std::min(kGuestCallsEvery, pace.isolation_after / 4);
-  for (const uint16_t to : hearers) {
-    bool said = false;
-    // No gossip comes to a guest of its own accord as often as it has to know who is there.
-    if (calls) mail.send(to, Hello{});
-    for (const uint16_t rank : told) {
-      const Peer& peer = peers[rank];
-      if (rank == to || peer.remembered == 0) continue;
-      const auto ago = [&](MonoTime t) {
-        return static_cast<uint64_t>(
-            std::max<int64_t>(0, std::chrono::duration_cast<std::chrono::milliseconds>(now.mono - t).count()));
-      };
-      const MonoTime asked = peers.asked_in_vain(rank) ? peer.asked : peer.asked_by_other;
-      mail.send(to, Member{roster.id(rank), peer.remembered, ago(peer.heard_of), asked > peer.heard_of ? ago(asked) : 0});
-      said = true;
-    }
-    succession.tell(to, told, mail);
-    resets.tell([&](const Reset& reset) { mail.send(to, reset); });
-    // Where nothing is known to tell, the node itself: a datagram shows that its sender lives.
-    if (!said) mail.send(to, Member{peers.id(peers.self()), incarnation, 0});
-  }
-  resets.round_over(now.mono);
-}
-
 bool Node::look_at_clock(Now now) {
   if (alone() || !impl_->standing.set_back(now, impl_->window_min)) return false;
   impl_->open_floors();
@@ -412,6 +373,7 @@ void Node::use(std::shared_ptr<const RuleSet> rules, Now now) {
     CHECK_THAT(same_form(before->by_id(static_cast<uint16_t>(id)).limit, n.rules->by_id(static_cast<uint16_t>(id)).limit));
   n.rules_fingerprint = told_fingerprint(n.config, *n.rules);
   n.window_min = shortest_window(*n.rules);
+  n.orders_seen = 0;
   if (alone()) return;
   n.lessee.use_rules();
   n.owner.use_rules();
@@ -451,6 +413,7 @@ void Node::tick(Now now) {
   n.deliver_local(now);
   n.owner.tick(now);
   n.registers.expire(now);
+  n.orders.tick(n.mail, now.wall);
 }
 
 MonoTime Node::next_tick() const {
@@ -465,6 +428,7 @@ void Node::Impl::deliver_local(Now now) {
 
 void Node::flush(Now now) {
   if (alone()) return;
+  impl_->look_at_orders(now);
   if (impl_->config.upstream != nullptr)
     for (const WireId& key : impl_->config.upstream->take_woken()) impl_->owner.on_woken(key, now);
   impl_->lessee.send_urgent(now);

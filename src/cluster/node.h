@@ -18,6 +18,7 @@
 #include "cluster/lessee.h"
 #include "cluster/mail.h"
 #include "cluster/memory.h"
+#include "cluster/orders.h"
 #include "cluster/pace.h"
 #include "cluster/roster.h"
 #include "cluster/succession.h"
@@ -178,6 +179,11 @@ class Node {
   uint32_t give(const Rule& rule, const Limit& limit, KeyHash hash, const WireId& id, uint32_t n, Now now,
                 std::optional<int64_t> only_in = std::nullopt);
   bool reset(const Rule& rule, const Limit& limit, KeyHash hash, const WireId& id, Now now);
+  // What an operator orders of a key, fleet-wide: as Orders::set and lift. Workers are to be given what orders() has.
+  Result<KeyOrder> order(const Orders::Name& name, OrderKind kind, uint32_t limit, Duration lasts, Now now);
+  bool lift(const Orders::Name& name, Now now);
+  void remember(const KeyOrder& order, Now now);  // that an earlier life of this node knew
+  const Orders& orders() const;
   // Of a region's bucket (Upstream): see Lessee.
   std::optional<Lessee::RunningLease> running_lease(const WireId& id, Now now) const;
   void hold(const WireId& id, uint64_t amount);
@@ -197,6 +203,7 @@ class Node {
   bool alone() const;
   bool ready() const;  // the start is over, and votes were read anew (10 s at the latest)
   const Roster& roster() const;
+  const std::shared_ptr<const RuleSet>& rules() const;  // that it goes by
   bool is_guest(uint16_t rank) const;  // of a node in no list
   // The node of that entry is stopped for good, and nobody is to wait for it: not when this one starts again, nor when the list changes.
   // Until this one's next start; then `gone` says it. "": done; else why not.

@@ -13,6 +13,7 @@
 #include "cluster/lessee.h"
 #include "cluster/mail.h"
 #include "cluster/node.h"
+#include "cluster/order_gossip.h"
 #include "cluster/owner.h"
 #include "cluster/peers.h"
 #include "cluster/recovery.h"
@@ -27,7 +28,7 @@ struct Node::Impl {
   Impl(NodeConfig c, Life which, Limiter& l, std::shared_ptr<const RuleSet> r, uint64_t seed, Now now);
 
   Surroundings around() {
-    return {roster,  rules, peers, standing, succession, registers, resets, mail, pace, config.lease,
+    return {roster,  rules, peers, standing, succession, registers, resets, key_limits, mail, pace, config.lease,
             peers.self(), incarnation, config.upstream, config.region};
   }
 
@@ -54,6 +55,9 @@ struct Node::Impl {
   void on_hello(const Hello& hello, const Origin& from, Now now);
   void on_clone(const Clone& clone, Now now);
   void on_reset(const WireId& key, uint64_t number, Now now);
+  void on_order(const KeyOrder& order, Now now);
+  void tell_all(const KeyOrder& order, Now now);
+  void look_at_orders(Now now);
   bool decoded(std::span<const uint8_t> bytes, Datagram& datagram);
   Taken receive_from(std::optional<uint16_t> from, const Datagram& datagram, size_t bytes, Now now);
   std::optional<uint16_t> rank_of_sender(const Header& header, bool known_list, bool listed_place, Now now);
@@ -81,6 +85,10 @@ struct Node::Impl {
   Recovery recovery;
   Registers registers;
   Resets resets;
+  OrderGossip orders;
+  KeyLimits key_limits;      // by orders, as last looked at
+  uint64_t orders_seen = 0;  // Orders::changes() then; 0: look anew
+  MonoTime orders_looked_at{};
   Mail mail;
   Owner owner;
   Lessee lessee;

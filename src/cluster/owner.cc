@@ -74,6 +74,7 @@ Owner::Key* Owner::key_for(const Report& report, Now now) {
       return nullptr;
     }
     if (!has_one_limit(found->rule) && terms.algorithm != Algorithm::token_bucket) found->terms = report.terms;
+    found->terms.limit = around_.ordered_limit(found->id).value_or(found->terms.limit);
     return found;
   }
   const Rule* rule = around_.rules->by_seed(report.rule);
@@ -100,6 +101,7 @@ Owner::Key* Owner::key_for(const Report& report, Now now) {
   key.rule = rule;
   key.on_amnesia = on_amnesia;
   if (has_one_limit(rule)) go_by(*rule, key.terms);
+  key.terms.limit = around_.ordered_limit(key.id).value_or(key.terms.limit);
   key.born = now.wall;
   key.reset = around_.resets.number_of(key.id);
   return &key;
@@ -114,9 +116,31 @@ void Owner::use_rules() {
     key.on_amnesia = key.rule->on_amnesia;
     if (!has_one_limit(key.rule)) return;
     go_by(*key.rule, key.terms);
-    for (auto& book : key.books)
-      if (book) book->lower_limit(key.terms.limit);
+    use_limit(key);
   });
+}
+
+// An order is known here as it was given, so that books go by it at once; else reports may come by rules before these.
+void Owner::use_limit(Key& key) {
+  const auto ordered = around_.ordered_limit(key.id);
+  key.terms.limit = ordered.value_or(key.terms.limit);
+  for (auto& book : key.books) {
+    if (!book) continue;
+    if (ordered)
+      book->set_limit(*ordered);
+    else
+      book->lower_limit(key.terms.limit);
+  }
+}
+
+void Owner::use_limit(const WireId& id, Now now) {
+  Key* const key = keys_.find(id);
+  if (key == nullptr) return;
+  if (has_one_limit(key->rule)) go_by(*key->rule, key->terms);
+  use_limit(*key);
+  key->rests_in = 0;  // whoever was told that all is used may hear otherwise
+  key->touched = now.mono;
+  activate(*key);
 }
 
 void Owner::use_pace() {
@@ -193,7 +217,7 @@ void Owner::report_window(Key& key, const Report& report, const Origin& from, No
     book = key.book(report.window);  // a group of one promises itself
     if (book == nullptr) return refuse(key, report, from, now);
   }
-  book->lower_limit(report.terms.limit);
+  if (!around_.ordered_limit(key.id)) book->lower_limit(report.terms.limit);
   const LineKey line_key{around_.peers.id(from.rank), from.incarnation, report.line};
   Line* line = book->find(line_key);
   const bool heard_higher = report.has_ballot && report.ballot > book->ballot() && report.ballot.counter < UINT32_MAX - kStepSpread;

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <map>
 #include <optional>
+#include <unordered_map>
 #include <vector>
 
 #include "base/time.h"
@@ -29,6 +30,8 @@
 
 namespace tally {
 
+using KeyLimits = std::unordered_map<WireId, uint32_t>;
+
 // What every part of a node sees of the rest. The node owns all of it.
 struct Surroundings {
   const Roster& roster;
@@ -38,6 +41,7 @@ struct Surroundings {
   const Succession& succession;
   Registers& registers;
   const Resets& resets;
+  const KeyLimits& key_limits;  // of keys that an operator has given another limit than their rule's
   Mail& mail;
   const Pace& pace;  // the node's, which changes
   Duration lease;
@@ -46,6 +50,11 @@ struct Surroundings {
   Upstream* upstream;  // nullptr: this fleet is the highest level
   bool region;         // what this node takes is a region's, which issues it
 
+  std::optional<uint32_t> ordered_limit(const WireId& id) const {
+    if (key_limits.empty()) return std::nullopt;
+    const auto found = key_limits.find(id);
+    return found == key_limits.end() ? std::nullopt : std::optional(found->second);
+  }
   // A link or a group is far where a round trip takes more than an eighth of the sync interval.
   bool far(Duration round_trip) const { return round_trip * 8 > pace.sync_interval; }
   // How long a report's demand counts.
@@ -83,6 +92,7 @@ class Owner {
   // More of it may be had from the level above.
   void on_woken(const WireId& key, Now now);
   void use_rules();    // those of the surroundings are others
+  void use_limit(const WireId& key, Now now);  // likewise: the key's limit by an order
   void use_pace();     // likewise
   void tick(Now now);  // every sync interval
 
@@ -241,6 +251,7 @@ class Owner {
     const bool stuck = book.mark_pending() && now.mono - book.pending_since() > around_.pace.isolation_after / 2;
     return !stuck && group_lives(key, now);
   }
+  void use_limit(Key& key);
   void activate(Key& key);
   void expire(Now now);
   MonoTime look_again(const Key& key, Now now) const;

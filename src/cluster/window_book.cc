@@ -41,6 +41,11 @@ void WindowBook::lower_limit(uint32_t limit) {
   previous_ = std::min<uint64_t>(previous_, terms_.limit);
 }
 
+void WindowBook::set_limit(uint32_t limit) {
+  terms_.limit = limit;
+  previous_ = std::min<uint64_t>(previous_, limit);
+}
+
 Line* WindowBook::find(const LineKey& key) {
   for (Line& line : lines_)
     if (line.key == key) return &line;

@@ -25,11 +25,11 @@ constexpr size_t kPrefixBytes = sizeof kMagic + 1;
 constexpr size_t kHashBytes = 8;
 
 // The types on the wire, by place in Entry. Never renumbered, never used again.
-constexpr uint8_t kTypes[kEntryKinds] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12};
-constexpr std::string_view kKindNames[kEntryKinds] = {"report", "grant", "mark",  "accepted",       "member",     "hello",
-                                                      "reset",  "clone", "read_registers", "registered", "registers_end", "moved"};
+constexpr uint8_t kTypes[kEntryKinds] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14};
+constexpr std::string_view kKindNames[kEntryKinds] = {"report",         "grant",      "mark",          "accepted", "member",    "hello",        "reset", "clone",
+                                                      "read_registers", "registered", "registers_end", "moved",    "key_order", "orders_digest"};
 static_assert(std::same_as<Entry, std::variant<Report, Grant, Mark, Accepted, Member, Hello, Reset, Clone, ReadRegisters,
-                                               Registered, RegistersEnd, Moved>>);
+                                               Registered, RegistersEnd, Moved, KeyOrder, OrdersDigest>>);
 
 // --- datagrams ---
 
@@ -85,6 +85,10 @@ bool read_entry(Datagram& out, uint64_t type, Reader body) {
       return read_into<RegistersEnd>(out, body);
     case kTypes[11]:
       return read_into<Moved>(out, body);
+    case kTypes[12]:
+      return read_into<KeyOrder>(out, body);
+    case kTypes[13]:
+      return read_into<OrdersDigest>(out, body);
     default:
       return true;  // a newer node says something that we do not know
   }

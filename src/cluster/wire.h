@@ -18,6 +18,7 @@
 
 #include "base/hash.h"
 #include "base/time.h"
+#include "core/order_table.h"
 #include "core/rules.h"
 
 namespace tally {
@@ -224,7 +225,28 @@ struct Moved {
   friend bool operator==(const Moved&, const Moved&) = default;
 };
 
-using Entry = std::variant<Report, Grant, Mark, Accepted, Member, Hello, Reset, Clone, ReadRegisters, Registered, RegistersEnd, Moved>;
+// gossip: what an operator has ordered of one key of a rule, until when, and in whose place it stands (orders.h).
+struct KeyOrder {
+  std::string rule;  // 1 to kOrderRuleMax bytes
+  std::string key;   // 1 to kOrderKeyMax
+  OrderKind kind = OrderKind::lifted;
+  uint32_t limit = 0;    // of a limit: 1 to kLimitMax
+  int64_t until_ns = 0;  // wall time
+  int64_t keep_ns = 0;   // wall time until which an order that this one has replaced may still come: it is known so long
+  uint64_t set_ns = 0;   // the setter's wall clock, above all that it knew of the key; of two orders the later holds
+  NodeId setter = 0;     // and of two of one time the one of the larger id
+  friend bool operator==(const KeyOrder&, const KeyOrder&) = default;
+};
+inline constexpr size_t kOrderRuleMax = 64;
+
+// gossip: all orders that the sender knows of, as one number. Who knows others tells them.
+struct OrdersDigest {
+  uint64_t digest = 0;
+  bool answer = false;  // of one that differed: not to be answered
+  friend bool operator==(const OrdersDigest&, const OrdersDigest&) = default;
+};
+
+using Entry = std::variant<Report, Grant, Mark, Accepted, Member, Hello, Reset, Clone, ReadRegisters, Registered, RegistersEnd, Moved, KeyOrder, OrdersDigest>;
 inline constexpr size_t kEntryKinds = std::variant_size_v<Entry>;
 std::string_view entry_kind_name(size_t index);  // "report", "grant", ... for metrics
 

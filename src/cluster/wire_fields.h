@@ -20,14 +20,15 @@ namespace tally::codec {
 inline constexpr uint64_t kPpmUnit = 1'000;   // most overcounts are whole per mille
 inline constexpr uint64_t kDemandUnit = 100;  // large demands are told in tenths
 
-template <typename V>
-void algorithm(V& v, Of<V, Algorithm>& a) {
+// An enumeration whose values go from 0 to `last`.
+template <typename V, typename E>
+void choice(V& v, E& e, std::remove_const_t<E> last) {
   if constexpr (V::kReads) {
     uint8_t n = 0;
-    number(v, n, static_cast<uint8_t>(Algorithm::token_bucket));
-    a = static_cast<Algorithm>(v.ok() ? n : 0);
+    number(v, n, static_cast<uint8_t>(last));
+    e = static_cast<E>(v.ok() ? n : 0);
   } else {
-    const auto n = static_cast<uint8_t>(a);
+    const auto n = static_cast<uint8_t>(e);
     number(v, n);
   }
 }
@@ -102,7 +103,7 @@ void of_all(V& v, Of<V, Report>& e, const Header& h) {
   signed_number(v, e.window);
   number(v, e.floor);
   near(v, e.stamp, h.sent_mono_ns);
-  algorithm(v, e.terms.algorithm);
+  choice(v, e.terms.algorithm, Algorithm::token_bucket);
   duration(v, e.terms.emission);
   flag(v, e.terms.max_overcount.unbounded);
 }
@@ -272,6 +273,24 @@ void fields(V& v, Of<V, Moved>& e, const Header&) {
   word(v, e.hash);
   signed_number(v, e.leaves_ns);
   flag(v, e.left_buckets);
+}
+
+template <typename V>
+void fields(V& v, Of<V, KeyOrder>& e, const Header&) {
+  text(v, e.rule, kOrderRuleMax);
+  text(v, e.key, kOrderKeyMax);
+  choice(v, e.kind, OrderKind::limit);
+  number(v, e.limit, kLimitMax);
+  signed_number(v, e.until_ns);
+  signed_number(v, e.keep_ns);
+  number(v, e.set_ns);
+  word(v, e.setter);
+}
+
+template <typename V>
+void fields(V& v, Of<V, OrdersDigest>& e, const Header&) {
+  word(v, e.digest);
+  flag(v, e.answer);
 }
 
 }  // namespace tally::codec

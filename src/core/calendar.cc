@@ -6,8 +6,10 @@ namespace tally {
 namespace {
 
 constexpr int64_t kDayNs = 86'400'000'000'000;
-constexpr int64_t kDaysMax = nanos(WallTime::max()) / kDayNs;  // whole days of WallTime on either side of 1970
-constexpr int64_t kNumberMax = 30'000;  // beyond every WallTime, by years, months or weeks; and years that std::chrono can have
+constexpr int64_t kDaysMax =
+    nanos(WallTime::max()) / kDayNs;  // whole days of WallTime on either side of 1970
+constexpr int64_t kNumberMax =
+    30'000;  // beyond every WallTime, by years, months or weeks; and years that std::chrono can have
 constexpr int64_t kMondayBefore1970 = -3;  // 1970 began on a Thursday
 
 constexpr int64_t floor_of(int64_t n, int64_t d) { return n / d - (n % d < 0 ? 1 : 0); }

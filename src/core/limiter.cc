@@ -17,11 +17,12 @@ namespace {
 constexpr uint64_t kShut = INT64_MAX;
 }
 
-Answer answer_by(const Applied& applied) {
+Answer answer_by(const Applied& applied, Duration lasts) {
   Answer answer;
   const bool exempt = applied.treatment == Treatment::exempt;
   answer.verdict = exempt ? Verdict::exempt : Verdict::blocked;
   answer.limit = answer.remaining = exempt ? applied.limit->limit : 0;
+  if (!exempt && lasts > Duration(0)) answer.retry_after = answer.reset_after = lasts;
   return answer;
 }
 

@@ -58,7 +58,8 @@ static_assert(sizeof(Answer) == 48);
 
 // The answer where there is nothing to count: 0 of 0 left to a blocked key, never to be tried again; all of the rule's limit to an exempt
 // one. Requires a treatment other than limited.
-Answer answer_by(const Applied& applied);
+// `lasts`: so long, then it may be another; 0: for good.
+Answer answer_by(const Applied& applied, Duration lasts = Duration(0));
 
 // Worker to cluster thread: a key that was used or found too little.
 struct Note {

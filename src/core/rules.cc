@@ -90,6 +90,8 @@ Limit inline_limit(const Rule& rule, Share share, uint32_t burst, uint32_t count
 Limit with_number(const Rule& rule, Share share, uint32_t number) {
   Limit limit = rule.limit;
   limit.limit = number;
+  if (limit.algorithm == Algorithm::token_bucket && limit.emission > Duration(0))
+    limit.limit = static_cast<uint32_t>(std::min<int64_t>(number, kBurstSpanMax / limit.emission));
   set_floor(limit, rule.max_overcount, share);
   return limit;
 }

@@ -155,8 +155,7 @@ void set_floor(Limit& limit, Overcount e, Share share);
 // Requires burst in [1, kLimitMax], count >= 1, period > 0, burst * period / count <= kBurstSpanMax.
 Limit inline_limit(const Rule& rule, Share share, uint32_t burst, uint32_t count, Duration period);
 
-// The limit of a window rule with `number` in place of its own: what a request may ask for. Requires a rule of windows and
-// `number` in [1, kLimitMax].
+// The rule's limit with `number`, in [1, kLimitMax], in place of its own: of a bucket its burst, no more than kBurstSpanMax has room for.
 Limit with_number(const Rule& rule, Share share, uint32_t number);
 
 // What is to be taken off a burst for rule.process_hold: the tokens of that time by a clock that is 3 % slow, rounded up. 0 for windows.

@@ -67,6 +67,7 @@ void ClusterThread::use(Change change, std::function<void(Result<bool>)> then) {
       const Now now = parts_.clock.now();
       node_.use(change.rules, now);
       node_.use(change.pace, now);
+      if (orders_published_ != 0) orders_published_ = UINT64_MAX;  // once more, by these rules
       if (parts_.region) {
         if (change.secret) CHECK_THAT(parts_.region->link().use(*change.secret));  // the same as for the link
         parts_.region->use(*change.rules, now);
@@ -133,6 +134,7 @@ void ClusterThread::work() {
   flush(then);
   for (Link* link : links()) link->look(then);
   deliver_wakes();
+  look_at_orders(then);
   look_at_peers(then);
   if (!ready_ && node_.ready() && (!parts_.region || parts_.region->link().node().ready())) {
     ready_ = true;
@@ -147,6 +149,7 @@ MonoTime ClusterThread::next_tick() const {
 MonoTime ClusterThread::next_due() const {
   MonoTime due = next_tick();
   for (const Link* link : links()) due = std::min(due, link->next_look());
+  if (node_.orders().changes() != orders_published_) due = std::min(due, publish_not_before_);
   return due;
 }
 
@@ -279,10 +282,35 @@ void ClusterThread::answer(Call& call, Now now) {
       call.error = node_.forget(call.key, now);
       if (call.error.empty()) parts_.log.warning("a node is taken to be gone for good", {{"peer", call.key}});
       return;
+    case Call::Kind::order:
+    case Call::Kind::lift:
+      return answer_order(call, now);
+    case Call::Kind::orders:
+      call.orders = node_.orders().in_force(now.wall);
+      return;
     case Call::Kind::reload:   // main's
     case Call::Kind::metrics:  // the admin thread's
       return;
   }
+}
+
+void ClusterThread::answer_order(Call& call, Now now) {
+  const Orders::Name name{call.rule->name, call.key};
+  if (call.kind == Call::Kind::lift) {
+    call.count = node_.lift(name, now) ? 1 : 0;
+    return;
+  }
+  const auto set = node_.order(name, call.ordered, call.n, call.lasts, now);
+  if (!set) call.error = set.error();
+}
+
+// Workers and the file have what the node knows, soon.
+void ClusterThread::look_at_orders(Now now) {
+  const uint64_t changes = node_.orders().changes();
+  if (changes == orders_published_ || now.mono < publish_not_before_) return;
+  orders_published_ = changes;
+  parts_.orders.publish(node_.orders(), *node_.rules(), now.wall);
+  publish_not_before_ = now.mono + parts_.orders.pause();
 }
 
 void ClusterThread::deliver_wakes() {

@@ -21,6 +21,7 @@
 #include "daemon/horizon.h"
 #include "daemon/link.h"
 #include "daemon/log.h"
+#include "daemon/order_board.h"
 #include "daemon/port.h"
 #include "daemon/region.h"
 
@@ -38,6 +39,7 @@ class ClusterThread {
     Horizon* horizon;  // nullptr: a guest's, which keeps no state
     TimeHistogram& tick_lag;
     Log& log;
+    OrderBoard& orders;
     std::function<void()> on_ready;  // once, on this thread, when the start is over
   };
   explicit ClusterThread(Parts parts);  // the thread starts here
@@ -90,6 +92,8 @@ class ClusterThread {
   void keep_tenure(Now now);
   void look_at_peers(Now now);
   void look_at_clock();
+  void look_at_orders(Now now);
+  void answer_order(Call& call, Now now);
 
   Parts parts_;
   Link& link_;
@@ -106,6 +110,8 @@ class ClusterThread {
   bool ready_ = false;
   bool keeping_ = false;  // a tenure is on its way to the disk
   MonoTime keep_not_before_{};
+  uint64_t orders_published_ = 0;  // Orders::changes() then; 0: never
+  MonoTime publish_not_before_{};
   bool busy_ = false;  // there is more to do at once
   bool stopping_ = false;
   std::optional<Memory> memory_;

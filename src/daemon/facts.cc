@@ -46,9 +46,10 @@ void add_node_stats(Fields& fields, const NodeStats& node) {
 }  // namespace
 
 std::vector<resp::Field> explain_fields(const Explanation& e, const Rule& rule, std::string_view key, uint32_t size,
-                                        const Answer* answer) {
+                                        const Answer* answer, const std::string& ordered) {
   Fields fields;
   fields.add("rule", rule.name);
+  if (!ordered.empty()) fields.add("order", ordered);
   const std::string override = rule.overrides != nullptr ? rule.overrides->key_of(key) : "";
   if (!override.empty()) fields.add("override", override);
   fields.add("owner", e.owner);
@@ -72,6 +73,20 @@ std::vector<resp::Field> explain_fields(const Explanation& e, const Rule& rule, 
                  ? resp::sentence(*answer, rule)
                  : std::string("the limit comes with each call: CL.THROTTLE with quantity 0 tells"));
   return fields.take();
+}
+
+std::vector<std::vector<resp::Field>> order_maps(const std::vector<KeyOrder>& orders, WallTime now) {
+  std::vector<std::vector<resp::Field>> maps;
+  for (const KeyOrder& order : orders) {
+    Fields fields;
+    fields.add("rule", order.rule);
+    fields.add("key", order.key);
+    fields.add("order", std::string(resp::name_of(order.kind)));
+    if (order.kind == OrderKind::limit) fields.add("limit", uint64_t{order.limit});
+    fields.add("for_ms", resp::milliseconds_up(std::max(WallTime(Duration(order.until_ns)) - now, Duration(0))));
+    maps.push_back(std::move(fields).take());
+  }
+  return maps;
 }
 
 Explanation explain_alone(const std::string& node, const Answer* answer) {

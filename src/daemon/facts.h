@@ -16,9 +16,11 @@
 namespace tally {
 
 // `answer`: what a take of 1 would be told now; nullptr where the rule has no limit of its own (the inline
-// rule).
+// rule). `ordered`: what an operator has ordered of the key; "": nothing.
 std::vector<resp::Field> explain_fields(const Explanation& e, const Rule& rule, std::string_view key, uint32_t size,
-                                        const Answer* answer);
+                                        const Answer* answer, const std::string& ordered);
+// Of TALLY.BLOCKS: a map for each.
+std::vector<std::vector<resp::Field>> order_maps(const std::vector<KeyOrder>& orders, WallTime now);
 // A node alone: all there is to know lies in the answer to a peek (nullptr as above).
 Explanation explain_alone(const std::string& node, const Answer* answer);
 std::vector<resp::Row> peer_rows(const std::vector<PeerStatus>& peers);

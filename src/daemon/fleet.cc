@@ -191,6 +191,7 @@ Result<bool> Fleet::begin(const Config& config, std::optional<Secret> secret) {
   say_begun(config, node, life.value(), socket.value()->bound(), secret);
   parts_.notifier.send("STATUS=asking the other nodes");
   auto running = std::make_unique<Node>(node, life.value(), parts_.overview.limiter, parts_.overview.rules(), random_seed(), parts_.clock.now());
+  for (const KeyOrder& order : parts_.orders.known()) running->remember(order, parts_.clock.now());
   while (const auto tenure = file_ ? running->tenure_to_keep() : std::nullopt) {
     if (const auto kept = on_admin([&] { return file_->keep(*tenure); }); !kept) return Failure{kept.error()};
     running->tenure_kept(*tenure, parts_.clock.now());
@@ -203,7 +204,7 @@ Result<bool> Fleet::begin(const Config& config, std::optional<Secret> secret) {
   auto link = std::make_unique<Link>(Link::Sockets{std::move(socket.value()), std::move(streams), std::move(discovery.value())},
                                      PeerSeal(std::move(secret)), std::move(running), random_seed());
   next->thread = std::make_unique<ClusterThread>(ClusterThread::Parts{next->io, std::move(region.value()), std::move(link), bell_, ports_, parts_.clock,
-                                                                      next->horizon.get(), tick_lag_, parts_.log, parts_.on_ready});
+                                                                      next->horizon.get(), tick_lag_, parts_.log, parts_.orders, parts_.on_ready});
   const std::lock_guard lock(mutex_);
   running_ = std::move(next);
   return true;

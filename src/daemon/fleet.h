@@ -40,6 +40,7 @@ class Fleet {
     const Notifier& notifier;
     asio::io_context& admin;
     Log& log;
+    OrderBoard& orders;
     std::function<void()> on_ready;  // on the cluster thread, once in each life
   };
   explicit Fleet(Parts parts);

@@ -26,6 +26,7 @@
 #include "daemon/metrics.h"
 #include "daemon/notify.h"
 #include "daemon/options.h"
+#include "daemon/order_board.h"
 #include "daemon/paths.h"
 #include "daemon/reload.h"
 #include "daemon/scrapes.h"
@@ -72,6 +73,18 @@ size_t worker_count(const Config& config) {
   return cores > 3 ? cores - 2 : 1;
 }
 
+// "": there is no place for it. A guest keeps no files.
+std::string order_file(const Config& config) {
+  if (config.cluster.guest()) return "";
+  std::string directory = config.state_dir;
+  if (directory.empty()) {
+    const auto fallback = default_state_dir();
+    if (!fallback) return "";
+    directory = fallback.value();
+  }
+  return directory + "/" + state_file_name(config.node_name) + ".orders";
+}
+
 void say_ready(Overview& overview, Log& log) {
   overview.ready.store(true, std::memory_order_relaxed);
   log.info("ready", {{"node", overview.node}});
@@ -109,12 +122,13 @@ std::unique_ptr<RlsDoor> rls_door(const Overview& overview, const std::vector<st
                      overview.connections_max});
 }
 
-void keep_clock(asio::steady_timer& timer, Clock& clock) {
+void keep_clock(asio::steady_timer& timer, Clock& clock, OrderBoard& orders) {
+  orders.look();
   timer.expires_after(kClockEvery);
   timer.async_wait([&](const asio::error_code& error) {
     if (error) return;
     clock.refresh();
-    keep_clock(timer, clock);
+    keep_clock(timer, clock, orders);
   });
 }
 
@@ -162,6 +176,7 @@ Result<bool> run(const Options& options, const Config& loaded, const Config& con
   if (!rls_listeners) return Failure{rls_listeners.error()};
 
   AdminThread admin;
+  OrderBoard orders({io, admin.io(), overview, clock, log, order_file(config)});
   std::unique_ptr<Reload> reload;
   const auto on_ready = [&] {
     say_ready(overview, log);
@@ -169,7 +184,7 @@ Result<bool> run(const Options& options, const Config& loaded, const Config& con
   };
   std::unique_ptr<Fleet> fleet;
   if (in_fleet) {
-    fleet = std::make_unique<Fleet>(Fleet::Parts{overview, clock, notifier, admin.io(), log, [&] { asio::post(io, on_ready); }});
+    fleet = std::make_unique<Fleet>(Fleet::Parts{overview, clock, notifier, admin.io(), log, orders, [&] { asio::post(io, on_ready); }});
     if (const auto begun = fleet->begin(config, std::exchange(secret, std::nullopt)); !begun) return Failure{begun.error()};
   }
 
@@ -181,16 +196,18 @@ Result<bool> run(const Options& options, const Config& loaded, const Config& con
     gave_up = std::move(why);
     io.stop();
   };
-  reload = std::make_unique<Reload>(Reload::Parts{io, options, loaded, overview, fleet.get(), workers, notifier, log, give_up});
+  reload = std::make_unique<Reload>(Reload::Parts{io, options, loaded, overview, fleet.get(), orders, workers, notifier, log, give_up});
   const std::unique_ptr<RlsDoor> rls = config.rls.empty() ? nullptr : rls_door(overview, workers);
   if (rls) overview.grpc = [&rls] { return rls->counts(); };
   const Metrics metrics(overview, fleet.get(), config.limits.registers);
   Scrapes scrapes(admin.io(), metrics);
   const Worker::Others others{[&reload](Reload::Done done) { reload->request(std::move(done)); },
-                              [&scrapes](Scrapes::Done done) { scrapes.request(std::move(done)); }};
+                              [&scrapes](Scrapes::Done done) { scrapes.request(std::move(done)); },
+                              [&orders](Call& call, std::function<void()> then) { orders.ask(call, std::move(then)); }};
   for (size_t i = 0; i < overview.workers.size(); ++i)
     workers.push_back(std::make_unique<Worker>(i, overview, clock, in_fleet ? fleet->port(i) : nullptr, limits,
                                                Worker::Times{config.spin, config.limits.http_idle}, others));
+  orders.set_workers(workers);
   std::vector<std::unique_ptr<Acceptor>> doors, rls_doors;
   TurnedAway turned_away(overview, log);
   const auto open = [&](std::vector<std::unique_ptr<Acceptor>>& into, std::vector<Listener>& listeners, std::string_view what, const Acceptor::HandOver& hand_over) {
@@ -210,7 +227,7 @@ Result<bool> run(const Options& options, const Config& loaded, const Config& con
   if (!in_fleet) {
     say_ready(overview, log);
     notifier.send(kServing);
-    keep_clock(clock_timer, clock);
+    keep_clock(clock_timer, clock, orders);
   }
   const std::function<void()> on_hangup = [&reload] { reload->request([](const Result<bool>&) {}); };
   watch_signals(signals, io, log, on_hangup);
@@ -226,6 +243,7 @@ Result<bool> run(const Options& options, const Config& loaded, const Config& con
   for (auto& worker : workers) worker->join();
   if (in_fleet) fleet->end();
   admin.stop();  // before what it serves from goes
+  orders.finish();
   log.info("stopped", {{"requests", overview.total(&WorkerCounters::requests)}});
   if (!gave_up.empty()) return Failure{gave_up};
   return true;

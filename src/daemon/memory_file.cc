@@ -1,21 +1,15 @@
 #include "daemon/memory_file.h"
 
-#include <span>
 #include <utility>
 #include <variant>
 
+#include "daemon/entry_file.h"
 #include "daemon/whole_file.h"
 
 namespace tally {
 namespace {
 
 constexpr size_t kBytesMax = size_t{1} << 31;
-
-void append(std::string& to, const Bytes& datagram) {
-  to.push_back(static_cast<char>(datagram.size() & 0xff));
-  to.push_back(static_cast<char>(datagram.size() >> 8));
-  to.append(datagram.begin(), datagram.end());
-}
 
 }  // namespace
 
@@ -25,34 +19,19 @@ std::string format_memory(const Memory& memory, NodeId node, const IdKey& key, c
   header.incarnation = memory.incarnation;
   header.roster_version = roster.version();
   header.roster_hash = roster.hash();
-  std::string text;
-  DatagramWriter writer(header, key);
-  const auto write = [&](const Entry& entry) {
-    if (writer.add(entry)) return;
-    append(text, writer.finish());
-    writer = DatagramWriter(header, key);
-    CHECK_THAT(writer.add(entry));
-  };
-  for (const Registered& entry : memory.registers) write(entry);
-  write(memory.worth);
-  append(text, writer.finish());
-  return text;
+  EntryFileWriter file(header, key);
+  for (const Registered& entry : memory.registers) file.add(entry);
+  file.add(memory.worth);
+  return file.finish();
 }
 
 Result<Memory> parse_memory(std::string_view text, NodeId node, const IdKey& key, const Roster& roster) {
   Memory memory;
   bool ended = false;
-  while (!text.empty()) {
-    if (text.size() < 2) return Failure{"it is cut off"};
-    const auto bytes = reinterpret_cast<const uint8_t*>(text.data());
-    const size_t size = bytes[0] | size_t{bytes[1]} << 8;
-    if (text.size() < 2 + size) return Failure{"it is cut off"};
-    Datagram datagram;
-    if (const DecodeError error = decode(std::span(bytes + 2, size), key, datagram); error != DecodeError::none)
-      return Failure{"a part of it is " + std::string(decode_error_name(error))};
-    if (datagram.header.sender != node || datagram.header.receiver != node) return Failure{"it is another node's"};
-    if (!roster.find(datagram.header.roster_version, datagram.header.roster_hash)) return Failure{"it is of another list of nodes"};
-    if (memory.incarnation != 0 && memory.incarnation != datagram.header.incarnation) return Failure{"it is of several lives"};
+  const auto read = read_entries(text, key, [&](const Datagram& datagram) -> std::string {
+    if (datagram.header.sender != node || datagram.header.receiver != node) return "it is another node's";
+    if (!roster.find(datagram.header.roster_version, datagram.header.roster_hash)) return "it is of another list of nodes";
+    if (memory.incarnation != 0 && memory.incarnation != datagram.header.incarnation) return "it is of several lives";
     memory.incarnation = datagram.header.incarnation;
     for (const Entry& entry : datagram.entries) {
       if (const auto* registered = std::get_if<Registered>(&entry)) memory.registers.push_back(*registered);
@@ -61,8 +40,9 @@ Result<Memory> parse_memory(std::string_view text, NodeId node, const IdKey& key
         ended = true;
       }
     }
-    text.remove_prefix(2 + size);
-  }
+    return "";
+  });
+  if (!read) return Failure{read.error()};
   if (!ended || memory.worth.count != memory.registers.size()) return Failure{"it is cut off"};
   return memory;
 }

@@ -5,7 +5,7 @@
 // Written when the cluster thread has said its last word, used once: it is removed before the next life votes, and it is only of
 // use to the life that follows the one that wrote it. So a daemon that is killed leaves none, and one that is restored from a
 // backup finds none that it may use, unless its state file comes from the same moment: never restore the two.
-// The format is the wire's: datagrams of a node to itself, each with its length (two bytes, little-endian) before it.
+// The format is the wire's (entry_file.h).
 #pragma once
 
 #include <cstdint>

@@ -63,7 +63,7 @@ struct HeldReply;
 // that thread does, and the connection that asked may be gone by the time it comes back.
 class Call {
  public:
-  enum class Kind : uint8_t { give, reset, explain, peers, stats, reload, forget, metrics };
+  enum class Kind : uint8_t { give, reset, explain, peers, stats, reload, forget, order, lift, orders, metrics };
   struct Key {
     KeyHash hash;
     WireId id;
@@ -77,11 +77,14 @@ class Call {
   uint32_t n = 0;
   std::optional<int64_t> only_in;  // give: the window
 
-  uint32_t count = 0;  // given back, or keys that were reset
+  uint32_t count = 0;  // given back, keys that were reset, or orders that were lifted
   Explanation explanation;
   std::vector<PeerStatus> peers;
   NodeStats stats;
-  std::string error;  // of a reload, of forgetting a node; "": it was done
+  OrderKind ordered = OrderKind::lifted;
+  Duration lasts{0};
+  std::vector<KeyOrder> orders;  // those that hold
+  std::string error;  // of a reload, an order, of forgetting a node; "": it was done
   std::string text;   // metrics
 
   // The worker's: where the answer goes.

@@ -35,6 +35,7 @@ struct Question {
 
     // The worker's.
     KeyHash hash;
+    Duration ordered_for{0};  // how much longer what was ordered of the key holds; 0: nothing was
     bool noted = false;  // the cluster thread knows that it is short of a grant
     bool taken = false;
   };

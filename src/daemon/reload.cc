@@ -46,6 +46,7 @@ void Reload::begin() {
 void Reload::use(const std::shared_ptr<Loaded>& next, std::shared_ptr<const RuleSet> rules) {
   parts_.running = next->config;
   for (const auto& worker : parts_.workers) worker->use(rules, next->config.cluster.sync_interval);
+  if (parts_.fleet == nullptr) parts_.orders.use(*rules);
   parts_.overview.use(std::move(rules));
   finish({});
 }

@@ -29,6 +29,7 @@ class Reload {
     Config running;  // as it was loaded
     Overview& overview;
     Fleet* fleet;  // nullptr: alone
+    OrderBoard& orders;
     const std::vector<std::unique_ptr<Worker>>& workers;
     const Notifier& notifier;
     Log& log;

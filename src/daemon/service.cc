@@ -21,8 +21,6 @@ Ask ask_of(const resp::Request& request, KeyHash hash) {
   return Ask{request.rule, &request.limit, request.key, hash, request.cost};
 }
 
-bool has_own_limit(const Rule& rule) { return rule.name != kInlineRule; }
-
 }  // namespace
 
 Service::Service(Overview& overview, WorkerCounters& counters, const Clock& clock, Port* port,
@@ -50,6 +48,10 @@ void Service::use(std::shared_ptr<const RuleSet> rules, Duration sync_interval) 
   limits_.sync_interval = sync_interval;
   env_.rules = rules_.get();
   ++env_.rules_number;
+}
+
+void Service::use(std::shared_ptr<const OrderTable> orders) {
+  orders_ = orders != nullptr && orders->size() != 0 ? std::move(orders) : nullptr;
 }
 
 // --- serving ---
@@ -135,12 +137,44 @@ Service::Item& Service::begin_item(size_t begin) {
   item.answer = Answer{};
   item.portion = Portion{};
   item.noted = true;
+  item.ordered_for = Duration(0);
   const resp::Request& request = item.request;
   if (!request.key.empty() && request.rule != nullptr) {
     item.hash = limiter_.hash(*request.rule, request.key);
     limiter_.prefetch(item.hash);
   }
   return item;
+}
+
+const OrderTable::Order* Service::order_of(KeyHash hash, WallTime now) const {
+  return orders_ != nullptr ? orders_->find(hash, now) : nullptr;
+}
+
+Applied Service::applied(const Rule& rule, std::string_view key, KeyHash hash, WallTime now) const {
+  const OrderTable::Order* const order = order_of(hash, now);
+  return order != nullptr ? Applied{&order->limit, order->treatment} : rule.for_key(key);
+}
+
+// What an operator has ordered of the key goes before what its rule says of it.
+void Service::apply_order(Item& item) {
+  using Kind = resp::Request::Kind;
+  resp::Request& request = item.request;
+  switch (request.kind) {
+    case Kind::take:
+    case Kind::peek:
+    case Kind::give:
+    case Kind::lease:
+    case Kind::put_back:
+    case Kind::explain:
+      break;
+    default:
+      return;
+  }
+  const OrderTable::Order* const order = order_of(item.hash, now_.wall);
+  if (order == nullptr) return;
+  request.treatment = order->treatment;
+  if (order->treatment == Treatment::limited) request.limit = order->limit;
+  item.ordered_for = order->until - now_.wall;
 }
 
 // Decides in order; returns how many of the batch were. Fewer than all: the next one must wait for what is
@@ -165,6 +199,8 @@ size_t Service::decide_batch(Session& session) {
 void Service::decide(Session& session, Item& item) {
   using Kind = resp::Request::Kind;
   const resp::Request& request = item.request;
+  if (orders_ != nullptr) [[unlikely]]
+    apply_order(item);  // not where it is read: the next command may be made of that one (resp::Repeat)
   if (request.treatment != Treatment::limited) [[unlikely]] {
     if (request.kind == Kind::give) give_along(request);
     const bool takes_along = !request.rule->also.empty() && request.kind != Kind::give && request.kind != Kind::put_back;
@@ -225,6 +261,12 @@ void Service::decide(Session& session, Item& item) {
     case Kind::forget:
       if (port_ != nullptr) ask_elsewhere(session, item, Call::Kind::forget);
       return;
+    case Kind::order:
+      return ask_elsewhere(session, item, Call::Kind::order);
+    case Kind::lift:
+      return ask_elsewhere(session, item, Call::Kind::lift);
+    case Kind::orders:
+      return ask_elsewhere(session, item, Call::Kind::orders);
     case Kind::metrics:
       return ask_elsewhere(session, item, Call::Kind::metrics);
   }
@@ -232,7 +274,7 @@ void Service::decide(Session& session, Item& item) {
 
 // Of an exempt or blocked key: nothing is counted, so nothing can be given or put back.
 void Service::answer_by_override(Item& item) {
-  item.answer = answer_by({&item.request.limit, item.request.treatment});
+  item.answer = answer_by({&item.request.limit, item.request.treatment}, item.ordered_for);
   item.text_size = 0;
 }
 
@@ -258,67 +300,6 @@ void Service::take(Session& session, Item& item) {
   try_park(session, item);
 }
 
-void Service::ask_elsewhere(Session& session, Item& item, Call::Kind kind) {
-  const resp::Request& request = item.request;
-  auto call = std::make_unique<Call>();
-  call->kind = kind;
-  call->rules = rules_;
-  call->rule = request.rule;
-  call->limit = request.limit;
-  call->n = request.cost;
-  call->session = &session;
-  call->version = request.version;
-  call->http = request.http;
-  call->key = request.key;
-  call->count_wanted = request.kind == resp::Request::Kind::del || request.kind == resp::Request::Kind::put_back;
-  if (request.kind == resp::Request::Kind::del) {
-    for (const std::string_view key : request.keys)
-      call->keys.push_back({limiter_.hash(*request.rule, key), wire_id(key, request.rule->id_key)});
-  } else if (request.rule != nullptr) {
-    call->keys.push_back({item.hash, wire_id(request.key, request.rule->id_key)});
-  }
-  item.call = std::move(call);
-  item.fate = Fate::call;
-}
-
-// To the cluster thread, which nobody waits for. A call that finds no room is lost: what was not given back is still charged.
-void Service::tell(Call::Kind kind, std::shared_ptr<const RuleSet> rules, const Ask& about, std::optional<int64_t> only_in) {
-  auto call = std::make_unique<Call>();
-  call->kind = kind;
-  call->rules = std::move(rules);
-  call->rule = about.rule;
-  call->limit = *about.limit;
-  call->n = about.cost;
-  call->only_in = only_in;
-  call->keys.push_back({about.hash, wire_id(about.key, about.rule->id_key)});
-  if (!port_->calls.push(call.get())) return counters_.failed(Trouble::calls_full);
-  call.release();
-  urgent_ = true;
-}
-
-// What holds for the rules that `request`'s takes along.
-void Service::give_along(const resp::Request& request) {
-  for (const Rule* rule : request.rule->also) {
-    const Applied applied = rule->for_key(request.key);
-    if (applied.treatment != Treatment::limited) continue;
-    const Ask ask{rule, applied.limit, request.key, limiter_.hash(*rule, request.key), request.cost};
-    if (port_ != nullptr)
-      tell(Call::Kind::give, rules_, ask, std::nullopt);
-    else
-      limiter_.give(ask, request.cost, now_);
-  }
-}
-
-void Service::reset_along(const resp::Request& request) {
-  for (const Rule* rule : request.rule->also) {
-    const Ask ask{rule, rule->for_key(request.key).limit, request.key, limiter_.hash(*rule, request.key), 0};
-    if (port_ != nullptr)
-      tell(Call::Kind::reset, rules_, ask, std::nullopt);
-    else
-      limiter_.reset(ask, now_);
-  }
-}
-
 // --- replies ---
 
 void Service::answer_batch(Session& session, size_t count) {
@@ -336,7 +317,7 @@ void Service::answer_batch(Session& session, size_t count) {
       HeldReply& held = session.replies.hold();
       item.call->held = &held;
       held.call = item.call.get();
-      if (item.call->kind == Call::Kind::reload || item.call->kind == Call::Kind::metrics) {
+      if (item.call->kind == Call::Kind::reload || item.call->kind == Call::Kind::metrics || port_ == nullptr) {
         hand_out_(std::move(item.call));
       } else if (port_->calls.push(item.call.get())) {
         item.call.release();
@@ -409,30 +390,12 @@ void Service::write_reply(Session& session, Item& item) {
       return writer.error("ERR this node is alone: it knows no other");
     case Kind::take_all:  // a question of its own
     case Kind::reload:    // always asked elsewhere
+    case Kind::order:
+    case Kind::lift:
+    case Kind::orders:
     case Kind::metrics:
       return;
   }
-}
-
-void Service::write_own_facts(resp::Writer& writer, const Item& item) {
-  const resp::Request& request = item.request;
-  if (request.kind == resp::Request::Kind::stats)
-    return resp::write_map(writer, stats_fields(overview_, nullptr, now_.mono));
-  if (request.kind == resp::Request::Kind::peers) return resp::write_table(writer, {});
-  resp::write_map(writer, own_explanation(item));
-}
-
-// Of a node alone.
-std::vector<resp::Field> Service::own_explanation(const Item& item) const {
-  const resp::Request& request = item.request;
-  Answer answer;
-  const Answer* known = nullptr;
-  if (has_own_limit(*request.rule)) {
-    answer = request.treatment == Treatment::limited ? limiter_.peek(ask_of(request, item.hash), now_)
-                                                     : answer_by({&request.limit, request.treatment});
-    known = &answer;
-  }
-  return explain_fields(explain_alone(overview_.node, known), *request.rule, request.key, rules_->share().size, known);
 }
 
 void Service::count(const Rule& rule, const Answer& answer) {
@@ -476,67 +439,6 @@ Answer Service::as_sent(Answer answer, MonoTime now) {
   if (answer.verdict == Verdict::starved || answer.verdict == Verdict::isolated)
     answer.retry_after = limits_.sync_interval;
   return answer;
-}
-
-// --- what was answered elsewhere ---
-
-Answer Service::peek(const Call& call, uint32_t cost) const {
-  return limiter_.peek(Ask{call.rule, &call.limit, call.key, call.keys.front().hash, cost}, clock_.now());
-}
-
-std::vector<resp::Field> Service::explanation(const Call& call) const {
-  const bool own = has_own_limit(*call.rule);
-  const Applied applied = call.rule->for_key(call.key);
-  const Answer answer = applied.treatment != Treatment::limited ? answer_by(applied) : own ? peek(call, 1) : Answer{};
-  return explain_fields(call.explanation, *call.rule, call.key, call.rules->share().size, own ? &answer : nullptr);
-}
-
-void Service::finish(std::unique_ptr<Call> call) {
-  if (call->session == nullptr) return;  // the connection went
-  if (call->http) {
-    call->session->replies.fill(*call->held, http_answer(*call));
-    return touch(*call->session);
-  }
-  std::string bytes;
-  resp::Writer writer(bytes, call->version);
-  switch (call->kind) {
-    case Call::Kind::give: {
-      if (call->count_wanted) {
-        counters_.decisions[call->rule->id].put_back.add(call->count);
-        writer.integer(call->count);
-        break;
-      }
-      const Answer answer = peek(*call, 0);
-      resp::write_six(writer, answer, resp::reason_of_peek(answer, *call->rule));
-      break;
-    }
-    case Call::Kind::reset:
-      if (call->count_wanted)
-        writer.integer(call->count);
-      else
-        writer.simple("OK");
-      break;
-    case Call::Kind::explain:
-      resp::write_map(writer, explanation(*call));
-      break;
-    case Call::Kind::peers:
-      resp::write_table(writer, peer_rows(call->peers));
-      break;
-    case Call::Kind::stats:
-      resp::write_map(writer, stats_fields(overview_, &call->stats, clock_.mono()));
-      break;
-    case Call::Kind::forget:
-    case Call::Kind::reload:
-      if (call->error.empty())
-        writer.simple("OK");
-      else
-        writer.error("ERR " + call->error);
-      break;
-    case Call::Kind::metrics:  // over HTTP alone
-      break;
-  }
-  call->session->replies.fill(*call->held, std::move(bytes));
-  touch(*call->session);
 }
 
 void Service::drop(Session& session) {

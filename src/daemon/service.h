@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "core/limiter.h"
+#include "core/order_table.h"
 #include "daemon/clock.h"
 #include "daemon/overview.h"
 #include "daemon/parking.h"
@@ -42,7 +43,7 @@ class Service {
   // keep step with pipelines.
   static constexpr uint32_t kSampleEvery = 97;
 
-  // `port`: nullptr alone. `hand_out`: hands a reload to main, metrics to the admin thread; they come back through finish().
+  // `port`: nullptr alone. `hand_out`: hands a reload and, alone, orders to main, metrics to the admin thread; they come back through finish().
   Service(Overview& overview, WorkerCounters& counters, const Clock& clock, Port* port, ServiceLimits limits,
           std::function<void(std::unique_ptr<Call>)> hand_out);
   ~Service();
@@ -51,6 +52,8 @@ class Service {
 
   // Decides by these rules from now on. What waits, or is with the cluster thread, is answered by those that it came under.
   void use(std::shared_ptr<const RuleSet> rules, Duration sync_interval);
+  // Whom they are about is decided by these from now on. nullptr, or empty: by its rule, as everybody else.
+  void use(std::shared_ptr<const OrderTable> orders);
   // The node's life has ended, and with it the floors that those who wait came under: they are granted what they get, or nothing.
   void end_life();
   void begin_life();  // the next one has begun, which has not heard yet of who waits
@@ -90,6 +93,7 @@ class Service {
     KeyHash hash;
     Answer answer;
     Portion portion;  // of a request that leases
+    Duration ordered_for{0};  // how much longer what was ordered of the key holds; 0: nothing was
     Fate fate = Fate::reply;
     Parked* parked = nullptr;
     std::unique_ptr<Question> question;  // several takes; where it waits, `parked` has it
@@ -103,7 +107,11 @@ class Service {
   Item& begin_item(size_t begin);
   size_t decide_batch(Session& session);
   void decide(Session& session, Item& item);
-  static void answer_by_override(Item& item);
+  const OrderTable::Order* order_of(KeyHash hash, WallTime now) const;  // nullptr: nothing is ordered
+  // What holds of the key: by an order, or else by its rule.
+  Applied applied(const Rule& rule, std::string_view key, KeyHash hash, WallTime now) const;
+  void apply_order(Item& item);
+  void answer_by_override(Item& item);
   void take(Session& session, Item& item);
   Portion take_portion(const Ask& ask, uint32_t most);
   void put_back(Session& session, Item& item);
@@ -160,6 +168,7 @@ class Service {
   const std::function<void(std::unique_ptr<Call>)> hand_out_;
 
   std::shared_ptr<const RuleSet> rules_;
+  std::shared_ptr<const OrderTable> orders_;  // nullptr: there are none
   Now now_{};  // of the batch
   resp::Env env_;
   MonoTime env_at_{};

@@ -63,6 +63,11 @@ std::optional<size_t> Service::begin(Question& question) {
   for (Question::Part& part : question.parts) {
     part.hash = limiter_.hash(*part.rule, part.key);
     limiter_.prefetch(part.hash);
+    if (const OrderTable::Order* const order = order_of(part.hash, now_.wall)) [[unlikely]] {
+      part.treatment = order->treatment;
+      if (order->treatment == Treatment::limited) part.limit = order->limit;
+      part.ordered_for = order->until - now_.wall;
+    }
   }
   if (!parking_.empty()) {
     for (size_t i = 0; i < question.parts.size(); ++i) {
@@ -114,7 +119,7 @@ std::optional<size_t> Service::look(Question& question) {
     Question::Part& part = question.parts[i];
     const bool peeks = part.cost == 0;
     part.answer = part.treatment != Treatment::limited
-                      ? answer_by({&part.limit, part.treatment})
+                      ? answer_by({&part.limit, part.treatment}, part.ordered_for)
                       : resp::peeked(limiter_.peek(ask_of(part, peeks ? 1 : part.cost), now_), limiter_.peek(ask_of(part, 0), now_));
     part.reason = peeks ? resp::reason_of_peek(part.answer, *part.rule) : resp::reason_of(part.answer, *part.rule);
     if (!refuses(part)) {

@@ -82,6 +82,10 @@ void Worker::use(std::shared_ptr<const RuleSet> rules, Duration sync_interval) {
   inbox_.post([this, sync_interval, rules = std::move(rules)] { service_.use(rules, sync_interval); });
 }
 
+void Worker::use(std::shared_ptr<const OrderTable> orders) {
+  inbox_.post([this, orders = std::move(orders)] { service_.use(orders); });
+}
+
 void Worker::end_life(std::shared_ptr<const RuleSet> rules, Duration sync_interval,
                       std::function<void()> then) {
   inbox_.post([this, sync_interval, rules = std::move(rules), then = std::move(then)] {
@@ -102,7 +106,7 @@ void Worker::ask(std::unique_ptr<Question> question) {
 }
 
 void Worker::hand_out(std::unique_ptr<Call> call) {
-  const bool metrics = call->kind == Call::Kind::metrics;
+  const bool metrics = call->kind == Call::Kind::metrics, orders = !metrics && call->kind != Call::Kind::reload;
   // In a function that can be copied; whichever of its copies goes last, the call goes with it.
   const auto held = std::make_shared<std::unique_ptr<Call>>(std::move(call));
   const auto back = [this, held](std::string Call::*what, std::string said) {
@@ -111,7 +115,9 @@ void Worker::hand_out(std::unique_ptr<Call> call) {
       service_.finish(std::move(*held));
     });
   };
-  if (metrics)
+  if (orders)
+    others_.orders(**held, [this, held] { inbox_.post([this, held] { service_.finish(std::move(*held)); }); });
+  else if (metrics)
     others_.metrics([back](std::string text) { back(&Call::text, std::move(text)); });
   else
     others_.reload([back](const Result<bool>& done) { back(&Call::error, done ? std::string() : done.error()); });

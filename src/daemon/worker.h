@@ -36,6 +36,7 @@ class Worker {
   struct Others {
     std::function<void(std::function<void(const Result<bool>&)>)> reload;
     std::function<void(std::function<void(std::string)>)> metrics;  // in the exposition format
+    std::function<void(Call&, std::function<void()>)> orders;       // of a node alone: answers the call, which nobody else sees meanwhile
   };
   struct Times {
     Duration spin{0};       // for how long it looks for more to do before it sleeps
@@ -56,6 +57,7 @@ class Worker {
     return n;
   }
   void use(std::shared_ptr<const RuleSet> rules, Duration sync_interval);  // soon: see Service::use
+  void use(std::shared_ptr<const OrderTable> orders);  // likewise
   // As use(), where the node's life has ended. Calls `then`, on the worker's thread, when nothing is decided
   // by what was before.
   void end_life(std::shared_ptr<const RuleSet> rules, Duration sync_interval, std::function<void()> then);

@@ -206,6 +206,58 @@ void run_explain(Call& call) {
   call.request.kind = Request::Kind::explain;
 }
 
+// For how long an order is to hold, in milliseconds.
+bool read_lasts(Call& call, std::string_view ms) {
+  int64_t lasts = 0;
+  if (!read_number(call, ms, {"ms", 1, kOrderMax / std::chrono::milliseconds(1)}, lasts)) return false;
+  call.request.lasts = std::chrono::milliseconds(lasts);
+  return true;
+}
+
+// A rule, (inline) too, and a key that nodes can tell each other.
+bool read_ordered_key(Call& call) {
+  if (!read_rule(call, call.args[1]) || !read_key(call, call.args[2])) return false;
+  if (call.args[2].size() <= kOrderKeyMax) return true;
+  refuse(call, Fault::arguments,
+         "ERR a key of which something is ordered must have " + std::to_string(kOrderKeyMax) + " bytes at most, got " + std::to_string(call.args[2].size()));
+  return false;
+}
+
+void order(Call& call, OrderKind kind) {
+  call.request.kind = Request::Kind::order;
+  call.request.ordered = kind;
+}
+
+// TALLY.BLOCK rule key ms
+void run_block(Call& call) {
+  if (read_ordered_key(call) && read_lasts(call, call.args[3])) order(call, OrderKind::block);
+}
+
+// TALLY.ALLOW rule key ms
+void run_allow(Call& call) {
+  if (read_ordered_key(call) && read_lasts(call, call.args[3])) order(call, OrderKind::allow);
+}
+
+// TALLY.LIMIT rule key n ms
+void run_limit(Call& call) {
+  int64_t n = 0;
+  if (!read_ordered_key(call)) return;
+  if (is_inline(call)) return refuse(call, Fault::unknown_rule, "NORULE '(inline)' has no limit of its own: each call of CL.THROTTLE brings one");
+  const Limit& limit = call.request.rule->limit;
+  const bool bucket = limit.algorithm == Algorithm::token_bucket && limit.emission > Duration(0);
+  const int64_t most = bucket ? std::min<int64_t>(kLimitMax, kBurstSpanMax / limit.emission) : int64_t{kLimitMax};
+  if (!read_number(call, call.args[3], {"n", 1, most}, n) || !read_lasts(call, call.args[4])) return;
+  call.request.most = static_cast<uint32_t>(n);
+  order(call, OrderKind::limit);
+}
+
+// TALLY.LIFT rule key
+void run_lift(Call& call) {
+  if (read_ordered_key(call)) call.request.kind = Request::Kind::lift;
+}
+
+void run_blocks(Call& call) { call.request.kind = Request::Kind::orders; }
+
 void run_rules(Call& call) { write_table(call.reply, describe_rules(*call.env.rules)); }
 void run_peers(Call& call) { call.request.kind = Request::Kind::peers; }
 void run_stats(Call& call) { call.request.kind = Request::Kind::stats; }
@@ -240,6 +292,11 @@ constexpr auto kCommands = std::to_array<Command>({
      "Forgets what a key has used, fleet-wide"},
     {"tally.explain", 3, 3, run_explain, "readonly", 2, 2, "tally", "rule key",
      "Tells all that is known about a key, and why"},
+    {"tally.block", 4, 4, run_block, "write", 2, 2, "tally", "rule key ms", "Refuses a key for so long, fleet-wide"},
+    {"tally.allow", 4, 4, run_allow, "write", 2, 2, "tally", "rule key ms", "Admits all of a key for so long and counts nothing, fleet-wide"},
+    {"tally.limit", 5, 5, run_limit, "write", 2, 2, "tally", "rule key n ms", "Gives a key another limit for so long, fleet-wide"},
+    {"tally.lift", 3, 3, run_lift, "write", 2, 2, "tally", "rule key", "Ends what was ordered of a key, fleet-wide"},
+    {"tally.blocks", 1, 1, run_blocks, "readonly", 0, 0, "tally", "", "Lists what is ordered of keys, and for how long yet"},
     {"tally.rules", 1, 1, run_rules, "readonly", 0, 0, "tally", "", "Lists the rules and what each promises"},
     {"tally.peers", 1, 1, run_peers, "readonly", 0, 0, "tally", "",
      "Lists the nodes of the fleet and what is known of them"},

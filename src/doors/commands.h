@@ -16,6 +16,7 @@
 
 #include "base/time.h"
 #include "core/limiter.h"
+#include "core/order_table.h"
 #include "core/rules.h"
 #include "doors/http_form.h"
 #include "doors/resp.h"
@@ -80,6 +81,9 @@ struct Request {
     stats,     // write_map
     reload,    // the configuration is read again: +OK, or an error
     forget,    // the node `key` is gone for good: +OK, or an error
+    order,     // `ordered` of the key for `lasts`, `most` being the limit of OrderKind::limit: +OK, or an error
+    lift,      // what was ordered of the key holds no longer: 1, or 0 where nothing did
+    orders,    // write_maps: what is ordered of which keys
     metrics,   // over HTTP alone: the exposition text
   };
   Kind kind = Kind::answered;
@@ -92,6 +96,8 @@ struct Request {
   uint32_t cost = 1;  // above the limit: never possible (saturates at 2^32 - 1)
   uint32_t most = 0;
   int64_t account = 0;
+  OrderKind ordered = OrderKind::lifted;
+  Duration lasts{0};
   const Rule* rule = nullptr;
   Limit limit;                         // the key's by its rule, or what came with the call
   // By the rule's overrides; exempt or blocked: the answer is answer_by, and nobody's limiter is asked. Of commands that decide, give back,
@@ -147,6 +153,7 @@ enum class Reason : uint8_t {
   exempt = 6,
 };
 std::string_view name_of(Reason reason);  // "admitted", "over_limit", ...
+std::string_view name_of(OrderKind order);  // "block", "allow", "limit"; "lifted"
 Reason reason_of(const Answer& answer, const Rule& rule);
 // Of a peek: nobody waits in it, so a shortage that a grant would end counts as admitted.
 Reason reason_of_peek(const Answer& answer, const Rule& rule);
@@ -190,6 +197,7 @@ struct Row {
 };
 void write_map(Writer& writer, std::span<const Field> fields);
 void write_table(Writer& writer, std::span<const Row> rows);  // a map of name -> map
+void write_maps(Writer& writer, std::span<const std::vector<Field>> maps);  // an array of maps
 // What each rule says and what it promises on a cluster of this size. The inline rule comes last.
 std::vector<Row> describe_rules(const RuleSet& rules);
 // For EXPLAIN: what the answer would be now, and why, in a sentence.

@@ -136,6 +136,20 @@ std::string_view name_of(Reason reason) {
   return "";
 }
 
+std::string_view name_of(OrderKind order) {
+  switch (order) {
+    case OrderKind::lifted:
+      return "lifted";
+    case OrderKind::block:
+      return "block";
+    case OrderKind::allow:
+      return "allow";
+    case OrderKind::limit:
+      return "limit";
+  }
+  return "";
+}
+
 Reason reason_of(const Answer& answer, const Rule& rule) {
   if (answer.verdict == Verdict::admitted) return Reason::admitted;
   if (answer.verdict == Verdict::exempt) return Reason::exempt;
@@ -168,7 +182,7 @@ int64_t seconds_up(Duration d) { return units_up(d, kSecond); }
 int64_t milliseconds_up(Duration d) { return units_up(d, kMillisecond); }
 
 void write_throttle(Writer& writer, const Answer& answer) {
-  const bool limited = answer.verdict != Verdict::admitted;
+  const bool limited = answer.verdict != Verdict::admitted && answer.verdict != Verdict::exempt;
   const std::array<int64_t, 5> numbers{limited, answer.limit, answer.remaining,
                                        limited ? wait_in(answer.retry_after, kSecond) : -1,
                                        std::max<int64_t>(seconds_up(answer.reset_after), 0)};
@@ -213,6 +227,11 @@ void write_table(Writer& writer, std::span<const Row> rows) {
     writer.bulk(row.name);
     write_map(writer, row.fields);
   }
+}
+
+void write_maps(Writer& writer, std::span<const std::vector<Field>> maps) {
+  writer.array(maps.size());
+  for (const std::vector<Field>& fields : maps) write_map(writer, fields);
 }
 
 std::vector<Row> describe_rules(const RuleSet& rules) {

@@ -2,6 +2,7 @@
 
 #include <array>
 #include <cinttypes>
+#include <concepts>
 #include <cstdio>
 
 namespace tally::sim {
@@ -139,6 +140,12 @@ std::string text(const Moved& m, const Roster& roster) {
   return Line("moved", roster).number("version", m.version).take();
 }
 
+std::string text(const KeyOrder& o, const Roster& roster) {
+  return Line("key_order", roster).number("kind", static_cast<uint64_t>(o.kind)).number("limit", o.limit).take();
+}
+
+std::string text(const OrdersDigest& d, const Roster& roster) { return Line("orders_digest", roster).flag("answer", d.answer).take(); }
+
 std::string describe(const Entry& entry, const Roster& roster) {
   return std::visit([&](const auto& e) { return text(e, roster); }, entry);
 }
@@ -146,7 +153,7 @@ std::string describe(const Entry& entry, const Roster& roster) {
 std::optional<WireId> key_of(const Entry& entry) {
   return std::visit(
       [](const auto& e) -> std::optional<WireId> {
-        if constexpr (requires { e.key; }) return e.key;
+        if constexpr (requires { { e.key } -> std::convertible_to<WireId>; }) return e.key;
         return std::nullopt;
       },
       entry);

@@ -43,11 +43,13 @@ def is_raw(field):
 def zero(field):
     if field.kind.startswith("ballot"):
         return NO_BALLOT
+    if field.kind.startswith("text"):
+        return b""
     return bytes(int(field.kind.split()[0])) if is_raw(field) else 0
 
 
 def text_of(field, value):
-    if is_raw(field):
+    if is_raw(field) or field.kind.startswith("text"):
         return value.hex()
     if field.kind == "flag":
         return "yes" if value else "no"
@@ -59,7 +61,7 @@ def text_of(field, value):
 
 
 def value_of(field, text):
-    if is_raw(field):
+    if is_raw(field) or field.kind.startswith("text"):
         return bytes.fromhex(text)
     if field.kind == "flag":
         return int(text == "yes")
@@ -180,6 +182,8 @@ def write_field(field, value, entry, header):
         return b""
     if field.kind == "word":
         return value.to_bytes(8, "little")
+    if field.kind.startswith("text"):
+        return varint(len(value)) + value
     if field.kind == "signed":
         return varint(zigzag(value))
     base = base_of(field, entry, header)
@@ -276,6 +280,10 @@ def read_field(reader, field, entry, header):
     if field.kind == "word":
         return reader.word()
     n = reader.varint()
+    if field.kind.startswith("text"):
+        if n > int(field.kind.split()[2]):
+            raise Refused("malformed")
+        return reader.take(n)
     if field.kind == "signed":
         return unzigzag(n)
     base = base_of(field, entry, header)

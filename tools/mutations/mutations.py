@@ -79,7 +79,7 @@ MUTATIONS = [
     Mutation("speed: a lessee has a key taken from an owner that it did not ask", "src/cluster/lessee_grants.cc",
              "    around_.mail.send(*named, Hello{});\n", "    ;\n",
              test=("guests_test", "guests that were cut off with one member have no key taken from an owner that lives")),
-    Mutation("speed: guests do not ask who is there", "src/cluster/node.cc",
+    Mutation("speed: guests do not ask who is there", "src/cluster/node_gossip.cc",
              "const bool calls = config.guest && now.mono >= next_call;", "const bool calls = false;",
              test=("guests_test", "a guest that hears nobody is isolated, and one that only had nothing to ask is not")),
     Mutation("rosters: who has left votes for buckets there until its first tick", "src/cluster/succession.cc",

@@ -112,6 +112,38 @@ int run_reset(const Invocation& invocation) {
              });
 }
 
+// RULE KEY [N] FOR
+int run_order(const Invocation& invocation, const std::string& command, const char* done) {
+  std::vector<std::string> parts{command};
+  parts.insert(parts.end(), invocation.arguments.begin(), invocation.arguments.end());
+  const auto lasts = parse_duration(parts.back());
+  if (!lasts) return usage("FOR: " + lasts.error());
+  constexpr int64_t kMillisecond = 1'000'000;
+  parts.back() = std::to_string((nanos(lasts.value()) + kMillisecond - 1) / kMillisecond);
+  return ask(invocation, parts, [&](const Reply&) {
+    if (invocation.json)
+      std::printf("{\"ordered\":true}\n");
+    else
+      std::printf("%s for %s\n", done, invocation.arguments.back().c_str());
+    return kAllowed;
+  });
+}
+
+int run_block(const Invocation& i) { return run_order(i, "TALLY.BLOCK", "blocked"); }
+int run_allow(const Invocation& i) { return run_order(i, "TALLY.ALLOW", "allowed"); }
+int run_limit(const Invocation& i) { return run_order(i, "TALLY.LIMIT", "limited"); }
+
+int run_lift(const Invocation& invocation) {
+  return ask(invocation, {"TALLY.LIFT", invocation.arguments[0], invocation.arguments[1]}, [&](const Reply& reply) {
+    const bool lifted = reply.integer != 0;
+    if (invocation.json)
+      std::printf("{\"lifted\":%s}\n", lifted ? "true" : "false");
+    else
+      std::printf("%s\n", lifted ? "lifted" : "nothing is ordered of this key");
+    return kAllowed;
+  });
+}
+
 int run_reload(const Invocation& invocation) {
   return ask(invocation, {"TALLY.RELOAD"}, [&](const Reply&) {
     std::printf(invocation.json ? "{\"reloaded\":true}\n" : "the configuration was read again\n");
@@ -135,6 +167,24 @@ int run_ping(const Invocation& invocation) {
 }
 
 // --- seeing ---
+
+int run_blocks(const Invocation& invocation) {
+  return ask(invocation, {"TALLY.BLOCKS"}, [&](const Reply& reply) {
+    if (invocation.json) return std::printf("%s\n", to_json(reply).c_str()), kAllowed;
+    if (reply.items.empty()) return std::printf("nothing is ordered of any key\n"), kAllowed;
+    Cells rows{{"rule", "key", "order", "limit", "for"}};
+    for (const Reply& order : reply.items) {
+      const auto cell = [&](const char* name) {
+        const Reply* value = order.find(name);
+        return value != nullptr ? to_text(*value) : std::string("-");
+      };
+      const Reply* ms = order.find("for_ms");
+      rows.push_back({cell("rule"), cell("key"), cell("order"), cell("limit"), ms != nullptr ? seconds_of(ms->integer) : "-"});
+    }
+    print_aligned(rows);
+    return kAllowed;
+  });
+}
 
 // A map of name -> map, as a table with a column for each field that any row has.
 void print_table(const Reply& reply, const std::string& first_column) {
@@ -262,6 +312,11 @@ constexpr Command kCommands[] = {
     {"peek", 2, 2, run_peek, "RULE KEY", "what a take would be told"},
     {"give", 2, 3, run_give, "RULE KEY [N]", "give back what was taken and not used"},
     {"reset", 2, 2, run_reset, "RULE KEY", "forget what a key has used, fleet-wide"},
+    {"block", 3, 3, run_block, "RULE KEY FOR", "refuse a key for so long, fleet-wide: block api bob 10m"},
+    {"allow", 3, 3, run_allow, "RULE KEY FOR", "admit all of a key for so long and count nothing, fleet-wide"},
+    {"limit", 4, 4, run_limit, "RULE KEY N FOR", "give a key another limit for so long, fleet-wide"},
+    {"lift", 2, 2, run_lift, "RULE KEY", "end what was ordered of a key by block, allow or limit"},
+    {"blocks", 0, 0, run_blocks, "", "what is ordered of which keys, and for how long yet"},
     {"explain", 2, 2, run_explain, "RULE KEY", "all that is known about a key, and why"},
     {"rules", 0, 0, run_rules, "", "the rules and what each promises"},
     {"peers", 0, 0, run_peers, "", "the nodes of the fleet and what is known of them"},
