@@ -183,11 +183,13 @@ void Lessee::raise(Account& account, const WindowAccount& w) {
 
 void Lessee::prefetch(const WireId& key, int step) const {
   if (step == 0) return accounts_.prefetch_cell(key);
-  if (step == 1) return accounts_.prefetch_value(key);
+  if (step == 1) return accounts_.prefetch_value(key, sizeof(Account::windows) + sizeof(Account::lease));
+  if (step == 3) return;
   const Account* const account = accounts_.find(key);
   if (account == nullptr) return;
-  if (step == 2) return limiter_.prefetch(account->hash);
-  limiter_.prefetch_slot(account->hash);
+  limiter_.slots().prefetch(account->slot);
+  if (account->bucket()) return prefetch_object(&account->lease);
+  prefetch_object(&account->windows[static_cast<size_t>(account->seen_in & 1)]);
 }
 
 // ---- time --------------------------------------------------------------------------------------------------------------

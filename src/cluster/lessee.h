@@ -144,7 +144,6 @@ class Lessee {
     Terms terms;
     Groups groups;
     uint32_t line = 0;
-    std::array<WindowAccount, 2> windows;  // by parity
 
     double demand = 0;            // cost (buckets: ns) per second: the larger of burst and steady
     double burst = 0, steady = 0;
@@ -184,7 +183,10 @@ class Lessee {
     MonoTime busy_at{};           // last change
     bool active = false, urgent = false, idle = false;  // which of the lists it stands in
     bool tell_used = false;  // the pool is low: what is used is told at once, so that the owner can say `exhausted`
-    LeaseAccount lease;  // last: windows do not need it, and their look-ups do not wait for it
+    int64_t finals_over_in = -1;  // while that window runs, no final report is left to be sent; -1: one may be
+    // Last, as an account needs but one of the three at a time: only that is waited for (prefetch).
+    std::array<WindowAccount, 2> windows;  // by parity
+    LeaseAccount lease;
 
     bool pool_low() const { return pool < 64; }  // a quarter, in 1/255
     void choose_first() { choice = 0, chosen_at = MonoTime{}; }

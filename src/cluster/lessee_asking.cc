@@ -234,10 +234,11 @@ void Lessee::ask_next(Account& account, Look& at) {
 
 // The last word on a window that is over: what was used there will not grow any more.
 bool Lessee::send_final(Account& account, const Look& at) {
-  if (account.bucket()) return false;
-  bool sent = false;
+  if (account.bucket() || account.finals_over_in == at.running) return false;
+  bool sent = false, left = false;
   for (WindowAccount& w : account.windows) {
     if (w.window < 0 || w.window >= at.running || !w.contacted || w.final_heard || w.finals >= kFinalsMax) continue;
+    left = true;
     // A worker that read its clock before the end may still be spending: what is left is taken first.
     take_back(account, w, 0);
     const auto count = limiter_.slots().count(account.slot, static_cast<uint32_t>(w.window));
@@ -263,6 +264,7 @@ bool Lessee::send_final(Account& account, const Look& at) {
     around_.mail.send(at.owner, r);
     sent = true;
   }
+  account.finals_over_in = left ? -1 : at.running;
   return sent;
 }
 

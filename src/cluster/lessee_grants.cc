@@ -351,6 +351,7 @@ void Lessee::refund_all(Account& account, WindowAccount& w) {
   const uint64_t used = minus(count_of(account, w), w.taken + w.refunded);
   w.refunded += std::min(used, minus(kGrantedMax, ceiling_of(account, w)));
   raise(account, w);
+  account.finals_over_in = -1;
   w.finals = 0;  // the owner has to hear of it where that window is over
   w.final_heard = false;
 }
