@@ -7,6 +7,7 @@
 // one bit of the presence word. A newer version appends fields, hence bits; an older reader skips both.
 #include "cluster/wire.h"
 
+#include <algorithm>
 #include <concepts>
 #include <cstring>
 #include <utility>
@@ -32,9 +33,6 @@ static_assert(std::same_as<Entry, std::variant<Report, Grant, Mark, Accepted, Me
                                                Registered, RegistersEnd, Moved, KeyOrder, OrdersDigest>>);
 
 // --- datagrams ---
-
-template <typename T>
-concept Listed = requires(const T& e) { together(e, e); };
 
 template <typename T>
 bool read_into(Datagram& out, Reader body) {
@@ -147,13 +145,10 @@ bool DatagramWriter::fits(size_t more) const { return bytes_.size() + more + kHa
 bool DatagramWriter::add(const Entry& entry) {
   return std::visit(
       [&]<typename T>(const T& e) {
-        Writer writer;
         if constexpr (Listed<T>) {
-          of_each(writer, e, header_);
-          const T* const list = list_at_ != 0 ? std::get_if<T>(&list_) : nullptr;
-          if (list != nullptr && together(*list, e)) return lengthen(writer.body());
-          return begin_list(e, kTypes[entry.index()], writer.body());
+          return add_to_list(e);
         } else {
+          Writer writer;
           fields(writer, e, header_);
           const auto body = writer.body();
           if (!fits(1 + varint_bytes(body.size()) + body.size())) return false;
@@ -168,15 +163,27 @@ bool DatagramWriter::add(const Entry& entry) {
 }
 
 template <typename T>
-bool DatagramWriter::begin_list(const T& e, uint8_t type, std::span<const uint8_t> each) {
+bool DatagramWriter::add_to_list(const T& e) {
+  Writer writer;
+  of_each(writer, e, header_);
+  const T* const list = list_at_ != 0 ? std::get_if<T>(&list_) : nullptr;
+  return list != nullptr && together(*list, e) ? lengthen(writer.body()) : begin_list(e, writer.body());
+}
+template bool DatagramWriter::add_to_list(const Report&);
+template bool DatagramWriter::add_to_list(const Grant&);
+template bool DatagramWriter::add_to_list(const Mark&);
+template bool DatagramWriter::add_to_list(const Accepted&);
+
+template <typename T>
+bool DatagramWriter::begin_list(const T& e, std::span<const uint8_t> each) {
   Writer writer;
   of_all(writer, e, header_);
   const auto all = writer.body();
   const size_t length = all.size() + each.size();
   if (!fits(1 + varint_bytes(length) + length)) return false;
-  bytes_.push_back(type);
-  append_number(length);
   list_ = e;
+  bytes_.push_back(kTypes[list_.index()]);
+  append_number(length);
   list_at_ = bytes_.size();
   append(all);
   append(each);
@@ -204,6 +211,28 @@ Bytes DatagramWriter::finish() {
   append(hash);
   return std::exchange(bytes_, {});
 }
+
+template <typename T>
+void bring_together(std::span<T> entries) {
+  constexpr size_t kInList = 8;  // so many to a list, in the mean, are enough
+  size_t lists = 1;
+  for (size_t i = 1; i < entries.size(); ++i) lists += together(entries[i - 1], entries[i]) ? 0 : 1;
+  if (lists * kInList <= entries.size() || lists < 3) return;
+  std::vector<std::pair<uint64_t, size_t>> order;
+  order.reserve(entries.size());
+  for (const T& e : entries) {
+    Hasher hasher;
+    of_all(hasher, e, Header{});
+    order.emplace_back(hasher.hash(), order.size());
+  }
+  std::ranges::sort(order);
+  const std::vector<T> before(entries.begin(), entries.end());
+  for (size_t i = 0; i < order.size(); ++i) entries[i] = before[order[i].second];
+}
+template void bring_together(std::span<Report>);
+template void bring_together(std::span<Grant>);
+template void bring_together(std::span<Mark>);
+template void bring_together(std::span<Accepted>);
 
 DecodeError decode(std::span<const uint8_t> bytes, const IdKey& id_key, Datagram& out) {
   if (bytes.size() < kPrefixBytes + kHashBytes) return DecodeError::too_short;

@@ -9,6 +9,7 @@
 #pragma once
 
 #include <array>
+#include <concepts>
 #include <cstdint>
 #include <span>
 #include <string>
@@ -247,6 +248,8 @@ struct OrdersDigest {
 };
 
 using Entry = std::variant<Report, Grant, Mark, Accepted, Member, Hello, Reset, Clone, ReadRegisters, Registered, RegistersEnd, Moved, KeyOrder, OrdersDigest>;
+template <typename T>
+concept Listed = std::same_as<T, Report> || std::same_as<T, Grant> || std::same_as<T, Mark> || std::same_as<T, Accepted>;
 inline constexpr size_t kEntryKinds = std::variant_size_v<Entry>;
 std::string_view entry_kind_name(size_t index);  // "report", "grant", ... for metrics
 
@@ -270,6 +273,14 @@ struct Datagram {
   friend bool operator==(const Datagram&, const Datagram&) = default;
 };
 
+// Brings those together that can be in one list, if that makes it shorter; otherwise they stay in order.
+template <typename T>
+void bring_together(std::span<T> entries);
+extern template void bring_together(std::span<Report>);
+extern template void bring_together(std::span<Grant>);
+extern template void bring_together(std::span<Mark>);
+extern template void bring_together(std::span<Accepted>);
+
 // Packs entries to one receiver into as few datagrams as hold them. One buffer, filled in place. A negative Duration is
 // written as 0. Entries that follow each other and can be in one list are: the more of them, the shorter.
 class DatagramWriter {
@@ -278,6 +289,10 @@ class DatagramWriter {
   DatagramWriter(const Header& header, const IdKey& key, size_t bytes_max = kDatagramMax);
   // False where the entry does not fit any more: take finish()'s bytes and start a new writer.
   bool add(const Entry& entry);
+  bool add(const Report& report) { return add_to_list(report); }
+  bool add(const Grant& grant) { return add_to_list(grant); }
+  bool add(const Mark& mark) { return add_to_list(mark); }
+  bool add(const Accepted& accepted) { return add_to_list(accepted); }
   bool empty() const;  // no entries yet
   Bytes finish();      // header, entries, hash; once: nothing may be asked of the writer afterwards
 
@@ -285,9 +300,11 @@ class DatagramWriter {
   bool fits(size_t more) const;
   void append(std::span<const uint8_t> bytes);
   void append_number(uint64_t n);
+  template <typename T>
+  bool add_to_list(const T& e);
   // `each`: what an entry of the list says by itself.
   template <typename T>
-  bool begin_list(const T& e, uint8_t type, std::span<const uint8_t> each);
+  bool begin_list(const T& e, std::span<const uint8_t> each);
   bool lengthen(std::span<const uint8_t> each);
 
   Header header_;  // entries are written relative to it
