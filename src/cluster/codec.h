@@ -3,7 +3,7 @@
 // Thread rule: nothing is shared. Reading is total: any bytes give values, or a failure that ok() tells of.
 //
 // The fields of a struct are named once, in one function template over the visitor: fields(visitor, struct).
-// Writer writes them, Reader reads, Hasher compares. Each optional field and each boolean owns one bit of the presence word,
+// Writer writes them, Reader reads. Each optional field and each boolean owns one bit of the presence word,
 // in the order of the calls, so that what is usual costs nothing. Numbers are little-endian base-128 varints.
 #pragma once
 
@@ -40,7 +40,7 @@ inline uint8_t* put_word(uint8_t* at, uint64_t n) {
   return at;
 }
 
-// --- the visitors ---
+// --- the two visitors ---
 
 // Writes fields one behind the other, and the presence word before them once all are known.
 class Writer {
@@ -76,24 +76,6 @@ class Writer {
   uint8_t* at_ = fields_;
   uint64_t bits_ = 0;
   unsigned next_ = 0;
-};
-
-// A number for what the fields say; the same for the same.
-class Hasher {
- public:
-  static constexpr bool kReads = false;
-
-  void flag(bool set) { always(set ? 1 : 0); }
-  void varint(bool, uint64_t n) { always(n); }
-  void word(bool, uint64_t n) { always(n); }
-  void always(uint64_t n) { hash_ = std::rotl((hash_ ^ n) * 0x9e37'79b9'7f4a'7c15, 29); }
-  void raw(const uint8_t* from, size_t n) {
-    for (size_t i = 0; i < n; ++i) always(from[i]);
-  }
-  uint64_t hash() const { return hash_; }
-
- private:
-  uint64_t hash_ = 0;
 };
 
 // Reads within its span; after the first failure everything reads as absent or zero and ok() is false.

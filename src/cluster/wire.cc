@@ -212,19 +212,22 @@ Bytes DatagramWriter::finish() {
   return std::exchange(bytes_, {});
 }
 
+// What is said of one key in one window stays in order: of one datagram the last counts.
 template <typename T>
 void bring_together(std::span<T> entries) {
+  const auto place_of = [](const T& e) {
+    if constexpr (std::same_as<T, Report>)
+      return std::pair(e.window, e.rule);
+    else
+      return e.window;
+  };
   constexpr size_t kInList = 8;  // so many to a list, in the mean, are enough
   size_t lists = 1;
-  for (size_t i = 1; i < entries.size(); ++i) lists += together(entries[i - 1], entries[i]) ? 0 : 1;
+  for (size_t i = 1; i < entries.size(); ++i) lists += place_of(entries[i - 1]) == place_of(entries[i]) ? 0 : 1;
   if (lists * kInList <= entries.size() || lists < 3) return;
-  std::vector<std::pair<uint64_t, size_t>> order;
+  std::vector<std::pair<decltype(place_of(entries[0])), size_t>> order;
   order.reserve(entries.size());
-  for (const T& e : entries) {
-    Hasher hasher;
-    of_all(hasher, e, Header{});
-    order.emplace_back(hasher.hash(), order.size());
-  }
+  for (const T& e : entries) order.emplace_back(place_of(e), order.size());
   std::ranges::sort(order);
   const std::vector<T> before(entries.begin(), entries.end());
   for (size_t i = 0; i < order.size(); ++i) entries[i] = before[order[i].second];

@@ -273,7 +273,7 @@ struct Datagram {
   friend bool operator==(const Datagram&, const Datagram&) = default;
 };
 
-// Brings those together that can be in one list, if that makes it shorter; otherwise they stay in order.
+// Brings those of one window and rule together, as they can be in one list, if that makes it shorter. Otherwise they stay in order.
 template <typename T>
 void bring_together(std::span<T> entries);
 extern template void bring_together(std::span<Report>);
