@@ -174,8 +174,8 @@ TEST_CASE("a field, a varint or an entry that runs out of its bounds is malforme
   number.push_back(0x01);
   CHECK(decode_entry(7, 1, number) == DecodeError::none);  // 2^64 - 1
   number.back() = 0x02;
-  CHECK(decode_entry(7, 1, number) == DecodeError::malformed);                 // 65 bits
-  CHECK(decode_entry(5, 1, Bytes(7, 1)) == DecodeError::malformed);            // 7 of 8 bytes
+  CHECK(decode_entry(7, 1, number) == DecodeError::malformed);       // 65 bits
+  CHECK(decode_entry(5, 1, Bytes(7, 1)) == DecodeError::malformed);  // 7 of 8 bytes
 
   Bytes mark(13, 1);  // a list that says nothing of all; presence and key of its only one
   mark[0] = 0;

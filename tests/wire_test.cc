@@ -213,13 +213,13 @@ TEST_CASE("the usual entries are small") {
     return writer.finish().size() - size_with(h, &e);
   };
   MESSAGE("empty datagram " << size_with(h, nullptr) << " bytes");
-  MESSAGE("report " << size_of(h, report) << " bytes, a further one " << further(report) << ", " << how_many_fit(h, report)
-                    << " a datagram; first of a strict rule " << size_of(h, first) << "; of a bucket "
-                    << size_of(h, bucket));
-  MESSAGE("grant " << size_of(h, grant) << " bytes, a further one " << further(grant) << ", " << how_many_fit(h, grant)
-                   << " a datagram");
-  MESSAGE("mark " << size_of(h, mark) << " and " << further(mark) << ", accepted " << size_of(h, accepted) << " and "
-                  << further(accepted) << ", member " << size_of(h, member));
+  MESSAGE("report " << size_of(h, report) << " bytes, a further one " << further(report) << ", "
+                    << how_many_fit(h, report) << " a datagram; first of a strict rule " << size_of(h, first)
+                    << "; of a bucket " << size_of(h, bucket));
+  MESSAGE("grant " << size_of(h, grant) << " bytes, a further one " << further(grant) << ", "
+                   << how_many_fit(h, grant) << " a datagram");
+  MESSAGE("mark " << size_of(h, mark) << " and " << further(mark) << ", accepted " << size_of(h, accepted)
+                  << " and " << further(accepted) << ", member " << size_of(h, member));
   CHECK(size_of(h, report) <= 50);
   CHECK(size_of(h, first) <= 50);
   CHECK(size_of(h, bucket) <= 70);

@@ -21,7 +21,7 @@
 
 namespace tally::codec {
 
-inline constexpr size_t kVarintMax = 10;  // bytes
+inline constexpr size_t kVarintMax = 10;              // bytes
 inline constexpr uint64_t kDurationUnit = 1'000'000;  // most durations are whole milliseconds
 
 constexpr size_t varint_bytes(uint64_t n) { return (static_cast<size_t>(std::bit_width(n | 1)) + 6) / 7; }
@@ -46,7 +46,7 @@ inline uint8_t* put_word(uint8_t* at, uint64_t n) {
 class Writer {
  public:
   static constexpr bool kReads = false;
-  static constexpr size_t kFieldsMax = 1400;  // more than the fields of any struct take: each of them has a largest size
+  static constexpr size_t kFieldsMax = 1400;  // bytes; the fields of no struct take more
 
   void flag(bool set) { bits_ |= uint64_t{set} << next_++; }
   void varint(bool present, uint64_t n) {

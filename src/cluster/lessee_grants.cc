@@ -16,7 +16,6 @@ constexpr uint32_t kHeadroomParts = 4;            // of what is left, a node may
 constexpr Duration kTimeMax = kBurstSpanMax * 2;           // no honest time is longer
 constexpr uint16_t kShareWhole = 65535;
 constexpr uint8_t kRefusalsAtOnce = 2;  // nodes that name each other are not asked in circles
-
 constexpr Duration kTakingTime = std::chrono::milliseconds(2);  // from waking to having taken, generously
 
 }  // namespace
@@ -104,9 +103,8 @@ void Lessee::learn(Account& account, const Grant& grant, Now now) {
 }
 
 void Lessee::grant_window(Account& account, const Grant& grant, bool newest, Look at) {
-  const int64_t running = at.running;
-  if (grant.window < running - 1 || grant.window > running + 1) return;
-  if (grant.window < running) {
+  if (grant.window < at.running - 1 || grant.window > at.running + 1) return;
+  if (grant.window < at.running) {
     WindowAccount& past = account.windows[static_cast<size_t>(grant.window & 1)];
     if (past.window == grant.window && past.finals > 0) past.final_heard = true;
     return;
@@ -125,7 +123,7 @@ void Lessee::grant_window(Account& account, const Grant& grant, bool newest, Loo
   if (grant.granted > w.granted) account.answered = true;
   w.granted = std::max(w.granted, std::min(grant.granted, kGrantedMax));
   raise(account, w);
-  if (grant.window != running) return;  // ahead: nothing of it is known yet
+  if (grant.window != at.running) return;  // ahead: nothing of it is known yet
 
   Quota q = quota(account, at);
   if (newest) {

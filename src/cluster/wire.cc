@@ -1,6 +1,6 @@
 //   datagram  magic (2) | version (1) | header | entry ... | keyed_hash of all before (8)
 //   header    length (varint) | body
-//   entry     type (varint) | length (varint) | body, or of the types that come in lists: body | body of each ...
+//   entry     type (varint) | length (varint) | body; of the types that come in lists: body | body of each ...
 //   body      presence (varint) | fields (wire_fields.h)
 //
 // Numbers are little-endian base-128 varints, signed ones zig-zag. Each optional field and each boolean owns
@@ -133,7 +133,9 @@ DatagramWriter::DatagramWriter(const Header& header, const IdKey& id_key, size_t
   header_bytes_ = bytes_.size();
 }
 
-void DatagramWriter::append(std::span<const uint8_t> bytes) { bytes_.insert(bytes_.end(), bytes.begin(), bytes.end()); }
+void DatagramWriter::append(std::span<const uint8_t> bytes) {
+  bytes_.insert(bytes_.end(), bytes.begin(), bytes.end());
+}
 
 void DatagramWriter::append_number(uint64_t n) {
   uint8_t number[kVarintMax];
@@ -223,7 +225,8 @@ void bring_together(std::span<T> entries) {
   };
   constexpr size_t kInList = 8;  // so many to a list, in the mean, are enough
   size_t lists = 1;
-  for (size_t i = 1; i < entries.size(); ++i) lists += place_of(entries[i - 1]) == place_of(entries[i]) ? 0 : 1;
+  for (size_t i = 1; i < entries.size(); ++i)
+    lists += place_of(entries[i - 1]) == place_of(entries[i]) ? 0 : 1;
   if (lists * kInList <= entries.size() || lists < 3) return;
   std::vector<std::pair<decltype(place_of(entries[0])), size_t>> order;
   order.reserve(entries.size());

@@ -1,13 +1,13 @@
-// The format of the peer wire, written once: fields(visitor, entry) names the fields of an entry in order, and
-// the same function writes and reads it, so the two cannot drift apart.
+// The format of the peer wire, written once: fields(visitor, entry) names the fields of an entry in order,
+// and the same function writes and reads it, so the two cannot drift apart.
 //
 // Thread rule: pure functions.
 //
 // What is said most often, by thousands of entries in one datagram after another, comes in lists: of_all() is
 // said once, of_each() by each entry. The most usual fields stand first, so that their bits fit one byte, and
-// those that are near others are said relative to them: the node of a ballot is mostly the owner, at one end of
-// the datagram, a stamp is mostly the time of sending, or the one that the header echoes, incarnations are near
-// each other, and so are a lessee's counts.
+// those that are near others are said relative to them: the node of a ballot is mostly the owner, at one end
+// of the datagram, a stamp is mostly the time of sending, or the one that the header echoes, incarnations are
+// near each other, and so are a lessee's counts.
 #pragma once
 
 #include <cstdint>
@@ -108,7 +108,8 @@ void of_all(V& v, Of<V, Report>& e, const Header& h) {
   flag(v, e.terms.max_overcount.unbounded);
 }
 inline bool together(const Report& a, const Report& b) {
-  return a.stamp == b.stamp && a.rule == b.rule && a.window == b.window && a.floor == b.floor && a.terms == b.terms;
+  return a.stamp == b.stamp && a.rule == b.rule && a.window == b.window && a.floor == b.floor &&
+         a.terms == b.terms;
 }
 template <typename V>
 void of_each(V& v, Of<V, Report>& e, const Header& h) {
