@@ -217,3 +217,24 @@ TEST_CASE("what can be in one list goes out in one, however it is mixed, and all
     }
   }
 }
+
+TEST_CASE("what is said of one key in one window stays in order, whatever else is said between") {
+  Random random(test_seed(305));
+  Post post;
+  std::map<std::pair<uint32_t, int64_t>, std::vector<uint64_t>> said, heard;
+  for (uint64_t i = 0; i < 5000; ++i) {
+    Grant grant;
+    grant.line = static_cast<uint32_t>(random.below(20));
+    grant.window = static_cast<int64_t>(random.below(4));
+    grant.stamp = random.below(3) * 1'000'000;  // so that they are not of one list
+    grant.granted = i;
+    said[{grant.line, grant.window}].push_back(i);
+    post.mail.send(2, grant);
+  }
+  for (const Outgoing& out : post.flushed(ms(1)))
+    for (const Entry& entry : read(out).entries) {
+      const Grant& grant = std::get<Grant>(entry);
+      heard[{grant.line, grant.window}].push_back(grant.granted);
+    }
+  CHECK(heard == said);
+}
