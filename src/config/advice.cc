@@ -6,6 +6,7 @@
 
 #include "config/checks.h"
 #include "config/config.h"
+#include "config/json_tree.h"
 #include "config/peer_entry.h"
 #include "config/values.h"
 #include "core/overrides.h"
@@ -77,6 +78,7 @@ class Advisor {
   explicit Advisor(const Config& config) : config_(config), nodes_(config.cluster.nodes()) {}
 
   std::vector<Problem> run() {
+    advise_listeners();
     advise_cluster();
     for (size_t i = 0; i < config_.rules.size(); ++i) {
       const Rule& rule = config_.rules[i];
@@ -90,6 +92,17 @@ class Advisor {
  private:
   void add(std::string path, std::string message) {
     list_.push_back({0, 0, std::move(path), std::move(message)});
+  }
+
+  // RESP and gRPC are refused there. HTTP is not: metrics are fetched by other hosts.
+  void advise_listeners() {
+    for (size_t i = 0; i < config_.http.size(); ++i) {
+      const Address& address = config_.http[i];
+      if (address.kind != Address::Kind::tcp || parse_endpoint(address.text()).value().loopback) continue;
+      add(item_path("listen.http", i),
+          "HTTP has no passwords and no encryption, and " + quoted(address.text()) +
+              " is not a loopback address: whoever reaches it may take from any key; let only your proxies and Prometheus reach it");
+    }
   }
 
   void advise_cluster() {

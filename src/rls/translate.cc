@@ -115,7 +115,6 @@ class Translator {
     const uint32_t cost = cost_of(request_, descriptor);
     Part& part = out_.question->add(*matched.rule, matched.key, cost);
     if (number) part.limit = with_number(*matched.rule, rules_.share(), *number);
-    for (const Rule* other : matched.rule->also) out_.question->add(*other, matched.key, cost);
   }
 
   void add_inline(const Descriptor& descriptor, uint32_t number, Duration period) {

@@ -363,7 +363,7 @@ int run(int argc, char** argv) {
   if (first == "rules" && is(2, "--json") && is(3, "test")) std::swap(argv[2], argv[3]);
   if (first == "rules" && is(2, "test")) return run_rules_test_command(argc - 2, argv + 2);
   cxxopts::Options options("tally", "tally - asks a running tallyd\n");
-  options.custom_help("[-s PATH] [--json]").positional_help("COMMAND [ARGUMENT...]");
+  options.custom_help("[-s PATH] [--json] COMMAND [ARGUMENT...]");
   options.add_options()  //
       ("s,socket", "the daemon's socket, or HOST:PORT; else TALLY_SOCKET, else tallyd's default",
        cxxopts::value<std::string>(),
@@ -373,17 +373,15 @@ int run(int argc, char** argv) {
        "LINES")                         //
       ("version", "print the version")  //
       ("h,help", "print this help");
-  options.add_options("hidden")("words", "", cxxopts::value<std::vector<std::string>>());
-  options.parse_positional("words");
   const auto parsed = options.parse(argc, argv);
   if (parsed.count("help") != 0) return std::printf("%s", help_text(options).c_str()), kAllowed;
   if (parsed.count("version") != 0) return std::printf("tally %s\n", kVersion), kAllowed;
-  if (parsed.count("words") == 0) return usage("a command is missing");
+  if (parsed.unmatched().empty()) return usage("a command is missing");
 
   Invocation invocation;
   invocation.json = parsed.count("json") != 0;
   invocation.lines = parsed["lines"].as<uint64_t>();
-  invocation.arguments = parsed["words"].as<std::vector<std::string>>();
+  invocation.arguments = parsed.unmatched();  // as they are: a list of cxxopts would be cut at commas
   const std::string name = invocation.arguments.front();
   invocation.arguments.erase(invocation.arguments.begin());
   const auto* command = std::ranges::find(kCommands, name, &Command::name);
