@@ -31,17 +31,18 @@ def kept():
 
 
 class Tables(unittest.TestCase):
-    def test_each_type_has_one_table_and_its_bits_follow_each_other(self):
+    def test_each_type_has_its_tables_and_their_bits_follow_each_other(self):
         self.assertEqual(sorted(document.KINDS), list(range(max(document.KINDS) + 1)))
         for kind in document.KINDS.values():
-            bit = 0
-            for field in kind.fields:
-                if field.bit is not None:
-                    self.assertEqual(field.bit, bit, f"{kind.name}.{field.name}")
-                    bit += field.bits
-            self.assertTrue(0 < bit <= 64, kind.name)
-            raw = [field.bit is None for field in kind.fields]
-            self.assertEqual(raw, sorted(raw, reverse=True), f"{kind.name}: fields without a bit come first")
+            for each in (False, True) if kind.comes_in_lists else (False,):
+                bit = 0
+                for field in kind.part(each):
+                    if field.bit is not None:
+                        self.assertEqual(field.bit, bit, f"{kind.name}.{field.name}")
+                        bit += field.bits
+                self.assertTrue(0 < bit <= 64, kind.name)
+                raw = [field.bit is None for field in kind.part(each)]
+                self.assertEqual(raw, sorted(raw, reverse=True), f"{kind.name}: fields without a bit come first")
 
 
 class Vectors(unittest.TestCase):
@@ -136,10 +137,15 @@ class Damage(unittest.TestCase):
         self.assertEqual(self.refused(7, b"\1" + key), "malformed")
         self.assertIsNone(self.refused(7, b"\1" + key + b"\xff" * 9 + b"\1"))
         self.assertEqual(self.refused(7, b"\1" + key + b"\xff" * 9 + b"\2"), "malformed")
-        self.assertIsNone(self.refused(1, b"\1" + bytes(16) + varint(1 << 31)))
-        self.assertEqual(self.refused(1, b"\1" + bytes(16) + varint((1 << 31) + 1)), "malformed")
-        self.assertEqual(self.refused(1, b"\2" + bytes(16) + varint(2 * 1001 + 1)), "malformed")
-        self.assertEqual(self.refused(3, varint(0b1010000) + bytes(20)), "malformed")  # a ballot of two nodes
+        self.assertIsNone(self.refused(1, b"\1" + bytes(4) + varint(1 << 31)))
+        self.assertEqual(self.refused(1, b"\1" + bytes(4) + varint((1 << 31) + 1)), "malformed")
+        self.assertEqual(self.refused(1, b"\2" + bytes(4) + varint(2 * 1001 + 1)), "malformed")
+        self.assertIsNone(self.refused(1, bytes(5) + bytes(15) + bytes(15)))  # two reports in a list
+        self.assertEqual(self.refused(1, bytes(5) + bytes(15) + bytes(14)), "malformed")
+        self.assertIsNone(self.refused(2, b"\0\4" + key + b"\1\xff\1"))
+        self.assertEqual(self.refused(2, b"\0\4" + key + b"\1\x80\2"), "malformed")  # a pool of less than nothing
+        self.assertIsNone(self.refused(3, b"\0" + varint(0b1000) + bytes(20)))
+        self.assertEqual(self.refused(3, b"\0" + varint(0b1010) + bytes(20)), "malformed")  # a ballot of two nodes
         self.assertIsNone(self.refused(200, b"\xff"))
 
 

@@ -71,8 +71,8 @@ inline void fill(Random& random, Header& h) {
 }
 inline void fill(Random& random, Report& e, const Header& h) {
   fill_all(random, e.key, e.rule, e.terms, e.window, e.has_ballot, e.line, e.floor, e.used, e.returned,
-           e.refunded, e.given, e.ceiling, e.granted_heard, e.wanted, e.waiting_min, e.waiting,
-           e.demand_milli, e.reset, e.stamp, e.lease, e.final, e.second_choice, e.insists);
+           e.refunded, e.given, e.ceiling, e.granted_heard, e.wanted, e.waiting_min, e.waiting, e.reset, e.stamp, e.lease, e.final, e.second_choice, e.insists);
+  e.demand_milli = any(random) >> 1;
   fill(random, e.ballot, h);
   fill(random, e.highest, h);
 }
@@ -145,14 +145,56 @@ inline Entry random_entry(Random& random, const Header& h) {
   std::visit([&](auto& it) { fill(random, it, h); }, e);
   return e;
 }
+// Another of the same list, if it is of a kind that comes in lists, but for one in eight.
+inline Entry random_neighbour(Random& random, const Entry& before, const Header& h) {
+  Entry e = before;
+  std::visit([&](auto& it) { fill(random, it, h); }, e);
+  if (auto* r = std::get_if<Report>(&e)) {
+    const auto& as = std::get<Report>(before);
+    r->rule = as.rule, r->terms = as.terms, r->window = as.window, r->floor = as.floor, r->stamp = as.stamp;
+    switch (random.below(64)) {
+      case 0: ++r->rule; break;
+      case 1: r->terms.limit ^= 1; break;
+      case 2: r->terms.max_overcount.ppm ^= 1; break;
+      case 3: r->terms.max_overcount.unbounded ^= true; break;
+      case 4: r->terms.algorithm = static_cast<Algorithm>(random.below(3)); break;
+      case 5: r->terms.window = r->terms.emission; break;
+      case 6: r->terms.emission = Duration(0); break;
+      case 7: fill_all(random, r->window, r->floor, r->stamp); break;
+      default: break;
+    }
+  } else if (auto* g = std::get_if<Grant>(&e)) {
+    const auto& as = std::get<Grant>(before);
+    g->window = as.window, g->incarnation = as.incarnation, g->stamp = as.stamp;
+    switch (random.below(24)) {
+      case 0: fill(random, g->window); break;
+      case 1: fill(random, g->incarnation); break;
+      case 2: fill(random, g->stamp); break;
+      default: break;
+    }
+  } else if (auto* m = std::get_if<Mark>(&e)) {
+    const auto& as = std::get<Mark>(before);
+    m->window = as.window, m->length = as.length, m->sliding = as.sliding;
+    switch (random.below(24)) {
+      case 0: fill(random, m->window); break;
+      case 1: fill(random, m->length); break;
+      case 2: m->sliding ^= true; break;
+      default: break;
+    }
+  } else if (auto* a = std::get_if<Accepted>(&e); a != nullptr && random.below(8) != 0) {
+    a->window = std::get<Accepted>(before).window;
+  }
+  return e;
+}
 
-// Entries until one does not fit, or `most`.
+// Entries until one does not fit, or `most`; half of them in the list of the one before.
 inline Datagram random_datagram(Random& random, size_t most, Bytes& bytes) {
   Datagram d;
   fill(random, d.header);
   DatagramWriter writer(d.header, kKey);
   while (d.entries.size() < most) {
-    Entry e = random_entry(random, d.header);
+    const bool alike = !d.entries.empty() && random.chance(0.5);
+    Entry e = alike ? random_neighbour(random, d.entries.back(), d.header) : random_entry(random, d.header);
     if (!writer.add(e)) break;
     d.entries.push_back(e);
   }
@@ -197,37 +239,64 @@ inline DecodeError decode_entry(uint64_t type, uint64_t presence, const Bytes& f
   Datagram out;
   return decode(with_entry(type, presence, fields), kKey, out);
 }
+// A list of reports: what all say, and none.
 inline DecodeError decode_report(uint64_t presence, uint64_t number) {
-  Bytes fields(16, 0);  // key and rule
+  Bytes fields(4, 0);  // the rule
   put_varint(fields, number);
   return decode_entry(1, presence, fields);
 }
+// A list of reports with `fields` behind the presence word of the first.
+inline DecodeError decode_report_with(uint64_t presence, const Bytes& fields) {
+  Bytes list(4, 0);
+  put_varint(list, presence);
+  list.insert(list.end(), fields.begin(), fields.end());
+  return decode_entry(1, 0, list);
+}
 
-// The same datagram as a newer version of the format would write it: more in the header, more in each entry,
-// and an entry of a type that this version does not know before each that it does.
-inline Bytes as_if_newer(const Bytes& bytes) {
-  const Bytes in = unsigned_bytes(bytes);
-  Bytes out(in.begin(), in.begin() + 3);
-  size_t at = 3;
-  const auto copy_longer = [&] {
-    const uint64_t length = take_varint(in, at);
-    const size_t end = at + length;
-    Bytes body;
-    put_varint(body, take_varint(in, at) | uint64_t{1} << 60);  // a field that this version does not know
-    body.insert(body.end(), in.begin() + static_cast<ptrdiff_t>(at),
-                in.begin() + static_cast<ptrdiff_t>(end));
-    body.insert(body.end(), {0xff, 0xff, 7});
+// The same datagram as a newer version of the format would write it: more in the header, more in each entry and list,
+// each of which has an entry of a type that this version does not know before it.
+inline Bytes as_if_newer(const Datagram& d) {
+  const auto longer = [](const Bytes& body) {
+    size_t at = 0;
+    Bytes out;
+    put_varint(out, take_varint(body, at) | uint64_t{1} << 60);  // a field that this version does not know
+    out.insert(out.end(), body.begin() + static_cast<ptrdiff_t>(at), body.end());
+    out.insert(out.end(), {0xff, 0xff, 7});
+    return out;
+  };
+  const auto put_body = [](Bytes& out, const Bytes& body) {
     put_varint(out, body.size());
     out.insert(out.end(), body.begin(), body.end());
-    at = end;
   };
-  copy_longer();
-  while (at < in.size()) {
+  const Bytes empty = unsigned_bytes(DatagramWriter(d.header, kKey).finish());
+  // The body, which is the only one, of a datagram with that entry so many times.
+  const auto body_of = [&](const Entry& e, int times) {
+    DatagramWriter writer(d.header, kKey);
+    for (int i = 0; i < times; ++i) REQUIRE(writer.add(e));
+    const Bytes bytes = unsigned_bytes(writer.finish());
+    size_t at = empty.size() + 1;
+    const uint64_t length = take_varint(bytes, at);
+    REQUIRE(length == bytes.size() - at);
+    return Bytes(bytes.begin() + static_cast<ptrdiff_t>(at), bytes.end());
+  };
+  size_t at = 3;
+  take_varint(empty, at);
+  Bytes out(empty.begin(), empty.begin() + 3);
+  put_body(out, longer(Bytes(empty.begin() + static_cast<ptrdiff_t>(at), empty.end())));
+  for (const Entry& e : d.entries) {
     put_varint(out, 300);
-    put_varint(out, 4);
-    out.insert(out.end(), {0xff, 0xff, 0xff, 0xff});
-    put_varint(out, take_varint(in, at));
-    copy_longer();
+    put_body(out, {0xff, 0xff, 0xff, 0xff});
+    out.push_back(static_cast<uint8_t>(e.index() + 1));
+    const Bytes body = body_of(e, 1);
+    if (e.index() > 3) {
+      put_body(out, longer(body));
+      continue;
+    }
+    const auto each = static_cast<ptrdiff_t>(body_of(e, 2).size() - body.size());
+    Bytes list = longer(Bytes(body.begin(), body.end() - each));
+    const Bytes one = longer(Bytes(body.end() - each, body.end()));
+    list.insert(list.end(), one.begin(), one.end());
+    put_body(out, list);
   }
   return signed_bytes(out);
 }

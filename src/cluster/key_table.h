@@ -38,10 +38,12 @@ inline void prefetch_line(const void* at) {
   asm volatile("");
 }
 
+inline void prefetch_bytes(const void* at, size_t n) {
+  for (size_t line = 0; line < n; line += 64) prefetch_line(static_cast<const char*>(at) + line);
+}
 template <typename T>
 void prefetch_object(const T* object) {
-  const auto* bytes = reinterpret_cast<const char*>(object);
-  for (size_t line = 0; line < sizeof(T); line += 64) prefetch_line(bytes + line);
+  prefetch_bytes(object, sizeof(T));
 }
 
 // Calls `each` for all of `keys` in order; `prefetch(key, step)` is called ahead of it, one step a turn.
@@ -154,12 +156,13 @@ class KeyTable {
   void prefetch_cell(const K& key) const {
     if (size_ != 0) prefetch_line(&cells_[hash_of(key) & mask()]);
   }
-  void prefetch_value(const K& key) const {
+  // Without so many bytes at the value's end, which not everybody needs.
+  void prefetch_value(const K& key, size_t without = 0) const {
     if (size_ == 0) return;
     const uint32_t hash = hash_of(key);
     for (size_t i = hash & mask(); cells_[i].place != kFree; i = (i + 1) & mask()) {
       if (cells_[i].hash != hash) continue;
-      return prefetch_object(&item(cells_[i].place));
+      return prefetch_bytes(&item(cells_[i].place), sizeof(Item) - without);
     }
   }
 

@@ -143,7 +143,7 @@ void Lessee::note(const Note& note, Now now) {
     account->waiting = waits ? account->waiting + all : std::max(account->waiting, all);
     account->waiting_young += all;
     account->waiting_min = account->waiting_min == 0 ? amount : std::min(account->waiting_min, amount);
-    const Duration patience = waits ? account->rule->wait : around_.peers.round_trip(owner_of(*account, now)) * 2 + kAskAgainMin;
+    const Duration patience = waits ? account->rule->wait : look(*account, now).trip * 2 + kAskAgainMin;
     account->waiting_until = std::max(account->waiting_until, now.mono + patience);
     if (account->waiting_turn == MonoTime{}) account->waiting_turn = account->waiting_until;
   }
@@ -195,11 +195,13 @@ void Lessee::raise(Account& account, const WindowAccount& w) {
 
 void Lessee::prefetch(const WireId& key, int step) const {
   if (step == 0) return accounts_.prefetch_cell(key);
-  if (step == 1) return accounts_.prefetch_value(key);
+  if (step == 1) return accounts_.prefetch_value(key, sizeof(Account::windows) + sizeof(Account::lease));
+  if (step == 3) return;
   const Account* const account = accounts_.find(key);
   if (account == nullptr) return;
-  if (step == 2) return limiter_.prefetch(account->hash);
-  limiter_.prefetch_slot(account->hash);
+  limiter_.slots().prefetch(account->slot);
+  if (account->bucket()) return prefetch_object(&account->lease);
+  prefetch_object(&account->windows[static_cast<size_t>(account->seen_in & 1)]);
 }
 
 // ---- time --------------------------------------------------------------------------------------------------------------
@@ -211,18 +213,21 @@ void Lessee::tick(Now now) {
     Account* account = accounts_.find(id);
     if (account == nullptr) return;
     end_waits(*account, now);
-    ask_next(*account, now);
-    const bool report = wants_report(*account, now);  // before `measure` takes the changes in
-    measure(*account, now);
-    give_back_idle(*account, false, now);
-    const bool told = send_final(*account, now);
-    if (report || wants_report(*account, now)) send_report(*account, now);
-    if (!account->isolated && account->waiting == 0 && !wants_report(*account, now)) {
+    Look at = look(*account, now);
+    ask_next(*account, at);
+    Quota q = quota(*account, at);
+    const bool report = wants_report(*account, q, at);  // before `measure` takes the changes in
+    measure(*account, q, at);
+    if (give_back_idle(*account, false, q, at)) q = quota(*account, at);
+    const bool told = send_final(*account, at);
+    if (report || wants_report(*account, q, at)) send_report(*account, q, at);
+    if (!account->isolated && account->waiting == 0 && !wants_report(*account, q, at)) {
       account->unanswered_since = MonoTime{};
       account->choose_first();
     }
-    check_isolation(*account, now);
-    set_ask_mark(*account, now);
+    check_isolation(*account, at);
+    if (account->isolated) q = quota(*account, at);
+    set_ask_mark(*account, q, at);
     if (!limiter_.slots().living(account->slot)) account->isolated = false;  // evicted: nobody asks for it here any more
     account->active = now.mono - account->busy_at <= around_.recent() || account->isolated;
     if (account->active) {
@@ -275,7 +280,7 @@ void Lessee::tick_idle(Now now) {
     if (account == nullptr) return;
     account->idle = false;
     if (account->active) return;  // among the active again
-    const bool told = send_final(*account, now);
+    const bool told = send_final(*account, look(*account, now));
     if (finished(*account, now) || !limiter_.slots().living(account->slot)) {
       limiter_.slots().clear_noted(account->slot);
       accounts_.erase(id);
@@ -294,7 +299,8 @@ void Lessee::send_urgent(Now now) {
   for (const WireId& id : std::exchange(urgent_, {})) {
     Account* account = accounts_.find(id);
     if (account == nullptr) continue;
-    const uint16_t owner = owner_of(*account, now);
+    Look at = look(*account, now);
+    const uint16_t owner = at.owner;
     end_waits(*account, now);
     if (!around_.can_lease(account->terms, around_.peers.round_trip_lately(owner, now.mono))) {
       account->exhausted_until = now.mono + (window_end(window_now(*account, now), account->limit.window) - now.wall);
@@ -302,17 +308,17 @@ void Lessee::send_urgent(Now now) {
       tell_workers(*account, now);
       continue;
     }
-    ask_next(*account, now);
-    check_isolation(*account, now);
+    ask_next(*account, at);
+    check_isolation(*account, at);
     if (account->isolated) {
-      serve_alone(*account, now);
+      serve_alone(*account, at);
       activate(*account);  // workers refuse without a note from now on: only a report that is answered ends it
     }
-    const Quota q = quota(*account, now);
-    const bool done = now.mono < account->exhausted_until || wanted(*account, q, now) <= q.ceiling;
+    Quota q = quota(*account, at);
+    const bool done = now.mono < account->exhausted_until || wanted(*account, q, at) <= q.ceiling;
     if (done && !account->tell_used) {
       account->urgent = false;
-      tell_workers(*account, now);
+      tell_workers(*account, q, at);
       continue;
     }
     const Duration patience = std::max(kAskAgainMin, around_.peers.round_trip(owner) * 2);
@@ -320,7 +326,7 @@ void Lessee::send_urgent(Now now) {
     due = std::max(due, account->tell_used ? account->promised_until : account->ask_not_before);
     if (owner != around_.self) due = std::max(due, urgent_sent_[owner] + std::chrono::milliseconds(1));
     if (due <= now.mono) {
-      send_report(*account, now);
+      send_report(*account, q, at);
       sent.push_back(owner);
       due = now.mono + patience;
       account->tell_used = false;

@@ -145,7 +145,6 @@ class Lessee {
     Terms terms;
     Groups groups;
     uint32_t line = 0;
-    std::array<WindowAccount, 2> windows;  // by parity
 
     double demand = 0;            // cost (buckets: ns) per second: the larger of burst and steady
     double burst = 0, steady = 0;
@@ -185,7 +184,10 @@ class Lessee {
     MonoTime busy_at{};           // last change
     bool active = false, urgent = false, idle = false;  // which of the lists it stands in
     bool tell_used = false;  // the pool is low: what is used is told at once, so that the owner can say `exhausted`
-    LeaseAccount lease;  // last: windows do not need it, and their look-ups do not wait for it
+    int64_t finals_over_in = -1;  // while that window runs, no final report is left to be sent; -1: one may be
+    // Last, as an account needs but one of the three at a time: only that is waited for (prefetch).
+    std::array<WindowAccount, 2> windows;  // by parity
+    LeaseAccount lease;
 
     bool pool_low() const { return pool < 64; }  // a quarter, in 1/255
     void choose_first() { choice = 0, chosen_at = MonoTime{}; }
@@ -202,10 +204,16 @@ class Lessee {
   void activate(Account& account);
   void make_urgent(Account& account);
   static void end_waits(Account& account, Now now);
-  // Of its running window: whom to ask.
-  const Group& group(const Account& account, Now now) const;
-  uint16_t owner_of(const Account& account, Now now) const;
-  void ask_next(Account& account, Now now);
+  // What holds of an account while it is looked at, worked out once: which window runs, whom to ask, how far away that is.
+  struct Look : Now {
+    int64_t running = 0;  // 0: a bucket
+    const Group* group = nullptr;
+    uint16_t owner = 0;
+    Duration trip{0};  // a round trip to the owner
+  };
+  Look look(const Account& account, Now now) const;
+  uint16_t owner_of(const Account& account, const Look& at) const;
+  void ask_next(Account& account, Look& at);
 
   // Windows.
   int64_t window_now(const Account& account, Now now) const { return window_at(now.wall, account.limit.window); }
@@ -214,41 +222,44 @@ class Lessee {
   uint64_t ceiling_of(const Account& account, const WindowAccount& w) const;
   uint64_t count_of(const Account& account, const WindowAccount& w) const;
   void raise(Account& account, const WindowAccount& w);
-  void grant_window(Account& account, const Grant& grant, bool newest, Now now);
-  bool send_final(Account& account, Now now);  // whether there was something to send
+  void grant_window(Account& account, const Grant& grant, bool newest, Look at);
+  bool send_final(Account& account, const Look& at);  // whether there was something to send
   // Buckets.
   bool lease_runs(const Account& account, Now now) const;
   void begin_lease(LeaseAccount& lease, uint64_t granted);  // or none: numbers anew, under another serial
-  void grant_lease(Account& account, const Grant& grant, uint16_t from, bool newest, Now now);
+  void grant_lease(Account& account, const Grant& grant, uint16_t from, bool newest, Look at);
   void be_refused(Account& account, const Grant& grant, Now now);
   void learn(Account& account, const Grant& grant, Now now);
 
   struct Quota {  // of the running window or lease
     uint64_t count = 0, ceiling = 0;
+    std::optional<uint64_t> wanted{};  // once somebody has asked for it
     uint64_t unspent() const { return minus(ceiling, count); }
   };
-  Quota quota(Account& account, Now now);
+  Quota quota(Account& account, const Look& at);
   uint64_t promised_left(const Account& account, const Quota& quota, Now now) const;
-  int64_t running_in(const Account& account, Now now) const;
-  void measure(Account& account, Now now);
-  double demand_now(const Account& account, uint64_t count, Now now) const;
-  uint64_t expected(const Account& account, uint64_t count, Duration within, Now now) const;
+  static int64_t running_in(const Account& account, const Look& at) { return account.bucket() ? account.lease.tag : at.running; }
+  void measure(Account& account, Quota& quota, const Look& at);
+  double demand_now(const Account& account, uint64_t count, const Look& at) const;
+  uint64_t expected(const Account& account, uint64_t count, Duration within, const Look& at) const;
   uint64_t left_known(const Account& account) const;
   uint64_t spare(const Account& account, Duration trip) const;
-  uint64_t wanted(Account& account, const Quota& quota, Now now) const;
-  bool wants_report(Account& account, Now now);
+  uint64_t wanted(const Account& account, Quota& quota, const Look& at) const;
+  bool wants_report(Account& account, Quota& quota, const Look& at);
+  void send_report(Account& account, Quota& quota, const Look& at);
   void send_report(Account& account, Now now);
-  void set_ask_mark(Account& account, Now now);
-  void no_demand(Account& account, uint64_t amount, Now now);
+  void set_ask_mark(Account& account, Quota& quota, const Look& at);
+  void no_demand(Account& account, uint64_t amount, const Look& at);
   uint32_t take_back(Account& account, WindowAccount& w, uint64_t leave);
-  void give_back(Account& account, uint64_t leave, Now now);
-  void give_back_idle(Account& account, bool recalled, Now now);
+  void give_back(Account& account, uint64_t leave, const Look& at);
+  bool give_back_idle(Account& account, bool recalled, Quota& quota, const Look& at);  // whether anything was given back
+  void tell_workers(Account& account, const Quota& quota, const Look& at);
   void tell_workers(Account& account, Now now);
-  void check_isolation(Account& account, Now now);
-  bool group_lost(const Account& account, Now now) const;
+  void check_isolation(Account& account, const Look& at);
+  bool group_lost(const Look& at) const;
   double isolated_share(const Account& account) const;
-  void end_isolation(Account& account, Now now);
-  void serve_alone(Account& account, Now now);
+  void end_isolation(Account& account, const Look& at);
+  void serve_alone(Account& account, const Look& at);
   void refund_all(Account& account, WindowAccount& w);
   MonoTime bucket_full_at(const Account& account) const;
   bool finished(const Account& account, Now now) const;

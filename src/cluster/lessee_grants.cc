@@ -16,7 +16,6 @@ constexpr uint32_t kHeadroomParts = 4;            // of what is left, a node may
 constexpr Duration kTimeMax = kBurstSpanMax * 2;           // no honest time is longer
 constexpr uint16_t kShareWhole = 65535;
 constexpr uint8_t kRefusalsAtOnce = 2;  // nodes that name each other are not asked in circles
-
 constexpr Duration kTakingTime = std::chrono::milliseconds(2);  // from waking to having taken, generously
 
 }  // namespace
@@ -49,14 +48,14 @@ void Lessee::on_grant(const Grant& grant, const Origin& origin, Now now) {
     account->unanswered_since = MonoTime{};
     account->choose_first();
     if (account->isolated) {
-      end_isolation(*account, now);
+      end_isolation(*account, look(*account, now));
       tell_workers(*account, now);  // whatever else becomes of the grant
     }
   }
   if (account->bucket())
-    grant_lease(*account, grant, origin.rank, newest, now);
+    grant_lease(*account, grant, origin.rank, newest, look(*account, now));
   else
-    grant_window(*account, grant, newest, now);
+    grant_window(*account, grant, newest, look(*account, now));
 }
 
 // Whoever was asked has no books of the key.
@@ -103,10 +102,9 @@ void Lessee::learn(Account& account, const Grant& grant, Now now) {
   }
 }
 
-void Lessee::grant_window(Account& account, const Grant& grant, bool newest, Now now) {
-  const int64_t running = window_now(account, now);
-  if (grant.window < running - 1 || grant.window > running + 1) return;
-  if (grant.window < running) {
+void Lessee::grant_window(Account& account, const Grant& grant, bool newest, Look at) {
+  if (grant.window < at.running - 1 || grant.window > at.running + 1) return;
+  if (grant.window < at.running) {
     WindowAccount& past = account.windows[static_cast<size_t>(grant.window & 1)];
     if (past.window == grant.window && past.finals > 0) past.final_heard = true;
     return;
@@ -120,21 +118,24 @@ void Lessee::grant_window(Account& account, const Grant& grant, bool newest, Now
     w.granted = w.returned = w.given = w.given_known = 0;
     w.ballot = grant.ballot;
     w.has_ballot = true;
+    at = look(account, at);
   }
   if (grant.granted > w.granted) account.answered = true;
   w.granted = std::max(w.granted, std::min(grant.granted, kGrantedMax));
   raise(account, w);
-  if (grant.window != running) return;  // ahead: nothing of it is known yet
+  if (grant.window != at.running) return;  // ahead: nothing of it is known yet
 
+  Quota q = quota(account, at);
   if (newest) {
-    learn(account, grant, now);
+    learn(account, grant, at);
     w.used_fleet = grant.used_fleet;
-    if (grant.stop) give_back(account, 0, now);
-    if (grant.stamp == 0) give_back_idle(account, true, now);  // unasked: the owner looks for what is not used
+    if (grant.stop) give_back(account, 0, at);
+    if (grant.stamp == 0) give_back_idle(account, true, q, at);  // unasked: the owner looks for what is not used
+    if (grant.stop || grant.stamp == 0) q = quota(account, at);
   }
-  tell_workers(account, now);
-  set_ask_mark(account, now);
-  if (w.returned != w.returned_reported) send_report(account, now);
+  tell_workers(account, q, at);
+  set_ask_mark(account, q, at);
+  if (w.returned != w.returned_reported) send_report(account, q, at);
 }
 
 void Lessee::begin_lease(LeaseAccount& lease, uint64_t granted) {
@@ -143,9 +144,9 @@ void Lessee::begin_lease(LeaseAccount& lease, uint64_t granted) {
   lease.returned = lease.held = lease.refunded = 0;
 }
 
-void Lessee::grant_lease(Account& account, const Grant& grant, uint16_t from, bool newest, Now now) {
+void Lessee::grant_lease(Account& account, const Grant& grant, uint16_t from, bool newest, Look at) {
   LeaseAccount& lease = account.lease;
-  const bool ended = !lease_runs(account, now);
+  const bool ended = !lease_runs(account, at);
   // A deposed owner's ballot binds only while its lease, or a newer one, runs: else a dead claimant would be followed for ever.
   if (lease.has_ballot && grant.ballot < lease.ballot && !ended) return;
   if (!lease.has_ballot || grant.ballot != lease.ballot) {
@@ -155,14 +156,15 @@ void Lessee::grant_lease(Account& account, const Grant& grant, uint16_t from, bo
     lease.lease = 0;
     begin_lease(lease, 0);
     lease.given = lease.given_known = 0;
+    at = look(account, at);
   }
   if (newest) {
-    learn(account, grant, now);
+    learn(account, grant, at);
     lease.tat_ahead = grant.tat_ahead;
   }
 
   // The lease counts from the sending of the report that was answered, by this node's own clock.
-  const bool counted = grant.stamp != 0 && grant.stamp <= static_cast<uint64_t>(nanos(now.mono)) &&
+  const bool counted = grant.stamp != 0 && grant.stamp <= static_cast<uint64_t>(nanos(at.mono)) &&
                        grant.lease_for > Duration(0) && grant.lease_for <= kBurstSpanMax;
   if (grant.lease != 0 && counted && grant.granted <= kLeasedMax) {
     const MonoTime end = MonoTime(Duration(static_cast<int64_t>(grant.stamp))) + grant.lease_for;
@@ -184,21 +186,26 @@ void Lessee::grant_lease(Account& account, const Grant& grant, uint16_t from, bo
       limiter_.slots().raise_lease(account.slot, lease.tag, lease.ceiling(), lease.end);
     }
   }
-  tell_workers(account, now);
-  set_ask_mark(account, now);
+  Quota q = quota(account, at);
+  tell_workers(account, q, at);
+  set_ask_mark(account, q, at);
+}
+
+void Lessee::tell_workers(Account& account, Now now) {
+  const Look at = look(account, now);
+  tell_workers(account, quota(account, at), at);
 }
 
 // Puts what is known where workers see it, and wakes those who wait where they may have an answer now.
-void Lessee::tell_workers(Account& account, Now now) {
+void Lessee::tell_workers(Account& account, const Quota& q, const Look& at) {
   Knowledge knowledge;
-  knowledge.exhausted_until = now.mono < account.exhausted_until ? account.exhausted_until : MonoTime{};
+  knowledge.exhausted_until = at.mono < account.exhausted_until ? account.exhausted_until : MonoTime{};
   knowledge.isolated = account.isolated;
   if (account.heard_at != MonoTime{}) knowledge.heard = heard_tick(account.heard_at);
-  const Quota q = quota(account, now);
   if (account.bucket()) {
     knowledge.tat = account.heard_at + account.lease.tat_ahead;
   } else {
-    const WindowAccount& w = window_account(account, window_now(account, now));
+    const WindowAccount& w = window_account(account, at.running);
     knowledge.window = static_cast<uint32_t>(w.window);
     // Below 0 where this node returned more than others used: its count has what it returned.
     const auto elsewhere = static_cast<int64_t>(std::min(minus(w.used_fleet, minus(w.used_reported, w.refunded)), kGrantedMax));
@@ -212,7 +219,7 @@ void Lessee::tell_workers(Account& account, Now now) {
     account.waiting = account.waiting_min = 0;
     return;
   }
-  const uint64_t earlier = promised_left(account, q, now);
+  const uint64_t earlier = promised_left(account, q, at);
   const uint64_t available = minus(q.unspent(), earlier);
   if (available < account.waiting_min) return;
   wakes_.push_back({account.hash});
@@ -220,7 +227,7 @@ void Lessee::tell_workers(Account& account, Now now) {
   const uint64_t promised = std::min(account.waiting, available);
   account.promised = earlier + promised;
   account.promised_at = q.count;
-  account.promised_until = now.mono + kTakingTime;
+  account.promised_until = at.mono + kTakingTime;
   account.waiting -= promised;
   account.waiting_young = std::min(account.waiting_young, account.waiting);  // the oldest first
   if (account.waiting == 0) account.waiting_min = 0;
@@ -234,24 +241,24 @@ void Lessee::tell_workers(Account& account, Now now) {
 // ---- returns -----------------------------------------------------------------------------------------------------------
 
 // What the cluster thread itself added to a count is nobody's demand, and was taken by none of those who were woken.
-void Lessee::no_demand(Account& account, uint64_t amount, Now now) {
-  if (account.seen_in != running_in(account, now)) account.count_seen = 0;
-  account.seen_in = running_in(account, now);
+void Lessee::no_demand(Account& account, uint64_t amount, const Look& at) {
+  if (account.seen_in != running_in(account, at)) account.count_seen = 0;
+  account.seen_in = running_in(account, at);
   account.count_seen += amount;
   account.promised_at += amount;
 }
 
-void Lessee::give_back(Account& account, uint64_t leave, Now now) {
+void Lessee::give_back(Account& account, uint64_t leave, const Look& at) {
   if (account.bucket()) {
-    if (!lease_runs(account, now) || account.lease.alone) return;  // its own lease is nobody's to take back
+    if (!lease_runs(account, at) || account.lease.alone) return;  // its own lease is nobody's to take back
     const int64_t back = limiter_.slots().take_back_lease(account.slot, account.lease.tag, static_cast<int64_t>(leave));
     account.lease.returned += static_cast<uint64_t>(std::max<int64_t>(0, back));
-    no_demand(account, static_cast<uint64_t>(std::max<int64_t>(0, back)), now);
+    no_demand(account, static_cast<uint64_t>(std::max<int64_t>(0, back)), at);
     return;
   }
-  WindowAccount& w = window_account(account, window_now(account, now));
+  WindowAccount& w = window_account(account, at.running);
   if (!w.has_ballot) return;
-  no_demand(account, take_back(account, w, leave), now);
+  no_demand(account, take_back(account, w, leave), at);
 }
 
 // A return is a take: raises the count, so that `leave` at most stays unspent. What the isolation policy added was issued by
@@ -269,30 +276,31 @@ uint32_t Lessee::take_back(Account& account, WindowAccount& w, uint64_t leave) {
 
 // When the pool is low, what will not be used goes back. `recalled`: others wait for it now, so that only what is about to
 // be used is kept.
-void Lessee::give_back_idle(Account& account, bool recalled, Now now) {
-  if (!account.pool_low() || account.isolated) return;
-  const Quota q = quota(account, now);
+bool Lessee::give_back_idle(Account& account, bool recalled, Quota& q, const Look& at) {
+  if (!account.pool_low() || account.isolated) return false;
   // Otherwise all is kept that the next report would ask for, or the owner would give as headroom: returning it would only
   // fetch it again.
-  const Duration soon = around_.peers.round_trip(owner_of(account, now)) + std::chrono::milliseconds(1);
-  uint64_t keep = expected(account, q.count, soon, now) + account.waiting + promised_left(account, q, now);
+  const Duration soon = at.trip + std::chrono::milliseconds(1);
+  uint64_t keep = expected(account, q.count, soon, at) + account.waiting + promised_left(account, q, at);
   if (!recalled) {
-    keep = std::max(wanted(account, q, now) - q.count, left_known(account) / (kHeadroomParts * around_.roster.size()));
+    keep = std::max(wanted(account, q, at) - q.count, left_known(account) / (kHeadroomParts * around_.roster.size()));
     // Nor the last request's worth of a window at a node that asks again and again: the token for a request that was refused
     // because nobody waits would go back before the next one comes, and be asked for again.
     if (!account.bucket() && account.offered >= 2 * account.cost_seen) keep = std::max(keep, account.cost_seen);
   }
-  if (q.unspent() > keep) give_back(account, keep, now);
+  if (q.unspent() <= keep) return false;
+  give_back(account, keep, at);
+  return true;
 }
 
 void Lessee::leave(Now now) {
   leaving_ = true;
   accounts_.for_each([&](const WireId&, Account& account) {
     account.waiting = 0;
-    give_back(account, 0, now);
-    send_final(account, now);
-    if (account.bucket() ? account.lease.open() : window_account(account, window_now(account, now)).contacted)
-      send_report(account, now);
+    const Look at = look(account, now);
+    give_back(account, 0, at);
+    send_final(account, at);
+    if (account.bucket() ? account.lease.open() : window_account(account, at.running).contacted) send_report(account, now);
   });
 }
 
@@ -309,7 +317,7 @@ uint64_t Lessee::give(const WireId& key, uint64_t amount, Now now, std::optional
     // What the bucket owes, as the owner told: less what is leased to this node and unspent, and what is on its way back.
     const uint64_t unit = amount_of(account->limit, 1);
     const uint64_t ahead = static_cast<uint64_t>(std::max<int64_t>(0, nanos(lease.tat_ahead - (now.mono - account->heard_at))));
-    const uint64_t owed = minus(ahead, quota(*account, now).unspent() + lease.held + (lease.given - lease.given_known));
+    const uint64_t owed = minus(ahead, quota(*account, look(*account, now)).unspent() + lease.held + (lease.given - lease.given_known));
     const uint64_t back = std::min(amount, owed / unit);
     // An owner that has forgotten the account counts from what it is told first.
     if (back > 0 && now.mono - account->heard_at > around_.recent()) send_report(*account, now);
@@ -341,6 +349,7 @@ void Lessee::refund_all(Account& account, WindowAccount& w) {
   const uint64_t used = minus(count_of(account, w), w.taken + w.refunded);
   w.refunded += std::min(used, minus(kGrantedMax, ceiling_of(account, w)));
   raise(account, w);
+  account.finals_over_in = -1;
   w.finals = 0;  // the owner has to hear of it where that window is over
   w.final_heard = false;
 }
@@ -375,13 +384,13 @@ uint64_t Lessee::reset_taken(const WireId& key) const {
 
 // ---- isolation ----------------------------------------------------------------------------------------------------------
 
-bool Lessee::group_lost(const Account& account, Now now) const {
-  if (!around_.standing.over() || now.mono - started_ < around_.pace.isolation_after) return false;
-  const Group& group = this->group(account, now);
-  if (group.contains(around_.self)) return !around_.peers.majority_heard(group, now.mono, around_.pace.isolation_after);
+bool Lessee::group_lost(const Look& at) const {
+  if (!around_.standing.over() || at.mono - started_ < around_.pace.isolation_after) return false;
+  const Group& group = *at.group;
+  if (group.contains(around_.self)) return !around_.peers.majority_heard(group, at.mono, around_.pace.isolation_after);
   // One that is heard and speaks of no other cannot grant either: who asks each in turn would wait as long for each.
   size_t heard = 0;
-  for (size_t i = 0; i < group.size; ++i) heard += now.mono - around_.peers[group.rank[i]].heard_of <= around_.pace.isolation_after ? 1 : 0;
+  for (size_t i = 0; i < group.size; ++i) heard += at.mono - around_.peers[group.rank[i]].heard_of <= around_.pace.isolation_after ? 1 : 0;
   return heard < group.majority();
 }
 
@@ -395,14 +404,14 @@ double Lessee::isolated_share(const Account& account) const {
   return 1.0 / static_cast<double>(std::max<uint32_t>(1, around_.roster.size()));
 }
 
-void Lessee::check_isolation(Account& account, Now now) {
+void Lessee::check_isolation(Account& account, const Look& at) {
   const bool unanswered =
-      account.unanswered_since != MonoTime{} && now.mono - account.unanswered_since >= around_.pace.isolation_after;
+      account.unanswered_since != MonoTime{} && at.mono - account.unanswered_since >= around_.pace.isolation_after;
   const bool wants = account.waiting != 0 || account.unanswered_since != MonoTime{};
-  if (!account.isolated && !(wants && (unanswered || group_lost(account, now)))) return;
+  if (!account.isolated && !(wants && (unanswered || group_lost(at)))) return;
   account.isolated = true;
   if (!account.bucket()) {
-    WindowAccount& w = window_account(account, window_now(account, now));
+    WindowAccount& w = window_account(account, at.running);
     const auto extra = static_cast<uint64_t>(account.limit.limit * isolated_share(account));
     // `open` and `share` are a limit of their own, not one on top of what was granted in this window.
     const uint64_t target = minus(extra, w.granted_before + w.granted);
@@ -411,51 +420,51 @@ void Lessee::check_isolation(Account& account, Now now) {
       raise(account, w);
     }
   }
-  tell_workers(account, now);
+  tell_workers(account, quota(account, at), at);
 }
 
 // A bucket keeps one of its own while isolated: S long, at its share of the rate, leased to itself.
-void Lessee::serve_alone(Account& account, Now now) {
+void Lessee::serve_alone(Account& account, const Look& at) {
   if (!account.bucket()) return;
   const double share = isolated_share(account);
   if (share <= 0) return;
   LeaseAccount& lease = account.lease;
-  const Quota q = quota(account, now);
-  const uint64_t held = lease.alone && lease_runs(account, now) ? q.unspent() : 0;
+  Quota q = quota(account, at);
+  const uint64_t held = lease.alone && lease_runs(account, at) ? q.unspent() : 0;
   const auto scaled = [&](uint64_t amount) { return Duration(static_cast<int64_t>(static_cast<double>(amount) / share)); };
-  lease.alone_tat = std::max(lease.alone_tat, now.mono + scaled(held));
-  const Duration room = account.limit.burst_span() - (lease.alone_tat - now.mono);
+  lease.alone_tat = std::max(lease.alone_tat, at.mono + scaled(held));
+  const Duration room = account.limit.burst_span() - (lease.alone_tat - at.mono);
   const uint64_t unit = amount_of(account.limit, 1);
   auto amount = static_cast<uint64_t>(std::max(0.0, static_cast<double>(nanos(room)) * share));
-  amount = std::min(amount, minus(wanted(account, q, now), q.ceiling));
+  amount = std::min(amount, minus(wanted(account, q, at), q.ceiling));
   amount -= amount % unit;
   if (amount == 0) return;
   lease.alone_tat += scaled(amount);
-  if (!lease.alone || !lease_runs(account, now)) {
+  if (!lease.alone || !lease_runs(account, at)) {
     ++lease.tag;
     lease.alone = true;
     begin_lease(lease, held);
-    limiter_.slots().open_lease(account.slot, lease.tag, lease.ceiling(), now.mono + around_.lease);
+    limiter_.slots().open_lease(account.slot, lease.tag, lease.ceiling(), at.mono + around_.lease);
   }
   lease.granted += amount;
-  lease.end = now.mono + around_.lease;
+  lease.end = at.mono + around_.lease;
   limiter_.slots().raise_lease(account.slot, lease.tag, lease.ceiling(), lease.end);
-  tell_workers(account, now);
+  tell_workers(account, quota(account, at), at);
 }
 
-void Lessee::end_isolation(Account& account, Now now) {
+void Lessee::end_isolation(Account& account, const Look& at) {
   account.isolated = false;
   if (account.bucket()) return;  // a lease of its own ends by itself, or with the owner's next
   // What the policy added and nobody spent is taken out of circulation, not returned: no owner ever issued it.
-  WindowAccount& w = window_account(account, window_now(account, now));
-  const Quota q = quota(account, now);
+  WindowAccount& w = window_account(account, at.running);
+  const Quota q = quota(account, at);
   const uint64_t burn = std::min(w.isolated, q.unspent());
   if (burn == 0 || q.ceiling > kGrantedMax) return;
   const uint32_t taken = limiter_.slots().take_back(
       account.slot, static_cast<uint32_t>(w.window), static_cast<uint32_t>(q.ceiling),
       static_cast<uint32_t>(q.unspent() - burn), window_end(w.window, account.limit.window));
   w.taken += taken;
-  no_demand(account, taken, now);
+  no_demand(account, taken, at);
 }
 
 // ---- for EXPLAIN -----------------------------------------------------------------------------------------------------------

@@ -1,5 +1,9 @@
 #include "cluster/mail.h"
 
+#include <algorithm>
+#include <optional>
+#include <span>
+
 namespace tally {
 
 Mail::Mail(const Roster& roster, const Peers& peers, uint64_t incarnation, const IdKey& key, size_t around)
@@ -26,16 +30,6 @@ void Mail::make_room(uint16_t rank) {
 void Mail::speak(uint16_t to, Which which) {
   make_room(to);
   spoken_[to] = which;
-}
-
-void Mail::send(uint16_t to, Entry entry) {
-  if (to == self_) {
-    local_.push_back(std::move(entry));
-    return;
-  }
-  make_room(to);
-  if (queued_[to].empty()) busy_.push_back(to);
-  queued_[to].push_back(std::move(entry));
 }
 
 bool Mail::pop_local(Entry& out) {
@@ -80,21 +74,64 @@ Bytes Mail::alone(Peers& peers, uint16_t rank, const Entry& entry, Now now) {
   return bytes;
 }
 
+// Datagrams to one receiver, one after the other.
+class Mail::Packer {
+ public:
+  Packer(Mail& mail, Peers& peers, uint16_t rank, Now now) : mail_(mail), peers_(peers), rank_(rank), now_(now) {}
+
+  template <typename T>
+  void add(const T& entry) {
+    if (!writer_) begin();
+    if (!writer_->add(entry)) {
+      end();
+      begin();
+      CHECK_THAT(writer_->add(entry));  // every entry of ours fits an empty datagram
+    }
+  }
+  template <typename T>
+  void add_all(std::vector<T>& entries) {
+    constexpr size_t kAtATime = 1024;  // so many stay in the cache from being ordered to being packed
+    for (size_t first = 0; first < entries.size(); first += kAtATime) {
+      const auto some = std::span(entries).subspan(first, std::min(kAtATime, entries.size() - first));
+      bring_together(some);
+      for (const T& entry : some) add(entry);
+    }
+    mail_.entries_[Entry(std::in_place_type<T>).index()] += entries.size();
+    entries.clear();
+  }
+  void end() {
+    if (!writer_) return;
+    mail_.out_.push_back({rank_, false, writer_->finish()});
+    writer_.reset();
+    peers_[rank_].bytes_out += mail_.out_.back().bytes.size() + mail_.around_;
+    ++mail_.datagrams_;
+  }
+
+ private:
+  void begin() {
+    Header header = mail_.header_to(rank_);
+    peers_.stamp(rank_, header, now_);
+    writer_.emplace(header, mail_.key_, kDatagramMax - mail_.around_);
+  }
+
+  Mail& mail_;
+  Peers& peers_;
+  const uint16_t rank_;
+  const Now now_;
+  std::optional<DatagramWriter> writer_;
+};
+
 void Mail::flush(Peers& peers, Now now) {
   for (const uint16_t rank : busy_) {
-    auto& entries = queued_[rank];
-    size_t next = 0;
-    while (next < entries.size()) {
-      Header header = header_to(rank);
-      peers.stamp(rank, header, now);
-      DatagramWriter writer(header, key_, kDatagramMax - around_);
-      while (next < entries.size() && writer.add(entries[next])) ++entries_[entries[next++].index()];
-      CHECK_THAT(!writer.empty());  // every entry of ours fits an empty datagram
-      out_.push_back({rank, false, writer.finish()});
-      peers[rank].bytes_out += out_.back().bytes.size() + around_;
-      ++datagrams_;
+    Queue& queue = queued_[rank];
+    Packer packer(*this, peers, rank, now);
+    for (const Entry& entry : queue.others) {
+      packer.add(entry);
+      ++entries_[entry.index()];
     }
-    entries.clear();
+    queue.others.clear();
+    std::apply([&](auto&... of) { (packer.add_all(of), ...); }, queue.listed);
+    packer.end();
   }
   busy_.clear();
 }

@@ -1,10 +1,13 @@
 // What a node has to say, until it goes out: entries by receiver, packed into datagrams; entries to itself stay inside.
+// Those to one receiver do not go out in the order in which they came: no entry hangs on another.
 //
 // Thread rule: the cluster thread's.
 #pragma once
 
+#include <concepts>
 #include <cstdint>
 #include <deque>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -27,7 +30,21 @@ class Mail {
   Mail(const Roster& roster, const Peers& peers, uint64_t incarnation, const IdKey& key, size_t around = 0);
 
   // Queues an entry. To oneself: see pop_local.
-  void send(uint16_t to, Entry entry);
+  template <typename T>
+    requires(!std::same_as<T, Entry>)
+  void send(uint16_t to, const T& entry) {
+    if (to == self_) {
+      local_.emplace_back(entry);
+      return;
+    }
+    make_room(to);
+    Queue& queue = queued_[to];
+    if (queue.empty()) busy_.push_back(to);
+    if constexpr (Listed<T>)
+      std::get<std::vector<T>>(queue.listed).push_back(entry);
+    else
+      queue.others.emplace_back(entry);
+  }
   // From now on that node is spoken to as one that goes by that list.
   void speak(uint16_t to, Which which);
   // A datagram of its own to wherever the one just received came from. It is numbered with those to `rank`: a number that is used
@@ -44,6 +61,15 @@ class Mail {
   const uint64_t* entries() const { return entries_; }  // by kind, kEntryKinds of them
 
  private:
+  struct Queue {
+    // By kind, as each comes in lists of its own (wire.h).
+    std::tuple<std::vector<Report>, std::vector<Grant>, std::vector<Mark>, std::vector<Accepted>> listed;
+    std::vector<Entry> others;
+    bool empty() const {
+      return others.empty() && std::apply([](const auto&... of) { return (of.empty() && ...); }, listed);
+    }
+  };
+  class Packer;
   Header header_to(uint16_t rank) const;
   void make_room(uint16_t rank);
 
@@ -54,7 +80,7 @@ class Mail {
   const IdKey key_;
   const size_t around_;
   std::vector<Which> spoken_;               // by rank: the list that its headers name
-  std::vector<std::vector<Entry>> queued_;  // by rank
+  std::vector<Queue> queued_;               // by rank
   std::vector<uint16_t> busy_;              // ranks with something queued
   std::deque<Entry> local_;
   std::vector<Outgoing> out_;

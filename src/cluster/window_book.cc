@@ -32,7 +32,11 @@ constexpr uint64_t kNewcomersParts = 10;  // of a window granted ahead, a tenth 
 
 WindowBook::WindowBook(int64_t window, const Terms& terms, const Group& group, Ballot ballot, Duration recent,
                        uint64_t base)
-    : window_(window), terms_(terms), group_(group), ballot_(ballot), recent_(recent), base_(base) {
+    : window_(window),
+      terms_(terms),
+      begin_(window_start(window, terms.window)),
+      end_(window_end(window, terms.window)),
+      group_(group), ballot_(ballot), recent_(recent), base_(base) {
   previous_ = terms_.algorithm == Algorithm::sliding_window && !unbounded() ? terms_.limit : 0;
 }
 
@@ -116,12 +120,11 @@ void WindowBook::count_given(Line& line, const Report& report) {
 uint64_t WindowBook::allowance(WallTime now) const {
   const uint64_t limit = terms_.limit;
   if (above_) return above_->over ? above_->drawn : std::min(limit, above_->drawn + above_->left);
-  if (window_at(now, terms_.window) < window_)
+  if (!has_begun(now))
     return terms_.algorithm == Algorithm::fixed_window ? limit - limit / kNewcomersParts : 0;
-  if (terms_.algorithm == Algorithm::fixed_window) return limit;
-  if (window_at(now, terms_.window) > window_) return limit;  // late: nothing of the window before counts any more
-  return minus(limit, carried_over(static_cast<uint32_t>(std::min<uint64_t>(previous_, limit)),
-                                   elapsed_in_window(now, terms_.window), terms_.window));
+  if (terms_.algorithm == Algorithm::fixed_window || previous_ == 0) return limit;
+  if (is_over(now)) return limit;  // late: nothing of the window before counts any more
+  return minus(limit, carried_over(static_cast<uint32_t>(std::min<uint64_t>(previous_, limit)), now - begin_, terms_.window));
 }
 
 uint64_t WindowBook::remaining(WallTime now) const {
@@ -130,17 +133,16 @@ uint64_t WindowBook::remaining(WallTime now) const {
 
 bool WindowBook::exhausted(WallTime now) const {
   if (above_ && !above_->over) return false;
-  return window_at(now, terms_.window) >= window_ && previous_known() && used() >= allowance(now);
+  return has_begun(now) && previous_known() && used() >= allowance(now);
 }
 
 Duration WindowBook::regrows_after(uint64_t cost, WallTime now) const {
   const Duration window = terms_.window;
-  const WallTime start = window_start(window_, window), end = window_end(window_, window);
-  if (now < start || now >= end) return Duration(0);
+  if (!has_begun(now) || is_over(now)) return Duration(0);
   if (above_) return above_->retry_after;
   const uint64_t limit = terms_.limit, spent = used();
-  if (terms_.algorithm == Algorithm::fixed_window) return end - now;
-  const Duration elapsed = now - start;
+  if (terms_.algorithm == Algorithm::fixed_window) return end_ - now;
+  const Duration elapsed = now - begin_;
   const auto previous = static_cast<uint32_t>(std::min(previous_, limit));
   if (spent + cost <= limit && previous > 0)
     return std::max(Duration(0), elapsed_when_carried(previous, static_cast<uint32_t>(limit - spent - cost), window) - elapsed);
@@ -238,7 +240,7 @@ std::optional<uint64_t> WindowBook::next_mark(Now now, Duration trip, Duration e
   const uint64_t out = outstanding();
   // A mark is a permission, not a grant: until the window has begun and its past is known it is raised as if nothing
   // were carried over.
-  const bool known = window_at(now.wall, terms_.window) >= window_ && previous_known();
+  const bool known = has_begun(now.wall) && previous_known();
   const uint64_t left = minus(known ? allowance(now.wall) : limit, out);
   const uint64_t waits = unmet(now.mono);
   const double near = static_cast<double>(left) * kMarkShare;

@@ -118,8 +118,12 @@ class WindowBook {
   };
   Demand demand_of_late(MonoTime now, Duration within) const;
 
+  bool has_begun(WallTime now) const { return now >= begin_; }
+  bool is_over(WallTime now) const { return now >= end_; }
+
   const int64_t window_;
   Terms terms_;
+  const WallTime begin_, end_;  // of the window
   const Group group_;
   const Ballot ballot_;
   Duration recent_;

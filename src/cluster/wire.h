@@ -3,11 +3,13 @@
 // Thread rule: pure functions. Decoding is total: any bytes give a datagram or the reason why not.
 //
 // A datagram is at most kDatagramMax bytes: a header, entries (type, length, fields; varints), and an 8-byte keyed hash of
-// all before it. Entries of an unknown type and fields behind the known ones are skipped, so a newer node can say more.
+// all before it. Reports, grants, marks and acceptances come in lists: what all of one say is said once. Entries of an unknown
+// type and fields behind the known ones are skipped, so a newer node can say more.
 // Every number in an entry is cumulative or absolute, so that loss, duplication and reordering change nothing.
 #pragma once
 
 #include <array>
+#include <concepts>
 #include <cstdint>
 #include <span>
 #include <string>
@@ -70,7 +72,7 @@ struct Report {
   uint64_t wanted = 0;         // an absolute ceiling
   uint64_t waiting_min = 0;    // smallest cost that waits; 0: none waits
   uint64_t waiting = 0;        // all that waits
-  uint64_t demand_milli = 0;   // thousandths of cost per second
+  uint64_t demand_milli = 0;   // thousandths of cost per second; below 2^63
   uint64_t reset = 0;          // the highest reset number heard of the key
   uint64_t stamp = 0;          // the lessee's own monotonic clock at sending, ns; echoed
   uint64_t lease = 0;          // buckets: the number of the running lease, 0: none
@@ -246,6 +248,8 @@ struct OrdersDigest {
 };
 
 using Entry = std::variant<Report, Grant, Mark, Accepted, Member, Hello, Reset, Clone, ReadRegisters, Registered, RegistersEnd, Moved, KeyOrder, OrdersDigest>;
+template <typename T>
+concept Listed = std::same_as<T, Report> || std::same_as<T, Grant> || std::same_as<T, Mark> || std::same_as<T, Accepted>;
 inline constexpr size_t kEntryKinds = std::variant_size_v<Entry>;
 std::string_view entry_kind_name(size_t index);  // "report", "grant", ... for metrics
 
@@ -269,23 +273,47 @@ struct Datagram {
   friend bool operator==(const Datagram&, const Datagram&) = default;
 };
 
+// Brings those of one window and rule together, as they can be in one list, if that makes it shorter. Otherwise they stay in order.
+template <typename T>
+void bring_together(std::span<T> entries);
+extern template void bring_together(std::span<Report>);
+extern template void bring_together(std::span<Grant>);
+extern template void bring_together(std::span<Mark>);
+extern template void bring_together(std::span<Accepted>);
+
 // Packs entries to one receiver into as few datagrams as hold them. One buffer, filled in place. A negative Duration is
-// written as 0.
+// written as 0. Entries that follow each other and can be in one list are: the more of them, the shorter.
 class DatagramWriter {
  public:
   // `bytes_max`: of the whole datagram, at most kDatagramMax; less where something is laid around it (cluster/seal.h).
   DatagramWriter(const Header& header, const IdKey& key, size_t bytes_max = kDatagramMax);
   // False where the entry does not fit any more: take finish()'s bytes and start a new writer.
   bool add(const Entry& entry);
+  bool add(const Report& report) { return add_to_list(report); }
+  bool add(const Grant& grant) { return add_to_list(grant); }
+  bool add(const Mark& mark) { return add_to_list(mark); }
+  bool add(const Accepted& accepted) { return add_to_list(accepted); }
   bool empty() const;  // no entries yet
   Bytes finish();      // header, entries, hash; once: nothing may be asked of the writer afterwards
 
  private:
+  bool fits(size_t more) const;
+  void append(std::span<const uint8_t> bytes);
+  void append_number(uint64_t n);
+  template <typename T>
+  bool add_to_list(const T& e);
+  // `each`: what an entry of the list says by itself.
+  template <typename T>
+  bool begin_list(const T& e, std::span<const uint8_t> each);
+  bool lengthen(std::span<const uint8_t> each);
+
   Header header_;  // entries are written relative to it
   Bytes bytes_;
   size_t header_bytes_ = 0;
   size_t bytes_max_;
   IdKey key_;
+  Entry list_;          // the first of the list that was written last
+  size_t list_at_ = 0;  // where that begins, behind its length; 0: it is over
 };
 
 enum class DecodeError : uint8_t { none, too_short, too_long, bad_magic, version, forged, malformed };

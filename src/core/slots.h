@@ -183,6 +183,7 @@ class SlotTable {
   // Workers note a key at its first use after this.
   bool clear_noted(SlotRef ref);
   // The key is known to the cluster thread; a key in use by it is evicted after those that are not.
+  void prefetch(SlotRef ref) const;  // of several, before they are looked at
   bool living(SlotRef ref) const;
   // Nothing that was here before the call is here after it, and every SlotRef of before is stale: a node's
   // next life knows nothing of the last one's ceilings. Workers may go on; a key that they bring meanwhile

@@ -12,6 +12,15 @@
 
 namespace tally {
 
+namespace {
+
+// A store takes several times as long as a load, and most of what is told is as it was.
+void store_if_other(Word& word, uint64_t value) {
+  if (word.load() != value) word.store(value);
+}
+
+}  // namespace
+
 Held SlotTable::hold(SlotRef ref) const {
   if (ref.index >= capacity() || ref.generation == 0) return {};
   Slot& slot = slots_[ref.index];
@@ -23,6 +32,12 @@ Held SlotTable::hold(SlotRef ref) const {
 std::optional<SlotRef> SlotTable::ref_of(KeyHash hash) const {
   const Held held = find(hash);
   return held ? std::optional(ref_of(held)) : std::nullopt;
+}
+
+void SlotTable::prefetch(SlotRef ref) const {
+  if (ref.index >= capacity()) return;
+  __builtin_prefetch(&slots_[ref.index], 1);
+  if (known_ != nullptr) __builtin_prefetch(&known_[ref.index], 1);
 }
 
 bool SlotTable::living(SlotRef ref) const { return static_cast<bool>(hold(ref)); }
@@ -160,8 +175,8 @@ bool SlotTable::set_knowledge(SlotRef ref, const Knowledge& knowledge) {
   Known& known = known_[ref.index];
   if (static_cast<uint32_t>(known.life.load()) != ref.generation) known.life.store(0);
   known.used.store(uint64_t{knowledge.window} << 32 | static_cast<uint32_t>(knowledge.elsewhere));
-  known.tat.store(arrival_word(knowledge.tat));
-  known.exhausted.store(arrival_word(knowledge.exhausted_until));
+  store_if_other(known.tat, arrival_word(knowledge.tat));
+  store_if_other(known.exhausted, arrival_word(knowledge.exhausted_until));
   known.life.store(uint64_t{knowledge.heard} << 33 | uint64_t{knowledge.isolated} << 32 | ref.generation);
   return held.still();
 }
@@ -186,7 +201,7 @@ Knowledge SlotTable::knowledge(Held held) const {
 bool SlotTable::set_ask_at(SlotRef ref, uint64_t count) {
   const Held held = hold(ref);
   if (!held) return false;
-  held.slot->ask_at.store(count);  // on another key at the worst, which then notes once too often
+  store_if_other(held.slot->ask_at, count);  // on another key at the worst, which then notes once too often
   return held.still();
 }
 

@@ -6,19 +6,27 @@ PATH = pathlib.Path(__file__).resolve().parent.parent.parent / "docs" / "protoco
 
 
 class Field:
-    """One row of a table of fields."""
+    """One row of a table of fields. `each`: of each entry of a list, not of all."""
 
-    def __init__(self, bit, name, kind, meaning):
-        self.name, self.kind, self.meaning = name, kind, meaning
+    def __init__(self, each, bit, name, kind, meaning):
+        self.each, self.name, self.kind, self.meaning = each, name, kind, meaning
         self.bit = None if bit == "-" else int(bit.split("-")[0])
         self.bits = 0 if bit == "-" else 3 if "-" in bit else 1
 
 
 class Kind:
-    """A section "### TYPE name" with its table."""
+    """A section "### TYPE name" with its table, or its two tables where it comes in lists."""
 
     def __init__(self, type_, name):
         self.type, self.name, self.fields = type_, name, []
+
+    @property
+    def comes_in_lists(self):
+        return any(field.each for field in self.fields)
+
+    def part(self, each):
+        """The fields of one body."""
+        return [field for field in self.fields if field.each == each]
 
 
 def cells(line):
@@ -29,14 +37,17 @@ def kinds(text):
     """By type; 0 is the header."""
     found = {}
     current = None
+    each = False
     for line in text.splitlines():
         heading = re.fullmatch(r"### (\d+) (\w+)", line)
         if heading:
             current = found[int(heading[1])] = Kind(int(heading[1]), heading[2])
         elif line.startswith("#"):
             current = None
+        elif re.match(r"\| (bit|of all|of each) \|", line):
+            each = cells(line)[0] == "of each"
         elif current and re.match(r"\| (-|\d+(-\d+)?) \| \w+ \|", line):
-            current.fields.append(Field(*cells(line)))
+            current.fields.append(Field(each, *cells(line)))
     return found
 
 

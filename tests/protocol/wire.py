@@ -33,7 +33,11 @@ class Entry:
 
     def __repr__(self):
         return " ".join([self.name, *(f"{f.name}={text_of(f, getattr(self, f.name))}" for f in BY_NAME[self.name].fields
-                                      if f.bit is None or getattr(self, f.name) != zero(f))])
+                                      if is_raw(f) or getattr(self, f.name) != zero(f))])
+
+
+def is_raw(field):
+    return field.kind.endswith(" bytes")
 
 
 def zero(field):
@@ -41,11 +45,11 @@ def zero(field):
         return NO_BALLOT
     if field.kind.startswith("text"):
         return b""
-    return bytes(int(field.kind.split()[0])) if field.bit is None else 0
+    return bytes(int(field.kind.split()[0])) if is_raw(field) else 0
 
 
 def text_of(field, value):
-    if field.bit is None or field.kind.startswith("text"):
+    if is_raw(field) or field.kind.startswith("text"):
         return value.hex()
     if field.kind == "flag":
         return "yes" if value else "no"
@@ -57,7 +61,7 @@ def text_of(field, value):
 
 
 def value_of(field, text):
-    if field.bit is None or field.kind.startswith("text"):
+    if is_raw(field) or field.kind.startswith("text"):
         return bytes.fromhex(text)
     if field.kind == "flag":
         return int(text == "yes")
@@ -107,39 +111,59 @@ class Number:
     """What the column "as" says of a number in a varint: its range, and how it is packed."""
 
     def __init__(self, kind):
-        found = re.fullmatch(r"(u8|u16|u32|u64|packed \d+|duration)(?: to (\d+))?", kind)
+        found = re.fullmatch(r"(u8|u16|u32|u64|packed \d+|duration)(?: to (\d+))?(?: left)?", kind)
         word = "packed 1000000" if found[1] == "duration" else found[1]
         self.unit = int(word.split()[1]) if word.startswith("packed") else 0
         most = {"u8": 8, "u16": 16, "u32": 32, "u64": 64}.get(word, 63)
         self.most = int(found[2]) if found[2] else (1 << most) - 1
+        self.left = kind.endswith(" left")
+
+    def usual(self):
+        return self.most if self.left else 0
 
     def write(self, n):
-        return varint(pack(n, self.unit) if self.unit else n)
+        return varint(pack(n, self.unit) if self.unit else self.most - n if self.left else n)
 
     def read(self, n):
         value = n if not self.unit else (n >> 1) * (self.unit if n & 1 else 1)
         if value > self.most:
             raise Refused("malformed")
-        return value
+        return self.most - value if self.left else value
+
+
+def base_of(field, entry, header):
+    """What a number is told relative to, or None."""
+    words = field.kind.split()
+    if words[0] == "near":
+        return getattr(header, words[1])
+    if words[0] in ("above", "about"):
+        return getattr(entry, words[1]) - (getattr(entry, words[3]) if words[2:] else 0) & MASK
+    return None
+
+
+def usual(field, entry, header):
+    """The value that has no bit set."""
+    if field.kind.split()[0] in ("above", "about"):
+        return base_of(field, entry, header)
+    return Number(field.kind).usual() if field.kind.endswith(" left") else zero(field)
 
 
 # --- writing ---
 
-def body_of(entry, header, newer):
-    """newer: as a later version would write it, with a field in the header and in each entry that nobody knows yet."""
+def body_of(entry, fields, header, newer):
+    """newer: as a later version would write it, with a field in each body that nobody knows yet."""
     presence, out = 0, b""
-    for field in BY_NAME[entry.name].fields:
+    for field in fields:
         value = getattr(entry, field.name)
         if field.bit is None:
-            out += value
+            out += value if is_raw(field) else Number(field.kind).write(value)
         elif field.kind.startswith("ballot"):
-            usual = getattr(header, field.kind.split()[2])
-            bits, data = write_ballot(value, usual)
+            bits, data = write_ballot(value, getattr(header, field.kind.split()[2]))
             presence |= bits << field.bit
             out += data
-        elif value:
+        elif value != usual(field, entry, header):
             presence |= 1 << field.bit
-            out += write_field(field, value, header)
+            out += write_field(field, value, entry, header)
     if newer:
         presence |= 1 << 60
         out += b"\xff\xff\x07"
@@ -153,7 +177,7 @@ def write_ballot(value, usual):
     return bits, (varint(counter) if counter else b"") + (node.to_bytes(8, "little") if bits & 4 else b"")
 
 
-def write_field(field, value, header):
+def write_field(field, value, entry, header):
     if field.kind == "flag":
         return b""
     if field.kind == "word":
@@ -162,19 +186,36 @@ def write_field(field, value, header):
         return varint(len(value)) + value
     if field.kind == "signed":
         return varint(zigzag(value))
-    if field.kind.startswith("near"):
-        return varint(zigzag(signed(value - getattr(header, field.kind.split()[1]))))
-    return Number(field.kind).write(value)
+    base = base_of(field, entry, header)
+    if base is None:
+        return Number(field.kind).write(value)
+    return varint(value - base & MASK) if field.kind.startswith("above") else varint(zigzag(signed(value - base)))
+
+
+def lists(entries):
+    """Those that follow each other and say the same of all, together; every other by itself."""
+    found = []
+    for entry in entries:
+        kind = BY_NAME[entry.name]
+        if found and kind.comes_in_lists and found[-1][0].name == entry.name and \
+                all(getattr(found[-1][0], field.name) == getattr(entry, field.name) for field in kind.part(False)):
+            found[-1].append(entry)
+        else:
+            found.append([entry])
+    return found
 
 
 def encode(header, entries, key, version=VERSION, newer=False):
-    head = body_of(header, header, newer)
+    head = body_of(header, KINDS[0].fields, header, newer)
     out = MAGIC + bytes([version]) + varint(len(head)) + head
-    for entry in entries:
+    for together in lists(entries):
         if newer:
             out += varint(300) + varint(4) + b"\xff" * 4
-        body = body_of(entry, header, newer)
-        out += varint(BY_NAME[entry.name].type) + varint(len(body)) + body
+        kind = BY_NAME[together[0].name]
+        body = body_of(together[0], kind.part(False), header, newer)
+        if kind.comes_in_lists:
+            body += b"".join(body_of(entry, kind.part(True), header, newer) for entry in together)
+        out += varint(kind.type) + varint(len(body)) + body
     return out + keyed_hash(out, key).to_bytes(8, "little")
 
 
@@ -233,7 +274,7 @@ def read_ballot(reader, bits, usual):
     return counter, usual if bits & 1 else node
 
 
-def read_field(reader, field, header):
+def read_field(reader, field, entry, header):
     if field.kind == "flag":
         return 1
     if field.kind == "word":
@@ -245,32 +286,61 @@ def read_field(reader, field, header):
         return reader.take(n)
     if field.kind == "signed":
         return unzigzag(n)
-    if field.kind.startswith("near"):
-        return getattr(header, field.kind.split()[1]) + unzigzag(n) & MASK
-    return Number(field.kind).read(n)
+    base = base_of(field, entry, header)
+    if base is None:
+        return Number(field.kind).read(n)
+    return base + (n if field.kind.startswith("above") else unzigzag(n)) & MASK
 
 
-def read_body(reader, kind, header, watch):
+def read_body(reader, fields, entry, header, watch):
+    """Into `entry`. Returns the bits of the presence word that nobody knows."""
     presence = reader.varint()
     watch.found(reader, "presence", f"{presence:b}")
-    entry = Entry(kind.name)
-    for field in kind.fields:
+    known = 0
+    for field in fields:
         if field.bit is None:
-            value = reader.take(int(field.kind.split()[0]))
+            value = reader.take(int(field.kind.split()[0])) if is_raw(field) else Number(field.kind).read(reader.varint())
         else:
-            bits = presence >> field.bit & (1 << field.bits) - 1
-            if not bits:
-                continue
+            mask = (1 << field.bits) - 1
+            known |= mask << field.bit
+            bits = presence >> field.bit & mask
             if field.bits == 3:
                 value = read_ballot(reader, bits, getattr(header, field.kind.split()[2]))
+            elif bits:
+                value = read_field(reader, field, entry, header)
             else:
-                value = read_field(reader, field, header or entry)
+                value = usual(field, entry, header)
+            if not bits:
+                entry.values[field.name] = value
+                continue
         entry.values[field.name] = value
         watch.found(reader, field.name, text_of(field, value))
-    if reader.at < reader.end:
-        reader.take(reader.end - reader.at)
-        watch.found(reader, "unknown")
+    return presence & ~known
+
+
+def read_entry(part, kind, header, watch):
+    """That of a type that does not come in lists."""
+    entry = Entry(kind.name)
+    read_body(part, kind.fields, entry, header or entry, watch)
+    if part.at < part.end:
+        part.take(part.end - part.at)
+        watch.found(part, "unknown")
     return entry
+
+
+def read_list(part, kind, header, watch):
+    def skip(unknown):
+        for _ in range(unknown.bit_count()):
+            part.varint()
+        if unknown:
+            watch.found(part, "unknown")
+    all_ = Entry(kind.name)
+    skip(read_body(part, kind.part(False), all_, header, watch))
+    entries = []
+    while part.at < part.end:
+        entries.append(Entry(kind.name, **all_.values))
+        skip(read_body(part, kind.part(True), entries[-1], header, watch))
+    return entries
 
 
 def decode(data, key, watch=Quiet()):
@@ -290,7 +360,7 @@ def decode(data, key, watch=Quiet()):
         watch.found(reader, label, "Ty" if size == 2 else str(data[2]))
     part = reader.part()
     watch.found(part, "header", f"of {part.end - part.at} bytes")
-    header = read_body(part, KINDS[0], None, watch)
+    header = read_entry(part, KINDS[0], None, watch)
     entries = []
     while reader.at < reader.end:
         type_ = reader.varint()
@@ -298,8 +368,10 @@ def decode(data, key, watch=Quiet()):
         watch.found(reader, kind.name if kind else "unknown entry", f"type {type_}")
         part = reader.part()
         watch.found(part, "", f"of {part.end - part.at} bytes")
-        if kind:
-            entries.append(read_body(part, kind, header, watch))
+        if kind and kind.comes_in_lists:
+            entries += read_list(part, kind, header, watch)
+        elif kind:
+            entries.append(read_entry(part, kind, header, watch))
         else:
             part.take(part.end - part.at)
             watch.found(part, "unknown")
