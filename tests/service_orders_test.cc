@@ -9,9 +9,9 @@ TEST_CASE("what is ordered of a key goes before its rule until it is over, and o
   for (const bool fleet : {false, true}) {
     Desk desk({1024, 1'048'576, 100, ms(100)}, fleet);
     const Rule& wide = *desk.rules->find("wide");
-    const auto table = std::make_shared<OrderTable>(4);
+    const auto table = std::make_shared<OrderTable>();
     const auto order = [&](std::string_view key, Treatment treatment, Duration lasts, uint32_t limit) {
-      table->add({desk.limiter.hash(wide, key), treatment, with_number(wide, desk.rules->share(), limit),
+      table->put({desk.limiter.hash(wide, key), treatment, with_number(wide, desk.rules->share(), limit),
                   desk.clock.now().wall + lasts});
     };
     order("blocked", Treatment::blocked, std::chrono::hours(1), wide.limit.limit);
