@@ -87,7 +87,7 @@ void Lessee::be_refused(Account& account, const Grant& grant, Now now) {
 void Lessee::learn(Account& account, const Grant& grant, Now now) {
   account.pool = grant.pool;
   if (grant.demand_share != 0 && grant.backed) account.share = grant.demand_share;
-  const bool unsure = unsure_until_.contains(account.id);
+  const bool unsure = !unsure_until_.empty() && unsure_until_.contains(account.id);
   account.ask_not_before = now.mono + (unsure ? std::min(grant.ask_again, around_.pace.sync_interval) : grant.ask_again);
   account.exhausted_until = grant.exhausted && !unsure ? account.ask_not_before : MonoTime{};
 

@@ -77,6 +77,7 @@ class Advisor {
   explicit Advisor(const Config& config) : config_(config), nodes_(config.cluster.nodes()) {}
 
   std::vector<Problem> run() {
+    advise_listeners();
     advise_cluster();
     for (size_t i = 0; i < config_.rules.size(); ++i) {
       const Rule& rule = config_.rules[i];
@@ -90,6 +91,15 @@ class Advisor {
  private:
   void add(std::string path, std::string message) {
     list_.push_back({0, 0, std::move(path), std::move(message)});
+  }
+
+  void advise_listeners() {
+    for (size_t i = 0; i < config_.resp.size(); ++i)
+      if (config_.resp[i].kind == Address::Kind::tcp)
+        add("listen.resp[" + std::to_string(i) + "]",
+            "every user and process of this host may also order and change here, for the whole fleet: TALLY.BLOCK, ALLOW, LIMIT, LIFT, "
+            "RESET, RELOAD and FORGET; a Unix socket such as \"unix:/run/tallyd/tallyd.sock?mode=0660\" leaves that to its group, and HTTP "
+            "over TCP lets through what takes and what reads");
   }
 
   void advise_cluster() {
