@@ -168,7 +168,9 @@ TEST_CASE("nodes that know the same do not tell each other all, again and again"
   CHECK(told() == before);
 }
 
-TEST_CASE("when a lower limit is lifted or ends, the rest of the window goes by the rule's again, spent before or not") {
+TEST_CASE(
+    "when a lower limit is lifted or ends, the rest of the window goes by the rule's again, spent before or "
+    "not") {
   for (const Algorithm algorithm : {Algorithm::fixed_window, Algorithm::sliding_window})
     for (const bool lifts : {true, false}) {
       CAPTURE(lifts);
@@ -186,8 +188,7 @@ TEST_CASE("when a lower limit is lifted or ends, the rest of the window goes by 
         }
         return fleet.tally("api", "bob").admitted();
       };
-      for (const char* key : {"bob", "eve", "joe"})
-        order(fleet, 1, {"api", key}, OrderKind::limit, 5s, 10);
+      for (const char* key : {"bob", "eve", "joe"}) order(fleet, 1, {"api", key}, OrderKind::limit, 5s, 10);
       fleet.run_for(500ms);
       CHECK(ask_all() == 10);
       if (lifts)

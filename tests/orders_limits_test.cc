@@ -1,5 +1,5 @@
-// Limits that are ordered of single keys and end again, on whole nodes that are wired by hand: of a rule with overrides only workers
-// know what holds afterwards.
+// Limits that are ordered of single keys and end again, on whole nodes that are wired by hand: of a rule with
+// overrides only workers know what holds afterwards.
 #include <doctest/doctest.h>
 
 #include <memory>
@@ -45,7 +45,9 @@ uint32_t admitted(Fleet& fleet, const std::string& key, uint32_t limit, int roun
 
 }  // namespace
 
-TEST_CASE("after an order a key goes by its override again, larger or smaller than the rule's limit, and by no more") {
+TEST_CASE(
+    "after an order a key goes by its override again, larger or smaller than the rule's limit, and by no "
+    "more") {
   for (const uint32_t own : {50u, 7u})
     for (const bool lifts : {true, false})
       for (const bool known_before : {true, false}) {  // what its override comes to, to the nodes

@@ -53,7 +53,7 @@ class Alone(Orders):
         told = client.ask("TALLY.EXPLAIN", "api", "bob")
         told = dict(zip(told[::2], told[1::2]))
         self.assertRegex(told[b"order"].decode(), r"^block, for \d+ ms more$")
-        self.assertRegex(told[b"reason"].decode(), r"^blocked by an order; try again in \d+ ms$")
+        self.assertRegex(told[b"reason"].decode(), r"^blocked by an order$")
 
     def test_an_allowed_key_is_admitted_and_not_counted(self):
         client = Plain(self.node())

@@ -145,7 +145,8 @@ TEST_CASE("an order that was lifted or has ended makes room for another, however
   Orders orders;
   for (size_t i = 0; i < Orders::kMost; ++i)
     REQUIRE(orders.set({"api", std::to_string(i)}, OrderKind::block, 0, secs(1000), kMe, after(secs(0))));
-  REQUIRE(orders.set({"api", "0"}, OrderKind::block, 0, secs(10), kMe, after(secs(0))));  // shorter than the one before
+  REQUIRE(orders.set({"api", "0"}, OrderKind::block, 0, secs(10), kMe,
+                     after(secs(0))));  // shorter than the one before
   CHECK_FALSE(orders.set({"api", "more"}, OrderKind::block, 0, secs(1000), kMe, after(secs(1))));
   REQUIRE(orders.lift({"api", "1"}, kMe, after(secs(1))));
   CHECK(orders.set({"api", "more"}, OrderKind::block, 0, secs(1000), kMe, after(secs(1))));
@@ -154,12 +155,14 @@ TEST_CASE("an order that was lifted or has ended makes room for another, however
   CHECK(orders.size() == Orders::kMost + 1);
 }
 
-TEST_CASE("of those that are known and not in force, the ones that end last are kept, and nodes agree which") {
+TEST_CASE(
+    "of those that are known and not in force, the ones that end last are kept, and nodes agree which") {
   Orders first, second;
   std::vector<KeyOrder> said;
   for (size_t i = 0; i < Orders::kMostOver + 100; ++i) {
     const Orders::Name name{"api", std::to_string(i)};
-    REQUIRE(first.set(name, OrderKind::block, 0, secs(static_cast<int64_t>(1000 + i % 1000)), kMe, after(secs(0))));
+    REQUIRE(first.set(name, OrderKind::block, 0, secs(static_cast<int64_t>(1000 + i % 1000)), kMe,
+                      after(secs(0))));
     said.push_back(first.lift(name, kMe, after(secs(0))).value());
   }
   std::ranges::reverse(said);
@@ -184,7 +187,8 @@ TEST_CASE("who goes by the differences has what holds, and is told to look at al
     if (random.chance(0.3))
       orders.lift(name, kMe, now);
     else
-      REQUIRE(orders.set(name, OrderKind::limit, static_cast<uint32_t>(i + 1), secs(random.between(1, 50)), kMe, now));
+      REQUIRE(orders.set(name, OrderKind::limit, static_cast<uint32_t>(i + 1), secs(random.between(1, 50)),
+                         kMe, now));
     orders.expire(now);
     if (random.chance(0.7)) continue;
     const auto names = orders.changed_since(seen);

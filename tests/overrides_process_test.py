@@ -72,7 +72,7 @@ class Alone(Case):
         for make, wrong in ((lambda: os.mkfifo(path), "keys.json: is not a regular file"),
                             (lambda: path.symlink_to("/dev/zero"), "keys.json: is not a regular file"),
                             (path.mkdir, "keys.json: is not a regular file"),
-                            (lambda: os.truncate(os.open(path, os.O_CREAT | os.O_WRONLY), 1 << 40), "keys.json:1:1: syntax error: larger than 16777216 bytes")):
+                            (lambda: os.truncate(os.open(path, os.O_CREAT | os.O_WRONLY), 1 << 40), "keys.json:1:1: larger than 16777216 bytes")):
             path.rmdir() if path.is_dir() else path.unlink()
             make()
             self.assertIn(wrong, run(PROGRAMS["tally"], "-s", daemon.socket, "reload").stderr)

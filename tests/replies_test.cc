@@ -182,7 +182,7 @@ TEST_CASE("a sentence says what the answer would be and why") {
   CHECK(sentence(answer_of(Verdict::starved, 100, 12, -1ns, 1s), api, false) ==
         "waits for a grant of the owner, 20 ms at most: 12 of 100 left, as far as is known");
   CHECK(sentence(answer_of(Verdict::blocked, 0, 0, -1ns, 0s), api, false) == "blocked by an override of the rule");
-  CHECK(sentence(answer_of(Verdict::blocked, 0, 0, 600ms, 600ms), api, true) == "blocked by an order; try again in 600 ms");
+  CHECK(sentence(answer_of(Verdict::blocked, 0, 0, 600ms, 600ms), api, true) == "blocked by an order");
   CHECK(sentence(answer_of(Verdict::exempt, 100, 100, -1ns, 0s), api, false) == "exempt by an override of the rule: all is admitted, and nothing counted");
   CHECK(sentence(answer_of(Verdict::exempt, 100, 100, -1ns, 0s), api, true) == "allowed by an order: all is admitted, and nothing counted");
 }

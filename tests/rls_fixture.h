@@ -62,7 +62,8 @@ class Asker {
     }
     if (!question.refused) return;
     for (size_t i = 0; i < parts.size(); ++i) {
-      if (i < *question.refused && parts[i].cost != 0 && parts[i].treatment == Treatment::limited && parts[i].answer.verdict == Verdict::admitted)
+      if (i < *question.refused && parts[i].cost != 0 && parts[i].treatment == Treatment::limited &&
+          parts[i].answer.verdict == Verdict::admitted)
         limiter_.give(ask_of(parts[i], parts[i].cost), parts[i].cost, now);
       if (i != *question.refused) peek(parts[i], now);
     }

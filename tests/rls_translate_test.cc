@@ -253,11 +253,14 @@ TEST_CASE("a limit in the request takes the place of the number of a rule with t
   CHECK(asked.question->parts[0].limit.window == secs(60));
 }
 
-TEST_CASE("in a fleet it does so where keys may differ in their numbers, with its floors; otherwise it is a bucket") {
+TEST_CASE(
+    "in a fleet it does so where keys may differ in their numbers, with its floors; otherwise it is a "
+    "bucket") {
   const Entries user{{"user", "alice"}};
   const auto rules = rules_of(std::string(kRules) + R"(,
     { "name": "per-user", "algorithm": "fixed_window", "limit": 10, "window": "1m", "overrides": { "vip": 500 },
-      "match": { "domain": "edge", "descriptors": [{ "key": "user" }] } })", {0, 10});
+      "match": { "domain": "edge", "descriptors": [{ "key": "user" }] } })",
+                              {0, 10});
   auto request = request_of({user, kAddress});
   set_limit(*request.mutable_descriptors(0), 400, 2);
   set_limit(*request.mutable_descriptors(1), 400, 2);
@@ -316,7 +319,9 @@ TEST_CASE("limits of other numbers or units on the same entries are counted apar
   CHECK(left(1000, 3) == 998);
 }
 
-TEST_CASE("rules that a limit in the request passes over are asked whether they block the key or exempt it, those in shadow are not") {
+TEST_CASE(
+    "rules that a limit in the request passes over are asked whether they block the key or exempt it, those "
+    "in shadow are not") {
   const auto rules = rules_of(std::string(kRules) + R"(,
     { "name": "by-user", "algorithm": "fixed_window", "limit": 10, "window": "1d", "also": ["all"],
       "match": { "domain": "edge", "descriptors": [{ "key": "user" }] } },
@@ -343,7 +348,8 @@ TEST_CASE("a limit of 0 in the request refuses all but exempt keys") {
   Asker asker;
   const auto rules = rules_of(R"({ "name": "a", "algorithm": "fixed_window", "limit": 10, "window": "1m",
       "overrides": { "friend": "exempt" }, "match": { "domain": "edge", "descriptors": [{ "key": "user" }] } })");
-  for (const auto& [user, code] : {std::pair{"friend", Response::OK}, std::pair{"bob", Response::OVER_LIMIT}}) {
+  for (const auto& [user, code] :
+       {std::pair{"friend", Response::OK}, std::pair{"bob", Response::OVER_LIMIT}}) {
     auto request = request_of({{{"user", user}}});
     set_limit(*request.mutable_descriptors(0), 0, 2);
     CHECK(response_to(asker, request, rules).overall_code() == code);

@@ -49,12 +49,15 @@ TEST_CASE("what is ordered of a key goes before its rule until it is over, and o
   }
 }
 
-TEST_CASE("a rule that nothing is taken from has its word where it blocks a key or exempts it, by an override or an order") {
+TEST_CASE(
+    "a rule that nothing is taken from has its word where it blocks a key or exempts it, by an override or "
+    "an order") {
   Desk desk({1024, 1'048'576, 100, ms(100)}, false, {special("special"), named("plain", ms(0))});
   const Rule &special_rule = *desk.rules->find("special"), &plain = *desk.rules->find("plain");
   const auto table = std::make_shared<OrderTable>();
   const auto order = [&](std::string_view key, Treatment treatment) {
-    table->put({desk.limiter.hash(special_rule, key), treatment, special_rule.limit, desk.clock.now().wall + secs(60)});
+    table->put({desk.limiter.hash(special_rule, key), treatment, special_rule.limit,
+                desk.clock.now().wall + secs(60)});
   };
   order("ordered-off", Treatment::blocked);
   order("ordered-free", Treatment::exempt);

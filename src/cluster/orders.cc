@@ -130,8 +130,9 @@ Orders::Heard Orders::hear(const KeyOrder& order, WallTime now) {
   const Name name{order.rule, order.key};
   const KeyOrder* const before = known(name);
   if (before == nullptr) {
-    const bool full = holds(order, now) ? in_force_.size() >= kMostHeard
-                                        : over_.size() >= kMostOver && std::pair(order.keep_ns, name) < *over_.begin();
+    const bool full = holds(order, now)
+                          ? in_force_.size() >= kMostHeard
+                          : over_.size() >= kMostOver && std::pair(order.keep_ns, name) < *over_.begin();
     if (full) return Heard::full;
     put(order, now);
     return Heard::news;

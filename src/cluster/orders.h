@@ -57,7 +57,7 @@ class Orders {
   // Forgets what nobody needs to know any more. Costs what there is to forget.
   void expire(WallTime now);
 
-  uint64_t digest() const { return digest_; }    // of all that are known; 0: none
+  uint64_t digest() const { return digest_; }  // of all that are known; 0: none
   size_t size() const { return known_.size(); }
   // nullptr: none that holds.
   const KeyOrder* find(const Name& name, WallTime now) const;
@@ -67,7 +67,6 @@ class Orders {
   std::vector<KeyOrder> all() const;                   // lifted and replaced ones, too
   // Up to `most` of them behind `after`, for somebody who walks through all.
   std::vector<KeyOrder> some_after(const Name& after, size_t most) const;
-
 
   // Who keeps something beside goes by differences: changes() grows by one with each name of which something
   // changed, and changed_since() has the names, the oldest first, some of them twice. nullopt: it is too long

@@ -1,11 +1,11 @@
 // What operators have ordered of single keys while the daemon runs (cluster/orders.h), as decisions look it
 // up.
 //
-// Thread rule: put() and remove() before it is shared; immutable afterwards, shared by pointer to const. find()
-// allocates and locks nothing.
+// Thread rule: put() and remove() before it is shared; immutable afterwards, shared by pointer to const.
+// find() allocates and locks nothing.
 //
-// A copy shares all with what it was made of, and put() and remove() copy one part in kParts first: so a table
-// that differs from another in a few orders costs little, however many there are.
+// A copy shares all with what it was made of, and put() and remove() copy one part in kParts first: so a
+// table that differs from another in a few orders costs little, however many there are.
 #pragma once
 
 #include <array>
@@ -49,7 +49,8 @@ class OrderTable {
  private:
   struct Part {
     std::vector<Order> orders;
-    std::vector<uint32_t> places;  // by hash, open addressing: place in `orders`, from 1; 0: free. Half of them at least
+    std::vector<uint32_t>
+        places;  // by hash, open addressing: place in `orders`, from 1; 0: free. Half of them at least
 
     const Order* find(KeyHash key) const {
       const size_t mask = places.size() - 1;

@@ -157,8 +157,9 @@ std::optional<std::string> Overrides::meant_by(std::string_view key) {
   const auto is_block = [](std::string_view text) { return address_of(text) || means_block(text); };
   if (bare.size() < key.size()) return is_block(bare) ? std::optional(std::string(bare)) : meant_by(bare);
   if (const size_t bracket = bare.find(']'); bare.starts_with('[') && bracket != std::string_view::npos) {
-    const std::string text = std::string(bare.substr(1, bracket - 1)) + std::string(bare.substr(bracket + 1));
-    return is_block(text) ? std::optional(text) : std::nullopt;
+    const std::string_view length = bare.substr(bracket + 1);
+    const std::string text = std::string(bare.substr(1, bracket - 1)) + std::string(length);
+    return (length.empty() || length.starts_with('/')) && is_block(text) ? std::optional(text) : std::nullopt;
   }
   const size_t mark = bare.find_first_of("/-%");
   if (mark == std::string_view::npos || !address_of(bare.substr(0, mark))) return std::nullopt;

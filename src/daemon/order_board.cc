@@ -11,16 +11,18 @@ namespace tally {
 namespace {
 
 constexpr NodeId kAlone = 1;
-constexpr int kWritePart = 20;        // one part in so many of the admin thread's time goes into the file
-constexpr size_t kCopyAtOnce = 256;   // of what is known, under the mutex
+constexpr int kWritePart = 20;       // one part in so many of the admin thread's time goes into the file
+constexpr size_t kCopyAtOnce = 256;  // of what is known, under the mutex
 
 // `order`: nullptr: nothing holds of the key.
-void enter(OrderTable& table, const Orders::Name& name, const KeyOrder* order, const RuleSet& rules, uint64_t seed) {
+void enter(OrderTable& table, const Orders::Name& name, const KeyOrder* order, const RuleSet& rules,
+           uint64_t seed) {
   const Rule* const rule = rules.find(name.first);
   if (rule == nullptr) return;  // it may come with a reload
   OrderTable::Order one;
   one.key = hash_key(name.second, seed, rule->table_seed);
-  if (order == nullptr || (order->kind == OrderKind::limit && rule == &rules.inline_rule())) return table.remove(one.key);
+  if (order == nullptr || (order->kind == OrderKind::limit && rule == &rules.inline_rule()))
+    return table.remove(one.key);
   one.until = WallTime(Duration(order->until_ns));
   one.limit = rule->limit;
   if (order->kind == OrderKind::block) one.treatment = Treatment::blocked;
@@ -59,20 +61,23 @@ std::vector<KeyOrder> OrderBoard::known() const {
   for (size_t more = kCopyAtOnce; more == kCopyAtOnce;) {
     const std::lock_guard lock(mutex_);
     more = 0;
-    for (auto at = known_.upper_bound(last); at != known_.end() && more < kCopyAtOnce; ++at, ++more) all.push_back(at->second);
+    for (auto at = known_.upper_bound(last); at != known_.end() && more < kCopyAtOnce; ++at, ++more)
+      all.push_back(at->second);
     if (more != 0) last = {all.back().rule, all.back().key};
   }
   return all;
 }
 
-void OrderBoard::publish(const Orders& orders, const RuleSet& rules, WallTime now, std::optional<uint64_t> since) {
+void OrderBoard::publish(const Orders& orders, const RuleSet& rules, WallTime now,
+                         std::optional<uint64_t> since) {
   const auto names = since && newest_ != nullptr ? orders.changed_since(*since) : std::nullopt;
   const auto table = names ? std::make_shared<OrderTable>(*newest_) : std::make_shared<OrderTable>();
   const uint64_t seed = parts_.overview.limiter.slots().seed();
   if (names)
     for (const Orders::Name& name : *names) enter(*table, name, orders.find(name, now), rules, seed);
   else
-    for (const KeyOrder& order : orders.in_force(now)) enter(*table, {order.rule, order.key}, &order, rules, seed);
+    for (const KeyOrder& order : orders.in_force(now))
+      enter(*table, {order.rule, order.key}, &order, rules, seed);
   std::erase_if(tables_, [](const auto& held) { return held.use_count() == 1; });
   tables_.push_back(table);
   bool to_write = false;

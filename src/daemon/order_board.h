@@ -3,8 +3,8 @@
 // Thread rule: publish() from one thread at a time: the cluster thread's, main's alone. known() from any. The
 // calls under "alone" are main's. The file is written on the admin thread.
 //
-// Workers have an immutable table each time something changes, which shares most with the one before. One that
-// no worker has any more is freed here, so that none of them is ever the last to let go of it.
+// Workers have an immutable table each time something changes, which shares most with the one before. One
+// that no worker has any more is freed here, so that none of them is ever the last to let go of it.
 #pragma once
 
 #include <asio/io_context.hpp>
@@ -46,8 +46,9 @@ class OrderBoard {
   void set_workers(const std::vector<std::unique_ptr<Worker>>& workers);
   // All that are known, as published last, or in the file.
   std::vector<KeyOrder> known() const;
-  // What holds goes to the workers, and all that is known to the file: what changed since Orders::changes() was
-  // `since`, or all where there is no `since` or that is too long ago. `rules`: those that decisions are made by.
+  // What holds goes to the workers, and all that is known to the file: what changed since Orders::changes()
+  // was `since`, or all where there is no `since` or that is too long ago. `rules`: those that decisions are
+  // made by.
   void publish(const Orders& orders, const RuleSet& rules, WallTime now, std::optional<uint64_t> since);
   static constexpr Duration kPause = std::chrono::milliseconds(20);  // between two calls of publish()
 
@@ -73,7 +74,7 @@ class OrderBoard {
   const std::vector<std::unique_ptr<Worker>>* workers_ = nullptr;
   std::shared_ptr<const OrderTable> newest_;
   std::vector<std::shared_ptr<const OrderTable>> tables_;  // that a worker may still have
-  bool failing_ = false;  // the admin thread's, as what follows
+  bool failing_ = false;                                   // the admin thread's, as what follows
   asio::steady_timer write_again_;
   MonoTime write_not_before_{};
 

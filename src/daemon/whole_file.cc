@@ -37,7 +37,8 @@ Result<bool> sync_directory_of(const std::string& path) {
 }  // namespace
 
 Result<std::optional<std::string>> read_whole_file(const std::string& path, size_t most) {
-  const Descriptor fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));  // a FIFO is opened at once, too, to be refused
+  const Descriptor fd(::open(
+      path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));  // a FIFO is opened at once, too, to be refused
   if (!fd && errno == ENOENT) return std::optional<std::string>();
   if (!fd) return system_failure("cannot open " + path);
   struct stat found {};

@@ -265,7 +265,7 @@ std::string sentence(const Answer& answer, const Rule& rule, bool ordered) {
           "limited: nothing is left of what this node may admit by itself, and no owner can be asked" + again;
       break;
     case Verdict::blocked:
-      result = ordered ? "blocked by an order" + again : "blocked by an override of the rule";
+      result = ordered ? "blocked by an order" : "blocked by an override of the rule";
       break;
     case Verdict::exempt:
       return std::string(ordered ? "allowed by an order" : "exempt by an override of the rule") + ": all is admitted, and nothing counted";
