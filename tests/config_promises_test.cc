@@ -157,6 +157,18 @@ TEST_CASE("other unwise settings are warned about") {
             .find("this is 500000000 in 1s, not 700000000") != std::string::npos);
 }
 
+TEST_CASE("HTTP beyond loopback is warned about, as it serves decisions to whoever reaches it") {
+  const auto warned = [](std::string_view addresses) { return warnings_of("{\"listen\": {\"http\": [" + std::string(addresses) + "]}}"); };
+  CHECK(warned(R"("unix:/run/http.sock", "127.0.0.1:8380", "127.1.2.3:0", "[::1]:8380")") == "");
+  CHECK(warned(R"("127.0.0.1:8380", "0.0.0.0:8381")") ==
+        "f:1:40: listen.http[1]: HTTP has no passwords and no encryption, and \"0.0.0.0:8381\" is not a loopback address: whoever "
+        "reaches it may take from any key; let only your proxies and Prometheus reach it");
+  for (const char* address : {R"("[::]:8380")", R"("192.0.2.1:8380")", R"("[2001:db8::1]:8380")"}) {
+    CAPTURE(address);
+    CHECK(warned(address).find("is not a loopback address") != std::string::npos);
+  }
+}
+
 TEST_CASE("the promises of a fleet are told rule by rule") {
   constexpr std::string_view text = R"({
     "cluster": {"bind": "127.0.0.1:1", "peers": ["127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"]},

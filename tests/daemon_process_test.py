@@ -311,6 +311,39 @@ class Tool(Case):
         self.assertIn(f"cannot reach tallyd at {daemon.socket}: No such file or directory (errno 2)", gone.stderr)
         self.assertIn("Start it with: tallyd", gone.stderr)
 
+    def test_keys_are_taken_as_they_are(self):
+        daemon = self.start("-c", self.small(rules=[{"name": "api", "limit": 9, "window": DAY, "algorithm": "fixed_window"}])).ready()
+
+        def tally(*words):
+            return run(PROGRAMS["tally"], "-s", daemon.socket, "--json", *words)
+
+        client = Plain(daemon)
+        for key in ("a,b", ",", "a,", "10.0.0.1, 10.0.0.2", "two words", " ", "x=1;y='2'", "--json", "caf\u00e9"):
+            with self.subTest(key):
+                self.assertEqual(json.loads(tally("--", "take", "api", key, "3").stdout)["remaining"], 6)
+                self.assertEqual(client.ask("TALLY.PEEK", "api", key)[2], 6)
+                self.assertEqual(json.loads(tally("--", "peek", "api", key).stdout)["remaining"], 6)
+                self.assertEqual(tally("--", "explain", "api", key).returncode, 0)
+                self.assertEqual(json.loads(tally("--", "give", "api", key, "1").stdout)["remaining"], 7)
+                self.assertEqual(tally("--", "reset", "api", key).returncode, 0)
+                self.assertEqual(client.ask("TALLY.PEEK", "api", key)[2], 9)
+                self.assertEqual(tally("--", "block", "api", key, "1h").returncode, 0)
+                [order] = client.ask("TALLY.BLOCKS")
+                self.assertEqual(order[order.index(b"key") + 1], key.encode())
+                self.assertEqual(tally("--", "lift", "api", key).returncode, 0)
+                self.assertEqual(client.ask("TALLY.BLOCKS"), [])
+                self.assertEqual(json.loads(tally("--", "throttle", key, "4", "1", "60").stdout)["limit"], 5)
+        self.assertEqual(json.loads(tally("take", "api", "c,d").stdout)["remaining"], 8)  # as people write it
+        self.assertEqual(client.ask("TALLY.PEEK", "api", "c")[2], 9)
+        empty = tally("take", "api", "")
+        self.assertEqual((empty.returncode, empty.stdout), (2, '{"error":"ERR a key must have 1 to 1024 bytes, got 0"}\n'))
+        self.assertEqual(daemon.end(), 0)
+
+    def test_help_shows_the_arguments_too(self):
+        for words, shown in (((), "tally [-s PATH] [--json] COMMAND [ARGUMENT...]"), (("secret",), "tally secret [--rotate [--step add|use|drop]] [--json] FILE"),
+                             (("convert",), "tally convert envoy FILE"), (("rules", "test"), "tally rules test [-c FILE] [--json] 'domain=DOMAIN KEY=VALUE...'")):
+            self.assertIn(f"\n  {shown}\n", run(PROGRAMS["tally"], *words, "--help").stdout)
+
     def test_the_socket_comes_from_the_environment_or_is_the_daemons_default(self):
         daemon = self.start("-c", self.small()).ready()
         done = subprocess.run([PROGRAMS["tally"], "ping"], stdout=subprocess.PIPE, env=dict(os.environ, TALLY_SOCKET=daemon.socket),

@@ -6,7 +6,6 @@ elsewhere stops no decision.
 """
 import contextlib
 import ctypes
-import http.client
 import json
 import os
 import pathlib
@@ -20,102 +19,13 @@ import unittest
 
 sys.dont_write_bytecode = True  # the sources' folder stays as it is
 import processes  # noqa: E402
-from processes import DAY, WAIT_S, Case, Plain, free_ports  # noqa: E402
+from http_door import AUTH, FIXED, RULES, Http, HttpCase, connect, exchange, get, read_all, statuses  # noqa: E402
+from processes import WAIT_S, Plain, free_ports  # noqa: E402
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-FIXED = {"window": DAY, "algorithm": "fixed_window"}
-RULES = [{"name": "api", "limit": 100, **FIXED}, {"name": "big", "limit": 1000000, **FIXED}, {"name": "login", "limit": 5, **FIXED},
-         {"name": "feed", "algorithm": "token_bucket", "rate": "1/h", "burst": 100}]
 STRICT = [{"name": "login", "limit": 5, "max_overcount": 0, "wait": "10s", "on_isolation": "closed", **FIXED},
           {"name": "soon", "limit": 5, "max_overcount": 0, "wait": "50ms", "on_isolation": "closed", **FIXED},
           {"name": "api", "limit": 3000, "max_overcount": "10%", **FIXED}]
-AUTH = "/v1/auth?rule={}&key={}"
-
-
-class Http(http.client.HTTPConnection):
-    """Of a Unix socket ("/PATH") or "HOST:PORT"; kept until it is closed."""
-
-    def __init__(self, where):
-        super().__init__("x", timeout=WAIT_S)
-        self.sock = connect(where)
-
-    def ask(self, target, body=None, method=None, headers=None):
-        data = json.dumps(body) if isinstance(body, dict) else body
-        self.request(method or ("GET" if body is None else "POST"), target, data, headers or {})
-        self.reply = self.getresponse()
-        return self.reply.status, self.reply.read().decode()
-
-    def take(self, **question):
-        status, text = self.ask("/v1/take", question)
-        assert status == 200, text
-        return json.loads(text)
-
-
-def connect(where):
-    if str(where).startswith("/"):
-        connection = socket.socket(socket.AF_UNIX)
-        connection.connect(str(where))
-    else:
-        host, port = where.rsplit(":", 1)
-        connection = socket.create_connection((host, int(port)))
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    connection.settimeout(WAIT_S)
-    return connection
-
-
-def get(target, *fields):
-    return "\r\n".join([f"GET {target} HTTP/1.1", "Host: x", *fields, "", ""]).encode()
-
-
-def read_all(connection):
-    back = b""
-    with contextlib.suppress(ConnectionResetError):
-        while more := connection.recv(65536):
-            back += more
-    return back
-
-
-def exchange(where, data):
-    """Sends it all, says that no more comes, and returns all that came back."""
-    with connect(where) as connection:
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            connection.sendall(data)
-            connection.shutdown(socket.SHUT_WR)
-        return read_all(connection)
-
-
-def statuses(back):
-    return [int(status) for status in re.findall(rb"^HTTP/1\.1 (\d{3})", back, re.M)]
-
-
-class HttpCase(Case):
-    def one(self, rules=RULES, **more):
-        """A daemon alone, on a Unix socket and on TCP."""
-        self.unix = str(self.folder / "http.sock")
-        config = self.small(rules=rules, listen={"http": ["unix:" + self.unix, "127.0.0.1:0"]}, **more)
-        daemon = self.start("-c", config).ready()
-        self.tcp = re.search(r"serving HTTP address=(127\S+)", daemon.text()).group(1)
-        return daemon
-
-    def open(self, where):
-        connection = Http(where)
-        self.addCleanup(connection.close)
-        return connection
-
-    def raw(self, where):
-        connection = connect(where)
-        self.addCleanup(connection.close)
-        return connection
-
-    def metric(self, where, name):
-        """The sum of all its series."""
-        status, text = self.open(where).ask("/metrics")
-        self.assertEqual(status, 200)
-        return sum(float(value) for value in re.findall(rf"^{name}(?:{{.*}})? (\S+)$", text, re.M))
-
-    def until(self, condition):
-        while not condition():  # each look is a question that the daemon answers
-            pass
 
 
 class Decisions(HttpCase):
@@ -272,6 +182,22 @@ class Fleets(HttpCase):
         self.assertEqual(client.reply.headers["Retry-After"], "1")
         self.assertEqual(node.end(), 0)
 
+    def test_while_it_drains_nobody_new_comes_in_and_what_waits_is_kept(self):
+        node = self.node(0).ready()
+        other = self.http(0)
+        waiting = self.raw(f"{self.folder}/http-0")
+        waiting.sendall(get(AUTH.format("login", "bob")))
+        self.until(lambda: json.loads(other.ask("/v1/stats")[1])["waiting"] == 1)
+        node.process.send_signal(signal.SIGTERM)
+        with self.assertRaises((FileNotFoundError, ConnectionRefusedError)):
+            while True:
+                connect(f"{self.folder}/http-0").close()
+        self.assertIsNone(node.process.poll())
+        waiting.setblocking(False)
+        self.assertRaises(BlockingIOError, waiting.recv, 1)  # neither answered nor closed
+        waiting.close()  # nothing waits any more
+        self.assertEqual(node.ended(), 0)
+
     def test_who_goes_while_he_waits_is_not_charged(self):
         node = self.node(0).ready()
         other = self.http(0)
@@ -319,7 +245,13 @@ class Operators(HttpCase):
         self.assertEqual(json.loads(client.ask("/v1/peers")[1]), {})
         self.assertEqual(list(json.loads(client.ask("/v1/stats")[1])), list(redis.stats()))
         told = json.loads(client.ask("/v1/explain?rule=login&key=k")[1])
-        self.assertEqual((told["role"], told["reason"]), ("alone", "admitted: 4 of 5 left"))
+        self.assertEqual((told["role"], told["reason"]), ("alone", "admitted: 5 of 5 left"))
+        client.take(rule="login", key="k", cost=2)
+        told = json.loads(client.ask("/v1/explain?rule=login&key=k")[1])  # what is used, without what is asked here
+        self.assertEqual((told["used_here"], told["used_fleet"], told["reason"]), (2, 2, "admitted: 3 of 5 left"))
+        client.take(rule="login", key="k", cost=3)
+        told = json.loads(client.ask("/v1/explain?rule=login&key=k")[1])
+        self.assertEqual((told["used_here"], told["reason"].split(";")[0]), (5, "limited: the limit of 5 is used up"))
         self.assertEqual(daemon.end(), 0)
 
     def test_metrics_pass_promtool_and_tell_the_protocols_apart(self):
@@ -536,6 +468,16 @@ class Documentation(HttpCase):
                 self.assertEqual(shown.rstrip(), got.rstrip(), command)
                 count += 1
         self.assertGreater(count, 4)
+        self.assertEqual(daemon.end(), 0)
+
+    def test_the_page_lists_the_endpoints_that_there_are(self):
+        page = (ROOT / "docs" / "http.md").read_text()
+        table = re.search(r"^\| endpoint \|.*?\n\n", page, re.M | re.S).group(0)
+        daemon = self.one()
+        status, text = self.open(self.unix).ask("/" + "q" * 40)  # like none of them, so it is told all
+        self.assertEqual(status, 404)
+        there_are = json.loads(text)["detail"].split("there are ")[1].split(", ")
+        self.assertEqual(sorted(re.findall(r"`(?:GET|POST) (/[^?` ]*)", table)), sorted(there_are))
         self.assertEqual(daemon.end(), 0)
 
 

@@ -203,8 +203,13 @@ class Bench(unittest.TestCase):
                                   capture_output=True, text=True, timeout=PATIENCE_S, env=os.environ | {"TMPDIR": folder}, check=False)
             self.assertEqual(0, done.returncode, done.stdout + done.stderr)
             rows = json.loads(out.read_text())["summary"]
-            self.assertEqual({"nginx": 3, "HAProxy": 3}, {bare: sum(bare in (row["door"], row["beside"]) for row in rows) for bare in ("nginx", "HAProxy")})
+            by_grpc = (pathlib.Path(BUILD) / "tally_rls_load").exists()
+            self.assertEqual({"nginx": 5, "HAProxy": 3, None: 6 + by_grpc},
+                             {beside: sum(beside == row["beside"] for row in rows) for beside in ("nginx", "HAProxy", None)})
             self.assertTrue(all(row["p99_us"]["least"] > 0 for row in rows), rows)
+            for row in rows:  # an application that asks by itself waits all that time; a proxy without a limit is what others are held against
+                added = {None: row["p50_us"]["median"], row["door"]: 0}.get(row["beside"])
+                self.assertIn(added, (None, row["added_p50_us"]["median"]), row)
             self.assertEqual([], processes_of(folder))
 
 

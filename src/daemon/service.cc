@@ -217,10 +217,7 @@ void Service::decide(Session& session, Item& item) {
       return take_all(session, item);
     case Kind::peek:
       if (!request.rule->also.empty()) [[unlikely]] return take_all(session, item);
-      item.answer = limiter_.peek(ask, now_);
-      if (request.form == resp::Form::throttle) return;
-      item.answer = resp::peeked(
-          item.answer, limiter_.peek(Ask{request.rule, &request.limit, request.key, item.hash, 0}, now_));
+      item.answer = request.form == resp::Form::throttle ? limiter_.peek(ask, now_) : peek(ask, now_);
       return;
     case Kind::give:
       give_along(request);

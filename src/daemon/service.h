@@ -143,7 +143,8 @@ class Service {
   void write_lease(resp::Writer& writer, const Rule& rule, const Answer& answer, const Portion& portion) const;
   void write_own_facts(resp::Writer& writer, const Item& item);  // EXPLAIN, PEERS and STATS of a node alone
   std::vector<resp::Field> own_explanation(const Item& item) const;
-  Answer peek(const Call& call, uint32_t cost) const;
+  // The verdict of that take, with what is left before it.
+  Answer peek(const Ask& ask, Now now) const;
   std::vector<resp::Field> explanation(const Call& call) const;
   http::Writer http_writer(std::string& out, http::Form form);
   void write_http_reply(std::string& out, const Item& item);

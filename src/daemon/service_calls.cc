@@ -99,7 +99,7 @@ std::vector<resp::Field> Service::own_explanation(const Item& item) const {
   Answer answer;
   const Answer* known = nullptr;
   if (has_own_limit(*request.rule)) {
-    answer = request.treatment == Treatment::limited ? limiter_.peek(Ask{request.rule, &request.limit, request.key, item.hash, request.cost}, now_)
+    answer = request.treatment == Treatment::limited ? peek(Ask{request.rule, &request.limit, request.key, item.hash}, now_)
                                                      : answer_by({&request.limit, request.treatment});
     known = &answer;
   }
@@ -107,18 +107,22 @@ std::vector<resp::Field> Service::own_explanation(const Item& item) const {
                         ordered_text(order_of(item.hash, now_.wall), now_.wall));
 }
 
-Answer Service::peek(const Call& call, uint32_t cost) const {
-  return limiter_.peek(Ask{call.rule, &call.limit, call.key, call.keys.front().hash, cost}, clock_.now());
+Answer Service::peek(const Ask& ask, Now now) const {
+  Ask state = ask;
+  state.cost = 0;
+  return resp::peeked(limiter_.peek(ask, now), limiter_.peek(state, now));
 }
 
 std::vector<resp::Field> Service::explanation(const Call& call) const {
   const bool own = has_own_limit(*call.rule);
-  const WallTime now = clock_.now().wall;
+  const Now now = clock_.now();
   const KeyHash hash = call.keys.front().hash;
-  const Applied holds = applied(*call.rule, call.key, hash, now);
-  const Answer answer = holds.treatment != Treatment::limited ? answer_by(holds) : own ? peek(call, 1) : Answer{};
+  const Applied holds = applied(*call.rule, call.key, hash, now.wall);
+  const Answer answer = holds.treatment != Treatment::limited ? answer_by(holds)
+                        : own                                 ? peek(Ask{call.rule, &call.limit, call.key, hash}, now)
+                                                              : Answer{};
   return explain_fields(call.explanation, *call.rule, call.key, call.rules->share().size, own ? &answer : nullptr,
-                        ordered_text(order_of(hash, now), now));
+                        ordered_text(order_of(hash, now.wall), now.wall));
 }
 
 void Service::finish(std::unique_ptr<Call> call) {
@@ -136,7 +140,7 @@ void Service::finish(std::unique_ptr<Call> call) {
         writer.integer(call->count);
         break;
       }
-      const Answer answer = peek(*call, 0);
+      const Answer answer = limiter_.peek(Ask{call->rule, &call->limit, call->key, call->keys.front().hash, 0}, clock_.now());
       resp::write_six(writer, answer, resp::reason_of_peek(answer, *call->rule));
       break;
     }

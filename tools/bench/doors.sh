@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What a limit adds to a request through nginx and HAProxy: tally by Lua, their own limit, and none.
+# What a limit adds to a request, by door: through nginx and HAProxy with tally, with their own limit and with none, and asked by RESP, HTTP and gRPC.
 #
 #   tools/bench/doors.sh                 9 rounds; prints medians and spread
 #   tools/bench/doors.sh --json FILE     writes the figures, too
@@ -8,5 +8,5 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
 
 need_packages "${build_packages[@]}" "${proxy_packages[@]}"
-build release tallyd || die "the build failed"
+build release tallyd tally_rls_load || die "the build failed"
 exec python3 "$root/tools/bench/doors.py" --build "$root/build" "$@"

@@ -28,7 +28,7 @@ void say(const std::string& path, const std::vector<Problem>& problems, const ch
 int run_convert_command(int argc, char** argv) {
   cxxopts::Options options("tally convert", "A configuration made of that of envoyproxy/ratelimit, on the standard output; what has no like here is\n"
                                             "said on the standard error\n");
-  options.custom_help("").positional_help("envoy FILE");
+  options.custom_help("envoy FILE");
   options.add_options()("h,help", "print this help");
   const auto args = options.parse(argc, argv);
   if (args.count("help") != 0) return std::printf("%s", options.help().c_str()), kDone;

@@ -379,7 +379,7 @@ int run(int argc, char** argv) {
   for (int i = 1; i < argc && !is(i, "--"); ++i)
     if (numeric(argv[i])) return usage("'" + std::string(argv[i]) + "': numbers and durations are not negative; where it is a key, write -- before the command");
   cxxopts::Options options("tally", "tally - asks a running tallyd\n");
-  options.custom_help("[-s PATH] [--json]").positional_help("COMMAND [ARGUMENT...]");
+  options.custom_help("[-s PATH] [--json] COMMAND [ARGUMENT...]");
   options.add_options()  //
       ("s,socket", "the daemon's socket, or HOST:PORT; else TALLY_SOCKET, else tallyd's default",
        cxxopts::value<std::string>(),
@@ -389,17 +389,15 @@ int run(int argc, char** argv) {
        "LINES")                         //
       ("version", "print the version")  //
       ("h,help", "print this help");
-  options.add_options("hidden")("words", "", cxxopts::value<std::vector<std::string>>());
-  options.parse_positional("words");
   const auto parsed = options.parse(argc, argv);
   if (parsed.count("help") != 0) return std::printf("%s", help_text(options).c_str()), kAllowed;
   if (parsed.count("version") != 0) return std::printf("tally %s\n", kVersion), kAllowed;
-  if (parsed.count("words") == 0) return usage("a command is missing");
+  if (parsed.unmatched().empty()) return usage("a command is missing");
 
   Invocation invocation;
   invocation.json = parsed.count("json") != 0;
   invocation.lines = parsed["lines"].as<uint64_t>();
-  invocation.arguments = parsed["words"].as<std::vector<std::string>>();
+  invocation.arguments = parsed.unmatched();  // as they are: a list of cxxopts would be cut at commas
   const std::string name = invocation.arguments.front();
   invocation.arguments.erase(invocation.arguments.begin());
   const auto* command = std::ranges::find(kCommands, name, &Command::name);

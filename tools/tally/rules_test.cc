@@ -129,7 +129,7 @@ void print_rules(const std::vector<Found>& all) {
 
 int run_rules_test_command(int argc, char** argv) {
   cxxopts::Options options("tally rules test", "Which rules of a configuration a request is taken from, and under which keys\n");
-  options.custom_help("[-c FILE] [--json]").positional_help("'domain=DOMAIN KEY=VALUE...'");
+  options.custom_help("[-c FILE] [--json] 'domain=DOMAIN KEY=VALUE...'");
   options.add_options()                                                                                                             //
       ("c,config", "the configuration", cxxopts::value<std::string>()->default_value("/etc/tallyd.json"), "FILE")                   //
       ("json", "print JSON")                                                                                                        //

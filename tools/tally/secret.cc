@@ -170,19 +170,16 @@ int rotate_file(const std::string& path, const std::string& wanted, bool json) {
 int run_secret_command(int argc, char** argv) {
   cxxopts::Options options("tally secret",
                            "Makes the secret that the hosts of a fleet share, or rotates its key\n");
-  options.custom_help("[--rotate [--step add|use|drop]] [--json]").positional_help("FILE");
+  options.custom_help("[--rotate [--step add|use|drop]] [--json] FILE");
   options.add_options()                                                                             //
       ("rotate", "take the next step: add a key that is accepted; seal with it; drop the old one")  //
       ("step", "that step; nothing changes where it was taken already", cxxopts::value<std::string>(),
        "add|use|drop")        //
       ("json", "print JSON")  //
       ("h,help", "print this help");
-  options.add_options("hidden")("file", "", cxxopts::value<std::vector<std::string>>());
-  options.parse_positional("file");
   const auto args = options.parse(argc, argv);
   if (args.count("help") != 0) return std::printf("%s", options.help({""}).c_str()), kDone;
-  const auto files =
-      args.count("file") != 0 ? args["file"].as<std::vector<std::string>>() : std::vector<std::string>();
+  const std::vector<std::string>& files = args.unmatched();  // as they are: a list of cxxopts would be cut at commas
   if (files.size() != 1) return fail("usage: tally secret [--rotate [--step add|use|drop]] FILE", kUsage);
   const std::string step = args.count("step") != 0 ? args["step"].as<std::string>() : std::string();
   if (args.count("rotate") == 0 && !step.empty()) return fail("--step goes with --rotate", kUsage);
