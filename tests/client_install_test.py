@@ -38,14 +38,17 @@ class Install(Case):
         flags = self.done("pkg-config", "--cflags", "--libs", "tally").split()
         self.done("g++", "-std=c++17", "-Wall", "-Wextra", "-Werror", EXAMPLES / "handler.cc", *flags, "-o", self.folder / "handler")
 
-        def answers(socket, *more):
+        def answers(socket, *more, keys=("bob",) * 150):
             words = list(map(str, [self.folder / "handler", socket, "api", *more]))
-            return subprocess.run(words, input="bob\n" * 150, capture_output=True, text=True, timeout=WAIT_S, check=True).stdout.splitlines()
+            return subprocess.run(words, input="".join(key + "\n" for key in keys), capture_output=True, text=True, timeout=WAIT_S,
+                                  check=True).stdout.splitlines()
         told = answers(self.daemon.socket, "open", 20_000)  # a deadline that nothing is expected to reach
         self.assertEqual(told[:100], ["200"] * 100)
         self.assertEqual(len(told), 150)
         for each in told[100:]:
             self.assertRegex(each, r"^429 Retry-After: [1-9]\d*$")
+        for keys in ([""] * 101, ["x" * 2000, "x" * 2000 + "y"] * 50 + ["x" * 1024]):  # whatever key a client sends, it is counted
+            self.assertEqual([each[:3] for each in answers(self.daemon.socket, "open", 20_000, keys=keys)], ["200"] * 100 + ["429"], keys[0])
         self.assertEqual(answers(self.folder / "nobody.sock"), ["200"] * 150)
         self.assertEqual(answers(self.folder / "nobody.sock", "closed"), ["503"] * 150)
 

@@ -64,6 +64,19 @@ class RulesTest(Tool):
         self.assertEqual([("any", True, "10.0.0.1|/x", "10.0.0.1|/x", "7 per 1m, sliding")], self.found("domain=edge remote_address=10.0.0.1 path=/x"))
         self.assertEqual([], self.found("domain=edge path=/x remote_address=10.0.0.1"))
 
+    def test_what_a_rule_takes_along_is_listed_behind_it_under_the_same_key(self):
+        path = self.write({"rules": [
+            rule("login", 5, match=match("edge", "user"), also=["daily", "tried"]), rule("other", 5, match=match("edge", "user")),
+            rule("daily", 100, also=["named"], overrides={"bob": 7}, match=match("edge", "address")), rule("tried", 3, shadow=True), rule("named", 1)]})
+        lines = self.tally("rules", "test", "domain=edge user=bob", "-c", path).stdout.splitlines()
+        self.assertEqual([["login", "yes", "bob", "5 per 1m, sliding", "-", "edge: user"],
+                          ["daily", "yes (also of login)", "bob", "7 per 1m, sliding", "bob", "-"],
+                          ["tried", "in shadow (also of login)", "bob", "3 per 1m, sliding", "-", "-"],
+                          ["other", "yes", "bob", "5 per 1m, sliding", "-", "edge: user"]],
+                         [re.split(r" {2,}", line) for line in lines[1:]])
+        found = json.loads(self.tally("rules", "test", "domain=edge user=bob", "-c", path, "--json").stdout)["rules"]
+        self.assertEqual([("login", None), ("daily", "login"), ("tried", "login"), ("other", None)], [(one["rule"], one["also_of"]) for one in found])
+
     def test_it_reads_well(self):
         lines = self.tally("rules", "test", "domain=edge", "remote_address=10.1.2.3", "path=/log, in", "-c", self.path).stdout.splitlines()
         self.assertEqual([["rule", "applies", "key", "limit", "override", "match"],
@@ -106,6 +119,11 @@ class Convert(Tool):
         done = self.tally("convert", "envoy", "bad.yaml", code=78)
         self.assertEqual("", done.stdout)
         self.assertRegex(done.stderr, r'^bad\.yaml:4:24: "unit" must be [^\n]*\nbad\.yaml:5:5: a descriptor must have a "key"\n$')
+        self.write("domain: d\ndescriptors:\n- {key: a, rate_limit: {unit: hour, requests_per_unit: 1}}\n" +
+                   "".join(f"- {{key: a, value: {i}{'x' * 1_000_000}}}\n" for i in range(20)), "long.yaml")
+        done = self.tally("convert", "envoy", "long.yaml", code=78)
+        self.assertEqual("", done.stdout)
+        self.assertRegex(done.stderr, r"^long\.yaml:\d+:3: becomes more than a configuration may have, 16777216 bytes: [^\n]+\n$")
         self.assertIn("cannot be read", self.tally("convert", "envoy", "none.yaml", code=2).stderr)
         for words in ((), ("envoy",), ("nginx", "x"), ("envoy", "a", "b")):
             self.assertIn("usage: tally convert envoy FILE", self.tally("convert", *words, code=2).stderr)

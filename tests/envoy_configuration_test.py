@@ -115,6 +115,14 @@ class Configurations(unittest.TestCase):
                 for route in host["routes"]:
                     self.assertTrue("rate_limits" not in route["route"] or route["route"]["include_vh_rate_limits"], route)
 
+    def test_routes_are_chosen_by_normalised_paths(self):
+        for name in FILES:
+            with self.subTest(name):
+                config = manager(load(name))
+                self.assertTrue(any("path" in route["match"] for host in config["route_config"]["virtual_hosts"] for route in host["routes"]))
+                self.assertEqual((config.get("normalize_path"), config.get("merge_slashes"), config.get("path_with_escaped_slashes_action")),
+                                 (True, True, "UNESCAPE_AND_REDIRECT"))
+
     def test_the_cluster_speaks_http_2_to_where_tallyd_listens(self):
         for name in FILES:
             with self.subTest(name):

@@ -116,6 +116,46 @@ descriptors:
   CHECK(exempt.for_key("/other").treatment == Treatment::exempt);
 }
 
+TEST_CASE("one rule exempts all that has the same keys beyond where ratelimit finds nothing") {
+  std::string yaml = "domain: d\ndescriptors:\n- key: a\n  descriptors:\n";
+  for (int i = 0; i < 300; ++i) yaml += "  - {key: b, value: v" + std::to_string(i) + ", rate_limit: {unit: hour, requests_per_unit: 1}}\n";
+  yaml += "  - {key: c, descriptors: [{key: b, rate_limit: {unit: hour, requests_per_unit: 1}}]}\n";
+  for (int i = 0; i < 300; ++i) yaml += "- {key: a, value: x" + std::to_string(i) + "}\n";
+  const Config config = config_of(converted(yaml).text);
+  CHECK(config.rules.size() == 301 + 2 * 300);
+  CHECK(text_of(rule_of(config, "d/a=x7/b:exempt").match) == "d: a=x7, b");
+  CHECK(text_of(rule_of(config, "d/a=x7/c/b:exempt").match) == "d: a=x7, c, b");
+}
+
+TEST_CASE("what becomes more than tallyd reads is refused with its place and what to do") {
+  EnvoyFile many{"d", {}, {}, {}};
+  for (int i = 1; i <= 65'535; ++i) {
+    EnvoyDescriptor& one = many.descriptors.emplace_back();
+    one.line = i, one.column = 3, one.key = "a", one.value = std::to_string(i);
+    one.limit = EnvoyLimit{"hour", 1, false, ""};
+  }
+  CHECK(lines_of(convert_envoy(many, "f").errors) ==
+        "f:65535:3: becomes more than a configuration may have, 65534 rules: leave limits out, or write those of single values of one key as "
+        "overrides of one rule");
+  many.descriptors.pop_back();
+  const Converted most = convert_envoy(many, "f");
+  CHECK(lines_of(most.errors) == "");
+  CHECK(config_of(most.text).rules.size() == 65'534);
+
+  EnvoyFile long_values{"d", {}, {}, {}};
+  for (int i = 1; i <= 20; ++i) {
+    EnvoyDescriptor& one = long_values.descriptors.emplace_back();
+    one.line = i, one.column = 3, one.key = "a";
+    if (i > 1)
+      one.value = std::string(1'000'000, 'x') + std::to_string(100 + i);
+    else
+      one.limit = EnvoyLimit{"hour", 1, false, ""};
+  }
+  CHECK(lines_of(convert_envoy(long_values, "f").errors) ==
+        "f:18:3: becomes more than a configuration may have, 16777216 bytes: ratelimit finds no limit here though the one on line 1 fits, which takes "
+        "a rule that exempts: leave this descriptor out where that limit may hold, or give it one of its own");
+}
+
 TEST_CASE("names are those that rules may have, each once") {
   const std::string long_key(100, 'k');
   const Config config = config_of(converted("domain: d\ndescriptors:\n"

@@ -144,6 +144,19 @@ TEST_CASE("what is wrong with a question is said as a problem that says what to 
     wrong(reply, 400, Fault::arguments, detail);
   };
   argument(door.get("/v1/auth?key=k"), "rule is missing");
+  for (const char* headers :
+       {"", "X-Tally-Rule: login\r\nX-Tally-Key: k\r\n"})  // which empty ones do not stand for
+    for (const char* path : {"/v1/auth", "/v1/explain"}) {
+      argument(door.get(std::string(path) + "?rule=&key=k", headers), "rule is missing or empty");
+      argument(door.get(std::string(path) + "?rule&key=k", headers), "rule is missing or empty");
+      argument(door.get(std::string(path) + "?rule=api&key=", headers),
+               "a key must have 1 to 32 bytes, got 0");
+      argument(door.get(std::string(path) + "?rule=api&key", headers),
+               "a key must have 1 to 32 bytes, got 0");
+    }
+  argument(door.get("/v1/auth?rule=api&key=k&cost="), "cost must be a whole number, 0 or more, got ''");
+  argument(door.get("/v1/auth?rule=api&key=k&deny="), "deny must be 403 or 429, got ''");
+  argument(door.get("/v1/auth?rule=api&key=&key=k"), "two parameters 'key'");
   argument(door.get("/v1/auth?rule=api"), "a key must have 1 to 32 bytes, got 0");
   argument(door.get("/v1/auth?rule=api&key=" + std::string(33, 'k')),
            "a key must have 1 to 32 bytes, got 33");

@@ -16,7 +16,8 @@ import processes  # noqa: E402
 from processes import DAY, WAIT_S, Case, Plain, free_ports  # noqa: E402
 
 CONF = pathlib.Path(__file__).resolve().parent.parent / "conf" / "nginx" / "auth_request.conf"
-OPEN_LINE = "error_page 502 503 504 = @open;"
+OPEN_LINE = "error_page 404 502 503 504 = @open;"
+BY_USER = CONF.read_text().replace("$remote_addr", "$http_x_user")  # what is counted
 OUTER = """%sdaemon off; master_process off; pid %s/nginx.pid; error_log %s/nginx.log;
 events {}
 http { access_log off; client_body_temp_path %s/body; proxy_temp_path %s/proxy; fastcgi_temp_path %s/fastcgi; uwsgi_temp_path %s/uwsgi;
@@ -136,6 +137,29 @@ class Nginx(Case):
         while self.get().headers["RateLimit"] is None:  # nginx leaves a server that failed alone for a while
             pass
         self.assertEqual(again.end(), 0)
+
+    def test_whatever_key_a_client_sends_it_is_counted(self):
+        daemon = self.start("-c", self.config).ready()
+        self.nginx(BY_USER)
+        long = "x" * 3000
+        for keys, counted in ((("", None), "-"), ((long, long + "y", "x" * 1024), "x" * 1024), (("a b,\t\"'%s\\", ) * 2, "a b,\t\"'%s\\")):
+            statuses = [self.get(**({} if key is None else {"X_User": key})).status for key in keys * 4]
+            self.assertEqual(statuses, [200] * 5 + [429] * (len(statuses) - 5), counted)
+            self.assertEqual(Plain(daemon).ask("TALLY.PEEK", "api", counted)[2], 0)
+        self.assertEqual(daemon.end(), 0)
+
+    def test_a_key_with_control_characters_is_refused(self):
+        daemon = self.start("-c", self.config).ready()
+        self.nginx(BY_USER)
+        self.assertEqual(self.get(X_User="a\x01").status, 503)
+        self.assertEqual(daemon.end(), 0)
+
+    def test_where_there_is_no_such_rule_requests_pass_by_the_same_line(self):
+        daemon = self.start("-c", self.config).ready()
+        for text, status in ((CONF.read_text(), 200), (re.sub(rf".*{re.escape(OPEN_LINE)}.*\n", "", CONF.read_text()), 503)):
+            self.nginx(text.replace("X-Tally-Rule api;", "X-Tally-Rule none;"))
+            self.assertEqual(self.get().status, status)
+        self.assertEqual(daemon.end(), 0)
 
     def test_without_one_line_requests_are_refused_while_tallyd_is_away(self):
         text = CONF.read_text()

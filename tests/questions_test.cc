@@ -333,7 +333,7 @@ TEST_CASE("a rule takes others along, whichever command asks by it") {
   CHECK(refused[0] == 1);
   CHECK(refused[1] == 10);  // of the rule that refused
   CHECK(refused[5] == 1);
-  CHECK(Reply(desk.say(desk.a, take_all({{"wide", "k", "1"}, {"paired", "k", "2"}}))).index() == 2);
+  CHECK(Reply(desk.say(desk.a, take_all({{"wide", "k", "1"}, {"paired", "k", "2"}}))).index() == 1);
   desk.say(desk.a, command({"TALLY.GIVE", "paired", "k", "2"}));
   CHECK(remaining("slow") == 3);
   const auto lease = numbers_in(desk.say(desk.a, command({"TALLY.LEASE", "paired", "k", "1", "100"})));
@@ -343,6 +343,33 @@ TEST_CASE("a rule takes others along, whichever command asks by it") {
   CHECK(desk.say(desk.a, command({"TALLY.RESET", "paired", "k"})) == "+OK\r\n");
   CHECK(remaining("slow") == 10);
   CHECK(remaining("paired") == 10);
+}
+
+TEST_CASE("each take that was asked has one six, that of its tightest rule, and the place of a refusal is that of the take") {
+  Desk desk = alone();
+  const Reply taken(desk.say(desk.a, take_all({{"paired", "k", "4"}, {"wide", "k", "1"}, {"paired", "other", "1"}})));
+  REQUIRE(taken.numbers.size() == 2 + 3 * 6);
+  CHECK(taken.index() == -1);
+  CHECK(taken.six(0)[1] == 10);  // of the rule that is taken along, which has less
+  CHECK(taken.remaining(0) == 6);
+  CHECK(taken.remaining(1) == 99'999);
+  CHECK(taken.remaining(2) == 9);
+
+  const Reply last(desk.say(desk.a, take_all({{"paired", "k", "1"}, {"paired", "other", "1"}, {"wide", "k", "100001"}})));
+  REQUIRE(last.numbers.size() == 2 + 3 * 6);
+  CHECK(last.index() == 2);
+  CHECK(last.reason(2) == 1);
+  CHECK(last.reason(0) == 0);
+  CHECK(last.remaining(0) == 6);
+
+  // Two that would be refused: the first is told as the one that did, and the other as it is.
+  const Reply both(desk.say(desk.a, take_all({{"wide", "k", "1"}, {"paired", "k", "7"}, {"paired", "other", "11"}})));
+  REQUIRE(both.numbers.size() == 2 + 3 * 6);
+  CHECK(both.index() == 1);
+  CHECK(both.reason(1) == 1);
+  CHECK(both.six(1)[1] == 10);
+  CHECK(both.reason(2) == 1);
+  CHECK(numbers_in(desk.say(desk.a, command({"TALLY.PEEK", "paired", "other"})))[2] == 9);
 }
 
 TEST_CASE("in a fleet a rule that takes others along waits for all, gives back to all and resets all") {

@@ -115,6 +115,14 @@ TEST_CASE("several takes are all of them or none, and a rule takes along what it
   CHECK(says(desk.say(desk.b, auth("paired", "k")),
              "\r\nRateLimit: \"slow\";r=3;"));  // the one with the least left
   CHECK(statuses(desk.say(desk.b, get("/v1/auth?rule=paired&key=k&cost=4"))) == "403 ");
+  // Each take that was asked is told once, by its tightest rule.
+  const std::string along = desk.say(
+      desk.b,
+      post("/v1/take", R"([{"rule": "paired", "key": "k"}, {"rule": "wide", "key": "l", "cost": 100001}])"));
+  CHECK(says(along,
+             "{\"allowed\":false,\"refused\":1,\"takes\":[{\"allowed\":true,\"limit\":10,\"remaining\":3,"));
+  CHECK(says(along, ",\"rule\":\"slow\"},{\"allowed\":false,\"limit\":100000,"));
+  CHECK(along.ends_with(",\"rule\":\"wide\"}]}\n"));
 }
 
 TEST_CASE(

@@ -1,19 +1,28 @@
 -- What a tallyd is asked and what it answers, for every proxy that runs Lua: nginx, Kong and HAProxy. Bytes in, bytes out; it knows no
 -- socket and no proxy. Lua 5.1 (LuaJIT) to 5.4.
 --
--- An ask is { rule = "api", key = "203.0.113.7", cost = 1, window = 60 }: cost is 1 where it is left out, window (seconds) is only shown
--- in headers. Several asks of one request are taken all or nothing.
+-- An ask is { rule = "api", key = "203.0.113.7", cost = 1, window = 60 }: cost is 1 where it is left out or no number, else rounded up, 0 to
+-- 2^32 - 1; window (seconds) is only shown in headers. Several asks of one request are taken all or nothing.
 local tally = {}
 
 local KEY_BYTES = 1024  -- tallyd's limits.key_bytes, by default
+local COST_MOST = 4294967295
 
--- Whoever sends a request often chooses its key, so no key may end in an error, which would let the request in while tallyd counts as away:
--- requests without a key share one count, and so do those whose keys differ only behind the bytes that count.
+-- Whoever sends a request often chooses its key, and may shape its cost, so neither may end in an error, which would let the request in while
+-- tallyd counts as away: requests without a key share one count, and so do those whose keys differ only behind the bytes that count.
 local function countable(key)
   if key == nil or key == "" then
     return "-"
   end
   return tostring(key):sub(1, KEY_BYTES)
+end
+
+local function whole(cost)
+  cost = tonumber(cost)
+  if not cost or cost ~= cost then
+    return "1"
+  end
+  return ("%d"):format(math.max(0, math.min(math.ceil(cost), COST_MOST)))
 end
 
 -- A command as RESP: an array of bulk strings.
@@ -30,7 +39,7 @@ function tally.question(asks)
   for _, ask in ipairs(asks) do
     words[#words + 1] = ask.rule
     words[#words + 1] = countable(ask.key)
-    words[#words + 1] = tostring(ask.cost or 1)
+    words[#words + 1] = whole(ask.cost)
   end
   return encode(words)
 end
@@ -57,6 +66,22 @@ local function reply(line)
   return nil, kind == "-" and rest or "not a reply: " .. text
 end
 
+-- A reply to so many asks as TALLY.TAKEALL says it; nil, where it is none.
+local function told_of(told, asks)
+  if type(told) ~= "table" or #told ~= (asks == 1 and 6 or asks + 2) then
+    return nil
+  end
+  if asks == 1 then
+    return { told[1], told[1] - 1, told }
+  end
+  for i = 3, #told do
+    if type(told[i]) ~= "table" or #told[i] ~= 6 then
+      return nil
+    end
+  end
+  return told[2] < asks and told or nil
+end
+
 -- Whole seconds, rounded up, at least `least`; nil for -1, which is "never" or "no need to".
 local function seconds(milliseconds, least)
   if milliseconds >= 0 then
@@ -72,8 +97,9 @@ function tally.answer(asks, line)
   if not told then
     return nil, problem
   end
-  if #asks == 1 then
-    told = { told[1], told[1] - 1, told }  -- as TALLY.TAKEALL says it
+  told = told_of(told, #asks)
+  if not told then
+    return nil, "not an answer to what was asked"
   end
   local answer = { limited = told[1] == 1 }
   for i, ask in ipairs(asks) do
@@ -93,6 +119,17 @@ end
 
 local function quoted(name)
   return '"' .. name:gsub('[\\"]', "\\%0") .. '"'
+end
+
+-- The asks whose rules a value of the header RateLimit-Policy, made by tally.headers, does not name.
+function tally.missing(asks, policy)
+  local missing = {}
+  for _, ask in ipairs(asks) do
+    if not (", " .. policy):find(", " .. quoted(ask.rule) .. ";", 1, true) then
+      missing[#missing + 1] = ask
+    end
+  end
+  return missing
 end
 
 -- The headers of a response, by name: RateLimit-Policy and RateLimit with every rule (draft-ietf-httpapi-ratelimit-headers),

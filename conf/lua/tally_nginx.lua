@@ -43,8 +43,16 @@ function Door:ask(asks)
 end
 
 -- For access_by_lua: lets the request on, with headers that say what is left, or ends it: 429, or 503 where nobody can say and when_away is
--- "closed".
+-- "closed". An internal redirect, as to an index or an error_page, may bring a request here again: rules that it was asked for are not asked
+-- for once more. They stand in its headers, which stay, while ngx.ctx is cleared.
 function Door:limit(asks)
+  local told = ngx.req.is_internal() and ngx.header["RateLimit-Policy"]
+  if told then
+    asks = tally.missing(asks, told)
+    if #asks == 0 then
+      return
+    end
+  end
   local answer, problem = self:ask(asks)
   if not answer then
     ngx.log(ngx.ERR, "no answer from tallyd at ", self.socket, ": ", problem)
@@ -53,7 +61,12 @@ function Door:limit(asks)
     end
     return
   end
-  for name, value in pairs(tally.headers(answer)) do
+  local headers = tally.headers(answer)
+  if told then
+    headers["RateLimit-Policy"] = told .. ", " .. headers["RateLimit-Policy"]
+    headers["RateLimit"] = ngx.header["RateLimit"] .. ", " .. headers["RateLimit"]
+  end
+  for name, value in pairs(headers) do
     ngx.header[name] = value
   end
   if answer.limited then

@@ -9,9 +9,10 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
-#include <utility>
+#include <tuple>
 #include <vector>
 
 #include "base/hash.h"
@@ -28,6 +29,7 @@ struct Question {
     Treatment treatment = Treatment::limited;
     std::string key;
     uint32_t cost = 1;  // 0: a peek; it refuses where a take of 1 would be refused
+    bool along = false;  // not asked for itself: the take before it takes it along (`also`)
 
     // What was decided: of a take, its answer; of a peek, and where nothing was taken, what TALLY.PEEK tells.
     Answer answer;
@@ -55,8 +57,33 @@ struct Question {
   // On the worker's thread, once; not at all where the worker was drained before.
   std::function<void(std::unique_ptr<Question>)> done;
 
-  // A part by what the rule has for the key. Requires a rule that has a limit; its `also` is the caller's.
+  // A take: a part by what the rule has for the key, which is returned, and one for each rule that it takes along. Requires a rule that has a limit.
   Part& add(const Rule& rule, std::string_view key, uint32_t cost) {
+    const size_t asked = parts.size();
+    add_part(rule, key, cost);
+    for (const Rule* other : rule.also) add_part(*other, key, cost).along = true;
+    return parts[asked];
+  }
+
+  // Calls each(part) for each take, in order, with the part that its answer is made of: the one that refused, or would have, or else of those that
+  // can the one with the least left.
+  template <typename Each>
+  void for_each_take(Each each) const {
+    for (size_t begin = 0; begin < parts.size();) {
+      size_t end = begin + 1;
+      while (end < parts.size() && parts[end].along) ++end;
+      each(deciding(begin, end));
+      begin = end;
+    }
+  }
+  size_t takes() const { return takes_in(parts.size()); }
+  // The place of the take that refused among those that were asked.
+  std::optional<size_t> refused_take() const { return refused ? std::optional(takes_in(*refused + 1) - 1) : std::nullopt; }
+  // The part that one answer for all is made of, likewise.
+  const Part& deciding() const { return deciding(0, parts.size()); }
+
+ private:
+  Part& add_part(const Rule& rule, std::string_view key, uint32_t cost) {
     const Applied applied = rule.for_key(key);
     Part& part = parts.emplace_back();
     part.rule = &rule;
@@ -66,12 +93,13 @@ struct Question {
     part.cost = cost;
     return part;
   }
-
-  // The part that one answer for all is made of: the one that refused, or else of those that can the one with the least left.
-  const Part& deciding() const {
-    if (refused) return parts[*refused];
-    return *std::ranges::min_element(parts, {}, [](const Part& part) {
-      return std::pair(part.rule->shadow || part.reason == resp::Reason::exempt, part.answer.remaining);
+  size_t takes_in(size_t first_parts) const {
+    return static_cast<size_t>(std::ranges::count(std::span(parts).first(first_parts), false, &Part::along));
+  }
+  const Part& deciding(size_t begin, size_t end) const {
+    if (refused && *refused >= begin && *refused < end) return parts[*refused];
+    return *std::ranges::min_element(std::span(parts).subspan(begin, end - begin), {}, [](const Part& part) {
+      return std::tuple(!resp::is_limited(part.reason), part.rule->shadow || part.reason == resp::Reason::exempt, part.answer.remaining);
     });
   }
 };

@@ -86,8 +86,10 @@ void Service::write_http_question(std::string& out, http::Form form, const Quest
     return writer.answer(*one.rule, one.limit, one.answer, one.reason);
   }
   std::vector<http::Taken> taken;
-  for (const Question::Part& part : question.parts) taken.push_back({*part.rule, part.answer, part.reason});
-  writer.all(question.refused, taken);
+  question.for_each_take([&](const Question::Part& part) {
+    taken.push_back({*part.rule, part.answer, part.reason});
+  });
+  writer.all(question.refused_take(), taken);
 }
 
 std::string Service::http_answer(const Call& call) {

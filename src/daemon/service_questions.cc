@@ -19,14 +19,10 @@ bool refuses(const Question::Part& part) { return resp::is_limited(part.reason);
 std::unique_ptr<Question> Service::question_of(const resp::Request& request) const {
   auto question = std::make_unique<Question>();
   question->rules = rules_;
-  const auto add = [&](const Rule& rule, std::string_view key, uint32_t cost) {
-    question->add(rule, key, cost);
-    for (const Rule* other : rule.also) question->add(*other, key, cost);
-  };
   if (request.kind == resp::Request::Kind::take_all)
-    for (const resp::Part& part : request.parts) add(*part.rule, part.key, part.cost);
+    for (const resp::Part& part : request.parts) question->add(*part.rule, part.key, part.cost);
   else
-    add(*request.rule, request.key, request.kind == resp::Request::Kind::take ? request.cost : 0);
+    question->add(*request.rule, request.key, request.kind == resp::Request::Kind::take ? request.cost : 0);
   return question;
 }
 
@@ -271,8 +267,8 @@ void Service::write_question(resp::Writer& writer, resp::Form form, const Questi
   const Question::Part& one = question.deciding();
   switch (form) {
     case resp::Form::all:
-      resp::write_all(writer, question.refused, question.parts.size());
-      for (const Question::Part& part : question.parts) resp::write_six(writer, part.answer, part.reason);
+      resp::write_all(writer, question.refused_take(), question.takes());
+      question.for_each_take([&](const Question::Part& part) { resp::write_six(writer, part.answer, part.reason); });
       return;
     case resp::Form::lease:
       return resp::write_lease(writer, one.answer, one.reason, {});

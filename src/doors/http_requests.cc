@@ -82,7 +82,7 @@ void use_cost(Call& call, int64_t cost) {
 // --- queries ---
 
 struct Query {
-  std::string_view rule, key, cost, deny;  // as sent; "" where absent
+  std::optional<std::string_view> rule, key, cost, deny;  // as sent
 };
 
 std::string known_of(std::span<const std::string_view> known, std::string_view word) {
@@ -97,8 +97,8 @@ std::string known_of(std::span<const std::string_view> known, std::string_view w
 // `names`: of the parameters that the endpoint has, the first ones of Query.
 bool read_query(Call& call, size_t names, Query& query) {
   constexpr std::array<std::string_view, 4> kNames{"rule", "key", "cost", "deny"};
-  const std::array<std::string_view*, 4> values{&query.rule, &query.key, &query.cost, &query.deny};
-  std::array<bool, 4> seen{};
+  const std::array<std::optional<std::string_view>*, 4> values{&query.rule, &query.key, &query.cost,
+                                                               &query.deny};
   for (std::string_view rest = call.message.query; !rest.empty();) {
     const size_t end = std::min(rest.find('&'), rest.size());
     const std::string_view pair = rest.substr(0, end);
@@ -111,7 +111,7 @@ bool read_query(Call& call, size_t names, Query& query) {
     if (i == names)
       return refuse_argument(
           call, "unknown parameter " + resp::quoted(name) + known_of(std::span(kNames).first(names), name));
-    if (std::exchange(seen[i], true))
+    if (values[i]->has_value())
       return refuse_argument(call, "there are two parameters " + resp::quoted(name));
     *values[i] = pair.substr(std::min(equals + 1, pair.size()));
   }
@@ -129,14 +129,15 @@ std::optional<std::string_view> decoded(Call& call, std::string_view value, std:
 }
 
 // The query goes before the headers: it is the operator's, where a proxy may pass on any header of a
-// stranger's.
+// stranger's. So one that is there and empty stands for no header.
 bool read_rule_and_key(Call& call, const Query& query, bool needs_limit) {
-  const auto rule = query.rule.empty() ? call.message.rule : decoded(call, query.rule, call.key);
+  const auto rule = query.rule ? decoded(call, *query.rule, call.key) : call.message.rule;
   if (!rule) return false;
   if (rule->empty())
-    return refuse_argument(call, "rule is missing: a parameter of the query, or the header X-Tally-Rule");
+    return refuse_argument(call,
+                           "rule is missing or empty: a parameter of the query, or the header X-Tally-Rule");
   if (!use_rule(call, *rule, needs_limit)) return false;
-  const auto key = query.key.empty() ? call.message.key : decoded(call, query.key, call.key);
+  const auto key = query.key ? decoded(call, *query.key, call.key) : call.message.key;
   return key && use_key(call, *key);
 }
 
@@ -146,12 +147,12 @@ void run_auth(Call& call) {
   call.request.http.kind = Form::Kind::auth;
   if (!read_query(call, 4, query) || !read_rule_and_key(call, query, true)) return;
   int64_t cost = 1;
-  if (!query.cost.empty() && (!resp::parse_integer(query.cost, cost) || cost < 0)) {
-    refuse_argument(call, "cost must be a whole number, 0 or more, got " + resp::quoted(query.cost));
+  if (query.cost && (!resp::parse_integer(*query.cost, cost) || cost < 0)) {
+    refuse_argument(call, "cost must be a whole number, 0 or more, got " + resp::quoted(*query.cost));
     return;
   }
-  if (!query.deny.empty() && query.deny != "403" && query.deny != "429") {
-    refuse_argument(call, "deny must be 403 or 429, got " + resp::quoted(query.deny));
+  if (query.deny && query.deny != "403" && query.deny != "429") {
+    refuse_argument(call, "deny must be 403 or 429, got " + resp::quoted(*query.deny));
     return;
   }
   call.request.http.too_many = query.deny == "429";

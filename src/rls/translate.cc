@@ -111,11 +111,7 @@ class Translator {
 
   // By what the rule has for the key.
   Part& add(const Descriptor& descriptor, const Matcher::Matched& matched) {
-    const size_t place = parts().size();
-    const uint32_t cost = cost_of(request_, descriptor);
-    out_.question->add(*matched.rule, matched.key, cost);
-    for (const Rule* other : matched.rule->also) out_.question->add(*other, matched.key, cost);
-    return parts()[place];
+    return out_.question->add(*matched.rule, matched.key, cost_of(request_, descriptor));
   }
 
   Part& add_inline(const Descriptor& descriptor, const Unit& unit, uint32_t number) {

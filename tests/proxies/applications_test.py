@@ -12,8 +12,8 @@ import threading
 import types
 
 sys.dont_write_bytecode = True
-from proxies import LONG_MS, ROOT, Contract, Doors, free_ports, get, program  # noqa: E402
-from processes import PROGRAMS, main  # noqa: E402
+from proxies import LIMIT, LONG_MS, ROOT, Contract, Doors, Plain, free_ports, get, program  # noqa: E402
+from processes import PROGRAMS, WAIT_S, main  # noqa: E402
 
 EXAMPLES = ROOT / "tools" / "examples"
 
@@ -29,11 +29,24 @@ class Example(Contract, Doors):
 
 
 class Wsgi(Example):
-    def words(self):
+    def interpreter(self):
         for interpreter in (sys.executable, "/usr/bin/python3"):  # Debian's packages are the latter's, whatever python3 comes first
             if subprocess.run([interpreter, "-c", "import redis"], stderr=subprocess.DEVNULL, check=False).returncode == 0:
-                return [interpreter, "-B", EXAMPLES / "wsgi.py"]
+                return interpreter
         raise AssertionError("python3-redis is not installed (Debian: apt-get install python3-redis)")
+
+    def words(self):
+        return [self.interpreter(), "-B", EXAMPLES / "wsgi.py"]
+
+    def test_whatever_key_a_request_has_it_is_counted(self):
+        daemon = self.daemon()
+        code = ("import sys, wsgi\n"
+                "limited = wsgi.RateLimit(lambda environ, start: [], sys.argv[1], 'api', key=lambda environ: environ.get('HTTP_X_USER'), deadline_ms=20_000)\n"
+                "for more in {}, {'HTTP_X_USER': ''}, {'HTTP_X_USER': 'x' * 2000}:\n"
+                "    limited({'wsgi.errors': sys.stderr, **more}, print)\n")
+        subprocess.run([self.interpreter(), "-B", "-c", code, str(daemon.socket)], cwd=EXAMPLES, check=True, timeout=WAIT_S)
+        plain = Plain(daemon)
+        self.assertEqual([plain.ask("TALLY.PEEK", "api", key)[2] for key in ("-", "x" * 1024, "None")], [LIMIT - 2, LIMIT - 1, LIMIT])
 
     def test_a_connection_that_breaks_while_it_is_kept_lets_in_like_any_absence(self):
         listener = socket.socket(socket.AF_UNIX)

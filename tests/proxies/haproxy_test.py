@@ -8,14 +8,14 @@ import os
 import sys
 
 sys.dont_write_bytecode = True
-from proxies import API, HOUR_S, LOGIN, LONG_MS, ROOT, Doors, Kept, Plain, blocks, free_ports, get, program, statuses  # noqa: E402
+from proxies import API, HOUR_S, LOGIN, LONG_MS, ROOT, Doors, Logins, Plain, blocks, free_ports, get, program, statuses  # noqa: E402
 from processes import main  # noqa: E402
 
 CONFIG = "etc/haproxy/haproxy.cfg"
 CLOSED = "http-request return status 503"
 
 
-class HAProxy(Kept, Doors):
+class HAProxy(Logins, Doors):
     limit_headers = "X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset"
     key = "127.0.0.1"
     keepers = os.cpu_count()  # its threads
@@ -60,6 +60,14 @@ class HAProxy(Kept, Doors):
         self.assertLessEqual(int(headers["Retry-After"]), HOUR_S)
         self.assertEqual(Plain(daemon).ask("TALLY.PEEK", "api", "127.0.0.1")[2], 95)  # a refusal charges nobody
         self.assertEqual(get(port, "/login", X_User="eve")[0], 200)
+
+    def test_a_path_is_limited_however_it_is_spelt(self):
+        port = self.door(self.daemon())
+        self.assertEqual(statuses([port], 6, path="/login", X_User="bob"), [200] * 5 + [429])
+        for path in ("/%6cogin", "//login", "/./login", "/%2e/login", "/x/../login", "/..//%6C%6fgin", "/login?next=/", "http://any/%6cogin"):
+            self.assertEqual(get(port, path, X_User="bob")[0], 429, path)
+        self.assertEqual(get(port, "/login%zz", X_User="bob")[0], 400)
+        self.assertEqual(get(port, "/logins", X_User="bob")[0], 200)
 
     def test_whatever_key_a_client_sends_it_is_counted(self):
         port = self.door(self.daemon())

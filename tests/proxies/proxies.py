@@ -235,6 +235,12 @@ class Contract:
         self.assertIn(int(headers["Retry-After"]), range(HOUR_S - WAIT_S, HOUR_S + 1))
         self.assertIn(int(headers[self.limit_headers[2]]), range(100 * HOUR_S - WAIT_S, 100 * HOUR_S + 1))
 
+    def test_a_rule_that_takes_another_along_limits_by_the_tighter(self):
+        port = self.door(self.daemon(dict(API, also=["tight"]), dict(API, name="tight", burst=2)))
+        for status, left in ((200, "1"), (200, "0"), (429, "0")):
+            seen, headers = get(port)
+            self.assertEqual((seen, headers[self.limit_headers[0]], headers[self.limit_headers[1]]), (status, "2", left))
+
     def test_an_open_door_lets_in_while_tallyd_is_away_and_limits_again_when_it_is_back(self):
         self._away_and_back(closed=False, status=200)
 
@@ -295,3 +301,19 @@ class Kept(Contract):
             daemon.end(number)
             daemon = self.daemon()
             self.assertEqual(set(statuses([port] * 8, 5)), {200})
+
+
+class Logins(Kept):
+    """And of those that ask for two rules where the path is /login: api, and login by the header X-User."""
+
+    def test_of_two_rules_the_one_that_refuses_is_told_where_they_take_others_along(self):
+        daemon = self.daemon(dict(API, also=["daily"]), dict(API, name="daily", burst=50), dict(LOGIN, also=["weekly"]), dict(LOGIN, name="weekly"))
+        port = self.door(daemon)
+        for _ in range(5):
+            self.assertEqual(get(port, "/login", X_User="bob")[0], 200)
+        status, headers = get(port, "/login", X_User="bob")
+        self.assertEqual((status, headers["X-RateLimit-Limit"]), (429, "5"))
+        self.assertRegex(headers["RateLimit"], r'^"api";r=45;t=\d+, "login";r=0;t=\d+$')
+        Plain(daemon).ask("TALLY.TAKE", "daily", self.key, 45)
+        status, headers = get(port, "/login", X_User="eve")
+        self.assertEqual((status, headers["X-RateLimit-Limit"]), (429, "50"))

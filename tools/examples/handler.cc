@@ -24,11 +24,15 @@ struct Response {
 
 using Handler = std::function<Response(const Request&)>;
 
+// Any other key is a mistake for tallyd, and never let in: requests without one share one count, and so do
+// those whose keys differ only behind 1,024 bytes.
+std::string countable(const std::string& key) { return key.empty() ? "-" : key.substr(0, 1024); }
+
 // `next`, but for requests that are over the limit: those are answered 429, or 503 where tallyd is away and
 // the client's options say closed.
 Handler limited(tally::Client& client, std::string rule, Handler next) {
   return [&client, rule = std::move(rule), next = std::move(next)](const Request& request) {
-    const tally::Decision decision = client.take(rule, request.client);
+    const tally::Decision decision = client.take(rule, countable(request.client));
     if (decision.allowed) return next(request);
     Response refusal;
     refusal.status = decision.reason == tally::Reason::away ? 503 : 429;

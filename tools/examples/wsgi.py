@@ -21,7 +21,8 @@ class RateLimit:
         self.tallyd = redis.Redis(unix_socket_path=socket, socket_timeout=deadline_ms / 1000)
 
     def __call__(self, environ, start_response):
-        key = str(self.key(environ)).encode()[:1024] or b"-"  # any other key is an error for tallyd, and would count as its absence
+        key = self.key(environ)
+        key = str("" if key is None else key).encode()[:1024] or b"-"  # any other key is an error for tallyd, and would count as its absence
         try:
             limited, limit, remaining, retry_after, reset, _ = self.tallyd.execute_command("TALLY.TAKE", self.rule, key)
         except Exception as problem:  # RedisError, but also AttributeError: redis-py 4.3 has one for a Unix socket that breaks while it is looked at

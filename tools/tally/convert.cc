@@ -41,6 +41,8 @@ int run_convert_command(int argc, char** argv) {
   say(path, file.errors, "");
   if (!file.errors.empty()) return kBadConfiguration;
   const Converted converted = convert_envoy(std::move(file), path);
+  say(path, converted.errors, "");
+  if (!converted.errors.empty()) return kBadConfiguration;
   say(path, converted.notes, "warning: ");
   std::printf("%s", converted.text.c_str());
   return kDone;

@@ -4,7 +4,7 @@
 //
 // ratelimit walks down its tree greedily: where a value fits a descriptor and nothing below that fits, the request has no limit, though a
 // less specific descriptor would have one. tallyd's Matcher turns back and finds it. So that requests are limited as before, each
-// such way gets a rule that exempts.
+// such way gets a rule that exempts: one for all requests with the same keys beyond the place where ratelimit finds nothing.
 #pragma once
 
 #include <string>
@@ -16,8 +16,9 @@
 namespace tally::tool {
 
 struct Converted {
-  std::string text;            // a configuration
-  std::vector<Problem> notes;  // what could not be carried over, in order of place
+  std::string text;             // a configuration
+  std::vector<Problem> errors;  // it would be more than tallyd reads; then the text means nothing
+  std::vector<Problem> notes;   // what could not be carried over, in order of place
 };
 
 // Requires a file without errors. `origin`: what it was read from, for a comment.

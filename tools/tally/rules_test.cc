@@ -30,10 +30,11 @@ struct Request {
   }
 };
 
-// A rule that the request fits.
+// A rule that the request fits, or that one of these takes along.
 struct Found {
-  const Rule* rule;  // of the configuration
-  bool applies;      // or there is a more specific one
+  const Rule* rule;     // of the configuration
+  bool applies;         // or there is a more specific one
+  const Rule* also_of;  // which takes it along; nullptr: it fits itself
   std::string key;
   std::string override;  // which of the rule's there is for the key; "": none
   Treatment treatment = Treatment::limited;
@@ -68,8 +69,8 @@ Result<Request> request_of(const std::vector<std::string>& arguments) {
   return request;
 }
 
-Found found_of(const Rule& rule, bool applies, std::string key) {
-  Found found{&rule, applies, std::move(key), "", Treatment::limited, ""};
+Found found_of(const Rule& rule, bool applies, std::string key, const Rule* also_of = nullptr) {
+  Found found{&rule, applies, also_of, std::move(key), "", Treatment::limited, ""};
   Rule own = rule;
   if (rule.overrides != nullptr)
     if (const Override* override = rule.overrides->find(found.key)) {
@@ -95,7 +96,9 @@ std::vector<Found> find(const Config& config, const Request& request) {
   for (const Matcher::Matched& one : matched) {
     const auto place = static_cast<size_t>(one.rule - rules.all().data());
     applies[place] = true;
-    all.push_back(found_of(config.rules[place], true, one.key));
+    const Rule& rule = config.rules[place];
+    all.push_back(found_of(rule, true, one.key));
+    for (const std::string& name : rule.also_names) all.push_back(found_of(*std::ranges::find(config.rules, name, &Rule::name), true, one.key, &rule));
   }
   for (size_t i = 0; i < config.rules.size(); ++i)
     if (!applies[i] && fits(config.rules[i].match, request.domain, entries))
@@ -109,9 +112,10 @@ void print_json(const Request& request, const std::vector<Found>& all) {
     entries += (entries.empty() ? "" : ",") + ("{\"key\":" + json_quoted(key)) + ",\"value\":" + json_quoted(value) + "}";
   for (const Found& one : all) {
     rules += (rules.empty() ? "" : ",") + ("{\"rule\":" + json_quoted(one.rule->name)) + ",\"applies\":" + (one.applies ? "true" : "false") +
+             ",\"also_of\":" + (one.also_of == nullptr ? "null" : json_quoted(one.also_of->name)) +
              ",\"shadow\":" + (one.rule->shadow ? "true" : "false") + ",\"key\":" + json_quoted(one.key) +
              ",\"override\":" + (one.override.empty() ? "null" : json_quoted(one.override)) + ",\"limit\":" + json_quoted(one.limit) +
-             ",\"match\":" + json_quoted(text_of(one.rule->match)) + "}";
+             ",\"match\":" + (one.also_of != nullptr ? "null" : json_quoted(text_of(one.rule->match))) + "}";
   }
   std::printf("{\"domain\":%s,\"entries\":[%s],\"rules\":[%s]}\n", json_quoted(request.domain).c_str(), entries.c_str(), rules.c_str());
 }
@@ -119,9 +123,12 @@ void print_json(const Request& request, const std::vector<Found>& all) {
 void print_rules(const std::vector<Found>& all) {
   if (std::ranges::none_of(all, &Found::applies)) return void(std::printf("no rule matches: the request has no limit\n"));
   Cells rows{{"rule", "applies", "key", "limit", "override", "match"}};
-  for (const Found& one : all)
-    rows.push_back({one.rule->name, !one.applies ? "no: less specific" : one.rule->shadow ? "in shadow" : "yes", one.key, one.limit,
-                    one.override.empty() ? "-" : one.override, text_of(one.rule->match)});
+  for (const Found& one : all) {
+    std::string applies = !one.applies ? "no: less specific" : one.rule->shadow ? "in shadow" : "yes";
+    if (one.also_of != nullptr) applies += " (also of " + one.also_of->name + ")";
+    rows.push_back({one.rule->name, applies, one.key, one.limit, one.override.empty() ? "-" : one.override,
+                    one.also_of != nullptr ? "-" : text_of(one.rule->match)});
+  }
   print_aligned(rows);
 }
 
