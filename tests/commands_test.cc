@@ -89,7 +89,7 @@ TEST_CASE("an order that cannot be says why") {
   CHECK(client.ask({"TALLY.LIMIT", "api", "u", "0", "1"}) == error(kOutOfRange + "n must be 1 or more, got '0'"));
   CHECK(client.ask({"TALLY.LIMIT", "api", "u", "2147483649", "1"}) == error(kOutOfRange + "n must be 2147483648 at most, got '2147483649'"));
   CHECK(client.ask({"TALLY.LIMIT", "feed", "u", "1801439850", "1"}) == "");  // of a bucket, as much as its time has room for
-  CHECK(client.ask({"TALLY.LIMIT", "feed", "u", "1801439851", "1"}) == error(kOutOfRange + "n must be 1801439850 at most, got '1801439851'"));
+  CHECK(client.ask({"TALLY.LIMIT", "feed", "u", "1801439851", "1"}) == error("ERR n must be 1801439850 at most, got 1801439851: a bucket must fill within 417 days at its rule's rate"));
   CHECK(client.ask({"TALLY.LIMIT", "(inline)", "u", "1", "1"}).starts_with("-NORULE '(inline)' has no limit of its own"));
   CHECK(client.ask({"TALLY.BLOCK", "api", std::string(1001, 'k'), "1"}) ==
         error("ERR a key of which something is ordered must have 1000 bytes at most, got 1001"));

@@ -112,6 +112,20 @@ TEST_CASE("wrong overrides are all named with their places") {
         "f:1:191: rules[0].overrides.d.burst: a bucket must fill within 417 days: at 1/d a burst of 416 at most, got 1000");
 }
 
+TEST_CASE("a key that looks like a block of addresses and is none is warned of, also in a file") {
+  const auto warnings_of = [](const std::string& rule, const Texts& texts = {}) {
+    std::string out;
+    for (const Problem& problem : parsed(rule, texts).warnings) out += (out.empty() ? "" : "\n") + format_problem("f", problem);
+    return out;
+  };
+  CHECK(warnings_of(kWindow + R"("overrides": {"10.0.0.0/255.0.0.0": 1, "10.0.0.0-10.0.0.255": "blocked", "/api/1": 1, "10.0.0.0/8": 1})") ==
+        "f:1:69: rules[0].overrides.10.0.0.0/255.0.0.0: is taken for one whole key, not for a block of addresses; did you mean \"10.0.0.0/8\"?\n"
+        "f:1:94: rules[0].overrides.10.0.0.0-10.0.0.255: is taken for one whole key, not for a block of addresses; that is written as "
+        "\"10.0.0.0/8\"");
+  CHECK(warnings_of(kWindow + R"("overrides_file": "more.json")", {{"/etc/tallyd/more.json", R"({"[::]/0": 1})"}}) ==
+        "/etc/tallyd/more.json:1:2: [::]/0: is taken for one whole key, not for a block of addresses; did you mean \"::/0\"?");
+}
+
 TEST_CASE("where the form of the rule is unknown, nothing is said of its overrides") {
   CHECK(errors_of(R"("name": "a", "algorithm": "bucket", "overrides": {"a": {"rate": "x"}}, "overrides_file": "none")").find("overrides") == std::string::npos);
 }

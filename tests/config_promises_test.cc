@@ -248,6 +248,19 @@ TEST_CASE("the examples are valid and wise, and the full one shows every default
   CHECK(samples::same(all, Config{}));
 }
 
+TEST_CASE("RESP over TCP lets every user of the host order: that is said for each such address, of a Unix socket not") {
+  const auto warned = [](const std::string& listen) {
+    std::vector<std::string> paths;
+    for (const Problem& problem : parse_config("{\"listen\": {" + listen + "}}").warnings) {
+      CHECK(problem.message.find("TALLY.BLOCK, ALLOW, LIMIT, LIFT, RESET, RELOAD and FORGET") != std::string::npos);
+      paths.push_back(problem.path);
+    }
+    return paths;
+  };
+  CHECK(warned(R"("resp": ["/run/a", "127.0.0.1:6379", "[::1]:6379"])") == std::vector<std::string>{"listen.resp[1]", "listen.resp[2]"});
+  CHECK(warned(R"("resp": ["/run/a"], "http": ["127.0.0.1:8380"])").empty());
+}
+
 TEST_CASE("the reference quotes what --check says of the fleet of three") {
   const Config config = parse_config(read_file("conf/fleet-of-three.json")).config;
   CHECK(read_file("docs/configuration.md").find("```\n" + describe_promises(config) + "```\n") !=

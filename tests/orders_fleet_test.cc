@@ -169,6 +169,40 @@ TEST_CASE("nodes that know the same do not tell each other all, again and again"
 }
 
 TEST_CASE(
+    "when a lower limit is lifted or ends, the rest of the window goes by the rule's again, spent before or "
+    "not") {
+  for (const Algorithm algorithm : {Algorithm::fixed_window, Algorithm::sliding_window})
+    for (const bool lifts : {true, false}) {
+      CAPTURE(lifts);
+      FleetConfig config = config_of(3);
+      config.rules = {window_rule("api", algorithm, 100, 1h, 0)};
+      config.rules[0].on_isolation = OnIsolation::closed;
+      config.link.delay_max = 3ms;  // reports by the order are late
+      config.clocks = {{}, {100ms}, {-100ms}};
+      Fleet fleet(std::move(config));
+      fleet.run_until(3s);
+      const auto ask_all = [&] {
+        for (int i = 0; i < 200; ++i) {
+          for (const char* key : {"bob", "eve", "joe"}) fleet.take(static_cast<uint16_t>(i % 3), "api", key);
+          fleet.run_for(5ms);
+        }
+        return fleet.tally("api", "bob").admitted();
+      };
+      for (const char* key : {"bob", "eve", "joe"}) order(fleet, 1, {"api", key}, OrderKind::limit, 5s, 10);
+      fleet.run_for(500ms);
+      CHECK(ask_all() == 10);
+      if (lifts)
+        for (const char* key : {"bob", "eve", "joe"}) CHECK(lift(fleet, 0, {"api", key}));
+      else
+        fleet.run_for(5s);
+      fleet.run_for(500ms);
+      CHECK(ask_all() == 100);
+      CHECK(fleet.tally("api", "eve").admitted() == 100);
+      CHECK(fleet.tally("api", "joe").admitted() == 100);
+    }
+}
+
+TEST_CASE(
     "books and accounts go by another limit of a key at once, up and down, while those of other keys stay") {
   FleetConfig config = config_of(3);
   config.rules[0].on_isolation = OnIsolation::closed;

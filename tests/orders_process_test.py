@@ -51,7 +51,9 @@ class Alone(Orders):
         self.assertEqual(client.ask("TALLY.TAKE", "api", "eve")[0], 0)
         self.assertEqual(client.ask("TALLY.TAKE", "feed", "bob")[0], 0)
         told = client.ask("TALLY.EXPLAIN", "api", "bob")
-        self.assertRegex(dict(zip(told[::2], told[1::2]))[b"order"].decode(), r"^block, for \d+ ms more$")
+        told = dict(zip(told[::2], told[1::2]))
+        self.assertRegex(told[b"order"].decode(), r"^block, for \d+ ms more$")
+        self.assertRegex(told[b"reason"].decode(), r"^blocked by an order$")
 
     def test_an_allowed_key_is_admitted_and_not_counted(self):
         client = Plain(self.node())
@@ -147,7 +149,26 @@ class Alone(Orders):
         self.assertEqual((bob[:4], eve[:4], joe[:4]), (["api", "bob", "block", "-"], ["api", "eve", "limit", "50"], ["feed", "joe", "allow", "-"]))
         self.assertEqual(self.tally(node, "lift", "api", "bob"), "lifted\n")
         self.assertEqual(self.tally(node, "lift", "api", "bob"), "nothing is ordered of this key\n")
-        self.assertIn("FOR: must be a duration", self.tally(node, "block", "api", "bob", "soon", code=2))
+
+    def test_the_tool_says_what_is_wrong_in_its_own_words(self):
+        node = self.node()
+        for words, wrong in ((("block", "api", "bob", "soon"), "FOR: must be a duration"),
+                             (("block", "api", "bob", "0"), 'FOR: must be 1ms to 366d, got "0"'),
+                             (("block", "api", "bob", "999us"), 'FOR: must be 1ms to 366d, got "999us"'),
+                             (("block", "api", "bob", "367d"), 'FOR: must be 1ms to 366d, got "367d"'),
+                             (("block", "api", "bob", "-5m"), "'-5m': numbers and durations are not negative"),
+                             (("limit", "api", "bob", "5.5", "1m"), 'N: must be a whole number, 1 to 2147483648, got "5.5"'),
+                             (("limit", "api", "bob", "0", "1m"), 'N: must be a whole number, 1 to 2147483648, got "0"'),
+                             (("limit", "feed", "bob", "1000", "1m"), "n must be 416 at most, got 1000: a bucket must fill within 417 days")):
+            self.assertIn(wrong, self.tally(node, *words, code=2))
+        self.assertEqual(self.tally(node, "--", "block", "api", "-5", "1m"), "blocked for 1m\n")
+
+    def test_the_tool_shows_control_characters_of_keys_and_does_not_send_them_to_the_terminal(self):
+        node = self.node()
+        self.assertEqual(Plain(node).ask("TALLY.BLOCK", "api", "a\x1b[2J\nb", HOUR_MS), "OK")
+        head, row = self.tally(node, "blocks").splitlines()
+        self.assertIn("a\\x1b[2J\\x0ab", row)
+        self.assertNotIn("\x1b", row)
 
 
 class Fleets(Orders):
@@ -209,6 +230,21 @@ class Fleets(Orders):
         self.assertEqual(clients[1].ask("TALLY.LIFT", "api", "bob"), 1)
         for client in clients:
             self.until(lambda: client.ask("TALLY.PEEK", "api", "bob")[1] == 5)
+        self.assertEqual(took(9), 0)
+
+    def test_after_an_order_a_key_goes_by_its_override_again_in_the_window_that_runs(self):
+        self.small(rules=[dict(RULES[0], overrides={"bob": 12})], cluster={"sync_interval": "20ms", "isolation_after": "1h"})
+        clients = [Plain(node) for node in self.whole()]
+        took = lambda n: sum(clients[i % 3].ask("TALLY.TAKE", "api", "bob")[0] == 0 for i in range(n))  # noqa: E731
+        self.assertEqual(clients[0].ask("TALLY.LIMIT", "api", "bob", "4", HOUR_MS), "OK")
+        for client in clients:
+            self.until(lambda: client.ask("TALLY.PEEK", "api", "bob")[1] == 4)
+        self.assertEqual(took(12), 4)
+        self.assertEqual(clients[1].ask("TALLY.LIFT", "api", "bob"), 1)
+        for client in clients:
+            self.until(lambda: client.ask("TALLY.PEEK", "api", "bob")[1] == 12)
+        more = []
+        self.until(lambda: more.append(took(3)) or sum(more) == 8)
         self.assertEqual(took(9), 0)
 
 

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <map>
+#include <memory>
 
 #include "core/order_table.h"
 #include "core_fixture.h"
@@ -129,7 +130,7 @@ TEST_CASE("there is an end to how many there are, which is said with what to do"
     REQUIRE(orders.set({"api", std::to_string(i)}, OrderKind::block, 0, secs(100), kMe, after(secs(0))));
   const auto more = orders.set({"api", "more"}, OrderKind::block, 0, secs(100), kMe, after(secs(40)));
   REQUIRE_FALSE(more);
-  CHECK(more.error().find("there are 65536 orders that are not over") == 0);
+  CHECK(more.error().find("there are 65536 orders in force") == 0);
   CHECK(more.error().find("the next ends in 60 s") != std::string::npos);
   CHECK(orders.set({"api", "7"}, OrderKind::allow, 0, secs(100), kMe,
                    after(secs(40))));  // in the place of another
@@ -138,6 +139,73 @@ TEST_CASE("there is an end to how many there are, which is said with what to do"
   CHECK(orders.hear(theirs, after(secs(40))) == Orders::Heard::news);
   orders.expire(after(secs(100)));
   CHECK(orders.set({"api", "more"}, OrderKind::block, 0, secs(100), kMe, after(secs(100))));
+}
+
+TEST_CASE("an order that was lifted or has ended makes room for another, however long it has to be known") {
+  Orders orders;
+  for (size_t i = 0; i < Orders::kMost; ++i)
+    REQUIRE(orders.set({"api", std::to_string(i)}, OrderKind::block, 0, secs(1000), kMe, after(secs(0))));
+  REQUIRE(orders.set({"api", "0"}, OrderKind::block, 0, secs(10), kMe,
+                     after(secs(0))));  // shorter than the one before
+  CHECK_FALSE(orders.set({"api", "more"}, OrderKind::block, 0, secs(1000), kMe, after(secs(1))));
+  REQUIRE(orders.lift({"api", "1"}, kMe, after(secs(1))));
+  CHECK(orders.set({"api", "more"}, OrderKind::block, 0, secs(1000), kMe, after(secs(1))));
+  CHECK_FALSE(orders.set({"api", "1"}, OrderKind::block, 0, secs(1000), kMe, after(secs(1))));
+  CHECK(orders.set({"api", "1"}, OrderKind::block, 0, secs(1000), kMe, after(secs(10))));
+  CHECK(orders.size() == Orders::kMost + 1);
+}
+
+TEST_CASE(
+    "of those that are known and not in force, the ones that end last are kept, and nodes agree which") {
+  Orders first, second;
+  std::vector<KeyOrder> said;
+  for (size_t i = 0; i < Orders::kMostOver + 100; ++i) {
+    const Orders::Name name{"api", std::to_string(i)};
+    REQUIRE(first.set(name, OrderKind::block, 0, secs(static_cast<int64_t>(1000 + i % 1000)), kMe,
+                      after(secs(0))));
+    said.push_back(first.lift(name, kMe, after(secs(0))).value());
+  }
+  std::ranges::reverse(said);
+  for (const KeyOrder& order : said) second.hear(order, after(secs(0)));
+  CHECK(first.size() == Orders::kMostOver);
+  CHECK(first.all() == second.all());
+  CHECK(first.digest() == second.digest());
+  for (const KeyOrder& order : first.all()) REQUIRE(order.keep_ns > nanos(after(secs(1000))));
+  CHECK(first.set(kBob, OrderKind::block, 0, secs(10), kMe, after(secs(0))));
+  // Nor does telling each other go on.
+  for (const KeyOrder& order : said) REQUIRE(first.hear(order, after(secs(0))) != Orders::Heard::news);
+}
+
+TEST_CASE("who goes by the differences has what holds, and is told to look at all where it is too long ago") {
+  Random random(seed());
+  Orders orders;
+  std::map<Orders::Name, KeyOrder> beside;
+  uint64_t seen = 0;
+  for (int i = 0; i < 3000; ++i) {
+    const WallTime now = after(secs(i));
+    const Orders::Name name{"api", std::to_string(random.below(20))};
+    if (random.chance(0.3))
+      orders.lift(name, kMe, now);
+    else
+      REQUIRE(orders.set(name, OrderKind::limit, static_cast<uint32_t>(i + 1), secs(random.between(1, 50)),
+                         kMe, now));
+    orders.expire(now);
+    if (random.chance(0.7)) continue;
+    const auto names = orders.changed_since(seen);
+    REQUIRE(names);
+    seen = orders.changes();
+    for (const Orders::Name& changed : *names)
+      if (const KeyOrder* const order = orders.find(changed, now))
+        beside[changed] = *order;
+      else
+        beside.erase(changed);
+    std::vector<KeyOrder> all;
+    for (const auto& [at, order] : beside) all.push_back(order);
+    REQUIRE(all == orders.in_force(now));
+  }
+  CHECK(orders.changed_since(orders.changes())->empty());
+  CHECK(orders.changed_since(orders.changes() - Orders::kChangesKept));
+  CHECK_FALSE(orders.changed_since(orders.changes() - Orders::kChangesKept - 1));
 }
 
 TEST_CASE("nodes that heard the same in any order, some of it twice, hold the same") {
@@ -196,14 +264,14 @@ TEST_CASE("all are walked through in parts") {
 
 TEST_CASE("the table of decisions finds each key, and nothing of it when it is over") {
   Random random(seed());
-  OrderTable table(500);
+  OrderTable table;
   std::map<uint64_t, OrderTable::Order> all;
   for (uint64_t i = 0; i < 500; ++i) {
     OrderTable::Order order;
     order.key = {random.next(), i < 100 ? 7 : random.next()};  // some in one place
     order.treatment = static_cast<Treatment>(random.below(3));
     order.until = after(secs(random.between(1, 100)));
-    table.add(order);
+    table.put(order);
     all[order.key.hi] = order;
   }
   for (const Duration when : {secs(0), secs(50), secs(100)}) {
@@ -214,7 +282,42 @@ TEST_CASE("the table of decisions finds each key, and nothing of it when it is o
       REQUIRE(table.find({hi, order.key.lo + 1}, after(when)) == nullptr);
     }
   }
-  CHECK(OrderTable(0).find({1, 2}, after(secs(0))) == nullptr);
+  CHECK(OrderTable().find({1, 2}, after(secs(0))) == nullptr);
+}
+
+TEST_CASE("a table that was made of another differs in what was changed, and that one stays as it was") {
+  Random random(seed());
+  std::map<uint64_t, OrderTable::Order> all;
+  auto table = std::make_unique<OrderTable>();
+  for (int round = 0; round < 200; ++round) {
+    const auto before = all;
+    auto next = std::make_unique<OrderTable>(*table);
+    for (uint64_t i = random.below(20); i > 0; --i) {
+      const uint64_t n = random.below(2000);
+      OrderTable::Order order;
+      order.key = {n, n % 7};
+      order.until = after(secs(random.between(1, 100)));
+      if (random.chance(0.4)) {
+        next->remove(order.key);
+        all.erase(n);
+      } else {
+        next->put(order);
+        all[n] = order;
+      }
+    }
+    const auto has = [](const OrderTable& one, const auto& orders) {
+      REQUIRE(one.size() == orders.size());
+      for (uint64_t n = 0; n < 2000; ++n) {
+        const auto should = orders.find(n);
+        const OrderTable::Order* const found = one.find({n, n % 7}, after(secs(0)));
+        REQUIRE((found != nullptr) == (should != orders.end()));
+        if (found != nullptr) REQUIRE(found->until == should->second.until);
+      }
+    };
+    has(*table, before);
+    has(*next, all);
+    table = std::move(next);
+  }
 }
 
 }  // namespace

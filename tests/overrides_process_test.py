@@ -4,6 +4,7 @@
 Usage: overrides_process_test.py TALLYD TALLY [unittest arguments].
 """
 import json
+import os
 import pathlib
 import sys
 import urllib.request
@@ -62,6 +63,23 @@ class Alone(Case):
         check = run(PROGRAMS["tally"], "check", self.folder / "tallyd.json")
         self.assertEqual(78, check.returncode)
         self.assertRegex(check.stderr, r"tallyd\.json:1:\d+: rules\[0\]\.overrides_file: .*keys\.json: cannot be read")
+        self.assertEqual(0, daemon.end())
+
+    def test_a_file_that_is_none_or_has_no_end_is_refused_and_the_daemon_goes_on(self):
+        path = self.write({"vip": 8}, "keys.json")
+        daemon = self.daemon([fixed("login", 3, overrides_file="keys.json")])
+        client = Plain(daemon)
+        for make, wrong in ((lambda: os.mkfifo(path), "keys.json: is not a regular file"),
+                            (lambda: path.symlink_to("/dev/zero"), "keys.json: is not a regular file"),
+                            (path.mkdir, "keys.json: is not a regular file"),
+                            (lambda: os.truncate(os.open(path, os.O_CREAT | os.O_WRONLY), 1 << 40), "keys.json:1:1: larger than 16777216 bytes")):
+            path.rmdir() if path.is_dir() else path.unlink()
+            make()
+            self.assertIn(wrong, run(PROGRAMS["tally"], "-s", daemon.socket, "reload").stderr)
+            check = run(PROGRAMS["tally"], "check", self.folder / "tallyd.json")
+            self.assertEqual(78, check.returncode)
+            self.assertIn(wrong, check.stderr)
+            self.assertEqual(8, client.ask("TALLY.PEEK", "login", "vip")[1])
         self.assertEqual(0, daemon.end())
 
     def test_a_hundred_thousand_overrides_are_served_and_read_again(self):

@@ -61,7 +61,9 @@ TEST_CASE("the whole key goes before the longest block, that before the longest 
   CHECK(at("10.2.0.1:80") == "10*");  // no address
   CHECK(at("::ffff:10.2.0.1") == "10.0.0.0/8");
   CHECK(at("2001:db8::1") == "2001:db8::1");
-  CHECK(at("2001:0db8::1") == "2001:db8::/32");
+  CHECK(at("2001:0db8::1") == "2001:db8::1");
+  CHECK(at("2001:0db8::2") == "2001:db8::/32");
+  CHECK(at("::ffff:10.1.2.3") == "10.1.2.3");
   CHECK(at("2001:db9::1") == "*");
   CHECK(at("/login") == "/login");
   CHECK(at("/api/1") == "/api/1");
@@ -100,6 +102,39 @@ TEST_CASE("what looks like a block and is none is refused, and so is what is the
   const std::string again = "stands in these overrides already";
   for (const char* key : {"10.0.0.0/8", "::ffff:10.0.0.0/104", "a", "b*", "2001:0db8::/32"}) CHECK(add(key) == again);
   CHECK(overrides.size() == 4);
+}
+
+TEST_CASE("an address is one key in any spelling, with or without its whole length") {
+  const std::vector<std::string> keys = {"192.0.2.7", "2001:db8::1", "::ffff:192.0.2.8", "192.0.2.9/32"};
+  Overrides overrides = overrides_of(keys);
+  for (const char* key : {"192.0.2.7", "::ffff:192.0.2.7", "::FFFF:c000:0207"}) CHECK(found(overrides, keys, key) == "192.0.2.7");
+  for (const char* key : {"2001:db8::1", "2001:0DB8:0:0::1"}) CHECK(found(overrides, keys, key) == "2001:db8::1");
+  CHECK(overrides.key_of("192.0.2.8") == "192.0.2.8");
+  CHECK(found(overrides, keys, "192.0.2.9") == "192.0.2.9/32");
+  CHECK(found(overrides, keys, "192.0.2.10") == "");
+  for (const char* key : {"::ffff:192.0.2.7", "192.0.2.7/32", "192.0.2.8", "2001:DB8::1/128", "192.0.2.9"})
+    CHECK(overrides.add(key, limit_of(1)) == "stands in these overrides already");
+}
+
+TEST_CASE("a key that looks like a block in another notation is known as that, with what was meant") {
+  for (const auto& [key, meant] : std::vector<std::pair<const char*, const char*>>{{"10.0.0.0/255.0.0.0", "10.0.0.0/8"},
+                                                                                  {"10.0.0.0/255.255.255.255", "10.0.0.0/32"},
+                                                                                  {"10.0.0.0/255.0.255.0", ""},
+                                                                                  {"10.0.0.0/8 ", "10.0.0.0/8"},
+                                                                                  {"\t192.0.2.7", "192.0.2.7"},
+                                                                                  {" 10.0.0.0/255.0.0.0", "10.0.0.0/8"},
+                                                                                  {"[2001:db8::]/32", "2001:db8::/32"},
+                                                                                  {"[2001:db8::1]", "2001:db8::1"},
+                                                                                  {"10.0.0.0-10.0.0.255", ""},
+                                                                                  {"fe80::%eth0/64", "fe80::/64"}}) {
+    CAPTURE(key);
+    CHECK(Overrides::meant_by(key) == std::string(meant));
+  }
+  for (const char* key : {"", " ", "a", "10.0.0.0/8", "192.0.2.7", "10.0.0.0/8*", "10.0.0*", "/api/1", "a b", "10.0.0.1-2", "fe80::1%eth0", "a/255.0.0.0", "[a]/32",
+                          "[2001:db8::1]:80", "10.0.0.1/login", "-", "/", "%"}) {
+    CAPTURE(key);
+    CHECK_FALSE(Overrides::meant_by(key));
+  }
 }
 
 // By looking at each block with a mask of its own.

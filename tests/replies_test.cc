@@ -172,13 +172,17 @@ TEST_CASE("TALLY.RULES has a calendar window by its word, as it has no length") 
 TEST_CASE("a sentence says what the answer would be and why") {
   const RuleSet rules = make_rules();
   const Rule& api = *rules.find("api");
-  CHECK(sentence(answer_of(Verdict::admitted, 100, 12, -1ns, 1s), api) == "admitted: 12 of 100 left");
-  CHECK(sentence(answer_of(Verdict::over_limit, 100, 0, 600ms, 1s), api) ==
+  CHECK(sentence(answer_of(Verdict::admitted, 100, 12, -1ns, 1s), api, false) == "admitted: 12 of 100 left");
+  CHECK(sentence(answer_of(Verdict::over_limit, 100, 0, 600ms, 1s), api, false) ==
         "limited: the limit of 100 is used up; try again in 600 ms");
-  CHECK(sentence(answer_of(Verdict::over_limit, 100, 0, 600ms, 1s), *rules.find("feed")) ==
+  CHECK(sentence(answer_of(Verdict::over_limit, 100, 0, 600ms, 1s), *rules.find("feed"), false) ==
         "limited: the limit of 100 is used up; try again in 600 ms (the rule is in shadow: let through)");
-  CHECK(sentence(answer_of(Verdict::isolated, 100, 0, -1ns, 1s), api) ==
+  CHECK(sentence(answer_of(Verdict::isolated, 100, 0, -1ns, 1s), api, false) ==
         "limited: nothing is left of what this node may admit by itself, and no owner can be asked");
-  CHECK(sentence(answer_of(Verdict::starved, 100, 12, -1ns, 1s), api) ==
+  CHECK(sentence(answer_of(Verdict::starved, 100, 12, -1ns, 1s), api, false) ==
         "waits for a grant of the owner, 20 ms at most: 12 of 100 left, as far as is known");
+  CHECK(sentence(answer_of(Verdict::blocked, 0, 0, -1ns, 0s), api, false) == "blocked by an override of the rule");
+  CHECK(sentence(answer_of(Verdict::blocked, 0, 0, 600ms, 600ms), api, true) == "blocked by an order");
+  CHECK(sentence(answer_of(Verdict::exempt, 100, 100, -1ns, 0s), api, false) == "exempt by an override of the rule: all is admitted, and nothing counted");
+  CHECK(sentence(answer_of(Verdict::exempt, 100, 100, -1ns, 0s), api, true) == "allowed by an order: all is admitted, and nothing counted");
 }

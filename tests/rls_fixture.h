@@ -45,14 +45,14 @@ inline rls::Request request_of(std::initializer_list<Entries> descriptors, const
   return request;
 }
 
-// A worker's part on a node alone, for parts without overrides: takes in order; what refuses gives back what
-// was taken before it.
+// A worker's part on a node alone, without gates: takes in order; what refuses gives back what was taken
+// before it.
 class Asker {
  public:
   void answer(Question& question, Now now) {
     auto& parts = question.parts;
     for (size_t i = 0; i < parts.size() && !question.refused; ++i) {
-      if (parts[i].cost == 0) {
+      if (parts[i].cost == 0 || parts[i].treatment != Treatment::limited) {
         peek(parts[i], now);
       } else {
         parts[i].answer = limiter_.take(ask_of(parts[i], parts[i].cost), now, nullptr);
@@ -62,7 +62,8 @@ class Asker {
     }
     if (!question.refused) return;
     for (size_t i = 0; i < parts.size(); ++i) {
-      if (i < *question.refused && parts[i].cost != 0 && parts[i].answer.verdict == Verdict::admitted)
+      if (i < *question.refused && parts[i].cost != 0 && parts[i].treatment == Treatment::limited &&
+          parts[i].answer.verdict == Verdict::admitted)
         limiter_.give(ask_of(parts[i], parts[i].cost), parts[i].cost, now);
       if (i != *question.refused) peek(parts[i], now);
     }
@@ -70,6 +71,11 @@ class Asker {
 
  private:
   void peek(Question::Part& part, Now now) const {
+    if (part.treatment != Treatment::limited) {
+      part.answer = answer_by({&part.limit, part.treatment});
+      part.reason = resp::reason_of(part.answer, *part.rule);
+      return;
+    }
     part.answer = resp::peeked(limiter_.peek(ask_of(part, 1), now), limiter_.peek(ask_of(part, 0), now));
     part.reason = resp::reason_of_peek(part.answer, *part.rule);
   }

@@ -201,7 +201,7 @@ class Deciding(Door):
         self.assertEqual([codes(client.ask(hourly))[0] for _ in range(6)], ["OK"] * 5 + ["OVER_LIMIT"])
         self.assertEqual(client.ask(hourly)["statuses"][0]["current_limit"],
                          {"name": "(inline)", "requests_per_unit": 5, "unit": "HOUR"})
-        self.assertEqual(Plain(daemon).ask("CL.THROTTLE", "edge|color=red", 4, 5, 3600, 0)[1:3], [5, 0])
+        self.assertEqual(Plain(daemon).ask("CL.THROTTLE", "edge|color=red|5/hour", 4, 5, 3600, 0)[1:3], [5, 0])
         closed = {"entries": entries([("color", "blue")]), "limit": {"requests_per_unit": 0, "unit": "SECOND"}}
         self.assertEqual(codes(client.ask(closed, [("remote_address", "b")])), ["OVER_LIMIT", "OVER_LIMIT", "OK"])
         self.assertEqual(left(client.ask([("remote_address", "b")])), [9])

@@ -253,11 +253,14 @@ TEST_CASE("a limit in the request takes the place of the number of a rule with t
   CHECK(asked.question->parts[0].limit.window == secs(60));
 }
 
-TEST_CASE("in a fleet it does so where keys may differ in their numbers, with its floors; otherwise it is a bucket") {
+TEST_CASE(
+    "in a fleet it does so where keys may differ in their numbers, with its floors; otherwise it is a "
+    "bucket") {
   const Entries user{{"user", "alice"}};
   const auto rules = rules_of(std::string(kRules) + R"(,
     { "name": "per-user", "algorithm": "fixed_window", "limit": 10, "window": "1m", "overrides": { "vip": 500 },
-      "match": { "domain": "edge", "descriptors": [{ "key": "user" }] } })", {0, 10});
+      "match": { "domain": "edge", "descriptors": [{ "key": "user" }] } })",
+                              {0, 10});
   auto request = request_of({user, kAddress});
   set_limit(*request.mutable_descriptors(0), 400, 2);
   set_limit(*request.mutable_descriptors(1), 400, 2);
@@ -292,12 +295,64 @@ TEST_CASE(
     const auto& part = asked.question->parts[0];
     CHECK(part.rule == &rules->inline_rule());
     CHECK(part.limit == inline_limit(rules->inline_rule(), {}, 100, 100, secs(1)));
-    CHECK(part.key == "edge|" + entries[0].first + "=" + entries[0].second);
+    CHECK(part.key == "edge|" + entries[0].first + "=" + entries[0].second + "|100/second");
     Asker asker;
     const Response response = response_to(asker, request, rules);
     CHECK(response.statuses(0).current_limit().requests_per_unit() == 100);
     CHECK(response.statuses(0).current_limit().unit() == Response::RateLimit::SECOND);
     CHECK(response.statuses(0).limit_remaining() == 99);
+  }
+}
+
+TEST_CASE("limits of other numbers or units on the same entries are counted apart") {
+  Asker asker;
+  const auto rules = rules_of(kRules);
+  const auto left = [&](uint32_t number, int unit) {
+    auto request = request_of({kUnknown});
+    set_limit(*request.mutable_descriptors(0), number, unit);
+    return response_to(asker, request, rules).statuses(0).limit_remaining();
+  };
+  CHECK(left(10, 2) == 9);
+  CHECK(left(1000, 3) == 999);
+  CHECK(left(10, 3) == 9);
+  CHECK(left(10, 2) == 8);
+  CHECK(left(1000, 3) == 998);
+}
+
+TEST_CASE(
+    "rules that a limit in the request passes over are asked whether they block the key or exempt it, those "
+    "in shadow are not") {
+  const auto rules = rules_of(std::string(kRules) + R"(,
+    { "name": "by-user", "algorithm": "fixed_window", "limit": 10, "window": "1d", "also": ["all"],
+      "match": { "domain": "edge", "descriptors": [{ "key": "user" }] } },
+    { "name": "all", "algorithm": "fixed_window", "limit": 10, "window": "1d" })");
+  const auto gates_of = [&](const Entries& entries, int unit) {
+    auto request = request_of({kAddress, entries});
+    set_limit(*request.mutable_descriptors(1), 100, unit);
+    std::vector<std::string> names;
+    const auto asked = translated(request, rules);
+    for (const Question::Gate& gate : asked.question->gates) {
+      CHECK(gate.part == asked.descriptors[1].begin);
+      names.push_back(gate.rule->name + " " + gate.key);
+    }
+    return names;
+  };
+  using Names = std::vector<std::string>;
+  CHECK(gates_of({{"user", "bob"}}, 1) == Names{"by-user bob", "all bob"});
+  CHECK(gates_of({{"user", "bob"}}, 4) == Names{});  // it is taken
+  CHECK(gates_of(kLogin, 4) == Names{"login *"});
+  CHECK(gates_of({{"watched", "x"}}, 1) == Names{});
+}
+
+TEST_CASE("a limit of 0 in the request refuses all but exempt keys") {
+  Asker asker;
+  const auto rules = rules_of(R"({ "name": "a", "algorithm": "fixed_window", "limit": 10, "window": "1m",
+      "overrides": { "friend": "exempt" }, "match": { "domain": "edge", "descriptors": [{ "key": "user" }] } })");
+  for (const auto& [user, code] :
+       {std::pair{"friend", Response::OK}, std::pair{"bob", Response::OVER_LIMIT}}) {
+    auto request = request_of({{{"user", user}}});
+    set_limit(*request.mutable_descriptors(0), 0, 2);
+    CHECK(response_to(asker, request, rules).overall_code() == code);
   }
 }
 
@@ -307,9 +362,9 @@ TEST_CASE("names that have the marks of the inline key in them stay apart") {
     set_limit(*request.mutable_descriptors(0), 1, 1);
     return translated(request, rules_of(kRules)).question->parts[0].key;
   };
-  CHECK(key_of("d", {{"a", "b|c=d"}}) == R"(d|a=b\|c\=d)");
-  CHECK(key_of("d", {{"a", "b"}, {"c", "d"}}) == "d|a=b|c=d");
-  CHECK(key_of("d|a=b", {{"c", "d\\"}}) == R"(d\|a\=b|c=d\\)");
+  CHECK(key_of("d", {{"a", "b|c=d"}}) == R"(d|a=b\|c\=d|1/second)");
+  CHECK(key_of("d", {{"a", "b"}, {"c", "d"}}) == "d|a=b|c=d|1/second");
+  CHECK(key_of("d|a=b", {{"c", "d\\"}}) == R"(d\|a\=b|c=d\\|1/second)");
 }
 
 TEST_CASE("months and years are buckets of 30 and 365 days, and the largest number is the largest limit") {

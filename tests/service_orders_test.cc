@@ -9,9 +9,9 @@ TEST_CASE("what is ordered of a key goes before its rule until it is over, and o
   for (const bool fleet : {false, true}) {
     Desk desk({1024, 1'048'576, 100, ms(100)}, fleet);
     const Rule& wide = *desk.rules->find("wide");
-    const auto table = std::make_shared<OrderTable>(4);
+    const auto table = std::make_shared<OrderTable>();
     const auto order = [&](std::string_view key, Treatment treatment, Duration lasts, uint32_t limit) {
-      table->add({desk.limiter.hash(wide, key), treatment, with_number(wide, desk.rules->share(), limit),
+      table->put({desk.limiter.hash(wide, key), treatment, with_number(wide, desk.rules->share(), limit),
                   desk.clock.now().wall + lasts});
     };
     order("blocked", Treatment::blocked, std::chrono::hours(1), wide.limit.limit);
@@ -46,6 +46,52 @@ TEST_CASE("what is ordered of a key goes before its rule until it is over, and o
     CHECK(all.ends_with(":5\r\n"));
     desk.service.use(std::shared_ptr<const OrderTable>());
     CHECK(reason("blocked").starts_with("*6\r\n:0\r\n:100000\r\n"));
+  }
+}
+
+TEST_CASE(
+    "a rule that nothing is taken from has its word where it blocks a key or exempts it, by an override or "
+    "an order") {
+  Desk desk({1024, 1'048'576, 100, ms(100)}, false, {special("special"), named("plain", ms(0))});
+  const Rule &special_rule = *desk.rules->find("special"), &plain = *desk.rules->find("plain");
+  const auto table = std::make_shared<OrderTable>();
+  const auto order = [&](std::string_view key, Treatment treatment) {
+    table->put({desk.limiter.hash(special_rule, key), treatment, special_rule.limit,
+                desk.clock.now().wall + secs(60)});
+  };
+  order("ordered-off", Treatment::blocked);
+  order("ordered-free", Treatment::exempt);
+  order("free-but-off", Treatment::blocked);
+  desk.service.use(table);
+  // What becomes of a part of `rule` beside that.
+  const auto asked = [&](const Rule& rule, std::string_view key, Treatment by_request = Treatment::limited) {
+    auto question = std::make_unique<Question>();
+    question->rules = desk.rules;
+    Question::Part& part = question->parts.emplace_back();
+    part.rule = &rule;
+    part.limit = plain.limit;
+    part.limit.limit = 1;
+    part.treatment = by_request;
+    part.key = "entries";
+    question->gates.push_back({&special_rule, std::string(key), 0});
+    resp::Reason reason{};
+    question->done = [&](std::unique_ptr<Question> answered) { reason = answered->parts[0].reason; };
+    desk.service.ask(std::move(question));
+    return reason;
+  };
+  const Rule& inline_rule = desk.rules->inline_rule();
+  using resp::Reason;
+  for (const Rule* rule : {&inline_rule, &plain}) {
+    CHECK(asked(*rule, "10.1.2.3") == Reason::blocked);
+    CHECK(asked(*rule, "ordered-off") == Reason::blocked);
+    CHECK(asked(*rule, "free-but-off") == Reason::blocked);
+    CHECK(asked(*rule, "bob") == Reason::admitted);
+    CHECK(asked(*rule, "bob") == Reason::over_limit);
+  }
+  for (const char* key : {"free:1", "ordered-free"}) {
+    CHECK(asked(inline_rule, key) == Reason::exempt);
+    CHECK(asked(inline_rule, key, Treatment::blocked) == Reason::exempt);  // the request has a limit of 0
+    CHECK(asked(plain, key) == Reason::over_limit);
   }
 }
 

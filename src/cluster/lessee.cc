@@ -10,6 +10,7 @@ namespace {
 
 constexpr size_t kIdleAtATime = 4096;             // idle accounts looked at in one sync interval
 constexpr Duration kIdleLookMost = std::chrono::seconds(5);  // between two looks: its slot may be evicted, or the wall clock set
+constexpr Duration kWorkersLate = std::chrono::seconds(2);  // longer than a worker decides by an order that has ended
 constexpr Duration kAskAgainMin = std::chrono::milliseconds(3);
 
 Terms terms_of(const Rule& rule, const Limit& limit) {
@@ -73,7 +74,9 @@ Limit Lessee::limit_of(const Rule& rule, const WireId& id, const Limit& otherwis
 void Lessee::use_limit(const WireId& id, Now now) {
   Account* const account = accounts_.find(id);
   if (account == nullptr || account->rule == &around_.rules->inline_rule()) return;
-  account->limit = limit_of(*account->rule, id, account->rule->limit);  // what an override comes to says the key's next note
+  const bool overrides = account->rule->overrides != nullptr;  // what one comes to says the key's next note
+  account->limit = limit_of(*account->rule, id, overrides ? account->limit : account->rule->limit);
+  if (overrides && !around_.ordered_limit(id)) unsure_until_[id] = now.mono + kWorkersLate;
   account->terms = terms_of(*account->rule, account->limit);
   account->exhausted_until = account->ask_not_before = MonoTime{};
   activate(*account);
@@ -207,6 +210,7 @@ void Lessee::prefetch(const WireId& key, int step) const {
 // ---- time --------------------------------------------------------------------------------------------------------------
 
 void Lessee::tick(Now now) {
+  std::erase_if(unsure_until_, [&](const auto& unsure) { return unsure.second <= now.mono; });
   std::vector<WireId> still;
   still.reserve(active_.size());
   with_prefetch(std::exchange(active_, {}), [this](const WireId& id, int step) { prefetch(id, step); }, [&](const WireId& id) {

@@ -14,6 +14,7 @@
 #include <map>
 #include <optional>
 #include <queue>
+#include <unordered_map>
 #include <string>
 #include <utility>
 #include <vector>
@@ -282,6 +283,9 @@ class Lessee {
   std::vector<WireId> urgent_;
   std::vector<MonoTime> urgent_sent_;  // by owner's rank
   MonoTime next_urgent_ = MonoTime::max();
+  // Keys of which an order has just ended, and maybe not at every worker: only their notes tell what an override comes to. So these are
+  // not told that all is used until then, which may be said of the order's limit: they would note nothing any more.
+  std::unordered_map<WireId, MonoTime> unsure_until_;
   uint32_t lines_ = 0;
   uint64_t leases_ = 0;  // the last serial
   bool leaving_ = false;  // asks for nothing any more

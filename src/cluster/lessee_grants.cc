@@ -86,8 +86,9 @@ void Lessee::be_refused(Account& account, const Grant& grant, Now now) {
 void Lessee::learn(Account& account, const Grant& grant, Now now) {
   account.pool = grant.pool;
   if (grant.demand_share != 0 && grant.backed) account.share = grant.demand_share;
-  account.ask_not_before = now.mono + grant.ask_again;
-  account.exhausted_until = grant.exhausted ? account.ask_not_before : MonoTime{};
+  const bool unsure = !unsure_until_.empty() && unsure_until_.contains(account.id);
+  account.ask_not_before = now.mono + (unsure ? std::min(grant.ask_again, around_.pace.sync_interval) : grant.ask_again);
+  account.exhausted_until = grant.exhausted && !unsure ? account.ask_not_before : MonoTime{};
 
   const Told told = account.told;
   if (told.stamp == 0 || grant.stamp < told.stamp || grant.window != told.window || grant.ballot != told.ballot) return;

@@ -58,6 +58,9 @@ struct Node::Impl {
   void on_order(const KeyOrder& order, Now now);
   void tell_all(const KeyOrder& order, Now now);
   void look_at_orders(Now now);
+  void look_at_all_orders(Now now);
+  const Rule* rule_of(const Orders::Name& name) const;
+  void use_limit(const WireId& id, std::optional<uint32_t> limit, Now now);
   bool decoded(std::span<const uint8_t> bytes, Datagram& datagram);
   Taken receive_from(std::optional<uint16_t> from, const Datagram& datagram, size_t bytes, Now now);
   std::optional<uint16_t> rank_of_sender(const Header& header, bool known_list, bool listed_place, Now now);

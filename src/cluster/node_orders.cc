@@ -1,6 +1,6 @@
 // What operators order of single keys (orders.h), at a node: told to all, and another limit given to account
 // and books.
-#include <algorithm>
+#include <optional>
 
 #include "cluster/node_impl.h"
 
@@ -47,28 +47,49 @@ void Node::Impl::on_order(const KeyOrder& order, Now now) {
 
 // What limits of single keys hold now, for the owner's books and the lessee's accounts.
 void Node::Impl::look_at_orders(Now now) {
-  if (orders.orders().changes() == orders_seen || now.mono < orders_looked_at + kLookEvery) return;
-  orders_seen = orders.orders().changes();
+  const Orders& known = orders.orders();
+  if (known.changes() == orders_seen || now.mono < orders_looked_at + kLookEvery) return;
+  const auto names = orders_seen != 0 ? known.changed_since(orders_seen) : std::nullopt;
+  orders_seen = known.changes();
   orders_looked_at = now.mono;
+  if (!names) return look_at_all_orders(now);
+  for (const Orders::Name& name : *names) {
+    const Rule* const rule = rule_of(name);
+    if (rule == nullptr) continue;
+    const KeyOrder* const order = known.find(name, now.wall);
+    const bool limits = order != nullptr && order->kind == OrderKind::limit;
+    use_limit(wire_id(name.second, rule->id_key), limits ? std::optional(order->limit) : std::nullopt, now);
+  }
+}
+
+// By other rules, or where more changed than is kept.
+void Node::Impl::look_at_all_orders(Now now) {
   KeyLimits next;
   for (const KeyOrder& order : orders.orders().in_force(now.wall)) {
-    const Rule* rule = order.kind == OrderKind::limit ? rules->find(order.rule) : nullptr;
-    if (rule != nullptr && rule != &rules->inline_rule())
-      next[wire_id(order.key, rule->id_key)] = order.limit;
+    const Rule* const rule = order.kind == OrderKind::limit ? rule_of({order.rule, order.key}) : nullptr;
+    if (rule != nullptr) next[wire_id(order.key, rule->id_key)] = order.limit;
   }
-  std::swap(key_limits, next);  // `next` is what held before
-  const auto changed = [](const KeyLimits& of, const KeyLimits& other, const WireId& id) {
-    const auto found = other.find(id);
-    return found == other.end() || found->second != of.at(id);
-  };
-  const auto use = [&](const WireId& id) {
-    lessee.use_limit(id, now);
-    owner.use_limit(id, now);
-  };
-  for (const auto& [id, limit] : key_limits)
-    if (changed(key_limits, next, id)) use(id);
-  for (const auto& [id, limit] : next)
-    if (!key_limits.contains(id)) use(id);
+  const KeyLimits before = key_limits;
+  for (const auto& [id, limit] : before)
+    if (!next.contains(id)) use_limit(id, std::nullopt, now);
+  for (const auto& [id, limit] : next) use_limit(id, limit, now);
+}
+
+// nullptr: no rule whose keys may be given another limit.
+const Rule* Node::Impl::rule_of(const Orders::Name& name) const {
+  const Rule* const rule = rules->find(name.first);
+  return rule != &rules->inline_rule() ? rule : nullptr;
+}
+
+void Node::Impl::use_limit(const WireId& id, std::optional<uint32_t> limit, Now now) {
+  const auto found = key_limits.find(id);
+  if (limit == (found == key_limits.end() ? std::nullopt : std::optional(found->second))) return;
+  if (limit)
+    key_limits[id] = *limit;
+  else
+    key_limits.erase(id);
+  lessee.use_limit(id, now);
+  owner.use_limit(id, now);
 }
 
 }  // namespace tally

@@ -36,102 +36,149 @@ uint64_t Orders::hash_of(const KeyOrder& order) {
   return mix(name ^ mix(order.set_ns ^ mix(order.setter ^ mix(static_cast<uint64_t>(order.keep_ns)))));
 }
 
-// In the place of what there is of its key.
-KeyOrder& Orders::put(const KeyOrder& order) {
-  const auto [found, fresh] = known_.try_emplace(Name{order.rule, order.key}, order);
-  if (!fresh) {
-    digest_ ^= hash_of(found->second);
-    found->second = order;
-  }
-  digest_ ^= hash_of(order);
-  next_end_ = std::min(next_end_, at(order.kind == OrderKind::lifted ? order.keep_ns : order.until_ns));
+void Orders::changed(const Name& name) {
   ++changes_;
-  return found->second;
+  changed_.push_back(name);
+  if (changed_.size() > kChangesKept) changed_.pop_front();
+}
+
+std::optional<std::vector<Orders::Name>> Orders::changed_since(uint64_t changes) const {
+  const uint64_t n = changes_ - changes;
+  if (n > changed_.size()) return std::nullopt;
+  return std::vector<Name>(changed_.end() - static_cast<std::ptrdiff_t>(n), changed_.end());
+}
+
+void Orders::enter(const Name& name, Known& known, WallTime now) {
+  known.over = !holds(known.order, now);
+  if (known.over)
+    over_.emplace(known.order.keep_ns, name);
+  else
+    in_force_.emplace(known.order.until_ns, name);
+}
+
+void Orders::leave(const Name& name, const Known& known) {
+  if (known.over)
+    over_.erase({known.order.keep_ns, name});
+  else
+    in_force_.erase({known.order.until_ns, name});
+}
+
+// Of those that are over.
+void Orders::forget_first() {
+  const Name name = over_.begin()->second;
+  over_.erase(over_.begin());
+  const auto found = known_.find(name);
+  digest_ ^= hash_of(found->second.order);
+  known_.erase(found);
+  changed(name);
+}
+
+// In the place of what there is of its key.
+void Orders::put(const KeyOrder& order, WallTime now) {
+  const Name name{order.rule, order.key};
+  const auto [found, fresh] = known_.try_emplace(name);
+  Known& known = found->second;
+  if (!fresh) {
+    leave(name, known);
+    digest_ ^= hash_of(known.order);
+  }
+  known.order = order;
+  digest_ ^= hash_of(order);
+  enter(name, known, now);
+  changed(name);
+  if (over_.size() > kMostOver) forget_first();
 }
 
 Result<KeyOrder> Orders::set(const Name& name, OrderKind kind, uint32_t limit, Duration lasts, NodeId self,
                              WallTime now) {
-  const auto found = known_.find(name);
-  if (found == known_.end() && known_.size() >= kMost) {
-    const auto soonest =
-        std::ranges::min_element(known_, {}, [](const auto& known) { return known.second.keep_ns; });
+  expire(now);
+  const KeyOrder* const before = known(name);
+  if (in_force_.size() >= kMost && (before == nullptr || !holds(*before, now)))
     return Failure{
-        "there are " + std::to_string(known_.size()) +
-        " orders that are not over, as many as there may be; the next ends in " +
-        std::to_string(std::max<int64_t>(1, (soonest->second.keep_ns - nanos(now)) / 1'000'000'000)) +
+        "there are " + std::to_string(in_force_.size()) +
+        " orders in force, as many as there may be; the next ends in " +
+        std::to_string(std::max<int64_t>(1, (in_force_.begin()->first - nanos(now)) / 1'000'000'000)) +
         " s: lift what is not needed, or put the lasting ones into the configuration (overrides)"};
-  }
   KeyOrder order{name.first, name.second, kind, kind == OrderKind::limit ? limit : 0};
   order.until_ns = order.keep_ns = nanos(now + lasts);
   order.set_ns = static_cast<uint64_t>(std::max<int64_t>(1, nanos(now)));
   order.setter = self;
-  if (found != known_.end()) {
-    order.keep_ns = std::max(order.keep_ns, found->second.keep_ns);
-    order.set_ns = std::max(order.set_ns, found->second.set_ns + 1);
+  if (before != nullptr) {
+    order.keep_ns = std::max(order.keep_ns, before->keep_ns);
+    order.set_ns = std::max(order.set_ns, before->set_ns + 1);
   }
-  return put(order);
+  put(order, now);
+  return order;
 }
 
 std::optional<KeyOrder> Orders::lift(const Name& name, NodeId self, WallTime now) {
-  const auto found = known_.find(name);
-  if (found == known_.end() || !holds(found->second, now)) return std::nullopt;
-  KeyOrder order = found->second;
+  const KeyOrder* const before = find(name, now);
+  if (before == nullptr) return std::nullopt;
+  KeyOrder order = *before;
   order.kind = OrderKind::lifted;
   order.limit = 0;
   order.until_ns = nanos(now);
   order.set_ns = std::max(order.set_ns + 1, static_cast<uint64_t>(std::max<int64_t>(1, nanos(now))));
   order.setter = self;
-  return put(order);
+  put(order, now);
+  return order;
 }
 
 Orders::Heard Orders::hear(const KeyOrder& order, WallTime now) {
   if (!in_range(order, now)) return Heard::out_of_range;
   if (at(order.keep_ns) <= now) return Heard::known;  // over
-  const auto found = known_.find(Name{order.rule, order.key});
-  if (found == known_.end()) {
-    if (known_.size() >= kMostHeard) return Heard::full;
-    put(order);
+  const Name name{order.rule, order.key};
+  const KeyOrder* const before = known(name);
+  if (before == nullptr) {
+    const bool full = holds(order, now)
+                          ? in_force_.size() >= kMostHeard
+                          : over_.size() >= kMostOver && std::pair(order.keep_ns, name) < *over_.begin();
+    if (full) return Heard::full;
+    put(order, now);
     return Heard::news;
   }
-  KeyOrder next = replaces(order, found->second) ? order : found->second;
-  next.keep_ns = std::max(order.keep_ns, found->second.keep_ns);
-  if (next == found->second) return Heard::known;
-  put(next);
+  KeyOrder next = replaces(order, *before) ? order : *before;
+  next.keep_ns = std::max(order.keep_ns, before->keep_ns);
+  if (next == *before) return Heard::known;
+  if (holds(next, now) && !holds(*before, now) && in_force_.size() >= kMostHeard) return Heard::full;
+  put(next, now);
   return Heard::news;
 }
 
 void Orders::expire(WallTime now) {
-  if (now < next_end_) return;
-  next_end_ = WallTime::max();
-  std::erase_if(known_, [&](const auto& known) {
-    const KeyOrder& order = known.second;
-    if (at(order.keep_ns) <= now) {
-      digest_ ^= hash_of(order);
-      return true;
-    }
-    next_end_ = std::min(next_end_, at(holds(order, now) ? order.until_ns : order.keep_ns));
-    return false;
-  });
-  ++changes_;
+  while (!in_force_.empty() && at(in_force_.begin()->first) <= now) {
+    const Name name = in_force_.begin()->second;
+    Known& known = known_.find(name)->second;
+    leave(name, known);
+    enter(name, known, now);
+    changed(name);
+  }
+  while (!over_.empty() && (at(over_.begin()->first) <= now || over_.size() > kMostOver)) forget_first();
+}
+
+const KeyOrder* Orders::known(const Name& name) const {
+  const auto found = known_.find(name);
+  return found == known_.end() ? nullptr : &found->second.order;
+}
+
+const KeyOrder* Orders::find(const Name& name, WallTime now) const {
+  const KeyOrder* const order = known(name);
+  return order != nullptr && holds(*order, now) ? order : nullptr;
 }
 
 std::vector<KeyOrder> Orders::in_force(WallTime now) const {
   std::vector<KeyOrder> orders;
-  for (const auto& [name, order] : known_)
-    if (holds(order, now)) orders.push_back(order);
+  for (const auto& [name, known] : known_)
+    if (holds(known.order, now)) orders.push_back(known.order);
   return orders;
 }
 
-std::vector<KeyOrder> Orders::all() const {
-  std::vector<KeyOrder> orders;
-  for (const auto& [name, order] : known_) orders.push_back(order);
-  return orders;
-}
+std::vector<KeyOrder> Orders::all() const { return some_after({}, known_.size()); }
 
 std::vector<KeyOrder> Orders::some_after(const Name& after, size_t most) const {
   std::vector<KeyOrder> orders;
   for (auto at_next = known_.upper_bound(after); at_next != known_.end() && orders.size() < most; ++at_next)
-    orders.push_back(at_next->second);
+    orders.push_back(at_next->second.order);
   return orders;
 }
 

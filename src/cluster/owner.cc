@@ -73,6 +73,7 @@ Owner::Key* Owner::key_for(const Report& report, Now now) {
       ++dropped_["rule_mismatch"];
       return nullptr;
     }
+    found->stated = report.terms.limit;
     if (!has_one_limit(found->rule) && terms.algorithm != Algorithm::token_bucket) found->terms = report.terms;
     found->terms.limit = around_.ordered_limit(found->id).value_or(found->terms.limit);
     return found;
@@ -97,6 +98,7 @@ Owner::Key* Owner::key_for(const Report& report, Now now) {
   Key& key = keys_[report.key];
   key.id = report.key;
   key.terms = report.terms;
+  key.stated = report.terms.limit;
   key.groups = groups;
   key.rule = rule;
   key.on_amnesia = on_amnesia;
@@ -116,31 +118,47 @@ void Owner::use_rules() {
     key.on_amnesia = key.rule->on_amnesia;
     if (!has_one_limit(key.rule)) return;
     go_by(*key.rule, key.terms);
-    use_limit(key);
+    lower_limit(key);
   });
 }
 
-// An order is known here as it was given, so that books go by it at once; else reports may come by rules before these.
-void Owner::use_limit(Key& key) {
-  const auto ordered = around_.ordered_limit(key.id);
-  key.terms.limit = ordered.value_or(key.terms.limit);
-  for (auto& book : key.books) {
-    if (!book) continue;
-    if (ordered)
-      book->set_limit(*ordered);
-    else
-      book->lower_limit(key.terms.limit);
-  }
+// By other rules: reports may still come by those before.
+void Owner::lower_limit(Key& key) {
+  if (const auto ordered = around_.ordered_limit(key.id)) key.terms.limit = *ordered;
+  for (auto& book : key.books)
+    if (book) book->lower_limit(key.terms.limit);
 }
 
+// An order is known here as it was given, so that books go by it at once. When it has ended they go by the rule's number again, or
+// by the one that reports state; as some may still be on their way that state the order's, the newest holds for a while.
 void Owner::use_limit(const WireId& id, Now now) {
   Key* const key = keys_.find(id);
   if (key == nullptr) return;
   if (has_one_limit(key->rule)) go_by(*key->rule, key->terms);
-  use_limit(*key);
+  const auto ordered = around_.ordered_limit(id);
+  if (ordered)
+    key->terms.limit = *ordered;
+  else if (!has_one_limit(key->rule))
+    key->terms.limit = key->stated;
+  for (auto& book : key->books)
+    if (book) book->set_limit(key->terms.limit);
+  if (!ordered && key->terms.algorithm != Algorithm::token_bucket) {
+    const WallTime clock = around_.standing.clock();
+    const int64_t next = window_at(clock, key->terms.window) + 1;
+    key->newest_until = now.mono + (window_end(next, key->terms.window) - clock);
+  }
   key->rests_in = 0;  // whoever was told that all is used may hear otherwise
   key->touched = now.mono;
   activate(*key);
+}
+
+// What a report comes with: the smallest number that one stated, but for a while after an order (use_limit).
+void Owner::hear_limit(const Key& key, WindowBook& book, uint32_t stated, Now now) {
+  if (around_.ordered_limit(key.id)) return;
+  if (now.mono < key.newest_until)
+    book.set_limit(key.terms.limit);
+  else
+    book.lower_limit(stated);
 }
 
 void Owner::use_pace() {
@@ -217,7 +235,7 @@ void Owner::report_window(Key& key, const Report& report, const Origin& from, No
     book = key.book(report.window);  // a group of one promises itself
     if (book == nullptr) return refuse(key, report, from, now);
   }
-  if (!around_.ordered_limit(key.id)) book->lower_limit(report.terms.limit);
+  hear_limit(key, *book, report.terms.limit, now);
   const LineKey line_key{around_.peers.id(from.rank), from.incarnation, report.line};
   Line* line = book->find(line_key);
   const bool heard_higher = report.has_ballot && report.ballot > book->ballot() && report.ballot.counter < UINT32_MAX - kStepSpread;

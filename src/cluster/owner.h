@@ -136,6 +136,8 @@ class Owner {
     Terms terms;  // limit and overcount: of the newest report, where this node has no such rule itself
     Groups groups;
     OnAmnesia on_amnesia = OnAmnesia::deny;
+    uint32_t stated = 0;  // the limit in the newest report
+    MonoTime newest_until{};  // after an order, until then: books go by it, where this node has no such rule itself
     const Rule* rule = nullptr;  // nullptr: a rule that this node does not have, or whose limits come with each call
     uint64_t reset = 0;   // the highest number heard
     MonoTime reset_at{};  // when; none: before these books were
@@ -251,7 +253,8 @@ class Owner {
     const bool stuck = book.mark_pending() && now.mono - book.pending_since() > around_.pace.isolation_after / 2;
     return !stuck && group_lives(key, now);
   }
-  void use_limit(Key& key);
+  void lower_limit(Key& key);
+  void hear_limit(const Key& key, WindowBook& book, uint32_t stated, Now now);
   void activate(Key& key);
   void expire(Now now);
   MonoTime look_again(const Key& key, Now now) const;

@@ -46,7 +46,7 @@ class WindowBook {
   Ballot ballot() const { return ballot_; }
   uint64_t limit() const { return terms_.limit; }
   void lower_limit(uint32_t limit);
-  void set_limit(uint32_t limit);  // also a higher one: by whoever knows that all go by it
+  void set_limit(uint32_t limit);  // also a higher one: an order, or what holds when it has ended
 
   // --- lines ---
   Line* find(const LineKey& key);

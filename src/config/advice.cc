@@ -94,8 +94,14 @@ class Advisor {
     list_.push_back({0, 0, std::move(path), std::move(message)});
   }
 
-  // RESP and gRPC are refused there. HTTP is not: metrics are fetched by other hosts.
+  // RESP and gRPC are refused beyond loopback. HTTP is not: metrics are fetched by other hosts.
   void advise_listeners() {
+    for (size_t i = 0; i < config_.resp.size(); ++i)
+      if (config_.resp[i].kind == Address::Kind::tcp)
+        add(item_path("listen.resp", i),
+            "every user and process of this host may also order and change here, for the whole fleet: TALLY.BLOCK, ALLOW, LIMIT, LIFT, "
+            "RESET, RELOAD and FORGET; a Unix socket such as \"unix:/run/tallyd/tallyd.sock?mode=0660\" leaves that to its group, and HTTP "
+            "over TCP lets through what takes and what reads");
     for (size_t i = 0; i < config_.http.size(); ++i) {
       const Address& address = config_.http[i];
       if (address.kind != Address::Kind::tcp || parse_endpoint(address.text()).value().loopback) continue;

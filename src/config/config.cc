@@ -361,7 +361,8 @@ Parsed parse_config(std::string_view text, const std::function<void(Config&)>& l
   }
   if (out.errors.empty())
     for (Problem& problem : advice(out.config)) out.warnings.push_back(std::move(problem));
-  for (Problem& problem : out.warnings) out.places.locate(problem);
+  for (Problem& problem : out.warnings)
+    if (problem.line == 0) out.places.locate(problem);
   sort_by_place(out.warnings);
   return out;
 }

@@ -64,8 +64,9 @@ class Findings {
   // What is known to be unusable because of an error that stands elsewhere.
   void unusable(std::string path) { failed_.insert(std::move(path)); }
   void warning(size_t offset, const std::string& path, std::string message) {
+    if (out_.warnings.size() >= kProblemsMax) return;
     const JsonPlace place = text_.lines.place(offset);
-    out_.warnings.push_back({place.line, place.column, path, std::move(message)});
+    out_.warnings.push_back({place.line, place.column, path, std::move(message), file_});
   }
   void place(const JsonNode& node, const std::string& path) {
     if (!file_.empty()) return;

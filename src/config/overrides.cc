@@ -77,6 +77,10 @@ void read_entries(Findings& findings, const JsonNode& object, const std::string&
     const std::string path = member_path(parent, member.key);
     const Override override = read_override(findings, member.value, path, rule);
     if (const std::string wrong = overrides.add(member.key, override); !wrong.empty()) findings.error(member.key_offset, path, wrong);
+    if (const auto meant = Overrides::meant_by(member.key))
+      findings.warning(member.key_offset, path,
+                       "is taken for one whole key, not for a block of addresses; " +
+                           (meant->empty() ? std::string("that is written as \"10.0.0.0/8\"") : "did you mean \"" + *meant + "\"?"));
     if (written != nullptr) written->push_back({member.key, override});
   }
 }

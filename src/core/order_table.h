@@ -1,13 +1,18 @@
 // What operators have ordered of single keys while the daemon runs (cluster/orders.h), as decisions look it
 // up.
 //
-// Thread rule: add() before it is shared; immutable afterwards, shared by pointer to const. find() allocates
-// and locks nothing.
+// Thread rule: put() and remove() before it is shared; immutable afterwards, shared by pointer to const.
+// find() allocates and locks nothing.
+//
+// A copy shares all with what it was made of, and put() and remove() copy one part in kParts first: so a
+// table that differs from another in a few orders costs little, however many there are.
 #pragma once
 
+#include <array>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "base/hash.h"
@@ -29,24 +34,39 @@ class OrderTable {
     WallTime until{};
   };
 
-  // `most`: how many are added at most.
-  explicit OrderTable(size_t most);
-  void add(const Order& order);  // of one key once
+  void put(const Order& order);  // in the place of what there is of its key
+  void remove(KeyHash key);      // also where there is nothing of it
 
-  size_t size() const { return orders_.size(); }
+  size_t size() const { return size_; }
   // nullptr: there is none, or it is over.
   const Order* find(KeyHash key, WallTime now) const {
-    for (size_t at = key.lo & mask_; places_[at] != 0; at = (at + 1) & mask_) {
-      const Order& order = orders_[places_[at] - 1];
-      if (order.key == key) return order.until > now ? &order : nullptr;
-    }
-    return nullptr;
+    const Part* const part = parts_[part_of(key)].get();
+    if (part == nullptr) return nullptr;
+    const Order* const order = part->find(key);
+    return order != nullptr && order->until > now ? order : nullptr;
   }
 
  private:
-  std::vector<Order> orders_;
-  std::vector<uint32_t> places_;  // by hash, open addressing: place in orders_, from 1; 0: free
-  size_t mask_;
+  struct Part {
+    std::vector<Order> orders;
+    std::vector<uint32_t>
+        places;  // by hash, open addressing: place in `orders`, from 1; 0: free. Half of them at least
+
+    const Order* find(KeyHash key) const {
+      const size_t mask = places.size() - 1;
+      for (size_t at = key.lo & mask; places[at] != 0; at = (at + 1) & mask)
+        if (const Order& order = orders[places[at] - 1]; order.key == key) return &order;
+      return nullptr;
+    }
+    void place_all();
+    void place(size_t i);
+  };
+  static constexpr size_t kParts = 256;
+  static size_t part_of(KeyHash key) { return key.hi % kParts; }
+  Part& own(size_t i);
+
+  std::array<std::shared_ptr<Part>, kParts> parts_;  // nullptr: there is none
+  size_t size_ = 0;
 };
 
 }  // namespace tally

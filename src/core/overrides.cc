@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cstring>
 #include <optional>
 #include <unordered_map>
@@ -106,6 +107,7 @@ struct Overrides::Index {
   Patterns patterns;
   std::unordered_map<Block, uint32_t, BlockHash> blocks;
   std::vector<unsigned> lengths;  // of the blocks, each once, falling
+  std::vector<bool> addresses;    // by place: written as an address, without a length
   size_t limited = 0;             // entries with a limit
   std::vector<Entry> written;
   std::string file;
@@ -124,9 +126,10 @@ std::string Overrides::add(std::string_view key, const Override& override) {
   if (key.empty()) return "a key has 1 byte or more";
   const auto place = static_cast<uint32_t>(values_.size());
   bool fresh = false;
-  if (means_block(key)) {
+  const auto address = address_of(key);
+  if (address || means_block(key)) {
     std::string why;
-    const auto block = block_of(key, why);
+    const auto block = address ? address : block_of(key, why);
     if (!block) return why;
     fresh = index_->blocks.try_emplace(*block, place).second;
     const auto at = std::ranges::lower_bound(index_->lengths, block->length, std::ranges::greater());
@@ -136,12 +139,42 @@ std::string Overrides::add(std::string_view key, const Override& override) {
   }
   if (!fresh) return "stands in these overrides already";
   values_.push_back(override);
+  index_->addresses.push_back(address.has_value());
   index_->limited += override.treatment == Treatment::limited;
   std::string text(key);
   for (const int64_t n : {static_cast<int64_t>(override.treatment), int64_t{override.limit.limit}, nanos(override.limit.emission)})
     text += '|' + std::to_string(n);
   fingerprint_ += keyed_hash(text, kPublicIdKey);
   return "";
+}
+
+std::optional<std::string> Overrides::meant_by(std::string_view key) {
+  if (address_of(key) || means_block(key) || Patterns::is_prefix(key)) return std::nullopt;
+  const std::string_view blanks = " \t\r\n";
+  const size_t first = key.find_first_not_of(blanks);
+  if (first == std::string_view::npos) return std::nullopt;
+  const std::string_view bare = key.substr(first, key.find_last_not_of(blanks) - first + 1);
+  const auto is_block = [](std::string_view text) { return address_of(text) || means_block(text); };
+  if (bare.size() < key.size()) return is_block(bare) ? std::optional(std::string(bare)) : meant_by(bare);
+  if (const size_t bracket = bare.find(']'); bare.starts_with('[') && bracket != std::string_view::npos) {
+    const std::string_view length = bare.substr(bracket + 1);
+    const std::string text = std::string(bare.substr(1, bracket - 1)) + std::string(length);
+    return (length.empty() || length.starts_with('/')) && is_block(text) ? std::optional(text) : std::nullopt;
+  }
+  const size_t mark = bare.find_first_of("/-%");
+  if (mark == std::string_view::npos || !address_of(bare.substr(0, mark))) return std::nullopt;
+  std::string_view rest = bare.substr(mark + 1);
+  if (bare[mark] == '-') return address_of(rest) ? std::optional(std::string()) : std::nullopt;
+  if (bare[mark] == '%') {  // a zone
+    const size_t slash = rest.find('/');
+    return slash == std::string_view::npos ? std::nullopt : std::optional(std::string(bare.substr(0, mark)) + std::string(rest.substr(slash)));
+  }
+  const auto mask = address_of(rest);
+  if (!mask || !is_ipv4(*mask)) return std::nullopt;
+  const auto bits = static_cast<uint32_t>(mask->low);
+  const int length = std::countl_one(bits);
+  if (length < 32 && bits << length != 0) return std::string();  // a mask with holes
+  return std::string(bare.substr(0, mark)) + "/" + std::to_string(length);
 }
 
 void Overrides::came_from(std::vector<Entry> written, std::string file) {
@@ -182,7 +215,10 @@ const Override* Overrides::find(std::string_view key) const {
 std::string Overrides::key_of(std::string_view key) const {
   Found found;
   if (!find(key, found)) return "";
-  if (found.block) return text_of(*found.block);
+  if (found.block) {
+    const std::string text = text_of(*found.block);
+    return index_->addresses[found.place] ? text.substr(0, text.rfind('/')) : text;
+  }
   return found.prefix ? std::string(key.substr(0, *found.prefix)) + "*" : std::string(key);
 }
 

@@ -1,11 +1,12 @@
 // What holds for some keys of a rule in place of its limit: another one, none at all (exempt), or nothing (blocked).
 //
 // Thread rule: add() and came_from() before it is shared; immutable afterwards, any thread. find() allocates nothing: it looks the key up
-// as a whole, once for each length that blocks of addresses have, and once for each length that prefixes have.
+// as a whole, as an address once for each length that blocks have, and once for each length that prefixes have.
 #pragma once
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -33,8 +34,8 @@ class Overrides {
   Overrides();
   ~Overrides();
 
-  // `key`: a whole key, a prefix that ends in '*', or a block of addresses such as "10.0.0.0/8", "2001:db8::/32". Returns "", or why it
-  // cannot be one.
+  // `key`: a whole key, a prefix that ends in '*', or a block of addresses such as "10.0.0.0/8", "2001:db8::/32". An address is a block of
+  // its own, found by any spelling. Returns "", or why it cannot be one.
   std::string add(std::string_view key, const Override& override);
   // What the configuration says in its own text, and the file that it names beside that ("": none): for printing alone.
   void came_from(std::vector<Entry> written, std::string file);
@@ -43,6 +44,10 @@ class Overrides {
   const Override* find(std::string_view key) const;
   // The `key` of the entry that find() finds; "" where there is none.
   std::string key_of(std::string_view key) const;
+
+  // Where a key looks like a block of addresses in a notation that there is none of here, and so is a whole key: what was probably meant,
+  // "" where nobody knows. nullopt: it does not.
+  static std::optional<std::string> meant_by(std::string_view key);
 
   size_t size() const { return values_.size(); }
   bool limits_nothing() const;  // "*" and all others are exempt or blocked

@@ -68,7 +68,7 @@ void ClusterThread::use(Change change, std::function<void(Result<bool>)> then) {
       const Now now = parts_.clock.now();
       node_.use(change.rules, now);
       link_.use(change.pace, now);
-      if (orders_published_ != 0) orders_published_ = UINT64_MAX;  // once more, by these rules
+      orders_published_.reset();  // all once more, by these rules
       if (parts_.region) {
         if (change.secret) CHECK_THAT(parts_.region->link().use(*change.secret));  // the same as for the link
         parts_.region->use(*change.rules, now);
@@ -150,7 +150,7 @@ MonoTime ClusterThread::next_tick() const {
 MonoTime ClusterThread::next_due() const {
   MonoTime due = next_tick();
   for (const Link* link : links()) due = std::min(due, link->next_look());
-  if (node_.orders().changes() != orders_published_) due = std::min(due, publish_not_before_);
+  if (orders_to_publish()) due = std::min(due, publish_not_before_);
   return due;
 }
 
@@ -307,11 +307,15 @@ void ClusterThread::answer_order(Call& call, Now now) {
 
 // Workers and the file have what the node knows, soon.
 void ClusterThread::look_at_orders(Now now) {
+  if (!orders_to_publish() || now.mono < publish_not_before_) return;
+  const auto since = std::exchange(orders_published_, node_.orders().changes());
+  parts_.orders.publish(node_.orders(), *node_.rules(), now.wall, since);
+  publish_not_before_ = now.mono + OrderBoard::kPause;
+}
+
+bool ClusterThread::orders_to_publish() const {
   const uint64_t changes = node_.orders().changes();
-  if (changes == orders_published_ || now.mono < publish_not_before_) return;
-  orders_published_ = changes;
-  parts_.orders.publish(node_.orders(), *node_.rules(), now.wall);
-  publish_not_before_ = now.mono + parts_.orders.pause();
+  return orders_published_ ? changes != *orders_published_ : changes != 0;
 }
 
 void ClusterThread::deliver_wakes() {

@@ -94,6 +94,7 @@ class ClusterThread {
   void look_at_peers(Now now);
   void look_at_clock();
   void look_at_orders(Now now);
+  bool orders_to_publish() const;
   void answer_order(Call& call, Now now);
 
   Parts parts_;
@@ -111,7 +112,7 @@ class ClusterThread {
   bool ready_ = false;
   bool keeping_ = false;  // a tenure is on its way to the disk
   MonoTime keep_not_before_{};
-  uint64_t orders_published_ = 0;  // Orders::changes() then; 0: never
+  std::optional<uint64_t> orders_published_;  // Orders::changes() then; nullopt: never by these rules
   MonoTime publish_not_before_{};
   bool busy_ = false;  // there is more to do at once
   bool stopping_ = false;

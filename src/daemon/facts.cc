@@ -70,7 +70,7 @@ std::vector<resp::Field> explain_fields(const Explanation& e, const Rule& rule, 
   fields.add("isolated", resp::Value(e.isolated));
   fields.add("reason",
              answer != nullptr
-                 ? resp::sentence(*answer, rule)
+                 ? resp::sentence(*answer, rule, !ordered.empty())
                  : std::string("the limit comes with each call: CL.THROTTLE with quantity 0 tells"));
   return fields.take();
 }

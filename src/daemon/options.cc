@@ -6,8 +6,10 @@
 #include <fstream>
 #include <sstream>
 
+#include "config/json_tree.h"
 #include "daemon/paths.h"
 #include "daemon/secret_file.h"
+#include "daemon/whole_file.h"
 
 namespace tally {
 namespace {
@@ -150,7 +152,7 @@ Loaded load_config(const Options& options, const Running* running) {
     }
     text = std::move(read.value());
   }
-  const Parsed parsed = parse_config(text, [&](Config& config) { lay_over(options, config); }, {options.config_file, read_file});
+  const Parsed parsed = parse_config(text, [&](Config& config) { lay_over(options, config); }, {options.config_file, [](const std::string& path) { return read_existing_file(path, kJsonBytesMax); }});
   append(loaded.warnings, options.config_file, parsed.warnings);
   append(loaded.errors, options.config_file, parsed.errors);
   if (!loaded.errors.empty()) return loaded;

@@ -11,32 +11,29 @@ namespace tally {
 namespace {
 
 constexpr NodeId kAlone = 1;
-constexpr Duration kPause = std::chrono::milliseconds(20), kPauseEach = std::chrono::microseconds(4);
+constexpr int kWritePart = 20;       // one part in so many of the admin thread's time goes into the file
+constexpr size_t kCopyAtOnce = 256;  // of what is known, under the mutex
 
-std::shared_ptr<const OrderTable> table_of(const std::vector<KeyOrder>& orders, const RuleSet& rules,
-                                           uint64_t seed) {
-  auto table = std::make_shared<OrderTable>(orders.size());
-  for (const KeyOrder& order : orders) {
-    const Rule* rule = rules.find(order.rule);
-    if (rule == nullptr) continue;  // it may come with a reload
-    OrderTable::Order one;
-    one.key = hash_key(order.key, seed, rule->table_seed);
-    one.until = WallTime(Duration(order.until_ns));
-    one.limit = rule->limit;
-    if (order.kind == OrderKind::block) one.treatment = Treatment::blocked;
-    if (order.kind == OrderKind::allow) one.treatment = Treatment::exempt;
-    if (order.kind == OrderKind::limit) {
-      if (rule == &rules.inline_rule()) continue;
-      one.limit = with_number(*rule, rules.share(), order.limit);
-    }
-    table->add(one);
-  }
-  return table;
+// `order`: nullptr: nothing holds of the key.
+void enter(OrderTable& table, const Orders::Name& name, const KeyOrder* order, const RuleSet& rules,
+           uint64_t seed) {
+  const Rule* const rule = rules.find(name.first);
+  if (rule == nullptr) return;  // it may come with a reload
+  OrderTable::Order one;
+  one.key = hash_key(name.second, seed, rule->table_seed);
+  if (order == nullptr || (order->kind == OrderKind::limit && rule == &rules.inline_rule()))
+    return table.remove(one.key);
+  one.until = WallTime(Duration(order->until_ns));
+  one.limit = rule->limit;
+  if (order->kind == OrderKind::block) one.treatment = Treatment::blocked;
+  if (order->kind == OrderKind::allow) one.treatment = Treatment::exempt;
+  if (order->kind == OrderKind::limit) one.limit = with_number(*rule, rules.share(), order->limit);
+  table.put(one);
 }
 
 }  // namespace
 
-OrderBoard::OrderBoard(Parts parts) : parts_(std::move(parts)) {
+OrderBoard::OrderBoard(Parts parts) : parts_(std::move(parts)), write_again_(parts_.admin) {
   if (parts_.file.empty()) return;
   auto read = read_orders(parts_.file);
   if (!read) {
@@ -44,8 +41,10 @@ OrderBoard::OrderBoard(Parts parts) : parts_(std::move(parts)) {
                        {{"error", read.error()}});
     return;
   }
-  known_ = std::move(read.value());
-  for (const KeyOrder& order : known_) orders_.hear(order, parts_.clock.now().wall);
+  for (const KeyOrder& order : read.value()) {
+    known_.insert_or_assign({order.rule, order.key}, order);
+    orders_.hear(order, parts_.clock.now().wall);
+  }
 }
 
 void OrderBoard::set_workers(const std::vector<std::unique_ptr<Worker>>& workers) {
@@ -55,46 +54,77 @@ void OrderBoard::set_workers(const std::vector<std::unique_ptr<Worker>>& workers
   for (const auto& worker : workers) worker->use(newest_);
 }
 
+// In parts, so that nobody who has something new waits long. An order is whole in any case.
 std::vector<KeyOrder> OrderBoard::known() const {
-  const std::lock_guard lock(mutex_);
-  return known_;
+  std::vector<KeyOrder> all;
+  Orders::Name last;
+  for (size_t more = kCopyAtOnce; more == kCopyAtOnce;) {
+    const std::lock_guard lock(mutex_);
+    more = 0;
+    for (auto at = known_.upper_bound(last); at != known_.end() && more < kCopyAtOnce; ++at, ++more)
+      all.push_back(at->second);
+    if (more != 0) last = {all.back().rule, all.back().key};
+  }
+  return all;
 }
 
-Duration OrderBoard::pause() const {
-  return kPause + kPauseEach * static_cast<int64_t>(newest_ != nullptr ? newest_->size() : 0);
-}
-
-void OrderBoard::publish(const Orders& orders, const RuleSet& rules, WallTime now) {
-  auto table = table_of(orders.in_force(now), rules, parts_.overview.limiter.slots().seed());
+void OrderBoard::publish(const Orders& orders, const RuleSet& rules, WallTime now,
+                         std::optional<uint64_t> since) {
+  const auto names = since && newest_ != nullptr ? orders.changed_since(*since) : std::nullopt;
+  const auto table = names ? std::make_shared<OrderTable>(*newest_) : std::make_shared<OrderTable>();
+  const uint64_t seed = parts_.overview.limiter.slots().seed();
+  if (names)
+    for (const Orders::Name& name : *names) enter(*table, name, orders.find(name, now), rules, seed);
+  else
+    for (const KeyOrder& order : orders.in_force(now))
+      enter(*table, {order.rule, order.key}, &order, rules, seed);
   std::erase_if(tables_, [](const auto& held) { return held.use_count() == 1; });
   tables_.push_back(table);
+  bool to_write = false;
   {
     const std::lock_guard lock(mutex_);
-    newest_ = std::move(table);
+    newest_ = table;
     if (workers_ != nullptr)
       for (const auto& worker : *workers_) worker->use(newest_);
+    if (names)
+      for (const Orders::Name& name : *names) keep(name, orders.known(name));
+    else
+      keep_all(orders);
+    to_write = !parts_.file.empty() && !std::exchange(to_write_, true);
   }
-  keep(orders.all());
+  if (to_write) asio::post(parts_.admin, [this] { write_soon(); });
+}
+
+void OrderBoard::keep(const Orders::Name& name, const KeyOrder* order) {
+  if (order != nullptr)
+    known_.insert_or_assign(name, *order);
+  else
+    known_.erase(name);
+}
+
+void OrderBoard::keep_all(const Orders& orders) {
+  known_.clear();
+  for (KeyOrder& order : orders.all()) {
+    Orders::Name name{order.rule, order.key};
+    known_.emplace_hint(known_.end(), std::move(name), std::move(order));
+  }
 }
 
 // Written once for all that came until then.
-void OrderBoard::keep(std::vector<KeyOrder> known) {
-  {
-    const std::lock_guard lock(mutex_);
-    known_ = std::move(known);
-    if (parts_.file.empty() || std::exchange(to_write_, true)) return;
-  }
-  asio::post(parts_.admin, [this] { write(); });
+void OrderBoard::write_soon() {
+  write_again_.expires_after(std::max(Duration(0), write_not_before_ - parts_.clock.mono()));
+  write_again_.async_wait([this](const asio::error_code& error) {
+    if (!error) write();
+  });
 }
 
 void OrderBoard::write() {
-  std::vector<KeyOrder> known;
+  const MonoTime began = parts_.clock.mono();
   {
     const std::lock_guard lock(mutex_);
     to_write_ = false;
-    known = known_;
   }
-  const auto written = write_orders(parts_.file, known);
+  const auto written = write_orders(parts_.file, known());
   if (!written && !failing_)
     parts_.log.error(
         "what is ordered of keys cannot be written: this node forgets it when it restarts, unless others "
@@ -103,6 +133,8 @@ void OrderBoard::write() {
   if (written && failing_)
     parts_.log.info("what is ordered of keys is written again", {{"file", parts_.file}});
   failing_ = !written;
+  const MonoTime ended = parts_.clock.mono();
+  write_not_before_ = ended + kWritePart * (ended - began);
 }
 
 void OrderBoard::finish() {
@@ -135,12 +167,14 @@ void OrderBoard::answer(Call& call) {
 void OrderBoard::look() {
   const WallTime now = parts_.clock.now().wall;
   orders_.expire(now);
-  if (std::exchange(published_, orders_.changes()) != orders_.changes())
-    publish(orders_, *parts_.overview.rules(), now);
+  const uint64_t since = std::exchange(published_, orders_.changes());
+  if (since != orders_.changes()) publish(orders_, *parts_.overview.rules(), now, since);
 }
 
 void OrderBoard::use(const RuleSet& rules) {
-  if (orders_.size() > 0) publish(orders_, rules, parts_.clock.now().wall);
+  if (orders_.size() == 0) return;
+  published_ = orders_.changes();
+  publish(orders_, rules, parts_.clock.now().wall, std::nullopt);
 }
 
 }  // namespace tally

@@ -3,14 +3,17 @@
 // Thread rule: publish() from one thread at a time: the cluster thread's, main's alone. known() from any. The
 // calls under "alone" are main's. The file is written on the admin thread.
 //
-// Workers have an immutable table each time something changes. One that no worker has any more is freed here,
-// so that none of them is ever the last to let go of it.
+// Workers have an immutable table each time something changes, which shares most with the one before. One
+// that no worker has any more is freed here, so that none of them is ever the last to let go of it.
 #pragma once
 
 #include <asio/io_context.hpp>
+#include <asio/steady_timer.hpp>
 #include <functional>
+#include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -43,11 +46,11 @@ class OrderBoard {
   void set_workers(const std::vector<std::unique_ptr<Worker>>& workers);
   // All that are known, as published last, or in the file.
   std::vector<KeyOrder> known() const;
-  // What holds goes to the workers, and all that is known to the file. `rules`: those that decisions are made
-  // by.
-  void publish(const Orders& orders, const RuleSet& rules, WallTime now);
-  // How long to wait between two calls of publish(): it makes tables of all.
-  Duration pause() const;
+  // What holds goes to the workers, and all that is known to the file: what changed since Orders::changes()
+  // was `since`, or all where there is no `since` or that is too long ago. `rules`: those that decisions are
+  // made by.
+  void publish(const Orders& orders, const RuleSet& rules, WallTime now, std::optional<uint64_t> since);
+  static constexpr Duration kPause = std::chrono::milliseconds(20);  // between two calls of publish()
 
   // --- alone ---
   // From a worker: answers the call on main, then calls `then` there.
@@ -59,17 +62,21 @@ class OrderBoard {
 
  private:
   void answer(Call& call);
-  void keep(std::vector<KeyOrder> known);
+  void keep(const Orders::Name& name, const KeyOrder* order);  // nullptr: not known any more
+  void keep_all(const Orders& orders);
+  void write_soon();
   void write();
 
   Parts parts_;
   mutable std::mutex mutex_;  // of known_, to_write_ and workers_
-  std::vector<KeyOrder> known_;
+  std::map<Orders::Name, KeyOrder> known_;
   bool to_write_ = false;
   const std::vector<std::unique_ptr<Worker>>* workers_ = nullptr;
   std::shared_ptr<const OrderTable> newest_;
   std::vector<std::shared_ptr<const OrderTable>> tables_;  // that a worker may still have
-  bool failing_ = false;                                   // the admin thread's
+  bool failing_ = false;                                   // the admin thread's, as what follows
+  asio::steady_timer write_again_;
+  MonoTime write_not_before_{};
 
   Orders orders_;  // alone
   uint64_t published_ = 0;

@@ -42,8 +42,17 @@ struct Question {
     bool taken = false;
   };
 
+  // A rule that nothing is taken from, and whose word counts where it blocks the key or exempts it, by an override or an order: that
+  // holds in the place of a part; an exemption only of one whose limit is that of no rule (the inline rule's).
+  struct Gate {
+    const Rule* rule = nullptr;
+    std::string key;
+    size_t part = 0;
+  };
+
   std::shared_ptr<const RuleSet> rules;  // of the parts' rules, which a reload may have replaced
   std::vector<Part> parts;               // one or more
+  std::vector<Gate> gates;
   std::optional<size_t> refused;         // the first part that refused; nullopt: all was taken
   // On the worker's thread, once; not at all where the worker was drained before.
   std::function<void(std::unique_ptr<Question>)> done;

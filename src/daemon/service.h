@@ -122,6 +122,7 @@ class Service {
 
   std::unique_ptr<Question> question_of(const resp::Request& request) const;
   void take_all(Session& session, Item& item);
+  void apply_gates(Question& question) const;
   std::optional<size_t> begin(Question& question);
   std::optional<size_t> decide(Question& question);
   std::optional<size_t> look(Question& question);

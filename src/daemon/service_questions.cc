@@ -54,8 +54,23 @@ void Service::answer(std::unique_ptr<Question> question) {
   done(std::move(question));
 }
 
+void Service::apply_gates(Question& question) const {
+  for (const Question::Gate& gate : question.gates) {
+    const Applied holds = applied(*gate.rule, gate.key, limiter_.hash(*gate.rule, gate.key), now_.wall);
+    Question::Part& part = question.parts[gate.part];
+    const bool decides = holds.treatment == Treatment::blocked ||
+                         (holds.treatment == Treatment::exempt && part.rule == &question.rules->inline_rule());
+    if (!decides) continue;
+    part.rule = gate.rule;
+    part.key = gate.key;
+    part.limit = *holds.limit;
+    part.treatment = holds.treatment;
+  }
+}
+
 // As decide(), for one that has not waited yet: it goes behind those that wait under its keys.
 std::optional<size_t> Service::begin(Question& question) {
+  apply_gates(question);
   for (Question::Part& part : question.parts) {
     part.hash = limiter_.hash(*part.rule, part.key);
     limiter_.prefetch(part.hash);

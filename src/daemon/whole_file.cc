@@ -1,6 +1,7 @@
 #include "daemon/whole_file.h"
 
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -36,9 +37,13 @@ Result<bool> sync_directory_of(const std::string& path) {
 }  // namespace
 
 Result<std::optional<std::string>> read_whole_file(const std::string& path, size_t most) {
-  const Descriptor fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  const Descriptor fd(::open(
+      path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));  // a FIFO is opened at once, too, to be refused
   if (!fd && errno == ENOENT) return std::optional<std::string>();
   if (!fd) return system_failure("cannot open " + path);
+  struct stat found {};
+  if (::fstat(fd.get(), &found) != 0) return system_failure("cannot read " + path);
+  if (!S_ISREG(found.st_mode)) return Failure{path + ": is not a regular file"};
   std::string text;
   while (text.size() <= most) {
     const size_t have = text.size();
@@ -50,6 +55,13 @@ Result<std::optional<std::string>> read_whole_file(const std::string& path, size
     if (n == 0) break;
   }
   return std::optional(std::move(text));
+}
+
+Result<std::string> read_existing_file(const std::string& path, size_t most) {
+  auto text = read_whole_file(path, most);
+  if (!text) return Failure{text.error()};
+  if (!text.value()) return Failure{path + ": cannot be read: " + std::strerror(ENOENT)};
+  return std::move(*text.value());
 }
 
 Result<bool> replace_file(const std::string& path, std::string_view contents) {

@@ -243,10 +243,12 @@ void run_limit(Call& call) {
   int64_t n = 0;
   if (!read_ordered_key(call)) return;
   if (is_inline(call)) return refuse(call, Fault::unknown_rule, "NORULE '(inline)' has no limit of its own: each call of CL.THROTTLE brings one");
+  if (!read_number(call, call.args[3], {"n", 1, kLimitMax}, n) || !read_lasts(call, call.args[4])) return;
   const Limit& limit = call.request.rule->limit;
   const bool bucket = limit.algorithm == Algorithm::token_bucket && limit.emission > Duration(0);
-  const int64_t most = bucket ? std::min<int64_t>(kLimitMax, kBurstSpanMax / limit.emission) : int64_t{kLimitMax};
-  if (!read_number(call, call.args[3], {"n", 1, most}, n) || !read_lasts(call, call.args[4])) return;
+  if (bucket && n > kBurstSpanMax / limit.emission)
+    return refuse(call, Fault::arguments, "ERR n must be " + std::to_string(kBurstSpanMax / limit.emission) + " at most, got " + std::to_string(n) +
+                                              ": a bucket must fill within 417 days at its rule's rate");
   call.request.most = static_cast<uint32_t>(n);
   order(call, OrderKind::limit);
 }

@@ -200,7 +200,7 @@ void write_table(Writer& writer, std::span<const Row> rows);  // a map of name -
 void write_maps(Writer& writer, std::span<const std::vector<Field>> maps);  // an array of maps
 // What each rule says and what it promises on a cluster of this size. The inline rule comes last.
 std::vector<Row> describe_rules(const RuleSet& rules);
-// For EXPLAIN: what the answer would be now, and why, in a sentence.
-std::string sentence(const Answer& answer, const Rule& rule);
+// For EXPLAIN: what the answer would be now, and why, in a sentence. `ordered`: something is, of the key.
+std::string sentence(const Answer& answer, const Rule& rule, bool ordered);
 
 }  // namespace tally::resp

@@ -242,7 +242,7 @@ std::vector<Row> describe_rules(const RuleSet& rules) {
   return rows;
 }
 
-std::string sentence(const Answer& answer, const Rule& rule) {
+std::string sentence(const Answer& answer, const Rule& rule, bool ordered) {
   const std::string of_limit =
       std::to_string(answer.remaining) + " of " + std::to_string(answer.limit) + " left";
   const std::string again =
@@ -265,10 +265,10 @@ std::string sentence(const Answer& answer, const Rule& rule) {
           "limited: nothing is left of what this node may admit by itself, and no owner can be asked" + again;
       break;
     case Verdict::blocked:
-      result = "blocked by an override of the rule";
+      result = ordered ? "blocked by an order" : "blocked by an override of the rule";
       break;
     case Verdict::exempt:
-      return "exempt by an override of the rule: all is admitted, and nothing counted";
+      return std::string(ordered ? "allowed by an order" : "exempt by an override of the rule") + ": all is admitted, and nothing counted";
   }
   return rule.shadow ? result + " (the rule is in shadow: let through)" : result;
 }

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <optional>
-#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -58,8 +57,9 @@ void append_escaped(std::string& key, std::string_view text) {
   }
 }
 
-// "domain|key=value|key=value", with a backslash before each of these three characters in a name.
-std::string inline_key(std::string_view domain, const Descriptor& descriptor) {
+// "domain|key=value|key=value|10/minute", with a backslash before each '|', '=' and backslash in a name, so that nothing in a request
+// passes for the last part.
+std::string inline_key(std::string_view domain, const Descriptor& descriptor, const Unit& unit, uint32_t number) {
   std::string key;
   append_escaped(key, domain);
   for (const auto& entry : descriptor.entries()) {
@@ -68,6 +68,8 @@ std::string inline_key(std::string_view domain, const Descriptor& descriptor) {
     key += '=';
     append_escaped(key, entry.value());
   }
+  key += '|' + std::to_string(number) + '/';
+  key += unit.name;
   return key;
 }
 
@@ -91,8 +93,6 @@ class Translator {
       asked.end = parts().size();
       out_.descriptors.push_back(asked);
     }
-    if (std::ranges::any_of(out_.descriptors, &Asked::closed))
-      for (Part& part : parts()) part.cost = 0;
     return std::move(out_);
   }
 
@@ -109,34 +109,48 @@ class Translator {
     rules_.matcher().match(request_.domain(), entries_, matched_);
   }
 
-  // `number`: in place of the rule's own; nullopt: what the rule has for the key.
-  void add(const Descriptor& descriptor, const Matcher::Matched& matched,
-           std::optional<uint32_t> number = std::nullopt) {
-    const uint32_t cost = cost_of(request_, descriptor);
-    Part& part = out_.question->add(*matched.rule, matched.key, cost);
-    if (number) part.limit = with_number(*matched.rule, rules_.share(), *number);
+  // By what the rule has for the key.
+  Part& add(const Descriptor& descriptor, const Matcher::Matched& matched) {
+    return out_.question->add(*matched.rule, matched.key, cost_of(request_, descriptor));
   }
 
-  void add_inline(const Descriptor& descriptor, uint32_t number, Duration period) {
+  Part& add_inline(const Descriptor& descriptor, const Unit& unit, uint32_t number) {
     Part& part = parts().emplace_back();
     part.rule = &rules_.inline_rule();
-    part.limit = inline_limit(*part.rule, rules_.share(), number, number, period);
-    part.key = inline_key(request_.domain(), descriptor);
+    const uint32_t held = std::max<uint32_t>(number, 1);
+    part.limit = inline_limit(*part.rule, rules_.share(), held, held, unit.length);
+    part.key = inline_key(request_.domain(), descriptor, unit, number);
     part.cost = cost_of(request_, descriptor);
+    return part;
+  }
+
+  // Instead of a limit that comes with the request the rule may block the key, or exempt it.
+  void add_gates(const Matcher::Matched& matched, size_t place) {
+    const auto add_gate = [&](const Rule& rule) {
+      if (!rule.shadow) out_.question->gates.push_back({&rule, matched.key, place});
+    };
+    add_gate(*matched.rule);
+    for (const Rule* other : matched.rule->also) add_gate(*other);
   }
 
   void take_own_limit(const Descriptor& descriptor, Asked& asked) {
     const Unit& unit = *unit_of_number(descriptor.limit().unit());
     asked.unit = unit.number;
-    const uint32_t own = descriptor.limit().requests_per_unit();
-    const uint32_t number = std::clamp<uint32_t>(own, 1, kLimitMax);
+    const uint32_t number = std::min<uint32_t>(descriptor.limit().requests_per_unit(), kLimitMax);
+    asked.closed = number == 0;
+    const auto close = [&](Part& part) {
+      if (asked.closed && part.treatment == Treatment::limited) part.treatment = Treatment::blocked;
+    };
     for (const Matcher::Matched& matched : matched_) {
-      if (is_window_of(unit, matched.rule->limit.window) && may_have_own_numbers(*matched.rule)) add(descriptor, matched, number);
+      if (!is_window_of(unit, matched.rule->limit.window) || !may_have_own_numbers(*matched.rule)) {
+        add_gates(matched, asked.begin);
+        continue;
+      }
+      Part& part = add(descriptor, matched);
+      part.limit = with_number(*matched.rule, rules_.share(), std::max<uint32_t>(number, 1));
+      close(part);
     }
-    if (parts().size() == asked.begin) add_inline(descriptor, number, unit.length);
-    const auto own_parts = std::span(parts()).subspan(asked.begin);
-    asked.closed =
-        own == 0 && !std::ranges::all_of(own_parts, [](const Part& part) { return part.rule->shadow; });
+    if (parts().size() == asked.begin) close(add_inline(descriptor, unit, number));
   }
 
   const Request& request_;
@@ -170,7 +184,7 @@ Told tell(const Part& part, const Asked& asked) {
   if (told.unit == 0)
     told.unit = number_of_window(part.limit.algorithm == Algorithm::token_bucket ? part.limit.burst_span()
                                                                                  : part.limit.window);
-  if (!asked.closed) return told;
+  if (!asked.closed || told.reason != resp::Reason::blocked) return told;
   told.limit.limit = told.answer.limit = told.answer.remaining = 0;
   told.answer.retry_after = Duration(-1);
   told.reason = resp::Reason::over_limit;

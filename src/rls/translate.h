@@ -7,7 +7,8 @@
 // descriptor with a limit of its own (an override) does not go by its rules' numbers: of the rules that it
 // matches those of a window of that unit are taken with the number of the override (in a fleet only those whose
 // keys may differ in it, by `overrides`: of all others the owners of keys know one number), and the others are passed
-// over; where there is none, it takes from a bucket of that limit under the inline rule.
+// over; where there is none, it takes from a bucket of that limit under the inline rule. A rule that is passed over
+// still says who is blocked, and who is exempt from that bucket: by its overrides, or by an order (Question::gates).
 #pragma once
 
 #include <envoy/service/ratelimit/v3/rls.pb.h>
@@ -34,7 +35,7 @@ inline constexpr int kEntriesMax = 32;  // of one descriptor
 struct Asked {
   size_t begin = 0, end = 0;  // its parts
   int unit = 0;               // of its own limit; 0: it has none, or one without a name
-  bool closed = false;        // its own limit is 0: nothing passes
+  bool closed = false;        // its own limit is 0: nothing passes but exempt keys
 };
 
 struct Translated {
@@ -45,8 +46,8 @@ struct Translated {
 // The error is for INVALID_ARGUMENT: which field, and what would be right.
 //
 // Costs: a descriptor's hits_addend, or else the request's, in which 0 means 1. A descriptor's own 0 is a
-// peek, which refuses where a take of 1 would be refused. What is above 2^32 - 1 is taken as that. Where an
-// override of 0 requests closes a descriptor, all parts are peeks: it will be refused.
+// peek, which refuses where a take of 1 would be refused. What is above 2^32 - 1 is taken as that. Where a
+// limit of 0 requests closes a descriptor, its parts are blocked, but for exempt keys.
 Result<Translated> translate(const Request& request, std::shared_ptr<const RuleSet> rules);
 
 // `response` is empty. Each status, and the headers, tell the most restrictive of the limits that they are

@@ -13,16 +13,17 @@
 namespace tally::rls {
 
 struct Unit {
+  const char* name;
   int number;            // in RateLimitUnit and in RateLimitResponse.RateLimit.Unit
   Duration length;       // of a month 30 days and of a year 365, as Envoy takes them
   Duration calendar{0};  // the window of the calendar that it is as well; 0: none
 };
-inline constexpr std::array<Unit, 6> kUnits = {{{1, std::chrono::seconds(1)},
-                                                {2, std::chrono::minutes(1)},
-                                                {3, std::chrono::hours(1)},
-                                                {4, std::chrono::hours(24)},
-                                                {5, std::chrono::hours(24 * 30), kMonth},
-                                                {6, std::chrono::hours(24 * 365), kYear}}};
+inline constexpr std::array<Unit, 6> kUnits = {{{"second", 1, std::chrono::seconds(1)},
+                                                {"minute", 2, std::chrono::minutes(1)},
+                                                {"hour", 3, std::chrono::hours(1)},
+                                                {"day", 4, std::chrono::hours(24)},
+                                                {"month", 5, std::chrono::hours(24 * 30), kMonth},
+                                                {"year", 6, std::chrono::hours(24 * 365), kYear}}};
 
 // nullptr: Envoy has no such number, or it is UNKNOWN (0).
 constexpr const Unit* unit_of_number(int number) {

@@ -2,6 +2,8 @@
 
 #include <cstdio>
 
+#include "config/json_tree.h"
+#include "daemon/whole_file.h"
 #include "files.h"
 
 namespace tally::tool {
@@ -14,7 +16,7 @@ std::optional<Config> read_configuration(const std::string& path, bool warn, int
     code = kUsage;
     return std::nullopt;
   }
-  Parsed parsed = parse_config(text.value(), {}, {path, read_file});
+  Parsed parsed = parse_config(text.value(), {}, {path, [](const std::string& other) { return read_existing_file(other, kJsonBytesMax); }});
   for (const Problem& problem : parsed.errors) std::fprintf(stderr, "%s\n", format_problem(path, problem).c_str());
   if (warn)
     for (const Problem& problem : parsed.warnings) std::fprintf(stderr, "warning: %s\n", format_problem(path, problem).c_str());

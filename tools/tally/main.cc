@@ -13,6 +13,7 @@
 #include "config/config.h"
 #include "configuration.h"
 #include "connection.h"
+#include "core/order_table.h"
 #include "daemon/overview.h"
 #include "daemon/paths.h"
 #include "planning.h"
@@ -112,13 +113,25 @@ int run_reset(const Invocation& invocation) {
              });
 }
 
+// "": it is a whole number from 1 to kLimitMax.
+std::string wrong_number(const std::string& text) {
+  uint64_t n = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), n);
+  if (error == std::errc() && end == text.data() + text.size() && n >= 1 && n <= kLimitMax) return "";
+  return "must be a whole number, 1 to " + std::to_string(kLimitMax) + ", got \"" + text + "\"";
+}
+
 // RULE KEY [N] FOR
 int run_order(const Invocation& invocation, const std::string& command, const char* done) {
   std::vector<std::string> parts{command};
   parts.insert(parts.end(), invocation.arguments.begin(), invocation.arguments.end());
+  if (parts.size() == 5)
+    if (const std::string wrong = wrong_number(parts[3]); !wrong.empty()) return usage("N: " + wrong);
   const auto lasts = parse_duration(parts.back());
   if (!lasts) return usage("FOR: " + lasts.error());
   constexpr int64_t kMillisecond = 1'000'000;
+  if (lasts.value() < Duration(kMillisecond) || lasts.value() > kOrderMax)
+    return usage("FOR: must be 1ms to " + format_duration(kOrderMax) + ", got \"" + parts.back() + "\"");
   parts.back() = std::to_string((nanos(lasts.value()) + kMillisecond - 1) / kMillisecond);
   return ask(invocation, parts, [&](const Reply&) {
     if (invocation.json)
@@ -362,6 +375,9 @@ int run(int argc, char** argv) {
   const auto is = [&](int i, const char* word) { return i < argc && std::strcmp(argv[i], word) == 0; };
   if (first == "rules" && is(2, "--json") && is(3, "test")) std::swap(argv[2], argv[3]);
   if (first == "rules" && is(2, "test")) return run_rules_test_command(argc - 2, argv + 2);
+  const auto numeric = [](const char* word) { return word[0] == '-' && word[1] >= '0' && word[1] <= '9'; };
+  for (int i = 1; i < argc && !is(i, "--"); ++i)
+    if (numeric(argv[i])) return usage("'" + std::string(argv[i]) + "': numbers and durations are not negative; where it is a key, write -- before the command");
   cxxopts::Options options("tally", "tally - asks a running tallyd\n");
   options.custom_help("[-s PATH] [--json] COMMAND [ARGUMENT...]");
   options.add_options()  //

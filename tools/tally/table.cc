@@ -4,8 +4,32 @@
 #include <cstdio>
 
 namespace tally::tool {
+namespace {
 
-void print_aligned(const Cells& rows) {
+// A terminal obeys control characters, and keys come from anybody: these are shown as \x1b. Of UTF-8 those
+// that begin with 0xc2 are, too.
+std::string harmless(const std::string& cell) {
+  std::string text;
+  for (size_t i = 0; i < cell.size(); ++i) {
+    const auto byte = static_cast<unsigned char>(cell[i]);
+    const bool second =
+        i > 0 && static_cast<unsigned char>(cell[i - 1]) == 0xc2 && byte >= 0x80 && byte < 0xa0;
+    if (byte >= 0x20 && byte != 0x7f && !second) {
+      text += cell[i];
+      continue;
+    }
+    char escaped[8];
+    std::snprintf(escaped, sizeof escaped, "\\x%02x", byte);
+    text += escaped;
+  }
+  return text;
+}
+
+}  // namespace
+
+void print_aligned(Cells rows) {
+  for (auto& row : rows)
+    for (std::string& cell : row) cell = harmless(cell);
   std::vector<size_t> widths;
   for (const auto& row : rows) {
     widths.resize(std::max(widths.size(), row.size()));

@@ -8,6 +8,6 @@ namespace tally::tool {
 
 using Cells = std::vector<std::vector<std::string>>;  // rows
 
-void print_aligned(const Cells& rows);
+void print_aligned(Cells rows);  // control characters are shown, not sent
 
 }  // namespace tally::tool
