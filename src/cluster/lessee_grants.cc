@@ -366,9 +366,15 @@ bool Lessee::on_reset(const WireId& key, uint64_t number, Now now) {
   ++account->changes;
   account->exhausted_until = account->ask_not_before = MonoTime{};
   activate(*account);
-  if (!account->bucket())
+  if (!account->bucket()) {
+    const int64_t running = window_now(*account, now);
     for (WindowAccount& w : account->windows)
-      if (w.window >= window_now(*account, now) - 1) refund_all(*account, w);
+      if (w.window >= running - 1) refund_all(*account, w);
+    // What was granted is not spent once more: where others had given back of what was used, all lines together were granted more than the
+    // limit. A floor is.
+    WindowAccount& w = window_account(*account, running);
+    take_back(*account, w, floor_of_window(*account, w));
+  }
   tell_workers(*account, now);
   return true;
 }

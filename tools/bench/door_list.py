@@ -110,8 +110,8 @@ def auth_request(bench, name):
     listen = bench.port()
     text = replaced((CONF / "nginx/auth_request.conf").read_text(), {
         "unix:/run/tallyd/http.sock": f"unix:{bench.http}", "listen 127.0.0.1:8080": f"listen {listen}", "proxy_read_timeout 1s": "proxy_read_timeout 5s",
-        "error_page 502 503 504 = @open;": "",  # who cannot be asked about is refused, and so seen
-        "proxy_pass http://127.0.0.1:8000;": "set $k $arg_k; empty_gif;", "X-Tally-Key $remote_addr": "X-Tally-Key $k"})
+        "error_page 404 502 503 504 = @open;": "",  # who cannot be asked about is refused, and so seen
+        "proxy_pass http://127.0.0.1:8000;": "set $k $arg_k; empty_gif;", "map $remote_addr": "map $k", "default $remote_addr": "default $k"})
     return start_nginx(bench, name, text, listen)
 
 
