@@ -158,7 +158,7 @@ uint64_t BucketBook::issue(Leased& leased, MonoTime now) {
     const MonoTime whole = std::min(now + owner_lease(lease_), above_ ? above_->until : MonoTime::max());
     leased.end = std::max(leased.end, mark == MonoTime::max() ? whole : std::min(whole, leave_room(mark, out + amount, shortest)));
   }
-  leased.length = std::max(Duration(0), (leased.end - now) * 100 / 103);
+  leased.length = std::max(Duration(0), leased.end - now) * 100 / 103;  // no lease: its end is the epoch, which may be years ago
   return amount;
 }
 

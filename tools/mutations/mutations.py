@@ -253,7 +253,7 @@ MUTATIONS = [
              "return d + d / 32;", "return d;",
              test=("registers_test", "a bucket's mark is kept a thirty-second longer than told, and its number echoed")),
     Mutation("bucket: the owner's lease no longer than the lessee's", "src/cluster/bucket_book.cc",
-             "leased.length = std::max(Duration(0), (leased.end - now) * 100 / 103);",
+             "leased.length = std::max(Duration(0), leased.end - now) * 100 / 103;",
              "leased.length = std::max(Duration(0), leased.end - now);",
              test=("schedules_test", "a lease that is spent at its very end is charged as of that end, on clocks that run apart")),
     Mutation("bucket: natural ownership at once after restart", "src/cluster/owner_buckets.cc",
