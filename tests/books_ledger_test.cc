@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/random.h"
+#include "books/batch.h"
 #include "books/scripts.h"
 #include "cluster/bucket_book.h"
 #include "cluster/window_book.h"
@@ -107,12 +108,6 @@ class Ledger {
   Handle ledger_;
 };
 
-std::string digits(uint64_t stamp) {
-  char text[17];
-  std::snprintf(text, sizeof text, "%016llx", static_cast<unsigned long long>(stamp));
-  return text;
-}
-
 Handle told(Ledger& ledger, const Report& report) {
   const auto n = [](uint64_t of) { return static_cast<double>(of); };
   Handle table = ledger.table({{"used", n(report.used)},
@@ -127,8 +122,8 @@ Handle told(Ledger& ledger, const Report& report) {
                                {"demand_milli", n(report.demand_milli)},
                                {"lease", n(report.lease)}});
   ledger.flag(table, "final", report.final);
-  ledger.text(table, "stamp", digits(report.stamp));
-  ledger.text(table, "reset", digits(report.reset));
+  ledger.text(table, "stamp", hex_digits(report.stamp));
+  ledger.text(table, "reset", hex_digits(report.reset));
   return table;
 }
 
@@ -232,7 +227,7 @@ TEST_CASE("a window's book in Lua says what the one in C++ says, of whatever rep
       if (random.below(40) == 0) {
         reset += 1 + random.below(3);
         book.reset(reset);
-        ledger.call("reset_window", theirs, digits(reset));
+        ledger.call("reset_window", theirs, hex_digits(reset));
       }
       if (random.below(50) == 0) {
         const auto limit = static_cast<uint32_t>(1 + random.below(terms.limit));

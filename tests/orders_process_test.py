@@ -22,7 +22,6 @@ class Orders(Case):
         end = time.monotonic() + WAIT_S
         while not what():
             self.assertLess(time.monotonic(), end)
-            time.sleep(0.01)
 
     def blocked(self, client, key="bob", rule="api"):
         return client.ask("TALLY.PEEK", rule, key)[5] == BLOCKED

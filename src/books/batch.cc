@@ -28,14 +28,7 @@ std::string hex(const Bytes& bytes) {
   return text;
 }
 
-// Of equal length, so that texts are ordered as the numbers are: Lua's numbers have 53 bits.
-std::string hex(uint64_t n) {
-  std::string text(16, '0');
-  for (size_t i = 16; i-- > 0; n >>= 4) text[i] = kDigits[n & 15];
-  return text;
-}
-
-std::string line_name(const BooksCaller& caller, uint32_t line) { return hex(caller.node) + hex(caller.incarnation) + hex(uint64_t{line}).substr(8); }
+std::string line_name(const BooksCaller& caller, uint32_t line) { return hex_digits(caller.node) + hex_digits(caller.incarnation) + hex_digits(line).substr(8); }
 
 // Names of books, each once, as numbers from 2 on: the generation's is the first.
 class Keys {
@@ -60,8 +53,8 @@ json row_of(const BooksReport& asked, const BooksCaller& caller, const BooksTerm
   const size_t book = keys.number_of(bucket ? names.bucket(r.key) : names.window(r.key, r.window));
   const size_t before = sliding ? keys.number_of(names.window(r.key, r.window - 1)) : 0;
   json row = json::array({bucket ? "b" : "w", book, before, line_name(caller, r.line), r.has_ballot, r.ballot.counter, r.used, r.returned, r.refunded, r.given,
-                          r.ceiling, r.granted_heard, r.wanted, r.waiting_min, r.waiting, r.demand_milli, hex(r.stamp), r.floor, r.final, terms.far,
-                          hex(r.reset), r.terms.limit, sliding, r.terms.max_overcount.unbounded, asked.begin.knows_before});
+                          r.ceiling, r.granted_heard, r.wanted, r.waiting_min, r.waiting, r.demand_milli, hex_digits(r.stamp), r.floor, r.final, terms.far,
+                          hex_digits(r.reset), r.terms.limit, sliding, r.terms.max_overcount.unbounded, asked.begin.knows_before});
   if (bucket) {
     const Duration span = r.terms.emission * static_cast<int64_t>(r.terms.limit);
     for (const int64_t n : {int64_t{0}, int64_t{0}, nanos(r.terms.emission), static_cast<int64_t>(r.lease), nanos(lease_for(span, terms.lease, terms.sync_interval))})
@@ -119,6 +112,12 @@ void add_grants(const json& row, const Report& report, const BooksCaller& caller
 }
 
 }  // namespace
+
+std::string hex_digits(uint64_t n) {
+  std::string text(16, '0');
+  for (size_t i = 16; i-- > 0; n >>= 4) text[i] = kDigits[n & 15];
+  return text;
+}
 
 std::string BooksNames::window(const WireId& key, int64_t number) const { return start(tag_of(key)) + hex(key.bytes) + ":" + std::to_string(number); }
 

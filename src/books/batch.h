@@ -63,6 +63,9 @@ class BooksNames {
   uint32_t tags_;
 };
 
+// 16 digits, so that texts are ordered as the numbers are: Lua's numbers have 53 bits.
+std::string hex_digits(uint64_t n);
+
 struct BooksCall {
   std::vector<std::string> keys;
   std::string argument;

@@ -344,4 +344,33 @@ void Lessee::send_urgent(Now now) {
   urgent_.insert(urgent_.end(), still.begin(), still.end());
 }
 
+// ---- for EXPLAIN -----------------------------------------------------------------------------------------------------------
+
+std::optional<Lessee::View> Lessee::view(const WireId& key, Now now) const {
+  const Account* const found = accounts_.find(key);
+  if (found == nullptr) return std::nullopt;
+  const Account& account = *found;
+  View view;
+  view.isolated = account.isolated;
+  if (account.heard_at != MonoTime{}) view.knowledge_age = now.mono - account.heard_at;
+  if (account.bucket()) {
+    const uint64_t unit = amount_of(account.limit, 1);
+    view.ballot = account.lease.ballot;
+    if (const auto lease = limiter_.slots().lease(account.slot)) {
+      view.used = static_cast<uint64_t>(lease->count) / unit;
+      view.ceiling = (lease_runs(account, now) ? static_cast<uint64_t>(lease->ceiling) : 0) / unit;
+    }
+    view.used_fleet = static_cast<uint64_t>(std::max<int64_t>(0, nanos(account.lease.tat_ahead))) / unit;
+    return view;
+  }
+  const int64_t running = window_at(now.wall, account.limit.window);
+  const WindowAccount& w = account.windows[static_cast<size_t>(running & 1)];
+  if (w.window != running) return view;
+  view.ballot = w.ballot;
+  view.used = minus(count_of(account, w), w.taken + w.refunded);
+  view.ceiling = ceiling_of(account, w);
+  view.used_fleet = w.used_fleet;
+  return view;
+}
+
 }  // namespace tally

@@ -1,7 +1,7 @@
 // What operators have ordered of single keys while the fleet runs: block, allow, another limit, each until
 // some time.
 //
-// Thread rule: the cluster thread's; of a node alone, whoever keeps them (daemon/order_keeper.h).
+// Thread rule: the cluster thread's; of a node alone, whoever keeps them (daemon/order_board.h).
 //
 // Of two orders of one key the later holds: by the setter's wall clock, which is put above all that it knew
 // of the key, and by the setter's id where two chose the same. Lifting is an order, too. An order that was

@@ -24,12 +24,6 @@ constexpr std::string_view kLifeScript =
 
 std::string_view text_of(const redisReply& reply) { return reply.str == nullptr ? std::string_view() : std::string_view(reply.str, reply.len); }
 
-std::string hex(uint64_t n) {
-  char text[17];
-  std::snprintf(text, sizeof text, "%016llx", static_cast<unsigned long long>(n));
-  return text;
-}
-
 // The value of a line "NAME:VALUE" in what INFO says.
 std::string field_of(std::string_view info, const std::string& name) {
   const std::string start = "\n" + name + ":";
@@ -265,7 +259,7 @@ void BooksPeer::on_answer(const redisReply* reply, const std::vector<BooksReport
 
 void BooksPeer::ask_life() {
   const auto sent_ns = static_cast<uint64_t>(nanos(parts_.clock.mono()));
-  connection_->command({"EVAL", std::string(kLifeScript), "1", names_.lives(), node_.entry, hex(node_.incarnation)}, [this, sent_ns](const redisReply* reply) {
+  connection_->command({"EVAL", std::string(kLifeScript), "1", names_.lives(), node_.entry, hex_digits(node_.incarnation)}, [this, sent_ns](const redisReply* reply) {
     if (reply == nullptr) return;
     if (reply->type == REDIS_REPLY_ERROR) return fail("script", std::string(text_of(*reply)));
     Hello hello;
