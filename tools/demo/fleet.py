@@ -305,12 +305,12 @@ class Fleet:
     """`count` daemons on loopback that share the rules; with `alone` they know nothing of each other.
 
     With `delay_ms` every datagram between them goes through a relay: the peers' entries are the relay's ports, each daemon
-    says by cluster.self which of them it is and binds another.
+    says by cluster.self which of them it is and binds another. `cluster`: more of that part of the configuration.
     """
 
-    def __init__(self, place, count, rules, alone=False, sync_ms=100, delay_ms=0, keys=65536):
+    def __init__(self, place, count, rules, alone=False, sync_ms=100, delay_ms=0, keys=65536, cluster=None):
         place.fleets += 1
-        self.place, self.count, self.rules, self.keys = place, count, rules, keys
+        self.place, self.count, self.rules, self.keys, self.cluster = place, count, rules, keys, cluster or {}
         self.alone, self.sync_ms, self.delay_ms = alone, sync_ms, delay_ms
         self.relay = None
         for attempt in range(3):
@@ -342,7 +342,7 @@ class Fleet:
             if not self.alone:
                 node.entry = entries[i]
                 config["cluster"] = {"bind": binds[i], "self": entries[i], "peers": entries,
-                                     "sync_interval": f"{self.sync_ms}ms"}
+                                     "sync_interval": f"{self.sync_ms}ms", **self.cluster}
             node.config.write_text(json.dumps(config, indent=1))
             (self.place.path / f"{node.name}.state").mkdir(exist_ok=True)
             node.start()
