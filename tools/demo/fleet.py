@@ -368,18 +368,27 @@ class Fleet:
 
 
 class Redis:
-    """One Redis on a Unix socket, nothing kept on disk; `slow` is the same behind a relay of 1 ms there and back."""
+    """One Redis on a Unix socket, nothing kept on disk."""
 
-    def __init__(self, place):
+    def __init__(self, place, name="redis"):
         if not shutil.which("redis-server"):
             raise DemoError("redis-server is not installed (apt-get install redis-server)")
-        self.socket, self.slow = place.path / "redis.sock", place.path / "redis-slow.sock"
-        self.child = place.start(["redis-server", "--port", "0", "--unixsocket", str(self.socket), "--save", "",
-                                  "--appendonly", "no", "--daemonize", "no", "--dir", str(place.path)], "redis")
+        self.place, self.name = place, name
+        self.socket = place.path / f"{name}.sock"
+        self.start()
+
+    def start(self):
+        self.child = self.place.start(["redis-server", "--port", "0", "--unixsocket", str(self.socket), "--save", "",
+                                       "--appendonly", "no", "--daemonize", "no", "--dir", str(self.place.path)], self.name)
         wait_for(self.ready, "redis-server did not answer")
-        self.relay = place.start([place.program("tally_relay"), "stream", "500", str(self.slow), str(self.socket)],
-                                 "redis-relay", pipes=True)
-        self.relay.answer()
+
+    def behind(self, delay_ms):
+        """A path that leads there, by a relay that takes so long each way."""
+        path = self.place.path / f"{self.name}-{len(self.place.children)}.sock"
+        relay = self.place.start([self.place.program("tally_relay"), "stream", str(round(delay_ms * 1000)), str(path), str(self.socket)],
+                                 path.stem, pipes=True)
+        relay.answer()
+        return path
 
     def ready(self):
         if not self.child.alive():
