@@ -8,42 +8,14 @@
 --
 -- A generation ends where books may be lost: another server than before answers (a failover, a restart), nothing is there (a flush), or the caller
 -- knows a later one (an old copy was restored). Then nothing is granted for `quiet`, and lines that held something are opened as they tell it.
-local VERSION = 1
 local floor, max = math.floor, math.max
+
+local KEPT = 60000  -- so long books are kept when their time is over, in milliseconds
 
 local time = redis.call("TIME")
 local now = time[1] * 1000000 + time[2]
 local server, known, quiet, at, reports = unpack(cmsgpack.unpack(ARGV[1]))
 at = {now = now, recent = at[1], shares_for = at[2], sync = at[3]}
-
-local LINE = {"key", "floor", "granted", "returned", "refunded", "given", "used", "stamp", "ceiling", "granted_heard", "wanted", "waiting_min", "waiting",
-              "demand_milli", "heard", "turned_away", "final", "recalled", "lease", "held", "finish"}
-
-local function load(name)
-  local text = redis.call("GET", name)
-  if not text then return nil end
-  local book = cmsgpack.unpack(text)
-  if book.version ~= VERSION then error({err = "ERR tally: " .. name .. " has books of version " .. tostring(book.version) .. ", not " .. VERSION}) end
-  for number, row in ipairs(book.lines) do
-    local line = {}
-    for i, field in ipairs(LINE) do line[field] = row[i] end
-    book.lines[number] = line
-  end
-  return book
-end
-
-local function save(name, book, milliseconds)
-  local lines = book.lines
-  local rows = {}
-  for number, line in ipairs(lines) do
-    local row = {}
-    for i, field in ipairs(LINE) do row[i] = line[field] end
-    rows[number] = row
-  end
-  book.lines, book.version = rows, VERSION
-  redis.call("SET", name, cmsgpack.pack(book), "PX", max(1, floor(milliseconds)))
-  book.lines = lines
-end
 
 local function current_generation()
   local text = redis.call("GET", KEYS[1])
@@ -57,11 +29,10 @@ end
 local generation = current_generation()
 local quiet_until = generation.since + quiet
 
-local books, touched = {}, {}
-local function book_of(index)
-  local name = KEYS[index]
-  if books[name] == nil then books[name] = load(name) or false end
-  return books[name] or nil
+local books, touched = {}, {}  -- by index; false: there are none of that name
+local function window_book(index, key)
+  if books[index] == nil then books[index] = ledger.load_window(KEYS[index], key) or false end
+  return books[index] or nil
 end
 
 local function read(r)
@@ -93,15 +64,15 @@ end
 local function apply_window(report)
   local whole = report.finish - report.start
   if now < report.start - whole or now >= report.finish + whole then return false end
-  local book = book_of(report.book)
+  local book = window_book(report.book, report.line)
   local found = book ~= nil
   if not book then
     if report.final and now >= quiet_until then return false end
     book = ledger.new_window(report)
     book.generation = generation.number
-    books[KEYS[report.book]] = book
+    books[report.book] = book
   end
-  touched[report.book] = {book, (report.finish - now + (report.sliding and whole or 0)) / 1000 + 60000}
+  touched[report.book] = report.finish + (report.sliding and whole or 0)
   ledger.lower_limit(book, report.limit)
   heard_reset(book, report.reset)
   local ours = report.has_ballot and report.ballot == book.generation
@@ -119,10 +90,10 @@ local function apply_window(report)
   end
   if ours then ledger.hear_granted(book, line, report.granted_heard) end
   ledger.merge_window(book, line, report, ours, now)
-  local own = report.before > 0 and book_of(report.before) or nil
+  local own = report.before > 0 and window_book(report.before, report.line) or nil
   if own and report.reset > own.reset then
     ledger.reset_window(own, report.reset)
-    touched[report.before] = {own, redis.call("PTTL", KEYS[report.before])}
+    touched[report.before] = report.finish
   end
   ledger.count_previous(book, own, report.knows_before and now >= quiet_until)  -- by then everybody has told what it used of it
   local waits_until = max(quiet_until, book.quiet)
@@ -138,14 +109,15 @@ local function apply_window(report)
 end
 
 local function apply_bucket(report)
-  local book = book_of(report.book)
+  if books[report.book] == nil then books[report.book] = ledger.load_bucket(KEYS[report.book]) or false end
+  local book = books[report.book]
   if not book or book.generation ~= generation.number then
     -- What was charged before a loss is not known: all that a bucket can owe, since the last lease of that time has ended.
     local charged = generation.lost and max(0, (quiet_until - now) * 1000 + report.emission * report.limit) or 0
     charged = max(charged, report.charged)
     book = ledger.new_bucket(report, now, charged, now)
     book.generation = generation.number
-    books[KEYS[report.book]] = book
+    books[report.book] = book
   end
   ledger.use_bucket_terms(book, report, report.lease_length)
   heard_reset(book, report.reset)
@@ -166,7 +138,7 @@ local function apply_bucket(report)
   ledger.forget_bucket_lines(book, now, kept)
   local last = max(0, book.tat)
   for _, other in ipairs(book.lines) do last = max(last, other.finish) end
-  touched[report.book] = {book, last / 1e6 + kept / 1000 + 60000}
+  touched[report.book] = now + last / 1000 + kept
   return write(book, line, grant)
 end
 
@@ -176,5 +148,9 @@ for i, r in ipairs(reports) do
   local report = read(r)
   grants[i] = apply[report.kind](report)
 end
-for index, entry in pairs(touched) do save(KEYS[index], entry[1], entry[2]) end
+for index, until_then in pairs(touched) do
+  local book = books[index]
+  local save = book.emission and ledger.save_bucket or ledger.save_window
+  save(KEYS[index], book, floor(until_then / 1000) + KEPT)
+end
 return cmsgpack.pack({generation.number, max(0, quiet_until - now), now, grants})

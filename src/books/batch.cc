@@ -28,7 +28,20 @@ std::string hex(const Bytes& bytes) {
   return text;
 }
 
-std::string line_name(const BooksCaller& caller, uint32_t line) { return hex_digits(caller.node) + hex_digits(caller.incarnation) + hex_digits(line).substr(8); }
+// 20 bytes.
+std::string line_name(const BooksCaller& caller, uint32_t line) {
+  std::string name;
+  const auto add = [&name](uint64_t n, int bits) {
+    for (int shift = bits - 8; shift >= 0; shift -= 8) name += static_cast<char>(n >> shift & 255);
+  };
+  add(caller.node, 64);
+  add(caller.incarnation, 64);
+  add(line, 32);
+  return name;
+}
+
+// No honest amount is larger; books have 7 bytes for each.
+uint64_t told(uint64_t amount) { return std::min(amount, (uint64_t{1} << 56) - 1); }
 
 // Names of books, each once, as numbers from 2 on: the generation's is the first.
 class Keys {
@@ -52,8 +65,8 @@ json row_of(const BooksReport& asked, const BooksCaller& caller, const BooksTerm
   const bool sliding = r.terms.algorithm == Algorithm::sliding_window;
   const size_t book = keys.number_of(bucket ? names.bucket(r.key) : names.window(r.key, r.window));
   const size_t before = sliding ? keys.number_of(names.window(r.key, r.window - 1)) : 0;
-  json row = json::array({bucket ? "b" : "w", book, before, line_name(caller, r.line), r.has_ballot, r.ballot.counter, r.used, r.returned, r.refunded, r.given,
-                          r.ceiling, r.granted_heard, r.wanted, r.waiting_min, r.waiting, r.demand_milli, hex_digits(r.stamp), r.floor, r.final, terms.far,
+  json row = json::array({bucket ? "b" : "w", book, before, line_name(caller, r.line), r.has_ballot, r.ballot.counter, told(r.used), told(r.returned), told(r.refunded), told(r.given),
+                          told(r.ceiling), told(r.granted_heard), told(r.wanted), told(r.waiting_min), told(r.waiting), r.demand_milli, r.stamp / 1000, r.floor, r.final, terms.far,
                           hex_digits(r.reset), r.terms.limit, sliding, r.terms.max_overcount.unbounded, asked.begin.knows_before});
   if (bucket) {
     const Duration span = r.terms.emission * static_cast<int64_t>(r.terms.limit);

@@ -5,7 +5,7 @@
 
 namespace tally {
 
-extern const std::string_view kLedgerScript;  // ledger.lua: defines `ledger`
-extern const std::string_view kApplyScript;   // apply.lua, to be run behind it
+extern const std::string_view kLedgerScript;  // ledger.lua and format.lua: defines `ledger`; needs `struct`, as Redis has it
+extern const std::string_view kApplyScript;   // apply.lua, to be run behind these
 
 }  // namespace tally
