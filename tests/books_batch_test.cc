@@ -21,7 +21,8 @@ BooksReport window_report(uint8_t key, int64_t window) {
   asked.report.terms = {Algorithm::sliding_window, 100, {}, 60s, {}};
   asked.report.window = window;
   asked.report.line = 7;
-  asked.report.stamp = UINT64_MAX - 5;  // beyond what a double holds
+  asked.report.stamp = 1'750'000'000'999;  // in nanoseconds
+  asked.report.wanted = UINT64_MAX - 5;  // beyond what a double holds
   return asked;
 }
 
@@ -53,8 +54,9 @@ TEST_CASE("a call names each book once, those of windows before too, and gives t
   const json& third = all[4][2];
   CHECK(third[1] == 6);  // as Lua counts
   CHECK(third[2] == 2);
-  CHECK(third[3] == "000000000000000b000000000000001600000007");
-  CHECK(third[16] == "fffffffffffffffa");
+  CHECK(third[3].get<std::string>() == std::string("\0\0\0\0\0\0\0\x0b\0\0\0\0\0\0\0\x16\0\0\0\7", 20));
+  CHECK(third[12] == (uint64_t{1} << 56) - 1);
+  CHECK(third[16] == 1'750'000'000);
   CHECK(third[25] == int64_t{1001} * 60'000'000);
   CHECK(third[26] == int64_t{1002} * 60'000'000);
 }
