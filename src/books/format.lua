@@ -89,7 +89,10 @@ end
 -- The book of that name with the line of that key, where there are such.
 function ledger.load_window(name, key)
   local texts = redis.pcall("HMGET", name, HEAD, key)
-  if texts.err then check(name, 1) end  -- which were strings
+  if texts.err then
+    if texts.err:find("^WRONGTYPE") then check(name, 1) end  -- which were strings
+    error(texts)
+  end
   if not texts[1] then return nil end
   local book = window_of(name, texts[1])
   if texts[2] then read_line(book, key, texts[2]) end
