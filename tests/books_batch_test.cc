@@ -85,6 +85,39 @@ TEST_CASE("an answer gives each line its grant, and one more where it is to give
   CHECK(answer.value().grants[2].key == reports[2].report.key);
 }
 
+TEST_CASE("near the end of a fixed window a call names the book of the next, and its answer may grant of that, too") {
+  std::vector<BooksReport> reports{window_report(1, 1000)};
+  reports[0].report.terms.algorithm = Algorithm::fixed_window;
+  BooksTerms terms;
+  terms.sync_interval = 100ms;
+  const WallTime end(std::chrono::seconds(1001 * 60));
+  const auto asked = [&](WallTime now) {
+    terms.now = now;
+    return books_call(reports, kCaller, terms, BooksNames("edge"));
+  };
+  const BooksCall near = asked(end - 300ms);
+  CHECK(near.keys.back() == "edge:{0}:010000000000000000000000:1001");
+  const json row = json::from_msgpack(near.argument)[4][0];
+  CHECK(row[27] == 3);
+  CHECK(row[28] == int64_t{1002} * 60'000'000);
+  CHECK(asked(end - 301ms).keys.size() == 2);
+  reports[0].report.final = true;
+  CHECK(asked(end - 300ms).keys.size() == 2);
+
+  json both = json::array({4, 50, 60, 200, 65535, false, false, false, 0, "0000000000000000", 0, 0, 0});
+  const json ahead = json::array({4, 7, 0, 255, 65535, false, false, false, 0, "0000000000000000", 0, 0, 0});
+  both.push_back(ahead);
+  const auto answer = books_answer(packed(json::array({4, 0, 1, json::array({both})})), reports, kCaller);
+  REQUIRE(answer);
+  REQUIRE(answer.value().grants.size() == 2);
+  CHECK(answer.value().grants[0].window == 1000);
+  CHECK(answer.value().grants[0].granted == 50);
+  CHECK(answer.value().grants[1].window == 1001);
+  CHECK(answer.value().grants[1].granted == 7);
+  both.back().push_back(ahead);  // of one window only
+  CHECK_FALSE(books_answer(packed(json::array({4, 0, 1, json::array({both})})), reports, kCaller));
+}
+
 TEST_CASE("an answer that the script did not give is an error, whatever it is") {
   const std::vector<BooksReport> reports{window_report(1, 1000)};
   const json row = json::array({4, 50, 60, 200, 65535, true, false, true, 1500, "000000000000002a", 0, 0, 0});

@@ -223,7 +223,7 @@ TEST_CASE("a window's book in Lua says what the one in C++ says, of whatever rep
     const bool has_before = random.below(2) == 0, remembered = random.below(2) == 0;
 
     const Duration step_max = random.below(2) == 0 ? terms.window / 100 : kSync * 2;
-    WallTime wall = start;
+    WallTime wall = random.below(2) == 0 ? start : start - microseconds(us(step_max) * 10);  // some is granted ahead then
     uint64_t reset = 0;
     for (int step = 0; step < 120; ++step) {
       CAPTURE(step);
@@ -266,6 +266,11 @@ TEST_CASE("a window's book in Lua says what the one in C++ says, of whatever rep
       ledger.call("merge_window", theirs, teller.line, told(ledger, report), report.has_ballot, now_us);
       book.count_previous(has_before ? &before : nullptr, remembered);
       ledger.call("count_previous", theirs, has_before ? theirs_before : Handle(), remembered);
+      if (wall < start && random.below(2) == 0) {
+        const uint64_t amount = random.below(terms.limit);
+        book.issue_ahead(*teller.own, amount, wall);
+        ledger.call("issue_ahead", theirs, teller.line, amount, now_us);
+      }
       const uint64_t issued = book.issue(*teller.own, now, far);
       const Handle amount = ledger.call("issue_window", theirs, teller.line, now_us, us(kRecent), far);
       (void)issued;

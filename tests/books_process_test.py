@@ -114,6 +114,15 @@ class Sharing(Books):
         self.assertEqual(nodes[0].end(), 0)
         self.assertEqual(self.drain(nodes[1:], "strict", "bob"), 70)
 
+    def test_what_is_used_steadily_is_granted_ahead_of_the_next_fixed_window(self):
+        nodes = self.fleet(1, rules=[rule("tick", 1_000_000, window="1s")])
+        client = Plain(nodes[0])
+        # Each report is answered by a grant, and by one more near the end of a window.
+        counts = ["tallyd_books_grants_total", "tallyd_books_reports_total"]
+        self.until(lambda: client.ask("TALLY.TAKE", "tick", "bob") and self.metric(nodes[0], counts[0]) > self.metric(nodes[0], counts[1]))
+        redis = Plain(self.redis)
+        self.assertGreaterEqual(len([name for name in redis.ask("KEYS", "*") if name.count(b":") == 3]), 1)
+
     def test_names_and_versions_are_as_the_docs_say(self):
         self.fleet(books=f"unix:{self.redis.socket}?prefix=edge:1&db=3")
         redis = Plain(self.redis)

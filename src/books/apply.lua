@@ -39,8 +39,9 @@ local function read(r)
   return {kind = r[1], book = r[2], before = r[3], line = r[4], has_ballot = r[5], ballot = r[6], used = r[7], returned = r[8], refunded = r[9], given = r[10],
           ceiling = r[11], granted_heard = r[12], wanted = r[13], waiting_min = r[14], waiting = r[15], demand_milli = r[16], stamp = r[17], floor = r[18],
           final = r[19], far = r[20], reset = r[21], limit = r[22],
-          sliding = r[23], unbounded = r[24], knows_before = r[25], start = r[26], finish = r[27],  -- of windows
-          emission = r[28], lease = r[29], lease_length = r[30], charged = r[31]}                   -- of buckets
+          sliding = r[23], unbounded = r[24], knows_before = r[25], start = r[26], finish = r[27],            -- of windows
+          after = r[28], after_finish = r[29],                                      -- the book of the window after, 0: not to be looked at
+          emission = r[28], lease = r[29], lease_length = r[30], charged = r[31]}   -- of buckets
 end
 
 local function write(book, line, grant)
@@ -59,6 +60,25 @@ local function heard_reset(book, number)
   end
   book.reset = number
   if tonumber(number, 16) >= book.born * 1000 then ledger.reset_bucket(book, now) end  -- else it is from before these books
+end
+
+-- In the last two sync intervals of a fixed window: what a line is expected to need when the next one begins, so that nobody waits there for a
+-- round trip. nil: nothing.
+local function apply_ahead(report, book, line)
+  local left = report.finish - now
+  if report.after == 0 or left <= 0 or left > 2 * at.sync or report.finish - report.start < 4 * at.sync then return nil end
+  local coming = window_book(report.after, report.line)
+  if not coming then
+    coming = ledger.new_window({limit = book.limit, sliding = false, unbounded = false, start = report.finish, finish = report.after_finish})
+    coming.generation = generation.number
+  end
+  local expected = ledger.expected_ahead(book, line, coming, at)
+  if expected == 0 or now < coming.quiet or not ledger.may_open(coming) then return nil end
+  books[report.after] = coming
+  touched[report.after] = report.after_finish
+  local own = ledger.find(coming, report.line) or ledger.open_window_line(coming, report.line, report.floor)
+  ledger.issue_ahead(coming, own, max(0, expected - own.granted), now)
+  return write(coming, own, ledger.window_grant(coming, own, at))
 end
 
 local function apply_window(report)
@@ -105,7 +125,9 @@ local function apply_window(report)
   if now < waits_until then
     grant.exhausted, grant.stop, grant.ask_again = false, false, waits_until - now
   end
-  return write(book, line, grant)
+  local row = write(book, line, grant)
+  if open then row[#row + 1] = apply_ahead(report, book, line) end
+  return row
 end
 
 local function apply_bucket(report)

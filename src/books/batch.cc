@@ -40,6 +40,9 @@ std::string line_name(const BooksCaller& caller, uint32_t line) {
   return name;
 }
 
+// The script looks at the next window in the last two; this clock may be another one.
+constexpr int kAheadIntervals = 3;
+
 // No honest amount is larger; books have 7 bytes for each.
 uint64_t told(uint64_t amount) { return std::min(amount, (uint64_t{1} << 56) - 1); }
 
@@ -76,7 +79,11 @@ json row_of(const BooksReport& asked, const BooksCaller& caller, const BooksTerm
   } else {
     row.push_back(us(window_start(r.window, r.terms.window)));
     row.push_back(us(window_end(r.window, r.terms.window)));
-    for (int i = 0; i < 4; ++i) row.push_back(0);
+    const WallTime end = window_end(r.window, r.terms.window);
+    const bool ahead = r.terms.algorithm == Algorithm::fixed_window && !r.terms.max_overcount.unbounded && !r.final && end - terms.now <= terms.sync_interval * kAheadIntervals;
+    row.push_back(ahead ? keys.number_of(names.window(r.key, r.window + 1)) : 0);
+    row.push_back(ahead ? us(window_end(r.window + 1, r.terms.window)) : 0);
+    for (int i = 0; i < 2; ++i) row.push_back(0);
   }
   return row;
 }
@@ -96,12 +103,12 @@ std::optional<uint64_t> number_of_hex(const std::string& text) {
 uint64_t amount(const json& n) { return n.is_number_integer() || n.is_number_float() ? static_cast<uint64_t>(std::clamp(n.get<double>(), 0.0, 0x1p53)) : 0; }
 Duration microseconds(const json& n) { return std::chrono::microseconds(std::min<uint64_t>(amount(n), uint64_t{1} << 45)); }
 
-constexpr size_t kGrantFields = 13;
+constexpr size_t kGrantFields = 13;  // and maybe one more row, of the window after
 
-void add_grants(const json& row, const Report& report, const BooksCaller& caller, std::vector<Grant>& out) {
+void add_grants(const json& row, const Report& report, int64_t window, const BooksCaller& caller, std::vector<Grant>& out) {
   Grant grant;
   grant.key = report.key;
-  grant.window = report.window;
+  grant.window = window;
   grant.ballot = {static_cast<uint32_t>(amount(row[0])), caller.store};
   grant.line = report.line;
   grant.incarnation = caller.incarnation;
@@ -123,6 +130,8 @@ void add_grants(const json& row, const Report& report, const BooksCaller& caller
   grant.stamp = 0;  // unasked: what is not used is looked for
   out.push_back(grant);
 }
+
+bool is_grant(const json& row, size_t more) { return row.is_array() && (row.size() == kGrantFields || row.size() == kGrantFields + more); }
 
 }  // namespace
 
@@ -156,8 +165,11 @@ Result<BooksAnswer> books_answer(std::string_view bytes, std::span<const BooksRe
   for (size_t i = 0; i < reports.size(); ++i) {
     const json& row = all[3][i];
     if (row == false) continue;
-    if (!row.is_array() || row.size() != kGrantFields) return wrong;
-    add_grants(row, reports[i].report, caller, answer.grants);
+    if (!is_grant(row, 1)) return wrong;
+    add_grants(row, reports[i].report, reports[i].report.window, caller, answer.grants);
+    if (row.size() == kGrantFields) continue;
+    if (!is_grant(row[kGrantFields], 0)) return wrong;
+    add_grants(row[kGrantFields], reports[i].report, reports[i].report.window + 1, caller, answer.grants);
   }
   return answer;
 }

@@ -23,6 +23,8 @@ local NO_RESET = ("0"):rep(16)     -- resets have 16 hexadecimal digits: the nan
 local UNKNOWN = -1                  -- of what a line gave back: its next report tells from where to count
 local NEAR_HOLD_PARTS = 8           -- see cluster/window_book.cc
 local FAR_HEADROOM_PARTS = 4
+local NEWCOMERS_PARTS = 10           -- of a window granted ahead, a tenth is held back for newcomers
+local AHEAD_INTERVALS = 3           -- of what a line is expected to use, so many sync intervals are granted ahead
 
 local function minus(a, b)
   if a > b then return a - b end
@@ -147,7 +149,7 @@ local function used(book) return minus(book.used, book.given) end
 local function previous(book) return min(book.previous or book.limit, book.limit) end
 
 local function allowance(book, now)
-  if now < book.start then return 0 end
+  if now < book.start then return book.sliding and 0 or book.limit - floor(book.limit / NEWCOMERS_PARTS) end
   if not book.sliding or now >= book.finish then return book.limit end
   local whole = book.finish - book.start
   local carried, rest = divided(previous(book), book.finish - now, whole)
@@ -280,6 +282,23 @@ function ledger.issue_window(book, line, now, recent, far)
   line.granted = line.granted + amount
   count_in(book, line)
   return amount
+end
+
+-- Takes into the line's granted what is left of `amount`, before the window begins.
+function ledger.issue_ahead(book, line, amount, now)
+  amount = min(amount, minus(allowance(book, now), outstanding(book)))
+  leave_out(book, line)
+  line.granted = line.granted + amount
+  count_in(book, line)
+  return amount
+end
+
+-- What the line of a fixed window is to have of the next one, `coming`, when that begins. `at`: as below.
+function ledger.expected_ahead(book, line, coming, at)
+  if used(book) == 0 then return 0 end
+  local all, own = of_late(book, at.now, at.recent), demand(line)
+  if all <= 0 then return 0 end
+  return floor(min(own * AHEAD_INTERVALS * at.sync / 1e6, allowance(coming, at.now) * own / all))
 end
 
 -- What the line is told. `at`: now, recent, shares_for, sync: microseconds.
