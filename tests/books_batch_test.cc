@@ -21,7 +21,8 @@ BooksReport window_report(uint8_t key, int64_t window) {
   asked.report.terms = {Algorithm::sliding_window, 100, {}, 60s, {}};
   asked.report.window = window;
   asked.report.line = 7;
-  asked.report.stamp = UINT64_MAX - 5;  // beyond what a double holds
+  asked.report.stamp = 1'750'000'000'999;  // in nanoseconds
+  asked.report.wanted = UINT64_MAX - 5;  // beyond what a double holds
   return asked;
 }
 
@@ -53,8 +54,9 @@ TEST_CASE("a call names each book once, those of windows before too, and gives t
   const json& third = all[4][2];
   CHECK(third[1] == 6);  // as Lua counts
   CHECK(third[2] == 2);
-  CHECK(third[3] == "000000000000000b000000000000001600000007");
-  CHECK(third[16] == "fffffffffffffffa");
+  CHECK(third[3].get<std::string>() == std::string("\0\0\0\0\0\0\0\x0b\0\0\0\0\0\0\0\x16\0\0\0\7", 20));
+  CHECK(third[12] == (uint64_t{1} << 56) - 1);
+  CHECK(third[16] == 1'750'000'000);
   CHECK(third[25] == int64_t{1001} * 60'000'000);
   CHECK(third[26] == int64_t{1002} * 60'000'000);
 }
@@ -81,6 +83,39 @@ TEST_CASE("an answer gives each line its grant, and one more where it is to give
   CHECK(grant.stamp == reports[0].report.stamp);
   CHECK(answer.value().grants[1].stamp == 0);
   CHECK(answer.value().grants[2].key == reports[2].report.key);
+}
+
+TEST_CASE("near the end of a fixed window a call names the book of the next, and its answer may grant of that, too") {
+  std::vector<BooksReport> reports{window_report(1, 1000)};
+  reports[0].report.terms.algorithm = Algorithm::fixed_window;
+  BooksTerms terms;
+  terms.sync_interval = 100ms;
+  const WallTime end(std::chrono::seconds(1001 * 60));
+  const auto asked = [&](WallTime now) {
+    terms.now = now;
+    return books_call(reports, kCaller, terms, BooksNames("edge"));
+  };
+  const BooksCall near = asked(end - 300ms);
+  CHECK(near.keys.back() == "edge:{0}:010000000000000000000000:1001");
+  const json row = json::from_msgpack(near.argument)[4][0];
+  CHECK(row[27] == 3);
+  CHECK(row[28] == int64_t{1002} * 60'000'000);
+  CHECK(asked(end - 301ms).keys.size() == 2);
+  reports[0].report.final = true;
+  CHECK(asked(end - 300ms).keys.size() == 2);
+
+  json both = json::array({4, 50, 60, 200, 65535, false, false, false, 0, "0000000000000000", 0, 0, 0});
+  const json ahead = json::array({4, 7, 0, 255, 65535, false, false, false, 0, "0000000000000000", 0, 0, 0});
+  both.push_back(ahead);
+  const auto answer = books_answer(packed(json::array({4, 0, 1, json::array({both})})), reports, kCaller);
+  REQUIRE(answer);
+  REQUIRE(answer.value().grants.size() == 2);
+  CHECK(answer.value().grants[0].window == 1000);
+  CHECK(answer.value().grants[0].granted == 50);
+  CHECK(answer.value().grants[1].window == 1001);
+  CHECK(answer.value().grants[1].granted == 7);
+  both.back().push_back(ahead);  // of one window only
+  CHECK_FALSE(books_answer(packed(json::array({4, 0, 1, json::array({both})})), reports, kCaller));
 }
 
 TEST_CASE("an answer that the script did not give is an error, whatever it is") {

@@ -1,7 +1,8 @@
 // The rules of the ledger exist twice: in C++ for books that nodes keep, in Lua for books that Redis keeps. Both are given the same
-// random reports, and every grant and all that the books say has to be the same.
+// random reports, and every grant and all that the books say has to be the same. Those in Lua are written and read again now and then.
 #include <doctest/doctest.h>
 
+#include <cmath>
 #include <lua.hpp>
 #include <memory>
 #include <string>
@@ -13,6 +14,7 @@
 #include "cluster/bucket_book.h"
 #include "cluster/window_book.h"
 #include "core/windows.h"
+#include "redis_lua.h"
 
 using namespace tally;
 using std::chrono::microseconds;
@@ -54,6 +56,7 @@ class Ledger {
  public:
   Ledger() : lua_(luaL_newstate()) {
     luaL_openlibs(lua_);
+    add_redis(lua_);
     const std::string text = std::string(kLedgerScript) + "\nreturn ledger";
     REQUIRE_MESSAGE(luaL_dostring(lua_, text.c_str()) == 0, lua_tostring(lua_, -1));
     ledger_ = std::make_shared<Value>(lua_);
@@ -72,6 +75,11 @@ class Ledger {
     table->push();
     lua_pushboolean(lua_, is);
     lua_setfield(lua_, -2, name);
+    lua_pop(lua_, 1);
+  }
+  void number(const Handle& table, const char* name, double value) {
+    table->push();
+    set({name, value});
     lua_pop(lua_, 1);
   }
   void text(const Handle& table, const char* name, const std::string& value) {
@@ -96,8 +104,9 @@ class Ledger {
     lua_setfield(lua_, -2, field.name);
   }
   void push(const Handle& value) { value == nullptr ? lua_pushnil(lua_) : value->push(); }
+  void push(const char* text) { lua_pushstring(lua_, text); }
   void push(bool is) { lua_pushboolean(lua_, is); }
-  void push(const std::string& text) { lua_pushstring(lua_, text.c_str()); }
+  void push(const std::string& text) { lua_pushlstring(lua_, text.data(), text.size()); }
   template <typename N>
     requires(std::is_arithmetic_v<N> && !std::is_same_v<N, bool>)
   void push(N n) {
@@ -120,12 +129,15 @@ Handle told(Ledger& ledger, const Report& report) {
                                {"waiting_min", n(report.waiting_min)},
                                {"waiting", n(report.waiting)},
                                {"demand_milli", n(report.demand_milli)},
+                               {"stamp", n(report.stamp)},
                                {"lease", n(report.lease)}});
   ledger.flag(table, "final", report.final);
-  ledger.text(table, "stamp", hex_digits(report.stamp));
   ledger.text(table, "reset", hex_digits(report.reset));
   return table;
 }
+
+// A line's key has 20 bytes.
+std::string key_of(size_t line) { return std::string(16, '\1') + hex_digits(line).substr(12); }
 
 constexpr NodeId kStore = 77;
 const Group kOne{{0, 0, 0}, 1};
@@ -183,17 +195,20 @@ TEST_CASE("a window's book in Lua says what the one in C++ says, of whatever rep
     ledger.flag(terms_told, "sliding", terms.algorithm == Algorithm::sliding_window);
     ledger.flag(terms_told, "unbounded", terms.max_overcount.unbounded);
 
+    const std::string name = std::to_string(seed);
     WindowBook book(window, terms, kOne, kBallot, kRecent);
-    const Handle theirs = ledger.call("new_window", terms_told);
+    Handle theirs = ledger.call("new_window", terms_told);
+    ledger.number(theirs, "generation", 0);
     WindowBook before(window - 1, terms, kOne, kBallot, kRecent);
-    const Handle theirs_before = ledger.call("new_window", terms_told);
+    Handle theirs_before = ledger.call("new_window", terms_told);
+    ledger.number(theirs_before, "generation", 0);
     std::vector<Teller> tellers(1 + random.below(6));
     book.lines().reserve(16);  // lines stay where they are
     before.lines().reserve(16);
     for (size_t i = 0; i < 3; ++i) {
       const LineKey key{i, 1, 1};
       Line& line = before.open(key, 0, 0);
-      const Handle their_line = ledger.call("open_window_line", theirs_before, std::to_string(i), 0);
+      const Handle their_line = ledger.call("open_window_line", theirs_before, key_of(i), 0);
       Report report;
       report.used = random.below(terms.limit);
       report.final = random.below(2) == 0;
@@ -203,10 +218,12 @@ TEST_CASE("a window's book in Lua says what the one in C++ says, of whatever rep
       before.merge(line, report, MonoTime(std::chrono::seconds(1)));
       ledger.call("merge_window", theirs_before, their_line, told(ledger, report), true, 0);
     }
+    ledger.call("save_window", name + "before", theirs_before, 0);
+    theirs_before = ledger.call("load_window", name + "before", key_of(1));
     const bool has_before = random.below(2) == 0, remembered = random.below(2) == 0;
 
     const Duration step_max = random.below(2) == 0 ? terms.window / 100 : kSync * 2;
-    WallTime wall = start;
+    WallTime wall = random.below(2) == 0 ? start : start - microseconds(us(step_max) * 10);  // some is granted ahead then
     uint64_t reset = 0;
     for (int step = 0; step < 120; ++step) {
       CAPTURE(step);
@@ -215,10 +232,15 @@ TEST_CASE("a window's book in Lua says what the one in C++ says, of whatever rep
       const int64_t now_us = us(wall.time_since_epoch());
       const size_t which = random.below(tellers.size());
       Teller& teller = tellers[which];
+      if (random.below(3) == 0) {
+        ledger.call("save_window", name, theirs, 0);
+        theirs = ledger.call("load_window", name, key_of(random.below(tellers.size())));
+      }
+      if (teller.own != nullptr) teller.line = ledger.call("find", theirs, key_of(which));
       if (teller.own == nullptr) {
         const uint64_t charged = random.below(terms.limit / 4 + 1);
         teller.own = &book.open({which + 10, 1, 1}, 0, charged);
-        teller.line = ledger.call("open_window_line", theirs, std::to_string(which), charged);
+        teller.line = ledger.call("open_window_line", theirs, key_of(which), charged);
       } else if (random.below(30) == 0) {
         const uint64_t charged = random.below(terms.limit / 4 + 1);
         book.charge_floor(*teller.own, charged);
@@ -244,6 +266,11 @@ TEST_CASE("a window's book in Lua says what the one in C++ says, of whatever rep
       ledger.call("merge_window", theirs, teller.line, told(ledger, report), report.has_ballot, now_us);
       book.count_previous(has_before ? &before : nullptr, remembered);
       ledger.call("count_previous", theirs, has_before ? theirs_before : Handle(), remembered);
+      if (wall < start && random.below(2) == 0) {
+        const uint64_t amount = random.below(terms.limit);
+        book.issue_ahead(*teller.own, amount, wall);
+        ledger.call("issue_ahead", theirs, teller.line, amount, now_us);
+      }
       const uint64_t issued = book.issue(*teller.own, now, far);
       const Handle amount = ledger.call("issue_window", theirs, teller.line, now_us, us(kRecent), far);
       (void)issued;
@@ -283,7 +310,8 @@ TEST_CASE("a bucket's book in Lua says what the one in C++ says, of whatever rep
     MonoTime mono = MonoTime(std::chrono::seconds(1'750'000'000));
     const Duration charged = microseconds(random.below(2) == 0 ? 0 : random.below(static_cast<uint64_t>(us(span)) + 1));
     BucketBook book(terms, kOne, kBallot, lease, kRecent, 5, {mono + charged, mono});
-    const Handle theirs = ledger.call("new_bucket", terms_told, us(mono.time_since_epoch()), nanos(charged), 5);
+    Handle theirs = ledger.call("new_bucket", terms_told, us(mono.time_since_epoch()), nanos(charged), 5);
+    ledger.number(theirs, "generation", 0);
     ledger.call("use_bucket_terms", theirs, terms_told, nanos(lease));
     book.lines().reserve(16);
     std::vector<Teller> tellers(1 + random.below(6));
@@ -295,9 +323,14 @@ TEST_CASE("a bucket's book in Lua says what the one in C++ says, of whatever rep
       const int64_t now_us = us(mono.time_since_epoch());
       const size_t which = random.below(tellers.size());
       Teller& teller = tellers[which];
+      if (random.below(3) == 0) {
+        ledger.call("save_bucket", "bucket", theirs, 0);
+        theirs = ledger.call("load_bucket", "bucket");
+      }
+      if (leased[which] != nullptr) teller.line = ledger.call("find", theirs, key_of(which));
       if (leased[which] == nullptr) {
         leased[which] = &book.open({which + 10, 1, 1}, 0, mono - kSync);
-        teller.line = ledger.call("open_bucket_line", theirs, std::to_string(which));
+        teller.line = ledger.call("open_bucket_line", theirs, key_of(which));
       }
       Line& line = leased[which]->line;
       if (line.granted == 0) teller.used = teller.returned = teller.refunded = 0;
@@ -333,4 +366,36 @@ TEST_CASE("a bucket's book in Lua says what the one in C++ says, of whatever rep
       REQUIRE((teller.line->number("turned_away") != 0) == line.turned_away);
     }
   }
+}
+
+TEST_CASE("a book of many lines is read as it was written, and by all its lines") {
+  Ledger ledger;
+  const auto terms = ledger.table({{"limit", 1'000'000}, {"start", 0}, {"finish", 1e9}});
+  Handle book = ledger.call("new_window", terms);
+  ledger.number(book, "generation", 0);
+  constexpr size_t kLines = 200;  // more than are read at once
+  Report report;
+  report.stamp = 1;
+  report.given = 1;
+  for (size_t i = 1; i <= kLines; ++i) {
+    report.used = i;
+    report.demand_milli = 1000 * i;
+    const Handle line = ledger.call("open_window_line", book, key_of(i), 2 * i);
+    ledger.call("merge_window", book, line, told(ledger, report), true, 1000);
+  }
+  ledger.call("save_window", "many", book, 0);
+  book = ledger.call("load_window", "many", key_of(kLines));
+  CHECK(book->number("count") == kLines);
+  const auto at = ledger.table({{"now", 1000}, {"recent", 10}, {"shares_for", 10}, {"sync", 10}});
+  for (const size_t i : {size_t{1}, size_t{64}, size_t{65}, kLines}) {
+    const Handle line = ledger.call("find", book, key_of(i));
+    CHECK(line->number("used") == i);
+    CHECK(line->number("floor") == 2 * i);
+    const Handle grant = ledger.call("window_grant", book, line, at);
+    CHECK(grant->number("demand_share") == std::floor(65535.0 * static_cast<double>(i) / (kLines * (kLines + 1) / 2)));
+  }
+  ledger.call("reset_window", book, hex_digits(5));  // of each line it is unknown now what it gave
+  ledger.call("save_window", "many", book, 0);
+  book = ledger.call("load_window", "many", key_of(kLines + 1));
+  for (size_t i = 1; i <= kLines; ++i) REQUIRE(ledger.call("find", book, key_of(i))->number("given") == -1);
 }

@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 
@@ -66,6 +67,10 @@ class Books(Case):
         while not what():
             self.assertLess(time.monotonic(), end, said)
 
+    def told(self, client, name, key):
+        flat = client.ask("TALLY.EXPLAIN", name, key)
+        return dict(zip([name.decode() for name in flat[::2]], flat[1::2]))
+
     def metric(self, node, name):
         text = urllib.request.urlopen(f"http://{node.http()}/metrics", timeout=WAIT_S).read().decode()
         return sum(float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line.startswith((name + " ", name + "{")))
@@ -82,8 +87,7 @@ class Sharing(Books):
         nodes = self.fleet(lease="10s")  # a bucket's tokens are lost with their lease: none ends here, however slow the machine is
         for name, limit in (("login", 5), ("strict", 100), ("sliding", 100), ("feed", 50)):
             self.assertEqual(self.drain(nodes, name, "bob"), limit, name)
-        told = Plain(nodes[1]).ask("TALLY.EXPLAIN", "strict", "bob")
-        told = dict(zip([name.decode() for name in told[::2]], told[1::2]))
+        told = self.told(Plain(nodes[1]), "strict", "bob")
         self.assertEqual((told["owner"], told["used_fleet"]), (b"(books)", 100))
         self.assertEqual([node.end() for node in nodes], [0] * 3)
 
@@ -109,6 +113,15 @@ class Sharing(Books):
         self.take(nodes, "strict", "bob", 10)
         self.assertEqual(nodes[0].end(), 0)
         self.assertEqual(self.drain(nodes[1:], "strict", "bob"), 70)
+
+    def test_what_is_used_steadily_is_granted_ahead_of_the_next_fixed_window(self):
+        nodes = self.fleet(1, rules=[rule("tick", 1_000_000, window="1s")])
+        client = Plain(nodes[0])
+        # Each report is answered by a grant, and by one more near the end of a window.
+        counts = ["tallyd_books_grants_total", "tallyd_books_reports_total"]
+        self.until(lambda: client.ask("TALLY.TAKE", "tick", "bob") and self.metric(nodes[0], counts[0]) > self.metric(nodes[0], counts[1]))
+        redis = Plain(self.redis)
+        self.assertGreaterEqual(len([name for name in redis.ask("KEYS", "*") if name.count(b":") == 3]), 1)
 
     def test_names_and_versions_are_as_the_docs_say(self):
         self.fleet(books=f"unix:{self.redis.socket}?prefix=edge:1&db=3")
@@ -155,8 +168,7 @@ class Sharing(Books):
 
     def owner_of(self, client, name, key):
         client.ask("TALLY.TAKE", name, key)
-        told = client.ask("TALLY.EXPLAIN", name, key)
-        return dict(zip(told[::2], told[1::2]))[b"owner"]
+        return self.told(client, name, key)["owner"]
 
     def test_metrics_are_what_promtool_wants_and_count_calls(self):
         nodes = self.fleet()
@@ -169,6 +181,29 @@ class Sharing(Books):
         self.assertGreaterEqual(self.metric(nodes[0], "tallyd_books_call_duration_seconds_count"), self.metric(nodes[0], "tallyd_books_grants_total") / 300)
         self.redis.end()
         self.until(lambda: self.metric(nodes[0], "tallyd_books_up") == 0)
+
+
+class Crowd(Books):
+    def test_two_daemons_of_ten_may_use_all_of_it(self):
+        nodes = self.fleet(10, rules=[rule("strict", 1000), rule("api", 1000, max_overcount="10%")])
+        for name, most in (("strict", 1000), ("api", 1100)):
+            admitted = self.drain(nodes[:2], name, "bob")
+            self.assertTrue(990 <= admitted <= most, f"{name}: {admitted}")
+
+    def test_twenty_daemons_at_once_admit_exactly_the_limit(self):
+        nodes = self.fleet(20)
+        admitted, start = [], threading.Barrier(len(nodes), timeout=WAIT_S)
+
+        def ask(node):
+            start.wait()
+            admitted.append(self.drain([node], "strict", "bob"))
+
+        askers = [threading.Thread(target=ask, args=[node], daemon=True) for node in nodes]
+        for asker in askers:
+            asker.start()
+        for asker in askers:
+            asker.join(WAIT_S)
+        self.assertEqual((len(admitted), sum(admitted)), (20, 100))
 
 
 class Loss(Books):
@@ -210,6 +245,16 @@ class Loss(Books):
         self.redis = self.server("kept", settings=kept)
         self.assertEqual(self.drain(nodes, "strict", "bob"), 70)
         self.assertEqual(self.losses(nodes), [1, 1, 1])
+
+    def test_of_a_daemon_that_dies_in_the_quiet_time_what_it_had_spent_is_granted_once_more_and_no_more(self):
+        nodes = self.fleet()
+        self.take(nodes, "strict", "bob", 10)
+        nodes[2].process.send_signal(signal.SIGSTOP)  # so that it cannot tell what it had
+        self.assertEqual(Plain(self.redis).ask("FLUSHALL"), "OK")
+        self.until(lambda: self.losses(nodes[:2]) == [1, 1])
+        nodes[2].end(signal.SIGKILL)
+        admitted = 30 + self.drain(nodes[:2], "strict", "bob")
+        self.assertTrue(100 <= admitted <= 110, admitted)
 
     def test_a_script_that_was_forgotten_is_said_again(self):
         nodes = self.fleet()
@@ -262,6 +307,35 @@ class Away(Books):
         self.assertNotIn("s3cr", nodes[0].text())
         wrong = self.fleet(1, books=f"redis://:wrong@127.0.0.1:{port}", ports=self.ports)
         self.until(lambda: "WRONGPASS" in wrong[0].text(), wrong[0].text())
+
+
+class Apart(Books):
+    def test_an_old_master_without_replicas_grants_nothing(self):
+        ports = free_ports(2)
+        old = self.server("old", port=ports[0], settings=[("min-replicas-to-write", "1"), ("min-replicas-max-lag", "10")])
+        new = self.server("new", port=ports[1], settings=[("replicaof", f"127.0.0.1 {ports[0]}")])
+        replica, master = Plain(new), Plain(old)
+        self.until(lambda: b"min_slaves_good_slaves:1" in master.ask("INFO", "replication"))
+        places = [f"127.0.0.1:{port}" for port in ports]
+        self.fleet(0, books=f"redis://{places[0]},{places[1]}", ports=free_ports(3))
+        nodes = [self.node(0), self.node(1)]
+        for node in nodes:
+            node.wait_for("STATUS")
+        self.fleet(0, books=f"redis://{places[0]}", ports=self.ports)
+        nodes.append(self.node(2))  # it knows of no other
+        for node in nodes:
+            node.ready()
+        self.take(nodes, "strict", "bob", 10)
+        self.until(lambda: replica.ask("ROLE")[4] == master.ask("ROLE")[1])
+        self.assertEqual(replica.ask("REPLICAOF", "NO", "ONE"), "OK")
+        apart, *others = [Plain(node) for node in reversed(nodes)]
+        held = self.told(apart, "strict", "bob")["ceiling"]
+        # Reports find that the old one grants nothing; what the one apart holds is left out at the new one.
+        self.until(lambda: [other.ask("TALLY.TAKE", "strict", "bob") for other in others] and self.admitted(nodes[:2], "strict") >= 100 - held)
+        self.assertEqual(self.losses(nodes), [1, 1, 0])
+        while apart.ask("TALLY.TAKE", "strict", "bob")[0] == 0:
+            pass
+        self.assertTrue(100 - held <= self.admitted(nodes, "strict") <= 100, self.admitted(nodes, "strict"))
 
 
 class Sentinel(Books):

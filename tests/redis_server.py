@@ -46,7 +46,11 @@ class Redis:
     def connect(self):
         connection = socket.socket(socket.AF_UNIX)
         connection.settimeout(WAIT_S)
-        connection.connect(self.socket)
+        try:
+            connection.connect(self.socket)
+        except OSError:
+            connection.close()
+            raise
         return connection
 
     def end(self, number=signal.SIGKILL):

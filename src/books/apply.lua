@@ -8,42 +8,14 @@
 --
 -- A generation ends where books may be lost: another server than before answers (a failover, a restart), nothing is there (a flush), or the caller
 -- knows a later one (an old copy was restored). Then nothing is granted for `quiet`, and lines that held something are opened as they tell it.
-local VERSION = 1
 local floor, max = math.floor, math.max
+
+local KEPT = 60000  -- so long books are kept when their time is over, in milliseconds
 
 local time = redis.call("TIME")
 local now = time[1] * 1000000 + time[2]
 local server, known, quiet, at, reports = unpack(cmsgpack.unpack(ARGV[1]))
 at = {now = now, recent = at[1], shares_for = at[2], sync = at[3]}
-
-local LINE = {"key", "floor", "granted", "returned", "refunded", "given", "used", "stamp", "ceiling", "granted_heard", "wanted", "waiting_min", "waiting",
-              "demand_milli", "heard", "turned_away", "final", "recalled", "lease", "held", "finish"}
-
-local function load(name)
-  local text = redis.call("GET", name)
-  if not text then return nil end
-  local book = cmsgpack.unpack(text)
-  if book.version ~= VERSION then error({err = "ERR tally: " .. name .. " has books of version " .. tostring(book.version) .. ", not " .. VERSION}) end
-  for number, row in ipairs(book.lines) do
-    local line = {}
-    for i, field in ipairs(LINE) do line[field] = row[i] end
-    book.lines[number] = line
-  end
-  return book
-end
-
-local function save(name, book, milliseconds)
-  local lines = book.lines
-  local rows = {}
-  for number, line in ipairs(lines) do
-    local row = {}
-    for i, field in ipairs(LINE) do row[i] = line[field] end
-    rows[number] = row
-  end
-  book.lines, book.version = rows, VERSION
-  redis.call("SET", name, cmsgpack.pack(book), "PX", max(1, floor(milliseconds)))
-  book.lines = lines
-end
 
 local function current_generation()
   local text = redis.call("GET", KEYS[1])
@@ -57,19 +29,19 @@ end
 local generation = current_generation()
 local quiet_until = generation.since + quiet
 
-local books, touched = {}, {}
-local function book_of(index)
-  local name = KEYS[index]
-  if books[name] == nil then books[name] = load(name) or false end
-  return books[name] or nil
+local books, touched = {}, {}  -- by index; false: there are none of that name
+local function window_book(index, key)
+  if books[index] == nil then books[index] = ledger.load_window(KEYS[index], key) or false end
+  return books[index] or nil
 end
 
 local function read(r)
   return {kind = r[1], book = r[2], before = r[3], line = r[4], has_ballot = r[5], ballot = r[6], used = r[7], returned = r[8], refunded = r[9], given = r[10],
           ceiling = r[11], granted_heard = r[12], wanted = r[13], waiting_min = r[14], waiting = r[15], demand_milli = r[16], stamp = r[17], floor = r[18],
           final = r[19], far = r[20], reset = r[21], limit = r[22],
-          sliding = r[23], unbounded = r[24], knows_before = r[25], start = r[26], finish = r[27],  -- of windows
-          emission = r[28], lease = r[29], lease_length = r[30], charged = r[31]}                   -- of buckets
+          sliding = r[23], unbounded = r[24], knows_before = r[25], start = r[26], finish = r[27],            -- of windows
+          after = r[28], after_finish = r[29],                                      -- the book of the window after, 0: not to be looked at
+          emission = r[28], lease = r[29], lease_length = r[30], charged = r[31]}   -- of buckets
 end
 
 local function write(book, line, grant)
@@ -90,18 +62,43 @@ local function heard_reset(book, number)
   if tonumber(number, 16) >= book.born * 1000 then ledger.reset_bucket(book, now) end  -- else it is from before these books
 end
 
+-- Whoever waits gets all that it waits for while there is any. An owner gives by shares of the demand, and again as others report; here nothing is
+-- said to those who do not ask, and what was kept for them would be there in vain.
+local function issue(line, one, ...)
+  repeat local amount = one(...) until amount == 0 or not line.turned_away
+end
+
+-- In the last two sync intervals of a fixed window: what a line is expected to need when the next one begins, so that nobody waits there for a
+-- round trip. nil: nothing.
+local function apply_ahead(report, book, line)
+  local left = report.finish - now
+  if report.after == 0 or left <= 0 or left > 2 * at.sync or report.finish - report.start < 4 * at.sync then return nil end
+  local coming = window_book(report.after, report.line)
+  if not coming then
+    coming = ledger.new_window({limit = book.limit, sliding = false, unbounded = false, start = report.finish, finish = report.after_finish})
+    coming.generation = generation.number
+  end
+  local expected = ledger.expected_ahead(book, line, coming, at)
+  if expected == 0 or now < coming.quiet or not ledger.may_open(coming) then return nil end
+  books[report.after] = coming
+  touched[report.after] = report.after_finish
+  local own = ledger.find(coming, report.line) or ledger.open_window_line(coming, report.line, report.floor)
+  ledger.issue_ahead(coming, own, max(0, expected - own.granted), now)
+  return write(coming, own, ledger.window_grant(coming, own, at))
+end
+
 local function apply_window(report)
   local whole = report.finish - report.start
   if now < report.start - whole or now >= report.finish + whole then return false end
-  local book = book_of(report.book)
+  local book = window_book(report.book, report.line)
   local found = book ~= nil
   if not book then
     if report.final and now >= quiet_until then return false end
     book = ledger.new_window(report)
     book.generation = generation.number
-    books[KEYS[report.book]] = book
+    books[report.book] = book
   end
-  touched[report.book] = {book, (report.finish - now + (report.sliding and whole or 0)) / 1000 + 60000}
+  touched[report.book] = report.finish + (report.sliding and whole or 0)
   ledger.lower_limit(book, report.limit)
   heard_reset(book, report.reset)
   local ours = report.has_ballot and report.ballot == book.generation
@@ -119,33 +116,34 @@ local function apply_window(report)
   end
   if ours then ledger.hear_granted(book, line, report.granted_heard) end
   ledger.merge_window(book, line, report, ours, now)
-  local own = report.before > 0 and book_of(report.before) or nil
+  local own = report.before > 0 and window_book(report.before, report.line) or nil
   if own and report.reset > own.reset then
     ledger.reset_window(own, report.reset)
-    touched[report.before] = {own, redis.call("PTTL", KEYS[report.before])}
+    touched[report.before] = report.finish
   end
   ledger.count_previous(book, own, report.knows_before and now >= quiet_until)  -- by then everybody has told what it used of it
   local waits_until = max(quiet_until, book.quiet)
   local open = now >= waits_until and not (book.sliding and now >= book.finish)
-  if open and ledger.issue_window(book, line, now, at.recent, report.far) >= 0 and line.turned_away then
-    ledger.issue_window(book, line, now, at.recent, report.far)
-  end
+  if open then issue(line, ledger.issue_window, book, line, now, at.recent, report.far) end
   local grant = ledger.window_grant(book, line, at)
   if now < waits_until then
     grant.exhausted, grant.stop, grant.ask_again = false, false, waits_until - now
   end
-  return write(book, line, grant)
+  local row = write(book, line, grant)
+  if open then row[#row + 1] = apply_ahead(report, book, line) end
+  return row
 end
 
 local function apply_bucket(report)
-  local book = book_of(report.book)
+  if books[report.book] == nil then books[report.book] = ledger.load_bucket(KEYS[report.book]) or false end
+  local book = books[report.book]
   if not book or book.generation ~= generation.number then
     -- What was charged before a loss is not known: all that a bucket can owe, since the last lease of that time has ended.
     local charged = generation.lost and max(0, (quiet_until - now) * 1000 + report.emission * report.limit) or 0
     charged = max(charged, report.charged)
     book = ledger.new_bucket(report, now, charged, now)
     book.generation = generation.number
-    books[KEYS[report.book]] = book
+    books[report.book] = book
   end
   ledger.use_bucket_terms(book, report, report.lease_length)
   heard_reset(book, report.reset)
@@ -157,16 +155,14 @@ local function apply_bucket(report)
   end
   ledger.merge_bucket(book, line, report, ours, now)
   if ours then ledger.give_bucket(book, line, report.given, now) end
-  if now >= quiet_until and ledger.issue_bucket(book, line, now, at.recent) >= 0 and line.turned_away then
-    ledger.issue_bucket(book, line, now, at.recent)
-  end
+  if now >= quiet_until then issue(line, ledger.issue_bucket, book, line, now, at.recent) end
   local grant = ledger.bucket_grant(book, line, at)
   if now < quiet_until then grant.exhausted, grant.ask_again = false, quiet_until - now end
   local kept = at.recent + floor(book.lease / 1000)
   ledger.forget_bucket_lines(book, now, kept)
   local last = max(0, book.tat)
   for _, other in ipairs(book.lines) do last = max(last, other.finish) end
-  touched[report.book] = {book, last / 1e6 + kept / 1000 + 60000}
+  touched[report.book] = now + last / 1000 + kept
   return write(book, line, grant)
 end
 
@@ -176,5 +172,9 @@ for i, r in ipairs(reports) do
   local report = read(r)
   grants[i] = apply[report.kind](report)
 end
-for index, entry in pairs(touched) do save(KEYS[index], entry[1], entry[2]) end
+for index, until_then in pairs(touched) do
+  local book = books[index]
+  local save = book.emission and ledger.save_bucket or ledger.save_window
+  save(KEYS[index], book, floor(until_then / 1000) + KEPT)
+end
 return cmsgpack.pack({generation.number, max(0, quiet_until - now), now, grants})

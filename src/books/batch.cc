@@ -28,7 +28,23 @@ std::string hex(const Bytes& bytes) {
   return text;
 }
 
-std::string line_name(const BooksCaller& caller, uint32_t line) { return hex_digits(caller.node) + hex_digits(caller.incarnation) + hex_digits(line).substr(8); }
+// 20 bytes.
+std::string line_name(const BooksCaller& caller, uint32_t line) {
+  std::string name;
+  const auto add = [&name](uint64_t n, int bits) {
+    for (int shift = bits - 8; shift >= 0; shift -= 8) name += static_cast<char>(n >> shift & 255);
+  };
+  add(caller.node, 64);
+  add(caller.incarnation, 64);
+  add(line, 32);
+  return name;
+}
+
+// The script looks at the next window in the last two; this clock may be another one.
+constexpr int kAheadIntervals = 3;
+
+// No honest amount is larger; books have 7 bytes for each.
+uint64_t told(uint64_t amount) { return std::min(amount, (uint64_t{1} << 56) - 1); }
 
 // Names of books, each once, as numbers from 2 on: the generation's is the first.
 class Keys {
@@ -52,8 +68,8 @@ json row_of(const BooksReport& asked, const BooksCaller& caller, const BooksTerm
   const bool sliding = r.terms.algorithm == Algorithm::sliding_window;
   const size_t book = keys.number_of(bucket ? names.bucket(r.key) : names.window(r.key, r.window));
   const size_t before = sliding ? keys.number_of(names.window(r.key, r.window - 1)) : 0;
-  json row = json::array({bucket ? "b" : "w", book, before, line_name(caller, r.line), r.has_ballot, r.ballot.counter, r.used, r.returned, r.refunded, r.given,
-                          r.ceiling, r.granted_heard, r.wanted, r.waiting_min, r.waiting, r.demand_milli, hex_digits(r.stamp), r.floor, r.final, terms.far,
+  json row = json::array({bucket ? "b" : "w", book, before, line_name(caller, r.line), r.has_ballot, r.ballot.counter, told(r.used), told(r.returned), told(r.refunded), told(r.given),
+                          told(r.ceiling), told(r.granted_heard), told(r.wanted), told(r.waiting_min), told(r.waiting), r.demand_milli, r.stamp / 1000, r.floor, r.final, terms.far,
                           hex_digits(r.reset), r.terms.limit, sliding, r.terms.max_overcount.unbounded, asked.begin.knows_before});
   if (bucket) {
     const Duration span = r.terms.emission * static_cast<int64_t>(r.terms.limit);
@@ -63,7 +79,11 @@ json row_of(const BooksReport& asked, const BooksCaller& caller, const BooksTerm
   } else {
     row.push_back(us(window_start(r.window, r.terms.window)));
     row.push_back(us(window_end(r.window, r.terms.window)));
-    for (int i = 0; i < 4; ++i) row.push_back(0);
+    const WallTime end = window_end(r.window, r.terms.window);
+    const bool ahead = r.terms.algorithm == Algorithm::fixed_window && !r.terms.max_overcount.unbounded && !r.final && end - terms.now <= terms.sync_interval * kAheadIntervals;
+    row.push_back(ahead ? keys.number_of(names.window(r.key, r.window + 1)) : 0);
+    row.push_back(ahead ? us(window_end(r.window + 1, r.terms.window)) : 0);
+    for (int i = 0; i < 2; ++i) row.push_back(0);
   }
   return row;
 }
@@ -83,12 +103,12 @@ std::optional<uint64_t> number_of_hex(const std::string& text) {
 uint64_t amount(const json& n) { return n.is_number_integer() || n.is_number_float() ? static_cast<uint64_t>(std::clamp(n.get<double>(), 0.0, 0x1p53)) : 0; }
 Duration microseconds(const json& n) { return std::chrono::microseconds(std::min<uint64_t>(amount(n), uint64_t{1} << 45)); }
 
-constexpr size_t kGrantFields = 13;
+constexpr size_t kGrantFields = 13;  // and maybe one more row, of the window after
 
-void add_grants(const json& row, const Report& report, const BooksCaller& caller, std::vector<Grant>& out) {
+void add_grants(const json& row, const Report& report, int64_t window, const BooksCaller& caller, std::vector<Grant>& out) {
   Grant grant;
   grant.key = report.key;
-  grant.window = report.window;
+  grant.window = window;
   grant.ballot = {static_cast<uint32_t>(amount(row[0])), caller.store};
   grant.line = report.line;
   grant.incarnation = caller.incarnation;
@@ -110,6 +130,8 @@ void add_grants(const json& row, const Report& report, const BooksCaller& caller
   grant.stamp = 0;  // unasked: what is not used is looked for
   out.push_back(grant);
 }
+
+bool is_grant(const json& row, size_t more) { return row.is_array() && (row.size() == kGrantFields || row.size() == kGrantFields + more); }
 
 }  // namespace
 
@@ -143,8 +165,11 @@ Result<BooksAnswer> books_answer(std::string_view bytes, std::span<const BooksRe
   for (size_t i = 0; i < reports.size(); ++i) {
     const json& row = all[3][i];
     if (row == false) continue;
-    if (!row.is_array() || row.size() != kGrantFields) return wrong;
-    add_grants(row, reports[i].report, caller, answer.grants);
+    if (!is_grant(row, 1)) return wrong;
+    add_grants(row, reports[i].report, reports[i].report.window, caller, answer.grants);
+    if (row.size() == kGrantFields) continue;
+    if (!is_grant(row[kGrantFields], 0)) return wrong;
+    add_grants(row[kGrantFields], reports[i].report, reports[i].report.window + 1, caller, answer.grants);
   }
   return answer;
 }

@@ -31,6 +31,7 @@ struct BooksTerms {
   Duration sync_interval{0};
   Duration lease{0};         // of tokens of a bucket, at most
   bool far = false;          // the round trip is long beside the sync interval
+  WallTime now{};            // by this node's clock: near the end of a fixed window its grants may be of the next one, too
 };
 
 // What a list of nodes that replaced another leaves to books that begin (cluster/succession.h).

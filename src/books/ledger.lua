@@ -5,11 +5,13 @@
 -- microseconds of one clock, but for a bucket's, which are nanoseconds from book.at on. Cumulative numbers are merged by max,
 -- so a report that is applied twice, or late, changes nothing.
 --
--- A window's book: limit, sliding, unbounded, start, finish (of the window), outstanding (sum over lines), used, given, previous (of the
--- window before; absent: not known, all of the limit), quiet (nothing is issued before), lines.
+-- A window's book: limit, sliding, unbounded, start, finish (of the window), previous (of the window before; absent: not known, all of the
+-- limit), quiet (nothing is issued before), given, lines, and sums over these: outstanding, used, idle (what lines that are final were
+-- issued and have not used).
 -- A bucket's book: emission, span, lease, at, tat (both as in GCRA), leases (the last number given out), born and base (since when, and
--- what was charged then), lines.
--- A line: key (node, life, number), and what cluster/line.h says.
+-- what was charged then), lines, and a sum over these: unreported (what running leases were granted and is not known to be used).
+-- A line: key (node, life, number; 20 bytes), number (its place among the lines), and what cluster/line.h says. In books that were read a line is nil until it is needed
+-- (format.lua): `found` has those that are not, by key, `count` says how many there are, and `late` what of the others is needed of all lines.
 local ledger = {}
 
 local floor, ceil, max, min = math.floor, math.ceil, math.max, math.min
@@ -21,6 +23,8 @@ local NO_RESET = ("0"):rep(16)     -- resets have 16 hexadecimal digits: the nan
 local UNKNOWN = -1                  -- of what a line gave back: its next report tells from where to count
 local NEAR_HOLD_PARTS = 8           -- see cluster/window_book.cc
 local FAR_HEADROOM_PARTS = 4
+local NEWCOMERS_PARTS = 10           -- of a window granted ahead, a tenth is held back for newcomers
+local AHEAD_INTERVALS = 3           -- of what a line is expected to use, so many sync intervals are granted ahead
 
 local function minus(a, b)
   if a > b then return a - b end
@@ -58,15 +62,18 @@ local function demand(line) return line.demand_milli / 1000 + unmet(line) end
 local function unspent(line) return minus(line.floor + line.granted + line.refunded, line.returned + line.used) end
 
 local function new_line(key)
-  return {key = key, floor = 0, granted = 0, returned = 0, refunded = 0, given = 0, used = 0, stamp = "", ceiling = 0, granted_heard = 0,
+  return {key = key, number = 0, floor = 0, granted = 0, returned = 0, refunded = 0, given = 0, used = 0, stamp = 0, ceiling = 0, granted_heard = 0,
           wanted = 0, waiting_min = 0, waiting = 0, demand_milli = 0, heard = 0, turned_away = false, final = false, recalled = false, lease = 0,
           held = false, finish = 0}
 end
 
-local function find(book, key)
-  for _, line in ipairs(book.lines) do
-    if line.key == key then return line end
-  end
+local function add(book, key)
+  local line = new_line(key)
+  book.count = book.count + 1
+  line.number = book.count
+  book.lines[book.count] = line
+  book.found[key] = line
+  return line
 end
 
 local function take_newest(line, report, same_books, now)
@@ -82,19 +89,33 @@ local function take_newest(line, report, same_books, now)
   return true
 end
 
-local function demand_of_late(book, now, within)
-  local all, lines = 0, 0
-  for _, line in ipairs(book.lines) do
-    if now - line.heard <= within and (line.demand_milli ~= 0 or line.waiting ~= 0) then
-      lines = lines + 1
-      all = all + demand(line)
+-- When a line wanted something last (0: it does not), its demand, and what it was refused.
+local function lately(line)
+  if line.demand_milli == 0 and line.waiting == 0 then return 0, 0, 0 end
+  return line.heard, demand(line), line.turned_away and unmet(line) or 0
+end
+
+-- Of the lines heard within that time: their demand, how many have any, and what they were refused.
+local function of_late(book, now, within)
+  local all, wanting, refused = 0, 0, 0
+  local lines, late = book.lines, book.late
+  for i = 1, book.count do
+    local line = lines[i]
+    local at, its, missed
+    if line then
+      at, its, missed = lately(line)
+    else
+      at, its, missed = late[3 * i - 2], late[3 * i - 1], late[3 * i]
+    end
+    if at ~= 0 and now - at <= within then
+      all, wanting, refused = all + its, wanting + 1, refused + missed
     end
   end
-  return all, max(1, lines)
+  return all, max(1, wanting), refused
 end
 
 local function demand_share(book, line, now, within)
-  local all = demand_of_late(book, now, within)
+  local all = of_late(book, now, within)
   if all <= 0 then return 0 end
   return floor(min(1, demand(line) / all) * 65535)
 end
@@ -108,13 +129,27 @@ local function line_outstanding(book, line)
   return max(minus(line.floor + line.granted, line.returned), net_used(line))
 end
 
+-- The book's sums without the line, which changes, and with it again.
+local function leave_out(book, line)
+  local issued, used = line_outstanding(book, line), net_used(line)
+  book.outstanding = book.outstanding - issued
+  book.used = book.used - used
+  if line.final then book.idle = book.idle - (issued - used) end
+end
+local function count_in(book, line)
+  local issued, used = line_outstanding(book, line), net_used(line)
+  book.outstanding = book.outstanding + issued
+  book.used = book.used + used
+  if line.final then book.idle = book.idle + (issued - used) end
+end
+
 local function outstanding(book) return minus(book.outstanding, book.given) end
 local function used(book) return minus(book.used, book.given) end
 
 local function previous(book) return min(book.previous or book.limit, book.limit) end
 
 local function allowance(book, now)
-  if now < book.start then return 0 end
+  if now < book.start then return book.sliding and 0 or book.limit - floor(book.limit / NEWCOMERS_PARTS) end
   if not book.sliding or now >= book.finish then return book.limit end
   local whole = book.finish - book.start
   local carried, rest = divided(previous(book), book.finish - now, whole)
@@ -137,32 +172,23 @@ local function regrows_after(book, cost, now)
   return whole - elapsed + elapsed_when_carried(min(spent, limit), minus(limit, cost), whole)
 end
 
-local function exhausted(book, now)
-  return now >= book.start and (not book.sliding or book.unbounded or book.previous ~= nil) and used(book) >= allowance(book, now)
-end
-
-local function unmet_of_late(book, now, recent)
-  local sum = 0
-  for _, line in ipairs(book.lines) do
-    if line.turned_away and now - line.heard <= recent then sum = sum + unmet(line) end
-  end
-  return sum
+local function exhausted(book, now, allowed)
+  return now >= book.start and (not book.sliding or book.unbounded or book.previous ~= nil) and used(book) >= allowed
 end
 
 local function part_of(book, line, room, now, recent, far)
   local needs = need(line)
   if needs == 0 then return 0 end
   local waits = unmet(line)
-  local all, lines = demand_of_late(book, now, recent)
-  local left = minus(allowance(book, now), outstanding(book))
+  local all, wanting, refused = of_late(book, now, recent)
   local beyond = needs - waits
   if far then
-    beyond = beyond + floor(left / (FAR_HEADROOM_PARTS * lines))
+    beyond = beyond + floor(room / (FAR_HEADROOM_PARTS * wanting))
   else
-    beyond = min(beyond, minus(max(1, floor(left / (NEAR_HOLD_PARTS * lines))), unspent(line)))
+    beyond = min(beyond, minus(max(1, floor(room / (NEAR_HOLD_PARTS * wanting))), unspent(line)))
   end
-  local others = minus(unmet_of_late(book, now, recent), line.turned_away and waits or 0)
-  beyond = min(beyond, minus(left, others))
+  local others = minus(refused, line.turned_away and waits or 0)
+  beyond = min(beyond, minus(room, others))
   local part = all > 0 and ceil(room * demand(line) / all) or room
   local share = max(1, line.waiting_min, part)
   local amount = min(waits + beyond, share, room)
@@ -175,45 +201,42 @@ end
 
 function ledger.new_window(terms)
   return {limit = terms.limit, sliding = terms.sliding, unbounded = terms.unbounded, start = terms.start, finish = terms.finish, outstanding = 0,
-          used = 0, given = 0, quiet = 0, reset = NO_RESET, reset_at = 0, lines = {}}
+          used = 0, idle = 0, given = 0, quiet = 0, reset = NO_RESET, reset_at = 0, count = 0, lines = {}, found = {}, late = {}}
 end
 
 -- Opens a line that charges `charged`: its floor, or what it holds already of books that are lost.
 function ledger.open_window_line(book, key, charged)
-  local line = new_line(key)
+  local line = add(book, key)
   line.floor = min(charged, book.limit)
   if book.reset ~= NO_RESET then line.given = UNKNOWN end
-  book.lines[#book.lines + 1] = line
-  book.outstanding = book.outstanding + line_outstanding(book, line)
+  count_in(book, line)
   return line
 end
 
 function ledger.charge_floor(book, line, charged)
-  book.outstanding = book.outstanding - line_outstanding(book, line)
+  leave_out(book, line)
   line.floor = max(line.floor, min(charged, book.limit))
-  book.outstanding = book.outstanding + line_outstanding(book, line)
+  count_in(book, line)
 end
 
 -- The line was granted that much, whatever became of the write that said so.
 function ledger.hear_granted(book, line, granted)
   if granted <= line.granted then return end
-  book.outstanding = book.outstanding - line_outstanding(book, line)
+  leave_out(book, line)
   line.granted = min(granted, AMOUNT_MAX)
-  book.outstanding = book.outstanding + line_outstanding(book, line)
+  count_in(book, line)
 end
 
 function ledger.lower_limit(book, limit) book.limit = min(book.limit, limit) end
 
 function ledger.merge_window(book, line, report, ours, now)
-  book.outstanding = book.outstanding - line_outstanding(book, line)
-  book.used = book.used - net_used(line)
+  leave_out(book, line)
   line.used = max(line.used, min(report.used, AMOUNT_MAX))
   line.refunded = max(line.refunded, min(report.refunded, AMOUNT_MAX))
   if ours then line.returned = max(line.returned, min(report.returned, AMOUNT_MAX)) end
   line.final = line.final or report.final
   take_newest(line, report, ours, now)
-  book.outstanding = book.outstanding + line_outstanding(book, line)
-  book.used = book.used + net_used(line)
+  count_in(book, line)
   if not ours then return end
   local given = min(report.given, AMOUNT_MAX)
   if line.given == UNKNOWN then
@@ -228,7 +251,7 @@ end
 function ledger.reset_window(book, number)
   book.reset = number
   book.given = 0
-  for _, line in ipairs(book.lines) do line.given = UNKNOWN end
+  for _, line in ipairs(ledger.all_lines(book)) do line.given = UNKNOWN end
 end
 
 -- `own`: the book of the window before, nil where there is none; `remembered`: there would be one, had it been used.
@@ -241,12 +264,9 @@ function ledger.count_previous(book, own, remembered)
   end
 end
 
+-- Of lines that are final what they used, of others what they were issued; where nothing limits issuing, of all what they used.
 function ledger.as_previous(book)
-  local sum = 0
-  for _, line in ipairs(book.lines) do
-    sum = sum + ((line.final or book.unbounded) and net_used(line) or line_outstanding(book, line))
-  end
-  return minus(sum, book.given)
+  return minus(book.unbounded and book.used or book.outstanding - book.idle, book.given)
 end
 
 -- Takes into the line's granted what it may have now of what it asked for.
@@ -257,10 +277,28 @@ function ledger.issue_window(book, line, now, recent, far)
   local waits = unmet(line)
   local amount = part_of(book, line, minus(allowance(book, now), outstanding(book)), now, recent, far)
   line.turned_away = amount < waits or (waits > 0 and amount == 0)
-  book.outstanding = book.outstanding - line_outstanding(book, line)
+  if amount == 0 then return 0 end
+  leave_out(book, line)
   line.granted = line.granted + amount
-  book.outstanding = book.outstanding + line_outstanding(book, line)
+  count_in(book, line)
   return amount
+end
+
+-- Takes into the line's granted what is left of `amount`, before the window begins.
+function ledger.issue_ahead(book, line, amount, now)
+  amount = min(amount, minus(allowance(book, now), outstanding(book)))
+  leave_out(book, line)
+  line.granted = line.granted + amount
+  count_in(book, line)
+  return amount
+end
+
+-- What the line of a fixed window is to have of the next one, `coming`, when that begins. `at`: as below.
+function ledger.expected_ahead(book, line, coming, at)
+  if used(book) == 0 then return 0 end
+  local all, own = of_late(book, at.now, at.recent), demand(line)
+  if all <= 0 then return 0 end
+  return floor(min(own * AHEAD_INTERVALS * at.sync / 1e6, allowance(coming, at.now) * own / all))
 end
 
 -- What the line is told. `at`: now, recent, shares_for, sync: microseconds.
@@ -268,15 +306,15 @@ function ledger.window_grant(book, line, at)
   local now = at.now
   local allowed = allowance(book, now)
   local grant = {granted = line.granted, used_fleet = used(book), pool = level(minus(allowed, outstanding(book)), book.limit),
-                 demand_share = demand_share(book, line, now, at.shares_for), ask_again = 0}
-  grant.exhausted = exhausted(book, now) and (book.reset_at == 0 or now - book.reset_at > at.recent)
+                 demand_share = demand_share(book, line, now, at.shares_for), exhausted = false, stop = false, ask_again = 0}
+  grant.exhausted = exhausted(book, now, allowed) and (book.reset_at == 0 or now - book.reset_at > at.recent)
   grant.stop = grant.exhausted and book.unbounded
   if grant.exhausted then
     grant.ask_again = max(1, regrows_after(book, max(1, line.waiting_min), now))
   elseif line.turned_away then
     grant.ask_again = at.sync
     if allowed <= outstanding(book) then
-      for _, other in ipairs(book.lines) do  -- who will not use what it holds is to give it back
+      for _, other in ipairs(ledger.all_lines(book)) do  -- who will not use what it holds is to give it back
         if not other.turned_away and unspent(other) > 0 then other.recalled = true end
       end
     end
@@ -291,31 +329,32 @@ local function kept_lease(length) return length + floor(length * 3 / 100) end
 
 local function unreported(line) return minus(line.granted, line.returned + line.used) end
 
-local function unreported_of(book)
-  local sum = 0
-  for _, line in ipairs(book.lines) do sum = sum + unreported(line) end
-  return sum
+function ledger.sum_up_bucket(book)
+  book.unreported = 0
+  for _, line in ipairs(book.lines) do book.unreported = book.unreported + unreported(line) end
 end
 
 -- Times count from `now` on.
 local function settle(book, now)
   local passed = (now - book.at) * 1000
+  if passed == 0 then return end
   book.at = now
   book.tat = book.tat - passed
   for _, line in ipairs(book.lines) do line.finish = line.finish - passed end
   for _, line in ipairs(book.lines) do
     if line.lease ~= 0 and line.finish <= 0 then
-      if unreported(line) > 0 then book.tat = max(book.tat, line.finish + unreported_of(book)) end
+      if unreported(line) > 0 then book.tat = max(book.tat, line.finish + book.unreported) end
+      book.unreported = book.unreported - unreported(line)
       line.lease, line.granted, line.used, line.returned = 0, 0, 0, 0
     end
   end
-  book.tat = max(book.tat, unreported_of(book))
+  book.tat = max(book.tat, book.unreported)
 end
 
 -- `tat`: nanoseconds from now on that are charged already.
 function ledger.new_bucket(terms, now, tat, numbered)
   return {emission = terms.emission, span = terms.emission * terms.limit, lease = 0, at = now, tat = tat, base = tat, born = now, leases = numbered, reset = NO_RESET,
-          lines = {}}
+          unreported = 0, count = 0, lines = {}, found = {}, late = {}}
 end
 
 function ledger.use_bucket_terms(book, terms, lease)
@@ -325,9 +364,8 @@ function ledger.use_bucket_terms(book, terms, lease)
 end
 
 function ledger.open_bucket_line(book, key)
-  local line = new_line(key)
+  local line = add(book, key)
   line.given = UNKNOWN
-  book.lines[#book.lines + 1] = line
   return line
 end
 
@@ -339,9 +377,11 @@ function ledger.merge_bucket(book, line, report, ours, now)
   if not running then return end
   local returned = min(max(line.returned, report.returned), line.granted)
   local back = returned - line.returned
+  book.unreported = book.unreported - unreported(line)
   line.returned = returned
   line.used = max(line.used, min(report.used, line.granted - returned))
-  book.tat = max(book.tat - back, unreported_of(book))
+  book.unreported = book.unreported + unreported(line)
+  book.tat = max(book.tat - back, book.unreported)
 end
 
 -- `given`: all that applications gave back elsewhere since the account began.
@@ -349,14 +389,14 @@ function ledger.give_bucket(book, line, given, now)
   if line.given == UNKNOWN then line.given = given end
   if given <= line.given then return end
   settle(book, now)
-  book.tat = max(book.tat - min(given - line.given, BUCKET_AMOUNT_MAX), unreported_of(book))
+  book.tat = max(book.tat - min(given - line.given, BUCKET_AMOUNT_MAX), book.unreported)
   line.given = given
 end
 
 function ledger.reset_bucket(book, now)
   settle(book, now)
   for _, line in ipairs(book.lines) do line.given = UNKNOWN end
-  book.tat = max(unreported_of(book), book.base - (now - book.born) * 1000)
+  book.tat = max(book.unreported, book.base - (now - book.born) * 1000)
 end
 
 local function room(book) return max(0, book.span - book.tat) end
@@ -364,9 +404,9 @@ local function room(book) return max(0, book.span - book.tat) end
 local function bucket_part_of(book, line, space, now, recent)
   local needs = need(line)
   if space == 0 or needs == 0 then return 0 end
-  local out = unreported_of(book)
+  local out = book.unreported
   local policy = max(minus(floor(book.span / 2), out), line.waiting_min)
-  local all = demand_of_late(book, now, recent)
+  local all = of_late(book, now, recent)
   local part = all > 0 and ceil(space * demand(line) / all) or space
   local share = max(book.emission, line.waiting_min, part)
   local amount = min(needs, policy, share, space)
@@ -392,6 +432,7 @@ function ledger.issue_bucket(book, line, now, recent)
     end
     book.tat = max(book.tat, 0) + amount
     line.granted = line.granted + amount
+    book.unreported = book.unreported + amount
   end
   if unreported(line) > 0 and line.held then line.finish = max(line.finish, kept_lease(book.lease)) end
   return amount
@@ -403,8 +444,8 @@ function ledger.bucket_grant(book, line, at)
   local cost = max(line.waiting_min, book.emission)
   local left = room(book)
   local grant = {granted = line.granted, used_fleet = 0, lease = line.lease, lease_for = max(0, floor(line.finish * 100 / 103)), tat_ahead = max(0, book.tat),
-                 pool = level(left, book.span), demand_share = demand_share(book, line, at.now, at.shares_for), ask_again = 0, stop = false}
-  grant.exhausted = left + unreported_of(book) < max(cost, 1)
+                 pool = level(left, book.span), demand_share = demand_share(book, line, at.now, at.shares_for), exhausted = false, stop = false, ask_again = 0}
+  grant.exhausted = left + book.unreported < max(cost, 1)
   local regrows = max(1, ceil(max(0, cost - left) / 1000))
   if grant.exhausted then
     grant.ask_again = regrows
@@ -418,10 +459,14 @@ end
 function ledger.forget_bucket_lines(book, now, kept)
   local lines = {}
   for _, line in ipairs(book.lines) do
-    if line.lease ~= 0 or now - line.heard <= kept then lines[#lines + 1] = line end
+    if line.lease ~= 0 or now - line.heard <= kept then
+      lines[#lines + 1] = line
+    else
+      book.found[line.key] = nil
+    end
   end
-  book.lines = lines
+  book.lines, book.count = lines, #lines
 end
 
-function ledger.may_open(book) return #book.lines < LINES_MAX end
-function ledger.find(book, key) return find(book, key) end
+function ledger.may_open(book) return book.count < LINES_MAX end
+ledger.lately, ledger.new_line = lately, new_line

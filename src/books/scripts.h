@@ -9,13 +9,13 @@
 namespace tally {
 
 enum class BooksScript : uint8_t {
-  apply,  // apply.lua behind ledger.lua: reports in, grants out (batch.h)
+  apply,  // apply.lua behind kLedgerScript: reports in, grants out (batch.h)
   life,   // life.lua
 };
 constexpr size_t kBooksScripts = 2;
 
 std::string text_of(BooksScript script);  // as Redis gets it
 
-extern const std::string_view kLedgerScript;  // ledger.lua: defines `ledger`
+extern const std::string_view kLedgerScript;  // ledger.lua and format.lua: defines `ledger`; needs `struct`, as Redis has it
 
 }  // namespace tally

@@ -49,6 +49,7 @@ BooksTerms BooksPeer::terms() const {
   terms.shares_for = pace_.isolation_after / 2 + terms.recent;
   terms.sync_interval = pace_.sync_interval;
   terms.lease = lease_;
+  terms.now = parts_.clock.now().wall;
   terms.far = round_trip_ * 8 > pace_.sync_interval;
   return terms;
 }
