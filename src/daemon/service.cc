@@ -401,7 +401,7 @@ void Service::write_reply(Session& session, Item& item) {
   }
 }
 
-void Service::count(const Rule& rule, std::string_view key, const KeyHash& hash, const Answer& answer) {
+void Service::count_outcome(const Rule& rule, const Answer& answer) {
   Outcome outcome = Outcome::admitted;
   switch (answer.verdict) {
     case Verdict::admitted:
@@ -426,14 +426,15 @@ void Service::count(const Rule& rule, std::string_view key, const KeyHash& hash,
   counters_.decided(rule.id, outcome);
   if (answer.isolated) [[unlikely]]
     counters_.decisions[rule.id].isolated.add();
-  if (counters_.top.due()) [[unlikely]] {
-    const bool limited = resp::is_limited(resp::reason_of(answer, rule));
-    counters_.top.count({rule.id, key, hash, limited ? TopKeys::Event::Kind::limited : TopKeys::Event::Kind::admitted}, now_.mono);
-  }
   if (--until_sample_ == 0) [[unlikely]] {
     until_sample_ = kSampleEvery;
     if (answer.heard != 0) counters_.staleness.observe(age_of(answer.heard, now_.mono));
   }
+}
+
+void Service::count_key(const Rule& rule, std::string_view key, const KeyHash& hash, const Answer& answer) {
+  const bool limited = resp::is_limited(resp::reason_of(answer, rule));
+  counters_.top.count({rule.id, key, hash, limited ? TopKeys::Event::Kind::limited : TopKeys::Event::Kind::admitted}, now_.mono);
 }
 
 // What an answer says once it is about to be sent, at `now`: tokens of a lease that has ended meanwhile were

@@ -159,7 +159,13 @@ class Service {
   std::unique_ptr<Parked> leave(Parked& which, TimeHistogram& histogram, MonoTime now);
   void end_wait(Parked& parked, const Answer& answer, TimeHistogram& histogram);
   Answer as_sent(Answer answer, MonoTime now);
-  void count(const Rule& rule, std::string_view key, const KeyHash& hash, const Answer& answer);
+  void count(const Rule& rule, std::string_view key, const KeyHash& hash, const Answer& answer) {
+    count_outcome(rule, answer);
+    if (counters_.top.due()) [[unlikely]]
+      count_key(rule, key, hash, answer);
+  }
+  void count_outcome(const Rule& rule, const Answer& answer);
+  [[gnu::cold]] void count_key(const Rule& rule, std::string_view key, const KeyHash& hash, const Answer& answer);
   void count_portion(const Rule& rule, std::string_view key, const KeyHash& hash, uint64_t n, TopKeys::Event::Kind kind);
   void touch(Session& session);
 

@@ -244,6 +244,7 @@ void Service::conclude(Question& question, MonoTime now) {
     if (refuses(part) && !question.refused) question.refused = i;
   }
   if (question.refused) give_back(question);
+  if (std::ranges::all_of(question.parts, [](const Question::Part& part) { return part.cost == 0; })) return;  // a peek is no decision
   for (size_t i = 0; i < question.parts.size(); ++i) {
     const Question::Part& part = question.parts[i];
     if (question.refused ? *question.refused == i : part.cost != 0) count(*part.rule, part.key, part.hash, part.answer);
