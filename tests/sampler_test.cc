@@ -14,7 +14,8 @@ namespace {
 using test::mono;
 using test::ms;
 
-// Lets `n` events happen from `from` on, spread over `lasts`; returns how many were taken, and by their weights how many there would be.
+// Lets `n` events happen from `from` on, spread over `lasts`; returns how many were taken, and by their
+// weights how many there would be.
 struct Taken {
   uint64_t n = 0, weight = 0;
 };
@@ -53,7 +54,8 @@ TEST_CASE("a sudden rush is cut off after some thousands, within its first milli
   Sampler sampler(test::seed());
   happen(sampler, mono(test::secs(1)), test::secs(1), 100);
   const Taken taken = happen(sampler, mono(test::secs(2)), ms(90), 800'000);
-  CHECK(taken.n < 11 * Sampler::kMost);  // N doubles for each thousand, and 2^10 thousands are more than these
+  CHECK(taken.n <
+        11 * Sampler::kMost);  // N doubles for each thousand, and 2^10 thousands are more than these
   CHECK(sampler.one_in() >= 256);
 }
 

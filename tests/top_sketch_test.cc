@@ -61,7 +61,9 @@ struct Both {
 TEST_CASE("as long as all keys have an entry the counts are exact") {
   Both both;
   Random random(test::seed());
-  for (int i = 0; i < 50'000; ++i) both.add("key:" + std::to_string(random.below(TopSketch::kEntries)), random.chance(0.3), 1 + random.below(3));
+  for (int i = 0; i < 50'000; ++i)
+    both.add("key:" + std::to_string(random.below(TopSketch::kEntries)), random.chance(0.3),
+             1 + random.below(3));
   both.check();
   for (const auto& entry : both.sketch.entries()) {
     CHECK(entry.missed == 0);
@@ -77,7 +79,8 @@ TEST_CASE("of many keys by Zipf's law the busiest are there, in order, and count
     Random random(test::seed());
     const bench::Zipf zipf(200'000);
     for (int i = 0; i < 500'000; ++i) {
-      both.add("user:" + std::to_string(zipf.draw([&] { return random.unit(); })), random.chance(0.2), 1 + random.below(weights));
+      both.add("user:" + std::to_string(zipf.draw([&] { return random.unit(); })), random.chance(0.2),
+               1 + random.below(weights));
       if (i % 100'000 == 0) both.check();
     }
     both.check();

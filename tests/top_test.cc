@@ -18,7 +18,8 @@ using Kind = TopKeys::Event::Kind;
 
 // Two workers that did nothing yet; the daemon began at 1,000 s, where a span does.
 struct Two {
-  void count(size_t worker, std::string_view rule, std::string_view key, Kind kind, Duration since, uint64_t n = 1) {
+  void count(size_t worker, std::string_view rule, std::string_view key, Kind kind, Duration since,
+             uint64_t n = 1) {
     const Rule& by = *rules->find(rule);
     TopKeys& top = overview.workers[worker]->top;
     top.tick(begun + since);
@@ -36,12 +37,15 @@ struct Two {
   // "key admitted limited rule", one a line.
   static std::string text(const Call& call) {
     std::string text;
-    for (const resp::TopRow& row : call.top) text += row.key + " " + std::to_string(row.admitted) + " " + std::to_string(row.limited) + " " + row.rule + "\n";
+    for (const resp::TopRow& row : call.top)
+      text += row.key + " " + std::to_string(row.admitted) + " " + std::to_string(row.limited) + " " +
+              row.rule + "\n";
     return text;
   }
 
   MonoTime begun{secs(1'000)};
-  std::shared_ptr<const RuleSet> rules = std::make_shared<const RuleSet>(usual_rules(), Rule{}, Share{0, 1}, kPublicIdKey);
+  std::shared_ptr<const RuleSet> rules =
+      std::make_shared<const RuleSet>(usual_rules(), Rule{}, Share{0, 1}, kPublicIdKey);
   SlotTable slots{1000, seed(), false};
   Limiter limiter{slots, false};
   Overview overview{"node", rules, limiter, 2, begun};
@@ -114,7 +118,8 @@ TEST_CASE("a reader sees whole counts while a worker counts") {
   std::thread worker([&] {
     for (int i = 0; !end; ++i) {
       const std::string key(1 + static_cast<size_t>(i % 100), static_cast<char>('a' + i % 26));
-      if (top.due()) top.count({wide.id, key, two.limiter.hash(wide, key), Kind::admitted}, two.begun + ms(i % 60'000));
+      if (top.due())
+        top.count({wide.id, key, two.limiter.hash(wide, key), Kind::admitted}, two.begun + ms(i % 60'000));
     }
   });
   for (int i = 0; i < 200; ++i)
@@ -138,9 +143,12 @@ std::string top_of(Desk& desk) {
 TEST_CASE("takes count as they were answered; peeks, gifts and takes of 0 do not count") {
   Desk desk({1024, 1'048'576, 100, ms(100)}, false);
   for (int i = 0; i < 12; ++i) desk.say(desk.a, take("slow", "k"));
-  desk.say(desk.a, take("slow", "k", "0") + command({"TALLY.PEEK", "slow", "k"}) + command({"TALLY.GIVE", "slow", "k"}) + command({"TALLY.RESET", "slow", "gone"}));
+  desk.say(desk.a, take("slow", "k", "0") + command({"TALLY.PEEK", "slow", "k"}) +
+                       command({"TALLY.GIVE", "slow", "k"}) + command({"TALLY.RESET", "slow", "gone"}));
   CHECK(top_of(desk) == "k 10 2 slow\n");
-  desk.say(desk.a, command({"CL.THROTTLE", "k", "0", "1", "60"}) + command({"CL.THROTTLE", "k", "0", "1", "60"}) + command({"CL.THROTTLE", "k", "0", "1", "60", "0"}));
+  desk.say(desk.a, command({"CL.THROTTLE", "k", "0", "1", "60"}) +
+                       command({"CL.THROTTLE", "k", "0", "1", "60"}) +
+                       command({"CL.THROTTLE", "k", "0", "1", "60", "0"}));
   CHECK(top_of(desk) == "k 10 2 slow\nk 1 1 (inline)\n");
 }
 
@@ -148,7 +156,8 @@ TEST_CASE("blocked keys count as limited, exempt ones as admitted, and a rule in
   Rule shadow = named("shadow", Duration(0), 1);
   shadow.shadow = true;
   Desk desk({1024, 1'048'576, 100, ms(100)}, false, {special("s"), shadow});
-  desk.say(desk.a, take("s", "10.0.0.1") + take("s", "free:1") + take("s", "free:1") + take("shadow", "k") + take("shadow", "k") + take("shadow", "k"));
+  desk.say(desk.a, take("s", "10.0.0.1") + take("s", "free:1") + take("s", "free:1") + take("shadow", "k") +
+                       take("shadow", "k") + take("shadow", "k"));
   CHECK(top_of(desk) == "k 3 0 shadow\nfree:1 2 0 s\n10.0.0.1 0 1 s\n");
 }
 

@@ -29,7 +29,9 @@ void Sampler::adapt(MonoTime now) {
   const Duration late = now - period_end_;
   if (late >= kPeriod) return begin(1, now);
   const uint64_t happened = uint64_t{taken_} * one_in_;
-  const auto in_a_period = static_cast<uint64_t>(static_cast<double>(happened) * (static_cast<double>(nanos(kPeriod)) / static_cast<double>(nanos(kPeriod + late))));
+  const auto in_a_period =
+      static_cast<uint64_t>(static_cast<double>(happened) * (static_cast<double>(nanos(kPeriod)) /
+                                                             static_cast<double>(nanos(kPeriod + late))));
   begin((in_a_period + kTarget - 1) / kTarget, now);
 }
 

@@ -1,10 +1,11 @@
-// Takes one in N of what happens, at random, with N such that some 8,000 a second are taken: 1 where no more than that happen.
+// Takes one in N of what happens, at random, with N such that some 8,000 a second are taken: 1 where no more
+// than that happen.
 //
 // Thread rule: one owner. Pure: `now` comes in.
 //
-// Each event is taken with a probability of 1/N whatever became of those before (the gaps are geometric), so that nothing in the stream
-// can keep step with it. Whoever gives what is taken a weight of N estimates without a bias: of f events a count comes out whose
-// variance is f * (N - 1).
+// Each event is taken with a probability of 1/N whatever became of those before (the gaps are geometric), so
+// that nothing in the stream can keep step with it. Whoever gives what is taken a weight of N estimates
+// without a bias: of f events a count comes out whose variance is f * (N - 1).
 #pragma once
 
 #include <cstdint>
@@ -16,9 +17,10 @@ namespace tally {
 
 class Sampler {
  public:
-  static constexpr Duration kPeriod = std::chrono::milliseconds(100);  // N is chosen anew so often, by what happened in the last one
-  static constexpr uint32_t kTarget = 800;                             // of these are taken in a period
-  static constexpr uint32_t kMost = 1'000;                             // that many before its end: N doubles at once
+  static constexpr Duration kPeriod =
+      std::chrono::milliseconds(100);       // N is chosen anew so often, by what happened in the last one
+  static constexpr uint32_t kTarget = 800;  // of these are taken in a period
+  static constexpr uint32_t kMost = 1'000;  // that many before its end: N doubles at once
 
   explicit Sampler(uint64_t seed) : random_(seed) {}
 
@@ -45,7 +47,7 @@ class Sampler {
   uint32_t taken_ = 0;  // in this period
   bool held_ = false;
   MonoTime period_end_{};
-  double log_passed_ = 0;                  // ln(1 - 1/N)
+  double log_passed_ = 0;  // ln(1 - 1/N)
   Random random_;
 };
 

@@ -1,10 +1,11 @@
-// The keys that are asked for most, in bounded memory: Space-Saving with weights (Metwally, Agrawal and El Abbadi 2005; with weights
-// and over several sketches: Agarwal et al., Mergeable Summaries, 2012).
+// The keys that are asked for most, in bounded memory: Space-Saving with weights (Metwally, Agrawal and El
+// Abbadi 2005; with weights and over several sketches: Agarwal et al., Mergeable Summaries, 2012).
 //
 // Thread rule: one owner. Pure. Allocates only for a key that is longer than any that its entry had before.
 //
-// There are kEntries entries. A key that has none takes over the one that counts least, and what that had counted is kept apart as
-// `missed`: so much may have been counted of the new key before, and no more. With W being all the weight that came in:
+// There are kEntries entries. A key that has none takes over the one that counts least, and what that had
+// counted is kept apart as `missed`: so much may have been counted of the new key before, and no more. With W
+// being all the weight that came in:
 // - what an entry counts is never more than what came in of its key, and at most W / kEntries less;
 // - a key of which more than W / kEntries came in has an entry.
 // Of several sketches with streams of their own both hold of the sums.

@@ -32,12 +32,15 @@ void answer_top(Call& call, const Overview& overview, MonoTime now) {
   const auto rules = overview.rules();
   for (const auto& [name, sum] : sums) {
     const auto& [rule, key] = name;
-    if (rule < rules->ids() && sum.admitted + sum.limited != 0) call.top.push_back({key, sum.admitted, sum.limited, rules->by_id(rule).name});
+    if (rule < rules->ids() && sum.admitted + sum.limited != 0)
+      call.top.push_back({key, sum.admitted, sum.limited, rules->by_id(rule).name});
   }
   const size_t n = std::min<size_t>(call.n, call.top.size());
-  std::partial_sort(call.top.begin(), call.top.begin() + static_cast<ptrdiff_t>(n), call.top.end(), [](const resp::TopRow& a, const resp::TopRow& b) {
-    return std::forward_as_tuple(counted(b), a.rule, a.key) < std::forward_as_tuple(counted(a), b.rule, b.key);
-  });
+  std::partial_sort(call.top.begin(), call.top.begin() + static_cast<ptrdiff_t>(n), call.top.end(),
+                    [](const resp::TopRow& a, const resp::TopRow& b) {
+                      return std::forward_as_tuple(counted(b), a.rule, a.key) <
+                             std::forward_as_tuple(counted(a), b.rule, b.key);
+                    });
   call.top.resize(n);
   call.top_span = top_span(overview, now);
 }

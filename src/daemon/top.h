@@ -11,7 +11,8 @@ namespace tally {
 
 // How long ago the counting began that top_of() tells of: 10 to 20 s, or since the start.
 Duration top_span(const Overview& overview, MonoTime now);
-// Answers a call of kind top: at most `n` keys, of its rule alone where it has one. The busiest come first: by what was counted, then by rule and key.
+// Answers a call of kind top: at most `n` keys, of its rule alone where it has one. The busiest come first:
+// by what was counted, then by rule and key.
 void answer_top(Call& call, const Overview& overview, MonoTime now);
 
 }  // namespace tally

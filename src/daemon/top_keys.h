@@ -1,10 +1,11 @@
 // What a worker counts by key: which are asked for most, of late, in bounded memory.
 //
-// Thread rule: one worker counts; look() from any thread. Neither waits for the other for longer than the other needs: a reader holds the
-// mutex while it copies, a worker while it adds one of its samples, and a sample that finds it held is left out.
+// Thread rule: one worker counts; look() from any thread. Neither waits for the other for longer than the
+// other needs: a reader holds the mutex while it copies, a worker while it adds one of its samples, and a
+// sample that finds it held is left out.
 //
-// Spans of 10 s, counted from 0 on the monotonic clock, so that they are the same for all workers. There are two sketches, for the
-// running span and the one before.
+// Spans of 10 s, counted from 0 on the monotonic clock, so that they are the same for all workers. There are
+// two sketches, for the running span and the one before.
 //
 // Memory: 2 sketches (core/top_sketch.h), some 220 KB and 2,048 keys.
 #pragma once
@@ -42,7 +43,8 @@ class TopKeys {
   void count(const Event& event, MonoTime now);
   void hold(uint32_t one_in) { sampler_.hold(one_in); }  // as Sampler's
 
-  // Calls each(entry) for what was counted in the span of `now` and the one before; the same key may come twice.
+  // Calls each(entry) for what was counted in the span of `now` and the one before; the same key may come
+  // twice.
   template <typename Each>
   void look(MonoTime now, Each each) const {
     const std::lock_guard lock(mutex_);

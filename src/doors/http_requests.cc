@@ -97,7 +97,11 @@ std::string known_of(std::span<const std::string_view> known, std::string_view w
 // `names`: of the parameters that the endpoint has.
 bool read_query(Call& call, std::initializer_list<std::string_view> names, Query& query) {
   const auto value_of = [&](std::string_view name) -> std::optional<std::string_view>& {
-    return name == "rule" ? query.rule : name == "key" ? query.key : name == "cost" ? query.cost : name == "deny" ? query.deny : query.n;
+    return name == "rule"   ? query.rule
+           : name == "key"  ? query.key
+           : name == "cost" ? query.cost
+           : name == "deny" ? query.deny
+                            : query.n;
   };
   for (std::string_view rest = call.message.query; !rest.empty();) {
     const size_t end = std::min(rest.find('&'), rest.size());
@@ -109,8 +113,7 @@ bool read_query(Call& call, std::initializer_list<std::string_view> names, Query
     if (std::ranges::find(names, name) == names.end())
       return refuse_argument(call, "unknown parameter " + resp::quoted(name) + known_of(names, name));
     std::optional<std::string_view>& value = value_of(name);
-    if (value.has_value())
-      return refuse_argument(call, "there are two parameters " + resp::quoted(name));
+    if (value.has_value()) return refuse_argument(call, "there are two parameters " + resp::quoted(name));
     value = pair.substr(std::min(equals + 1, pair.size()));
   }
   return true;
@@ -143,7 +146,8 @@ bool read_rule_and_key(Call& call, const Query& query, bool needs_limit) {
 void run_auth(Call& call) {
   Query query;
   call.request.http.kind = Form::Kind::auth;
-  if (!read_query(call, {"rule", "key", "cost", "deny"}, query) || !read_rule_and_key(call, query, true)) return;
+  if (!read_query(call, {"rule", "key", "cost", "deny"}, query) || !read_rule_and_key(call, query, true))
+    return;
   int64_t cost = 1;
   if (query.cost && (!resp::parse_integer(*query.cost, cost) || cost < 0)) {
     refuse_argument(call, "cost must be a whole number, 0 or more, got " + resp::quoted(*query.cost));
@@ -159,7 +163,8 @@ void run_auth(Call& call) {
 
 void run_explain(Call& call) {
   Query query;
-  if (read_query(call, {"rule", "key"}, query) && read_rule_and_key(call, query, false)) call.request.kind = Kind::explain;
+  if (read_query(call, {"rule", "key"}, query) && read_rule_and_key(call, query, false))
+    call.request.kind = Kind::explain;
 }
 
 // GET /v1/top[?n=][&rule=]. A barrier, as metrics.
@@ -168,7 +173,8 @@ void run_top(Call& call) {
   int64_t n = resp::kTopRows;
   if (!read_query(call, {"n", "rule"}, query)) return;
   if (query.n && (!resp::parse_integer(*query.n, n) || n < 1 || n > resp::kTopRowsMax)) {
-    refuse_argument(call, "n must be 1 to " + std::to_string(resp::kTopRowsMax) + ", got " + resp::quoted(*query.n));
+    refuse_argument(
+        call, "n must be 1 to " + std::to_string(resp::kTopRowsMax) + ", got " + resp::quoted(*query.n));
     return;
   }
   if (query.rule) {

@@ -15,7 +15,9 @@ namespace {
 // The cursor hidden and lines cut at the right edge; and back.
 constexpr std::string_view kTake = "\x1b[?25l\x1b[?7l\x1b[2J", kGiveBack = "\x1b[?7h\x1b[?25h";
 
-void give_back() { [[maybe_unused]] const ssize_t put = ::write(STDOUT_FILENO, kGiveBack.data(), kGiveBack.size()); }
+void give_back() {
+  [[maybe_unused]] const ssize_t put = ::write(STDOUT_FILENO, kGiveBack.data(), kGiveBack.size());
+}
 
 void on_signal(int) {
   give_back();
@@ -29,7 +31,8 @@ int64_t span_ms(const Reply& stats) {
 
 std::string a_second(const Reply& count, int64_t ms) {
   char text[32];
-  std::snprintf(text, sizeof text, "%.1f", static_cast<double>(count.integer) * 1000 / static_cast<double>(ms));
+  std::snprintf(text, sizeof text, "%.1f",
+                static_cast<double>(count.integer) * 1000 / static_cast<double>(ms));
   return text;
 }
 
@@ -39,7 +42,8 @@ Cells top_cells(const Reply& top, const Reply& stats) {
   Cells rows{{"admitted/s", "limited/s", "rule", "key"}};
   for (const Reply& row : top.items)
     if (row.items.size() >= 4)
-      rows.push_back({a_second(row.items[1], span_ms(stats)), a_second(row.items[2], span_ms(stats)), row.items[3].text, row.items[0].text});
+      rows.push_back({a_second(row.items[1], span_ms(stats)), a_second(row.items[2], span_ms(stats)),
+                      row.items[3].text, row.items[0].text});
   return rows;
 }
 

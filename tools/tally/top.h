@@ -1,4 +1,5 @@
-// `tally top`: the keys that a daemon is asked for most, as a table or as JSON, and a terminal that is drawn anew.
+// `tally top`: the keys that a daemon is asked for most, as a table or as JSON, and a terminal that is drawn
+// anew.
 //
 // Thread rule: one thread. A Screen ends the process with 0 on SIGINT and SIGTERM.
 #pragma once
