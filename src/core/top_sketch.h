@@ -10,7 +10,7 @@
 // - a key of which more than W / kEntries came in has an entry.
 // Of several sketches with streams of their own both hold of the sums.
 //
-// Memory: kEntries * 96 bytes, and the keys.
+// Memory: kEntries * 106 bytes, and the keys.
 #pragma once
 
 #include <array>
