@@ -22,13 +22,14 @@ void answer_top(Call& call, const Overview& overview, MonoTime now) {
     uint64_t admitted = 0, limited = 0;
   };
   std::map<std::pair<uint16_t, std::string>, Sum> sums;
-  for (const auto& worker : overview.workers)
-    worker->top.look(now, [&](const TopSketch::Entry& entry) {
-      if (call.rule != nullptr && entry.rule != call.rule->id) return;
+  for (const auto& worker : overview.workers) {
+    for (const TopSketch::Entry& entry : worker->top.entries(now)) {
+      if (call.rule != nullptr && entry.rule != call.rule->id) continue;
       Sum& sum = sums[{entry.rule, entry.key}];
       sum.admitted += entry.admitted;
       sum.limited += entry.limited;
-    });
+    }
+  }
   const auto rules = overview.rules();
   for (const auto& [name, sum] : sums) {
     const auto& [rule, key] = name;

@@ -18,4 +18,14 @@ void TopKeys::count(const Event& event, MonoTime now) {
     span.sketch.add(event.rule, event.key, event.hash, event.kind == Event::Kind::limited, weight);
 }
 
+std::vector<TopSketch::Entry> TopKeys::entries(MonoTime now) const {
+  std::vector<TopSketch::Entry> all;
+  all.reserve(2 * TopSketch::kEntries);
+  const std::lock_guard lock(mutex_);
+  for (const Span& span : spans_)
+    if (span.number >= span_at(now) - 1)
+      all.insert(all.end(), span.sketch.entries().begin(), span.sketch.entries().end());
+  return all;
+}
+
 }  // namespace tally

@@ -1,6 +1,6 @@
 // What a worker counts by key: which are asked for most, of late, in bounded memory.
 //
-// Thread rule: one worker counts; look() from any thread. Neither waits for the other for longer than the
+// Thread rule: one worker counts; entries() from any thread. Neither waits for the other for longer than the
 // other needs: a reader holds the mutex while it copies, a worker while it adds one of its samples, and a
 // sample that finds it held is left out.
 //
@@ -14,6 +14,7 @@
 #include <cstdint>
 #include <mutex>
 #include <string_view>
+#include <vector>
 
 #include "base/hash.h"
 #include "base/time.h"
@@ -43,15 +44,8 @@ class TopKeys {
   void count(const Event& event, MonoTime now);
   void hold(uint32_t one_in) { sampler_.hold(one_in); }  // as Sampler's
 
-  // Calls each(entry) for what was counted in the span of `now` and the one before; the same key may come
-  // twice.
-  template <typename Each>
-  void look(MonoTime now, Each each) const {
-    const std::lock_guard lock(mutex_);
-    for (const Span& span : spans_)
-      if (span.number >= span_at(now) - 1)
-        for (const TopSketch::Entry& entry : span.sketch.entries()) each(entry);
-  }
+  // What was counted in the span of `now` and the one before; the same key may be there twice.
+  std::vector<TopSketch::Entry> entries(MonoTime now) const;
 
  private:
   struct Span {
