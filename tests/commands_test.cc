@@ -81,6 +81,22 @@ TEST_CASE("orders of keys: what, of which key, for how long") {
   CHECK(r.kind == Kind::orders);
 }
 
+TEST_CASE("the busiest keys are asked for by number, by rule, or by neither") {
+  Client client;
+  const Request& r = client.request;
+  CHECK(client.ask({"TALLY.TOP"}) == "");
+  CHECK((r.kind == Kind::top && r.cost == 10 && r.rule == nullptr && r.barrier));
+  CHECK(client.ask({"tally.top", "1000", "Rule", "(inline)"}) == "");
+  CHECK((r.kind == Kind::top && r.cost == 1000 && r.rule->name == kInlineRule));
+  CHECK(client.ask({"TALLY.TOP", "RULE", "api"}) == "");
+  CHECK((r.kind == Kind::top && r.cost == 10 && r.rule->name == "api"));
+  CHECK(client.ask({"TALLY.TOP", "1001"}) ==
+        "-ERR value is not an integer or out of range: n must be 1000 at most, got '1001'\r\n");
+  CHECK(client.ask({"TALLY.TOP", "RULE", "apj"}) == "-NORULE no rule 'apj'; did you mean 'api'?\r\n");
+  CHECK(client.ask({"TALLY.TOP", "10", "api"}) == client.ask({"TALLY.TOP", "10", "api", "x"}));
+  CHECK(client.ask({"TALLY.TOP", "RULE", "api", "3"}).starts_with("-ERR value is not an integer"));
+}
+
 TEST_CASE("an order that cannot be says why") {
   Client client;
   client.env.key_bytes_max = 2000;
@@ -397,7 +413,7 @@ TEST_CASE("whatever words are asked, the answer is one whole reply or a whole qu
     REQUIRE(reply.empty());
     REQUIRE(r.fault == Fault::none);
     if (r.kind == Kind::forget) REQUIRE_FALSE(r.barrier);
-    if (r.kind == Kind::peers || r.kind == Kind::stats || r.kind == Kind::reload || r.kind == Kind::forget || r.kind == Kind::orders) continue;
+    if (r.kind == Kind::peers || r.kind == Kind::stats || r.kind == Kind::reload || r.kind == Kind::forget || r.kind == Kind::orders || r.kind == Kind::top) continue;
     if (r.kind == Kind::take_all) {
       REQUIRE_FALSE(r.parts.empty());
       REQUIRE(r.key.empty());
@@ -418,7 +434,7 @@ TEST_CASE("whatever words are asked, the answer is one whole reply or a whole qu
     REQUIRE(r.limit.limit <= kLimitMax);
     if (r.limit.algorithm == Algorithm::token_bucket) REQUIRE(r.limit.burst_span() <= kBurstSpanMax);
   }
-  CHECK(seen.size() == 17);  // all but metrics, which come over HTTP alone
+  CHECK(seen.size() == 18);  // all but metrics, which come over HTTP alone
 }
 
 TEST_CASE("a command of no words asks nothing and answers nothing") {

@@ -241,6 +241,11 @@ TEST_CASE("the other endpoints") {
   CHECK(door.request.kind == Kind::peers);
   CHECK(door.get("/v1/stats") == "");
   CHECK(door.request.kind == Kind::stats);
+  CHECK(door.get("/v1/top?rule=%6Cogin&n=1000") == "");
+  CHECK((door.request.kind == Kind::top && door.request.rule->name == "login" && door.request.cost == 1000));
+  CHECK(door.get("/v1/top") == "");
+  CHECK((door.request.kind == Kind::top && door.request.rule == nullptr && door.request.cost == 10));
+  CHECK(door.request.barrier);
   CHECK(door.get("/metrics") == "");
   CHECK(door.request.kind == Kind::metrics);
   CHECK(door.request.barrier);

@@ -291,6 +291,7 @@ void ClusterThread::answer(Call& call, Now now) {
       return;
     case Call::Kind::reload:   // main's
     case Call::Kind::metrics:  // the admin thread's
+    case Call::Kind::top:
       return;
   }
 }

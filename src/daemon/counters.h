@@ -1,7 +1,7 @@
 // What a worker counts, and what the metrics thread sums at scrape time.
 //
 // Thread rule: one thread adds (a plain load and store: no locked instruction on the hot path), any thread
-// reads.
+// reads. TopKeys has a rule of its own.
 #pragma once
 
 #include <array>
@@ -11,6 +11,7 @@
 #include <memory>
 
 #include "base/time.h"
+#include "daemon/top_keys.h"
 
 namespace tally {
 
@@ -117,6 +118,7 @@ struct WorkerCounters {
   TimeHistogram staleness;  // of one decision in many: how long ago the key's owner was heard
   TimeHistogram waited_granted, waited_denied, waited_dropped;
   Count wakes_overflowed;
+  TopKeys top;
 };
 
 }  // namespace tally

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "core/overrides.h"
+#include "daemon/top.h"
 
 namespace tally {
 namespace {
@@ -141,6 +142,7 @@ std::vector<resp::Field> stats_fields(const Overview& overview, const NodeStats*
     for (size_t rule = 0; rule < rules->ids(); ++rule) n += overview.decisions(static_cast<uint16_t>(rule), static_cast<Outcome>(i));
     fields.add(kOutcomeNames[i], n);
   }
+  fields.add("top_span_ms", milliseconds(top_span(overview, now)));
   fields.add("waiting", overview.total(&WorkerCounters::waiting));
   for (size_t i = 0; i < kTroubles; ++i)
     fields.add(kTroubleNames[i], overview.troubles(static_cast<Trouble>(i)));

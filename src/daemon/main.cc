@@ -30,6 +30,7 @@
 #include "daemon/paths.h"
 #include "daemon/reload.h"
 #include "daemon/scrapes.h"
+#include "daemon/top.h"
 #include "rls/door.h"
 
 namespace tally {
@@ -203,7 +204,13 @@ Result<bool> run(const Options& options, const Config& loaded, const Config& con
   Scrapes scrapes(admin.io(), metrics);
   const Worker::Others others{[&reload](Reload::Done done) { reload->request(std::move(done)); },
                               [&scrapes](Scrapes::Done done) { scrapes.request(std::move(done)); },
-                              [&orders](Call& call, std::function<void()> then) { orders.ask(call, std::move(then)); }};
+                              [&orders](Call& call, std::function<void()> then) { orders.ask(call, std::move(then)); },
+                              [&](Call& call, std::function<void()> then) {
+                                asio::post(admin.io(), [&, then = std::move(then)] {
+                                  answer_top(call, overview, clock.mono());
+                                  then();
+                                });
+                              }};
   for (size_t i = 0; i < overview.workers.size(); ++i)
     workers.push_back(std::make_unique<Worker>(i, overview, clock, in_fleet ? fleet->port(i) : nullptr, limits,
                                                Worker::Times{config.spin, config.limits.http_idle}, others));

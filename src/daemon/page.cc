@@ -2,7 +2,7 @@
 
 namespace tally {
 
-// Reads /metrics (text) every two seconds and shows decisions, peers and the table. All text goes in by
+// Reads /metrics (text) and /v1/top every two seconds and shows decisions, the busiest keys, peers and the table. All text goes in by
 // textContent.
 const std::string_view kPage = R"page(<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>tallyd</title>
@@ -16,6 +16,7 @@ th:first-child,td:first-child{text-align:left}th{font-weight:600}#state{font-wei
 </style></head><body>
 <h1>tallyd <span id="state">loading</span></h1>
 <h2>Decisions</h2><table id="rules"></table>
+<h2>Busiest keys</h2><table id="top"></table>
 <h2>Peers</h2><table id="peers"></table>
 <h2>Table</h2><table id="table"></table>
 <p><a href="metrics">metrics</a> <a href="healthz">healthz</a> <a href="readyz">readyz</a></p>
@@ -47,13 +48,15 @@ function group(metrics,name,key,column){
 async function refresh(){
   const state=document.getElementById("state");
   try{
-    const [text,ready]=await Promise.all([fetch("metrics").then(r=>r.text()),fetch("readyz")]);
+    const [text,ready,top]=await Promise.all([fetch("metrics").then(r=>r.text()),fetch("readyz"),fetch("v1/top").then(r=>r.json())]);
     const all=parse(text),sum=n=>all.filter(m=>m.name===n).reduce((s,m)=>s+m.value,0);
     const version=((all.find(m=>m.name==="tallyd_build_info")||{}).labels||{}).version;
     state.textContent=version+(ready.ok?", ready":", not ready");
     const outcomes=["admitted","limited","no_grant","isolated","shadow_limited"];
     const rules=group(all,"tallyd_decisions_total","rule","outcome");
     fill("rules",[["rule",...outcomes],...[...rules].filter(([r])=>r).map(([r,v])=>[r,...outcomes.map(o=>v[o]??0)])]);
+    const rate=n=>(n*1000/Math.max(top.span_ms,1)).toFixed(1);
+    fill("top",[["key","rule","admitted/s","limited/s"],...top.keys.map(k=>[k.key,k.rule,rate(k.admitted),rate(k.limited)])]);
     const up=group(all,"tallyd_peer_up","peer"),trip=group(all,"tallyd_peer_round_trip_seconds","peer"),
       heard=group(all,"tallyd_peer_last_heard_seconds","peer");
     const ms=v=>v===undefined?"-":(v*1000).toFixed(2);

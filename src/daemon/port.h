@@ -23,7 +23,7 @@
 #include "core/limiter.h"
 #include "daemon/counters.h"
 #include "daemon/descriptor.h"
-#include "doors/http_form.h"
+#include "doors/commands.h"
 
 namespace tally {
 
@@ -59,11 +59,11 @@ class Bell {
 struct Session;
 struct HeldReply;
 
-// A question that only the cluster thread (a reload: main; metrics: the admin thread) can answer. The worker owns it before and after; in between
+// A question that only the cluster thread (a reload: main; metrics, the busiest keys: the admin thread) can answer. The worker owns it before and after; in between
 // that thread does, and the connection that asked may be gone by the time it comes back.
 class Call {
  public:
-  enum class Kind : uint8_t { give, reset, explain, peers, stats, reload, forget, order, lift, orders, metrics };
+  enum class Kind : uint8_t { give, reset, explain, peers, stats, reload, forget, order, lift, orders, metrics, top };
   struct Key {
     KeyHash hash;
     WireId id;
@@ -74,7 +74,7 @@ class Call {
   const Rule* rule = nullptr;
   Limit limit;
   std::vector<Key> keys;  // one; several for DEL
-  uint32_t n = 0;
+  uint32_t n = 0;         // top: rows at most, of `rule` where there is one
   std::optional<int64_t> only_in;  // give: the window
 
   uint32_t count = 0;  // given back, keys that were reset, or orders that were lifted
@@ -86,6 +86,8 @@ class Call {
   std::vector<KeyOrder> orders;  // those that hold
   std::string error;  // of a reload, an order, of forgetting a node; "": it was done
   std::string text;   // metrics
+  std::vector<resp::TopRow> top;
+  Duration top_span{0};
 
   // The worker's: where the answer goes.
   Session* session = nullptr;

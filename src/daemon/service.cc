@@ -66,6 +66,7 @@ size_t Service::serve(Session& session, std::string_view input) {
   while (done < input.size() && may_read(session)) {
     session.barrier = false;
     now_ = clock_.now();
+    counters_.top.tick(now_.mono);
     if (now_.mono - env_at_ >= kEnvEvery) refresh_env();
     const size_t parsed = session.http != nullptr ? read_http_batch(session, input.substr(done)) : read_batch(session, input.substr(done));
     const size_t decided = decide_batch(session);
@@ -267,6 +268,8 @@ void Service::decide(Session& session, Item& item) {
       return ask_elsewhere(session, item, Call::Kind::orders);
     case Kind::metrics:
       return ask_elsewhere(session, item, Call::Kind::metrics);
+    case Kind::top:
+      return ask_elsewhere(session, item, Call::Kind::top);
   }
 }
 
@@ -315,7 +318,8 @@ void Service::answer_batch(Session& session, size_t count) {
       HeldReply& held = session.replies.hold();
       item.call->held = &held;
       held.call = item.call.get();
-      if (item.call->kind == Call::Kind::reload || item.call->kind == Call::Kind::metrics || port_ == nullptr) {
+      const Call::Kind kind = item.call->kind;
+      if (kind == Call::Kind::reload || kind == Call::Kind::metrics || kind == Call::Kind::top || port_ == nullptr) {
         hand_out_(std::move(item.call));
       } else if (port_->calls.push(item.call.get())) {
         item.call.release();
@@ -344,7 +348,7 @@ void Service::answer_batch(Session& session, size_t count) {
       continue;
     }
     item.answer = as_sent(item.answer, decided);
-    if (item.request.kind == resp::Request::Kind::take) this->count(*item.request.rule, item.answer);
+    if (item.request.kind == resp::Request::Kind::take) this->count(*item.request.rule, item.request.key, item.hash, item.answer);
     write_reply(session, item);
   }
   if (count != 0) counters_.batch.observe(decided - now_.mono);
@@ -392,11 +396,12 @@ void Service::write_reply(Session& session, Item& item) {
     case Kind::lift:
     case Kind::orders:
     case Kind::metrics:
+    case Kind::top:
       return;
   }
 }
 
-void Service::count(const Rule& rule, const Answer& answer) {
+void Service::count_outcome(const Rule& rule, const Answer& answer) {
   Outcome outcome = Outcome::admitted;
   switch (answer.verdict) {
     case Verdict::admitted:
@@ -425,6 +430,11 @@ void Service::count(const Rule& rule, const Answer& answer) {
     until_sample_ = kSampleEvery;
     if (answer.heard != 0) counters_.staleness.observe(age_of(answer.heard, now_.mono));
   }
+}
+
+void Service::count_key(const Rule& rule, std::string_view key, const KeyHash& hash, const Answer& answer) {
+  const bool limited = resp::is_limited(resp::reason_of(answer, rule));
+  counters_.top.count({rule.id, key, hash, limited ? TopKeys::Event::Kind::limited : TopKeys::Event::Kind::admitted}, now_.mono);
 }
 
 // What an answer says once it is about to be sent, at `now`: tokens of a lease that has ended meanwhile were

@@ -43,7 +43,7 @@ class Service {
   // keep step with pipelines.
   static constexpr uint32_t kSampleEvery = 97;
 
-  // `port`: nullptr alone. `hand_out`: hands a reload and, alone, orders to main, metrics to the admin thread; they come back through finish().
+  // `port`: nullptr alone. `hand_out`: hands a reload and, alone, orders to main, metrics and the busiest keys to the admin thread; they come back through finish().
   Service(Overview& overview, WorkerCounters& counters, const Clock& clock, Port* port, ServiceLimits limits,
           std::function<void(std::unique_ptr<Call>)> hand_out);
   ~Service();
@@ -159,7 +159,14 @@ class Service {
   std::unique_ptr<Parked> leave(Parked& which, TimeHistogram& histogram, MonoTime now);
   void end_wait(Parked& parked, const Answer& answer, TimeHistogram& histogram);
   Answer as_sent(Answer answer, MonoTime now);
-  void count(const Rule& rule, const Answer& answer);
+  void count(const Rule& rule, std::string_view key, const KeyHash& hash, const Answer& answer) {
+    count_outcome(rule, answer);
+    if (counters_.top.due()) [[unlikely]]
+      count_key(rule, key, hash, answer);
+  }
+  void count_outcome(const Rule& rule, const Answer& answer);
+  [[gnu::cold]] void count_key(const Rule& rule, std::string_view key, const KeyHash& hash, const Answer& answer);
+  void count_portion(const Rule& rule, std::string_view key, const KeyHash& hash, uint64_t n, TopKeys::Event::Kind kind);
   void touch(Session& session);
 
   Overview& overview_;

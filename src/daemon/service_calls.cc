@@ -136,7 +136,8 @@ void Service::finish(std::unique_ptr<Call> call) {
   switch (call->kind) {
     case Call::Kind::give: {
       if (call->count_wanted) {
-        counters_.decisions[call->rule->id].put_back.add(call->count);
+        now_ = clock_.now();
+        count_portion(*call->rule, call->key, call->keys.front().hash, call->count, TopKeys::Event::Kind::put_back);
         writer.integer(call->count);
         break;
       }
@@ -164,6 +165,9 @@ void Service::finish(std::unique_ptr<Call> call) {
       break;
     case Call::Kind::orders:
       resp::write_maps(writer, order_maps(call->orders, clock_.now().wall));
+      break;
+    case Call::Kind::top:
+      resp::write_top(writer, call->top);
       break;
     case Call::Kind::forget:
     case Call::Kind::order:

@@ -105,6 +105,9 @@ std::string Service::http_answer(const Call& call) {
     case Call::Kind::stats:
       writer.map(stats_fields(overview_, &call.stats, clock_.mono()));
       break;
+    case Call::Kind::top:
+      writer.top(call.top_span, call.top);
+      break;
     case Call::Kind::metrics:
       writer.text(200, "text/plain; version=0.0.4; charset=utf-8", call.text);
       break;

@@ -9,8 +9,15 @@ Portion Service::take_portion(const Ask& ask, uint32_t most) {
   if (most == 0 || parking_.waits(ask.hash)) return {};
   const Portion portion = limiter_.take_portion(ask, most, now_, port_ != nullptr ? &port_->notes : nullptr);
   urgent_ = urgent_ || portion.urgent;
-  counters_.decisions[ask.rule->id].leased.add(portion.amount);
+  count_portion(*ask.rule, ask.key, ask.hash, portion.amount, TopKeys::Event::Kind::admitted);
   return portion;
+}
+
+// `n` tokens went to a process, or came back. What they were for is not known here: for TALLY.TOP each is a decision.
+void Service::count_portion(const Rule& rule, std::string_view key, const KeyHash& hash, uint64_t n, TopKeys::Event::Kind kind) {
+  RuleCounters::PerRule& counters = counters_.decisions[rule.id];
+  (kind == TopKeys::Event::Kind::put_back ? counters.put_back : counters.leased).add(n);
+  if (n != 0 && counters_.top.due()) counters_.top.count({rule.id, key, hash, kind, n}, now_.mono);
 }
 
 void Service::put_back(Session& session, Item& item) {
@@ -21,7 +28,7 @@ void Service::put_back(Session& session, Item& item) {
   if (limiter_.account_of(window) != request.account) return;
   if (port_ == nullptr) {
     item.text_size = limiter_.give(Ask{request.rule, &request.limit, request.key, item.hash, 0}, request.cost, now_, window);
-    counters_.decisions[request.rule->id].put_back.add(item.text_size);
+    count_portion(*request.rule, request.key, item.hash, item.text_size, TopKeys::Event::Kind::put_back);
     return;
   }
   ask_elsewhere(session, item, Call::Kind::give);

@@ -41,6 +41,7 @@ void Service::take_all(Session& session, Item& item) {
 
 void Service::ask(std::unique_ptr<Question> question) {
   now_ = clock_.now();
+  counters_.top.tick(now_.mono);
   const std::optional<size_t> missing = begin(*question);
   if (!missing || park(question, *missing) == nullptr) {
     conclude(*question, clock_.mono());
@@ -243,8 +244,11 @@ void Service::conclude(Question& question, MonoTime now) {
     if (refuses(part) && !question.refused) question.refused = i;
   }
   if (question.refused) give_back(question);
-  for (size_t i = 0; i < question.parts.size(); ++i)
-    if (question.refused ? *question.refused == i : question.parts[i].cost != 0) count(*question.parts[i].rule, question.parts[i].answer);
+  if (std::ranges::all_of(question.parts, [](const Question::Part& part) { return part.cost == 0; })) return;  // a peek is no decision
+  for (size_t i = 0; i < question.parts.size(); ++i) {
+    const Question::Part& part = question.parts[i];
+    if (question.refused ? *question.refused == i : part.cost != 0) count(*part.rule, part.key, part.hash, part.answer);
+  }
 }
 
 // Ends the wait of one that is decided.

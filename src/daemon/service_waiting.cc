@@ -131,7 +131,7 @@ void Service::end_wait(Parked& which, const Answer& found, TimeHistogram& histog
   const MonoTime now = clock_.mono();
   const std::unique_ptr<Parked> parked = leave(which, histogram, now);
   const Answer answer = as_sent(found, now);
-  count(*parked->rule, answer);
+  count(*parked->rule, parked->key, parked->hash, answer);
   std::string bytes;
   resp::Writer writer(bytes, parked->version);
   if (parked->http)

@@ -106,7 +106,7 @@ void Worker::ask(std::unique_ptr<Question> question) {
 }
 
 void Worker::hand_out(std::unique_ptr<Call> call) {
-  const bool metrics = call->kind == Call::Kind::metrics, orders = !metrics && call->kind != Call::Kind::reload;
+  const Call::Kind kind = call->kind;
   // In a function that can be copied; whichever of its copies goes last, the call goes with it.
   const auto held = std::make_shared<std::unique_ptr<Call>>(std::move(call));
   const auto back = [this, held](std::string Call::*what, std::string said) {
@@ -115,12 +115,15 @@ void Worker::hand_out(std::unique_ptr<Call> call) {
       service_.finish(std::move(*held));
     });
   };
-  if (orders)
-    others_.orders(**held, [this, held] { inbox_.post([this, held] { service_.finish(std::move(*held)); }); });
-  else if (metrics)
-    others_.metrics([back](std::string text) { back(&Call::text, std::move(text)); });
-  else
+  const auto answered = [this, held] { inbox_.post([this, held] { service_.finish(std::move(*held)); }); };
+  if (kind == Call::Kind::reload)
     others_.reload([back](const Result<bool>& done) { back(&Call::error, done ? std::string() : done.error()); });
+  else if (kind == Call::Kind::metrics)
+    others_.metrics([back](std::string text) { back(&Call::text, std::move(text)); });
+  else if (kind == Call::Kind::top)
+    others_.top(**held, answered);
+  else
+    others_.orders(**held, answered);
 }
 
 void Worker::drain(Duration grace) {

@@ -36,7 +36,9 @@ class Worker {
   struct Others {
     std::function<void(std::function<void(const Result<bool>&)>)> reload;
     std::function<void(std::function<void(std::string)>)> metrics;  // in the exposition format
-    std::function<void(Call&, std::function<void()>)> orders;       // of a node alone: answers the call, which nobody else sees meanwhile
+    // These answer the call, which nobody else sees meanwhile.
+    std::function<void(Call&, std::function<void()>)> orders;  // of a node alone
+    std::function<void(Call&, std::function<void()>)> top;
   };
   struct Times {
     Duration spin{0};       // for how long it looks for more to do before it sleeps

@@ -260,6 +260,23 @@ void run_lift(Call& call) {
 
 void run_blocks(Call& call) { call.request.kind = Request::Kind::orders; }
 
+// TALLY.TOP [n] [RULE rule]
+void run_top(Call& call) {
+  auto rest = call.args.subspan(1);
+  int64_t n = kTopRows;
+  if (rest.size() % 2 == 1) {
+    if (!read_number(call, rest.front(), {"n", 1, kTopRowsMax}, n)) return;
+    rest = rest.subspan(1);
+  }
+  if (!rest.empty()) {
+    if (rest.size() > 2 || !equals_ignoring_case(rest.front(), "rule")) return refuse(call, Fault::arguments, "ERR syntax error: TALLY.TOP [n] [RULE rule]");
+    if (!read_rule(call, rest.back())) return;
+  }
+  call.request.kind = Request::Kind::top;
+  call.request.cost = static_cast<uint32_t>(n);
+  call.request.barrier = true;  // so that a connection asks for one at a time
+}
+
 void run_rules(Call& call) { write_table(call.reply, describe_rules(*call.env.rules)); }
 void run_peers(Call& call) { call.request.kind = Request::Kind::peers; }
 void run_stats(Call& call) { call.request.kind = Request::Kind::stats; }
@@ -303,6 +320,7 @@ constexpr auto kCommands = std::to_array<Command>({
     {"tally.peers", 1, 1, run_peers, "readonly", 0, 0, "tally", "",
      "Lists the nodes of the fleet and what is known of them"},
     {"tally.stats", 1, 1, run_stats, "readonly", 0, 0, "tally", "", "Counts since the start"},
+    {"tally.top", 1, 4, run_top, "readonly", 0, 0, "tally", "[n] [RULE rule]", "Lists the keys that this node is asked for most, of late"},
     {"tally.forget", 2, 2, run_forget, "", 0, 0, "tally", "node", "Waits no longer for a node that is gone for good"},
     {"tally.reload", 1, 1, run_reload, "", 0, 0, "tally", "", "Reads the configuration again: all of it or nothing"},
     {"del", 2, kAnyArguments, run_del, "write", 1, -1, "tally", "key [key]",

@@ -53,6 +53,7 @@ enum class Form : uint8_t {
 };
 
 inline constexpr size_t kPartsMax = 128;
+inline constexpr uint32_t kTopRows = 10, kTopRowsMax = 1'000;  // of TALLY.TOP, unless it says; at most
 
 // One take of several.
 struct Part {
@@ -85,6 +86,7 @@ struct Request {
     lift,      // what was ordered of the key holds no longer: 1, or 0 where nothing did
     orders,    // write_maps: what is ordered of which keys
     metrics,   // over HTTP alone: the exposition text
+    top,       // write_top: `cost` rows at most, of `rule` where there is one
   };
   Kind kind = Kind::answered;
   Form form = Form::six;
@@ -198,6 +200,13 @@ struct Row {
 void write_map(Writer& writer, std::span<const Field> fields);
 void write_table(Writer& writer, std::span<const Row> rows);  // a map of name -> map
 void write_maps(Writer& writer, std::span<const std::vector<Field>> maps);  // an array of maps
+// A key that is asked for often.
+struct TopRow {
+  std::string key;
+  uint64_t admitted = 0, limited = 0;
+  std::string rule;
+};
+void write_top(Writer& writer, std::span<const TopRow> rows);  // an array of [key, admitted, limited, rule]
 // What each rule says and what it promises on a cluster of this size. The inline rule comes last.
 std::vector<Row> describe_rules(const RuleSet& rules);
 // For EXPLAIN: what the answer would be now, and why, in a sentence. `ordered`: something is, of the key.

@@ -199,6 +199,15 @@ void Writer::table(std::span<const resp::Row> rows) {
   body(200, kJson, {}, text_of(object));
 }
 
+void Writer::top(Duration span, std::span<const resp::TopRow> rows) {
+  auto object = nlohmann::ordered_json::object();
+  object["span_ms"] = resp::milliseconds_up(span);
+  auto& keys = object["keys"] = nlohmann::ordered_json::array();
+  for (const resp::TopRow& row : rows)
+    keys.push_back({{"rule", row.rule}, {"key", row.key}, {"admitted", row.admitted}, {"limited", row.limited}});
+  body(200, kJson, {}, text_of(object));
+}
+
 void Writer::text(int status, std::string_view type, std::string_view text) { body(status, type, {}, text); }
 
 void Writer::done() {

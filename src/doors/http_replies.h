@@ -48,6 +48,7 @@ class Writer {
   void all(std::optional<size_t> refused, std::span<const Taken> taken);
   void map(std::span<const resp::Field> fields);  // a JSON object
   void table(std::span<const resp::Row> rows);    // an object of objects
+  void top(Duration span, std::span<const resp::TopRow> rows);  // {"span_ms", "keys": [{"rule", "key", "admitted", "limited"}]}
   void text(int status, std::string_view type, std::string_view body);
   void done();  // 204
   // application/problem+json; `detail` says what to do. `allow`: what a 405 names.

@@ -82,7 +82,7 @@ void use_cost(Call& call, int64_t cost) {
 // --- queries ---
 
 struct Query {
-  std::optional<std::string_view> rule, key, cost, deny;  // as sent
+  std::optional<std::string_view> rule, key, cost, deny, n;  // as sent
 };
 
 std::string known_of(std::span<const std::string_view> known, std::string_view word) {
@@ -94,11 +94,15 @@ std::string known_of(std::span<const std::string_view> known, std::string_view w
   return list;
 }
 
-// `names`: of the parameters that the endpoint has, the first ones of Query.
-bool read_query(Call& call, size_t names, Query& query) {
-  constexpr std::array<std::string_view, 4> kNames{"rule", "key", "cost", "deny"};
-  const std::array<std::optional<std::string_view>*, 4> values{&query.rule, &query.key, &query.cost,
-                                                               &query.deny};
+// `names`: of the parameters that the endpoint has.
+bool read_query(Call& call, std::initializer_list<std::string_view> names, Query& query) {
+  const auto value_of = [&](std::string_view name) -> std::optional<std::string_view>& {
+    return name == "rule"   ? query.rule
+           : name == "key"  ? query.key
+           : name == "cost" ? query.cost
+           : name == "deny" ? query.deny
+                            : query.n;
+  };
   for (std::string_view rest = call.message.query; !rest.empty();) {
     const size_t end = std::min(rest.find('&'), rest.size());
     const std::string_view pair = rest.substr(0, end);
@@ -106,14 +110,11 @@ bool read_query(Call& call, size_t names, Query& query) {
     if (pair.empty()) continue;
     const size_t equals = std::min(pair.find('='), pair.size());
     const std::string_view name = pair.substr(0, equals);
-    size_t i = 0;
-    while (i < names && kNames[i] != name) ++i;
-    if (i == names)
-      return refuse_argument(
-          call, "unknown parameter " + resp::quoted(name) + known_of(std::span(kNames).first(names), name));
-    if (values[i]->has_value())
-      return refuse_argument(call, "there are two parameters " + resp::quoted(name));
-    *values[i] = pair.substr(std::min(equals + 1, pair.size()));
+    if (std::ranges::find(names, name) == names.end())
+      return refuse_argument(call, "unknown parameter " + resp::quoted(name) + known_of(names, name));
+    std::optional<std::string_view>& value = value_of(name);
+    if (value.has_value()) return refuse_argument(call, "there are two parameters " + resp::quoted(name));
+    value = pair.substr(std::min(equals + 1, pair.size()));
   }
   return true;
 }
@@ -145,7 +146,8 @@ bool read_rule_and_key(Call& call, const Query& query, bool needs_limit) {
 void run_auth(Call& call) {
   Query query;
   call.request.http.kind = Form::Kind::auth;
-  if (!read_query(call, 4, query) || !read_rule_and_key(call, query, true)) return;
+  if (!read_query(call, {"rule", "key", "cost", "deny"}, query) || !read_rule_and_key(call, query, true))
+    return;
   int64_t cost = 1;
   if (query.cost && (!resp::parse_integer(*query.cost, cost) || cost < 0)) {
     refuse_argument(call, "cost must be a whole number, 0 or more, got " + resp::quoted(*query.cost));
@@ -161,7 +163,27 @@ void run_auth(Call& call) {
 
 void run_explain(Call& call) {
   Query query;
-  if (read_query(call, 2, query) && read_rule_and_key(call, query, false)) call.request.kind = Kind::explain;
+  if (read_query(call, {"rule", "key"}, query) && read_rule_and_key(call, query, false))
+    call.request.kind = Kind::explain;
+}
+
+// GET /v1/top[?n=][&rule=]. A barrier, as metrics.
+void run_top(Call& call) {
+  Query query;
+  int64_t n = resp::kTopRows;
+  if (!read_query(call, {"n", "rule"}, query)) return;
+  if (query.n && (!resp::parse_integer(*query.n, n) || n < 1 || n > resp::kTopRowsMax)) {
+    refuse_argument(
+        call, "n must be 1 to " + std::to_string(resp::kTopRowsMax) + ", got " + resp::quoted(*query.n));
+    return;
+  }
+  if (query.rule) {
+    const auto rule = decoded(call, *query.rule, call.key);
+    if (!rule || !use_rule(call, *rule, false)) return;
+  }
+  call.request.kind = Kind::top;
+  call.request.cost = static_cast<uint32_t>(n);
+  call.request.barrier = true;
 }
 
 // --- bodies ---
@@ -309,6 +331,7 @@ constexpr auto kEndpoints = std::to_array<Endpoint>({
     {"/v1/rules", Method::get, false, run_rules},
     {"/v1/peers", Method::get, false, run_peers},
     {"/v1/stats", Method::get, false, run_stats},
+    {"/v1/top", Method::get, false, run_top},
     {"/v1/reset", Method::post, true, run_reset},
     {"/v1/reload", Method::post, true, run_reload},
 });

@@ -234,6 +234,17 @@ void write_maps(Writer& writer, std::span<const std::vector<Field>> maps) {
   for (const std::vector<Field>& fields : maps) write_map(writer, fields);
 }
 
+void write_top(Writer& writer, std::span<const TopRow> rows) {
+  writer.array(rows.size());
+  for (const TopRow& row : rows) {
+    writer.array(4);
+    writer.bulk(row.key);
+    writer.integer(as_integer(row.admitted));
+    writer.integer(as_integer(row.limited));
+    writer.bulk(row.rule);
+  }
+}
+
 std::vector<Row> describe_rules(const RuleSet& rules) {
   std::vector<Row> rows;
   for (const Rule& rule : rules.all()) {

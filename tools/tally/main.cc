@@ -2,6 +2,8 @@
 //
 // Exit codes: 0 allowed (or done), 1 limited, 2 usage (the daemon refused the question), 3 unreachable;
 // `check`, `rules test` and `convert` end as tallyd --check does, 78 for a file with errors; `secret` for a file that cannot be used.
+#include <unistd.h>
+
 #include <algorithm>
 #include <charconv>
 #include <cstdio>
@@ -18,6 +20,7 @@
 #include "daemon/paths.h"
 #include "planning.h"
 #include "table.h"
+#include "top.h"
 
 namespace tally::tool {
 namespace {
@@ -27,7 +30,7 @@ constexpr int kAllowed = 0, kLimited = 1, kUsage = 2, kUnreachable = 3;
 struct Invocation {
   std::string socket;
   bool json = false;
-  uint64_t lines = 0;                  // stat: 0: without end
+  uint64_t lines = 0;                  // stat: 0: without end; top: 0: as many as the daemon gives unasked
   std::vector<std::string> arguments;  // after the command's name
 };
 
@@ -302,6 +305,35 @@ int run_stat(const Invocation& invocation) {
   return kAllowed;
 }
 
+// The busiest keys, once; on a terminal again and again.
+int show_top(const Invocation& invocation, Screen* screen) {
+  std::vector<std::string> question{"TALLY.TOP"};
+  if (invocation.lines != 0) question.push_back(std::to_string(invocation.lines));
+  if (!invocation.arguments.empty()) question.insert(question.end(), {"RULE", invocation.arguments[0]});
+  return ask(invocation, question, [&](const Reply& top) {
+    return ask(invocation, {"TALLY.STATS"}, [&](const Reply& stats) {
+      if (invocation.json) return std::printf("%s\n", top_json(top, stats).c_str()), kAllowed;
+      Cells rows = top_cells(top, stats);
+      if (screen != nullptr) {
+        rows.resize(std::min(rows.size(), screen->lines() - 1));
+        screen->begin();
+      }
+      print_aligned(rows);
+      if (screen != nullptr) screen->end();
+      return kAllowed;
+    });
+  });
+}
+
+int run_top(const Invocation& invocation) {
+  if (invocation.json || ::isatty(STDOUT_FILENO) == 0) return show_top(invocation, nullptr);
+  Screen screen;
+  for (;;) {
+    if (const int code = show_top(invocation, &screen); code != kAllowed) return code;
+    std::this_thread::sleep_for(std::chrono::seconds(1));
+  }
+}
+
 // --- operating ---
 
 int run_check(const Invocation& invocation) {
@@ -333,7 +365,8 @@ constexpr Command kCommands[] = {
     {"explain", 2, 2, run_explain, "RULE KEY", "all that is known about a key, and why"},
     {"rules", 0, 0, run_rules, "", "the rules and what each promises"},
     {"peers", 0, 0, run_peers, "", "the nodes of the fleet and what is known of them"},
-    {"stat", 0, 0, run_stat, "", "a line a second; -n LINES to end"},
+    {"stat", 0, 0, run_stat, "", "a line a second; -n N to end"},
+    {"top", 0, 1, run_top, "[RULE]", "the keys that are asked for most, live on a terminal; -n so many"},
     {"check", 1, 1, run_check, "FILE", "check a configuration, without a daemon"},
     {"reload", 0, 0, run_reload, "", "have the daemon read its configuration again, all of it or nothing"},
     {"forget", 1, 1, run_forget, "NODE", "wait no longer for a node that is gone for good"},
@@ -385,8 +418,8 @@ int run(int argc, char** argv) {
        cxxopts::value<std::string>(),
        "PATH")                //
       ("json", "print JSON")  //
-      ("n,lines", "stat: end after so many lines", cxxopts::value<uint64_t>()->default_value("0"),
-       "LINES")                         //
+      ("n,lines", "stat: end after so many lines; top: so many keys", cxxopts::value<uint64_t>()->default_value("0"),
+       "N")                             //
       ("version", "print the version")  //
       ("h,help", "print this help");
   const auto parsed = options.parse(argc, argv);
