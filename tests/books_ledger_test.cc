@@ -139,6 +139,11 @@ Handle told(Ledger& ledger, const Report& report) {
 // A line's key has 20 bytes.
 std::string key_of(size_t line) { return std::string(16, '\1') + hex_digits(line).substr(12); }
 
+constexpr int64_t kNeverOver = int64_t{1} << 53;
+void hear_limit(Ledger& ledger, const Handle& book, uint32_t limit, uint64_t order, int64_t now_us, int64_t until = kNeverOver) {
+  ledger.call("hear_limit", book, ledger.table({{"limit", double(limit)}, {"order", double(order)}, {"order_until", double(until)}}), now_us);
+}
+
 constexpr NodeId kStore = 77;
 const Group kOne{{0, 0, 0}, 1};
 constexpr Ballot kBallot{0, kStore};
@@ -224,7 +229,10 @@ TEST_CASE("a window's book in Lua says what the one in C++ says, of whatever rep
 
     const Duration step_max = random.below(2) == 0 ? terms.window / 100 : kSync * 2;
     WallTime wall = random.below(2) == 0 ? start : start - microseconds(us(step_max) * 10);  // some is granted ahead then
-    uint64_t reset = 0;
+    // Without a book of the window before, and without memory of it, all of the limit may have been used there: no line is told that
+    // the window is used up, which C++ finds out by asking the group.
+    const bool known = terms.algorithm != Algorithm::sliding_window || has_before || remembered || terms.max_overcount.unbounded;
+    uint64_t reset = 0, order = 0;
     for (int step = 0; step < 120; ++step) {
       CAPTURE(step);
       wall += microseconds(random.below(static_cast<uint64_t>(std::max<int64_t>(1, us(step_max)))));
@@ -254,7 +262,14 @@ TEST_CASE("a window's book in Lua says what the one in C++ says, of whatever rep
       if (random.below(50) == 0) {
         const auto limit = static_cast<uint32_t>(1 + random.below(terms.limit));
         book.lower_limit(limit);
-        ledger.call("lower_limit", theirs, limit);
+        hear_limit(ledger, theirs, limit, order, now_us);
+      }
+      // Of a window before of which nothing is known all of the limit counts: in Lua that of now, in C++ the smallest that was stated.
+      if (random.below(50) == 0 && known) {
+        const auto limit = static_cast<uint32_t>(1 + random.below(terms.limit));
+        book.set_limit(limit);
+        hear_limit(ledger, theirs, limit, ++order, now_us);
+        hear_limit(ledger, theirs, terms.limit, order - 1, now_us);  // late
       }
       Report report = next_report(random, teller, teller.own->granted, teller.own->floor, 1, book.limit());
       report.has_ballot = random.below(8) != 0;
@@ -283,9 +298,6 @@ TEST_CASE("a window's book in Lua says what the one in C++ says, of whatever rep
       REQUIRE(grant->number("pool") == level(minus(book.allowance(wall), book.outstanding()), book.limit()));
       REQUIRE(grant->number("demand_share") == book.demand_share(*teller.own, now.mono, kSharesFor));
       REQUIRE((teller.line->number("turned_away") != 0) == teller.own->turned_away);
-      // Without a book of the window before, and without memory of it, all of the limit may have been used there: no line is told that
-      // the window is used up, which C++ finds out by asking the group.
-      const bool known = terms.algorithm != Algorithm::sliding_window || has_before || remembered || terms.max_overcount.unbounded;
       REQUIRE((grant->number("exhausted") != 0) == (known && book.exhausted(wall)));
       if (grant->number("exhausted") != 0)
         REQUIRE(grant->number("ask_again") == std::max<int64_t>(1, us_up(book.regrows_after(std::max<uint64_t>(1, teller.own->waiting_min), wall))));
@@ -305,14 +317,14 @@ TEST_CASE("a bucket's book in Lua says what the one in C++ says, of whatever rep
     const auto unit = static_cast<uint64_t>(nanos(terms.emission));
     const Duration span = terms.emission * static_cast<int64_t>(terms.limit);
     const Duration lease = lease_for(span, std::chrono::seconds(1), kSync);
-    const auto terms_told = ledger.table({{"limit", double(terms.limit)}, {"emission", double(unit)}});
+    const auto terms_told = ledger.table({{"limit", double(terms.limit)}, {"emission", double(unit)}, {"order", 0}});
 
     MonoTime mono = MonoTime(std::chrono::seconds(1'750'000'000));
     const Duration charged = microseconds(random.below(2) == 0 ? 0 : random.below(static_cast<uint64_t>(us(span)) + 1));
     BucketBook book(terms, kOne, kBallot, lease, kRecent, 5, {mono + charged, mono});
     Handle theirs = ledger.call("new_bucket", terms_told, us(mono.time_since_epoch()), nanos(charged), 5);
     ledger.number(theirs, "generation", 0);
-    ledger.call("use_bucket_terms", theirs, terms_told, nanos(lease));
+    ledger.call("use_bucket_terms", theirs, terms_told, nanos(lease), us(mono.time_since_epoch()));
     book.lines().reserve(16);
     std::vector<Teller> tellers(1 + random.below(6));
     std::vector<BucketBook::Leased*> leased(tellers.size());
@@ -398,4 +410,24 @@ TEST_CASE("a book of many lines is read as it was written, and by all its lines"
   ledger.call("save_window", "many", book, 0);
   book = ledger.call("load_window", "many", key_of(kLines + 1));
   for (size_t i = 1; i <= kLines; ++i) REQUIRE(ledger.call("find", book, key_of(i))->number("given") == -1);
+}
+
+TEST_CASE("the newest order for a key sets its limit, and none that comes late does") {
+  Ledger ledger;
+  const Handle book = ledger.call("new_window", ledger.table({{"limit", 10}, {"start", 0}, {"finish", 1e9}}));
+  const auto limit_after = [&](uint32_t limit, uint64_t order, int64_t until, int64_t now) {
+    hear_limit(ledger, book, limit, order, now, until);
+    return book->number("limit");
+  };
+  CHECK(limit_after(8, 0, 0, 100) == 8);
+  CHECK(limit_after(10, 0, 0, 100) == 8);      // without an order the smallest that is stated
+  CHECK(limit_after(50, 7, 1000, 100) == 50);
+  CHECK(limit_after(8, 0, 0, 200) == 50);      // has not heard of it
+  CHECK(limit_after(60, 7, 1000, 200) == 50);
+  CHECK(limit_after(20, 9, 900, 300) == 20);   // a newer one
+  CHECK(limit_after(50, 7, 1000, 400) == 20);  // late
+  CHECK(limit_after(20, 9, 900, 900) == 20);   // it has ended
+  CHECK(limit_after(10, 0, 0, 900) == 10);     // who knows so tells what holds then
+  CHECK(limit_after(20, 9, 900, 901) == 10);   // late
+  CHECK(limit_after(8, 0, 0, 902) == 8);
 }

@@ -108,6 +108,20 @@ class Sharing(Books):
         self.assertEqual(Plain(nodes[2]).ask("TALLY.RESET", "login", "bob"), "OK")
         self.assertEqual(self.drain(nodes, "login", "bob"), 5)
 
+    def test_a_limit_by_order_holds_at_once_whether_higher_or_lower_and_ends_at_once(self):
+        nodes = self.fleet()
+        clients = [Plain(node) for node in nodes]
+        self.assertEqual(self.drain(nodes, "login", "bob"), 5)
+        for limit in (9, 12):
+            self.assertEqual(clients[2].ask("TALLY.LIMIT", "login", "bob", str(limit), "3600000"), "OK")
+            self.until(lambda: [client.ask("TALLY.TAKE", "login", "bob") for client in clients] and self.admitted(nodes, "login") >= limit)
+            self.assertEqual(self.drain(nodes, "login", "bob"), 0)
+            self.assertEqual(self.admitted(nodes, "login"), limit)
+        self.assertEqual(Plain(nodes[1]).ask("TALLY.LIFT", "login", "bob"), 1)
+        self.until(lambda: [client.ask("TALLY.TAKE", "login", "bob")[1] for client in clients] == [5] * 3)
+        self.assertEqual(self.drain(nodes, "login", "bob"), 0)
+        self.assertEqual(self.admitted(nodes, "login"), 12)
+
     def test_a_node_that_ends_gives_back_what_it_holds_and_one_that_is_killed_does_not_cost_the_rest(self):
         nodes = self.fleet()
         self.take(nodes, "strict", "bob", 10)

@@ -38,7 +38,7 @@ end
 local function read(r)
   return {kind = r[1], book = r[2], before = r[3], line = r[4], has_ballot = r[5], ballot = r[6], used = r[7], returned = r[8], refunded = r[9], given = r[10],
           ceiling = r[11], granted_heard = r[12], wanted = r[13], waiting_min = r[14], waiting = r[15], demand_milli = r[16], stamp = r[17], floor = r[18],
-          final = r[19], far = r[20], reset = r[21], limit = r[22],
+          final = r[19], far = r[20], reset = r[21], limit = r[22], order = r[32], order_until = r[33],
           sliding = r[23], unbounded = r[24], knows_before = r[25], start = r[26], finish = r[27],            -- of windows
           after = r[28], after_finish = r[29],                                      -- the book of the window after, 0: not to be looked at
           emission = r[28], lease = r[29], lease_length = r[30], charged = r[31]}   -- of buckets
@@ -76,7 +76,7 @@ local function apply_ahead(report, book, line)
   local coming = window_book(report.after, report.line)
   if not coming then
     coming = ledger.new_window({limit = book.limit, sliding = false, unbounded = false, start = report.finish, finish = report.after_finish})
-    coming.generation = generation.number
+    coming.generation, coming.order, coming.order_until = generation.number, book.order, book.order_until
   end
   local expected = ledger.expected_ahead(book, line, coming, at)
   if expected == 0 or now < coming.quiet or not ledger.may_open(coming) then return nil end
@@ -99,7 +99,7 @@ local function apply_window(report)
     books[report.book] = book
   end
   touched[report.book] = report.finish + (report.sliding and whole or 0)
-  ledger.lower_limit(book, report.limit)
+  ledger.hear_limit(book, report, now)
   heard_reset(book, report.reset)
   local ours = report.has_ballot and report.ballot == book.generation
   local line = ledger.find(book, report.line)
@@ -145,7 +145,7 @@ local function apply_bucket(report)
     book.generation = generation.number
     books[report.book] = book
   end
-  ledger.use_bucket_terms(book, report, report.lease_length)
+  ledger.use_bucket_terms(book, report, report.lease_length, now)
   heard_reset(book, report.reset)
   local ours = report.has_ballot and report.ballot == book.generation
   local line = ledger.find(book, report.line)

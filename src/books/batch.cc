@@ -85,6 +85,8 @@ json row_of(const BooksReport& asked, const BooksCaller& caller, const BooksTerm
     row.push_back(ahead ? us(window_end(r.window + 1, r.terms.window)) : 0);
     for (int i = 0; i < 2; ++i) row.push_back(0);
   }
+  row.push_back(asked.begin.order);
+  row.push_back(us(asked.begin.order_until));
   return row;
 }
 

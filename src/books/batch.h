@@ -34,11 +34,15 @@ struct BooksTerms {
   WallTime now{};            // by this node's clock: near the end of a fixed window its grants may be of the next one, too
 };
 
-// What a list of nodes that replaced another leaves to books that begin (cluster/succession.h).
+// What a list of nodes that replaced another leaves to books that begin (cluster/succession.h), and an order for the key.
 struct BooksBegin {
   bool takes_part = true;      // false: the window, or the bucket, is another list's
   bool knows_before = true;    // they have the books of the window before, if there were any
   Duration charged{0};         // of a bucket, from now on
+  // The operator's order by which the report states its limit: a number, of two the later's is larger, and until when those before may
+  // come late. 0: there is none, nor was one lately.
+  uint64_t order = 0;
+  WallTime order_until{};
 };
 struct BooksReport {
   Report report;

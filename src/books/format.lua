@@ -9,10 +9,10 @@ local VERSION = 2
 local HEAD = "head"
 
 local pack, unpack_from = struct.pack, struct.unpack
-local WINDOW = "<BBBI4I7I7I7I7I7I7i7I7c16I7I4I2"
+local WINDOW = "<BBBI4I7I7I7I7I7I7i7I7c16I7I7I7I4I2"
 local LATE = "I7dI7"
 local LINE = "<I2I4I7I7I7i7I7I7I7I7I7I7I7dI7BBBI7Bi8"
-local BUCKET = "<Bi8i8i8I7i8I7i8I7c16I4I2"
+local BUCKET = "<Bi8i8i8I7i8I7i8I7c16I7I7I4I2"
 local WINDOW_LENGTH, LATE_LENGTH, LINE_LENGTH, BUCKET_LENGTH = struct.size(WINDOW), struct.size("<" .. LATE), struct.size(LINE), struct.size(BUCKET)
 local KEY_LENGTH = 20
 local AT_ONCE = 64  -- lines whose numbers are on Lua's stack at a time
@@ -51,10 +51,10 @@ end
 
 local function window_of(name, text)
   local book = {name = name, limit = 0, sliding = false, unbounded = false, start = 0, finish = 0, outstanding = 0, used = 0, idle = 0, given = 0, previous = 0, quiet = 0,
-                reset = "", reset_at = 0, generation = 0, count = 0, lines = {}, found = {}, late = {}}
+                reset = "", reset_at = 0, order = 0, order_until = 0, generation = 0, count = 0, lines = {}, found = {}, late = {}}
   local version, sliding, unbounded, n
   version, sliding, unbounded, book.limit, book.start, book.finish, book.outstanding, book.used, book.idle, book.given,
-    book.previous, book.quiet, book.reset, book.reset_at, book.generation, n = unpack_from(WINDOW, text)
+    book.previous, book.quiet, book.reset, book.reset_at, book.order, book.order_until, book.generation, n = unpack_from(WINDOW, text)
   check(name, version)
   book.sliding, book.unbounded = sliding == 1, unbounded == 1
   if book.previous < 0 then book.previous = nil end
@@ -74,7 +74,7 @@ local function window_text(book)
   local late = book.late
   local n = book.count
   local text = pack(WINDOW, VERSION, bit(book.sliding), bit(book.unbounded), book.limit, book.start, book.finish, book.outstanding, book.used, book.idle, book.given,
-                    book.previous or -1, book.quiet, book.reset, book.reset_at, book.generation, n)
+                    book.previous or -1, book.quiet, book.reset, book.reset_at, book.order, book.order_until, book.generation, n)
   for _, line in pairs(book.found) do
     local i = 3 * line.number
     late[i - 2], late[i - 1], late[i] = ledger.lately(line)
@@ -137,7 +137,8 @@ function ledger.load_bucket(name)
   check(name, text:byte() < 128 and text:byte() or 1)  -- which was MessagePack
   local book = {found = {}, lines = {}, late = {}}
   local version, n
-  version, book.emission, book.span, book.lease, book.at, book.tat, book.leases, book.base, book.born, book.reset, book.generation, n = unpack_from(BUCKET, text)
+  version, book.emission, book.span, book.lease, book.at, book.tat, book.leases, book.base, book.born, book.reset, book.order, book.order_until,
+    book.generation, n = unpack_from(BUCKET, text)
   for at = BUCKET_LENGTH + 1, #text, KEY_LENGTH + LINE_LENGTH do read_line(book, text:sub(at, at + KEY_LENGTH - 1), text, at + KEY_LENGTH) end
   book.count = n
   ledger.sum_up_bucket(book)
@@ -145,8 +146,8 @@ function ledger.load_bucket(name)
 end
 
 function ledger.save_bucket(name, book, finish)
-  local parts = {pack(BUCKET, VERSION, book.emission, book.span, book.lease, book.at, book.tat, book.leases, book.base, book.born, book.reset, book.generation,
-                      book.count)}
+  local parts = {pack(BUCKET, VERSION, book.emission, book.span, book.lease, book.at, book.tat, book.leases, book.base, book.born, book.reset, book.order, book.order_until,
+                      book.generation, book.count)}
   for number, line in ipairs(book.lines) do
     line.number = number
     parts[#parts + 1] = line.key

@@ -6,7 +6,7 @@
 -- so a report that is applied twice, or late, changes nothing.
 --
 -- A window's book: limit, sliding, unbounded, start, finish (of the window), previous (of the window before; absent: not known, all of the
--- limit), quiet (nothing is issued before), given, lines, and sums over these: outstanding, used, idle (what lines that are final were
+-- limit), quiet (nothing is issued before), order and order_until (that its limit goes by), given, lines, and sums over these: outstanding, used, idle (what lines that are final were
 -- issued and have not used).
 -- A bucket's book: emission, span, lease, at, tat (both as in GCRA), leases (the last number given out), born and base (since when, and
 -- what was charged then), lines, and a sum over these: unreported (what running leases were granted and is not known to be used).
@@ -120,6 +120,18 @@ local function demand_share(book, line, now, within)
   return floor(min(1, demand(line) / all) * 65535)
 end
 
+-- What a limit that a report states is to books, by the operator's order for the key that it goes by (order: its number, 0: none; order_until:
+-- until when others are to give way to it). "new": it holds from now on; "same": as what the books go by; nil: it is of an order that was
+-- replaced or has ended.
+local function heard_order(book, report, now)
+  if report.order ~= 0 and now >= report.order_until then return nil end
+  if report.order > book.order or (book.order ~= 0 and now >= book.order_until) then
+    book.order, book.order_until = report.order, report.order_until
+    return "new"
+  end
+  return report.order == book.order and "same" or nil
+end
+
 -- ---- windows --------------------------------------------------------------------------------------------------------------
 
 local function has_unbounded_floor(book, line) return book.unbounded and line.floor > 0 and line.returned == 0 end
@@ -201,7 +213,7 @@ end
 
 function ledger.new_window(terms)
   return {limit = terms.limit, sliding = terms.sliding, unbounded = terms.unbounded, start = terms.start, finish = terms.finish, outstanding = 0,
-          used = 0, idle = 0, given = 0, quiet = 0, reset = NO_RESET, reset_at = 0, count = 0, lines = {}, found = {}, late = {}}
+          used = 0, idle = 0, given = 0, quiet = 0, reset = NO_RESET, reset_at = 0, order = 0, order_until = 0, count = 0, lines = {}, found = {}, late = {}}
 end
 
 -- Opens a line that charges `charged`: its floor, or what it holds already of books that are lost.
@@ -227,7 +239,12 @@ function ledger.hear_granted(book, line, granted)
   count_in(book, line)
 end
 
-function ledger.lower_limit(book, limit) book.limit = min(book.limit, limit) end
+-- The smallest limit that reports state under one order.
+function ledger.hear_limit(book, report, now)
+  local is = heard_order(book, report, now)
+  if is == "new" then book.limit = report.limit end
+  if is == "same" then book.limit = min(book.limit, report.limit) end
+end
 
 function ledger.merge_window(book, line, report, ours, now)
   leave_out(book, line)
@@ -354,12 +371,14 @@ end
 -- `tat`: nanoseconds from now on that are charged already.
 function ledger.new_bucket(terms, now, tat, numbered)
   return {emission = terms.emission, span = terms.emission * terms.limit, lease = 0, at = now, tat = tat, base = tat, born = now, leases = numbered, reset = NO_RESET,
-          unreported = 0, count = 0, lines = {}, found = {}, late = {}}
+          order = 0, order_until = 0, unreported = 0, count = 0, lines = {}, found = {}, late = {}}
 end
 
-function ledger.use_bucket_terms(book, terms, lease)
-  book.emission = terms.emission
-  book.span = terms.emission * terms.limit
+function ledger.use_bucket_terms(book, report, lease, now)
+  if heard_order(book, report, now) then
+    book.emission = report.emission
+    book.span = report.emission * report.limit
+  end
   book.lease = max(book.lease, lease)
 end
 

@@ -83,6 +83,11 @@ void Lessee::use_limit(const WireId& id, Now now) {
   tell_workers(*account, now);
 }
 
+bool Lessee::goes_by(const WireId& key, uint32_t limit) const {
+  const Account* const account = accounts_.find(key);
+  return account != nullptr && account->terms.limit == limit;
+}
+
 void Lessee::tell_all() {
   accounts_.for_each([&](const WireId&, Account& account) {
     ++account.changes;

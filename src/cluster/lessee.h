@@ -71,6 +71,7 @@ class Lessee {
     MonoTime end{};
   };
   std::optional<RunningLease> running_lease(const WireId& key, Now now) const;
+  bool goes_by(const WireId& key, uint32_t limit) const;  // the key's account does, now
   void hold(const WireId& key, uint64_t amount);   // drawn just now
   void spent(const WireId& key, uint64_t amount);  // of what is held
   uint64_t put_back(const WireId& key, uint64_t amount, Now now);  // likewise; can be drawn again. Returns how much that was

@@ -184,11 +184,14 @@ class Node {
   bool lift(const Orders::Name& name, Now now);
   // Books may be lost: everything that is held is reported, though it is known by them.
   void tell_all();
-  // What books that are no node's (kBooksEntry) must know of lists before this one. Of a window: whether they may serve it, and
+  // What books that are no node's (kBooksEntry) must know of lists before this one, and of orders. Of a window: whether they may serve it, and
   // whether they have the one before; of a bucket: until when its past counts as charged, in full.
   struct Past {
     bool takes_part = true, knows_before = true;
     Duration charged{0};
+    // The operator's order by which the report states its limit (BooksBegin); 0: none is known, or it was written by another before.
+    uint64_t order = 0;
+    WallTime order_until{};
   };
   Past past_of(const Report& report, Now now) const;
   void remember(const KeyOrder& order, Now now);  // that an earlier life of this node knew

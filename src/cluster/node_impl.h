@@ -59,6 +59,7 @@ struct Node::Impl {
   void tell_all(const KeyOrder& order, Now now);
   void look_at_orders(Now now);
   void look_at_all_orders(Now now);
+  void note_order(const WireId& id, const KeyOrder* order, bool limits);
   const Rule* rule_of(const Orders::Name& name) const;
   void use_limit(const WireId& id, std::optional<uint32_t> limit, Now now);
   bool decoded(std::span<const uint8_t> bytes, Datagram& datagram);
@@ -90,6 +91,11 @@ struct Node::Impl {
   Resets resets;
   OrderGossip orders;
   KeyLimits key_limits;      // by orders, as last looked at
+  struct Ordered {  // of a key: the newest order that is known, whether it holds or not
+    uint64_t number = 0;
+    WallTime until{};
+  };
+  std::unordered_map<WireId, Ordered> ordered;  // where books are no node's
   uint64_t orders_seen = 0;  // Orders::changes() then; 0: look anew
   MonoTime orders_looked_at{};
   Mail mail;

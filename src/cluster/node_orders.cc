@@ -58,13 +58,27 @@ void Node::Impl::look_at_orders(Now now) {
     if (rule == nullptr) continue;
     const KeyOrder* const order = known.find(name, now.wall);
     const bool limits = order != nullptr && order->kind == OrderKind::limit;
-    use_limit(wire_id(name.second, rule->id_key), limits ? std::optional(order->limit) : std::nullopt, now);
+    const WireId id = wire_id(name.second, rule->id_key);
+    note_order(id, known.known(name), limits);
+    use_limit(id, limits ? std::optional(order->limit) : std::nullopt, now);
   }
+}
+
+// Numbers are of microseconds, as Lua's have 53 bits. An order that holds no more, but may still come late, counts as a later one.
+void Node::Impl::note_order(const WireId& id, const KeyOrder* order, bool limits) {
+  if (order == nullptr)
+    ordered.erase(id);
+  else
+    ordered[id] = {order->set_ns / 1000 * 2 + (limits ? 0 : 1), WallTime(Duration(std::max(order->until_ns, order->keep_ns)))};
 }
 
 // By other rules, or where more changed than is kept.
 void Node::Impl::look_at_all_orders(Now now) {
   KeyLimits next;
+  ordered.clear();
+  for (const KeyOrder& order : orders.orders().all())
+    if (const Rule* const rule = rule_of({order.rule, order.key}))
+      note_order(wire_id(order.key, rule->id_key), &order, order.kind == OrderKind::limit && WallTime(Duration(order.until_ns)) > now.wall);
   for (const KeyOrder& order : orders.orders().in_force(now.wall)) {
     const Rule* const rule = order.kind == OrderKind::limit ? rule_of({order.rule, order.key}) : nullptr;
     if (rule != nullptr) next[wire_id(order.key, rule->id_key)] = order.limit;

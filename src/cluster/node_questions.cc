@@ -10,10 +10,21 @@ Node::Past Node::past_of(const Report& report, Now now) const {
   const Impl& i = *impl_;
   const Groups groups = i.roster.groups(report.key);
   const Terms& terms = report.terms;
-  if (terms.algorithm != Algorithm::token_bucket)
-    return {i.succession.takes_part(groups, report.window, terms.window), i.succession.same_before(groups, report.window, terms.window), Duration(0)};
+  Past past;
+  // A report that was written before its account heard of the order does not go by it.
+  if (const auto order = i.ordered.find(report.key); order != i.ordered.end() && i.lessee.goes_by(report.key, terms.limit)) {
+    past.order = order->second.number;
+    past.order_until = order->second.until;
+  }
+  const bool bucket = terms.algorithm == Algorithm::token_bucket;
+  past.takes_part = bucket ? i.succession.takes_part(groups, 0, Duration(0)) : i.succession.takes_part(groups, report.window, terms.window);
+  if (!bucket) {
+    past.knows_before = i.succession.same_before(groups, report.window, terms.window);
+    return past;
+  }
   const MonoTime base = i.succession.bucket_base(groups, bucket_keep(terms.emission * static_cast<int64_t>(terms.limit), i.config.lease));
-  return {i.succession.takes_part(groups, 0, Duration(0)), true, base > now.mono ? base - now.mono : Duration(0)};
+  past.charged = base > now.mono ? base - now.mono : Duration(0);
+  return past;
 }
 
 void Node::tell_all() { impl_->lessee.tell_all(); }
