@@ -61,6 +61,31 @@ TEST_CASE("a call names each book once, those of windows before too, and gives t
   CHECK(third[26] == int64_t{1002} * 60'000'000);
 }
 
+TEST_CASE("what is pushed is a grant of the line that it names, and nothing else is") {
+  const BooksNames names("edge", 64);
+  WireId key;
+  key.bytes = {0xfe, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 0x0b};
+  const std::string line = hex_digits(kCaller.node) + hex_digits(kCaller.incarnation) + "00000007";
+  const json row{4, 30, 31, 0, 65535, false, false, true, 0, hex_digits(9), 0, 0, 0};
+  const auto grant = books_push(packed({names.window(key, -3), line, row}), kCaller, names);
+  REQUIRE(grant.has_value());
+  CHECK(grant->key == key);
+  CHECK(grant->window == -3);
+  CHECK(grant->line == 7);
+  CHECK(grant->incarnation == kCaller.incarnation);
+  CHECK(grant->granted == 30);
+  CHECK(grant->pool == 0);
+  CHECK(grant->reset == 9);
+  CHECK(grant->stamp == 0);
+  CHECK(names.pushed(kCaller.node) == "edge:{pushed}:000000000000000b");
+  for (const json& other : {json({names.window(key, -3), hex_digits(12) + line.substr(16), row}), json({names.window(key, -3), line.substr(0, 16) + hex_digits(23) + "00000007", row}),
+                            json({names.window(key, -3), line.substr(1), row}), json({names.window(key, -3), line.substr(0, 39) + "x", row}), json({names.window(key, -3), "", row}),
+                            json({names.window(key, -3), line, json::array({1})}), json({names.bucket(key), line, row}), json({names.window(key, -3) + "x", line, row}),
+                            json({BooksNames("other", 64).window(key, -3), line, row}), json({names.window(key, -3), line}), json(7)})
+    CHECK_FALSE(books_push(packed(other), kCaller, names).has_value());
+  CHECK_FALSE(books_push("", kCaller, names).has_value());
+}
+
 TEST_CASE("an answer gives each line its grant, and one more where it is to give back what it does not use") {
   const std::vector<BooksReport> reports{window_report(1, 1000), window_report(2, 1000), window_report(3, 1000)};
   const json row = json::array({4, 50, 60, 200, 65535, true, false, true, 1500, "000000000000002a", 0, 0, 0});

@@ -10,6 +10,7 @@
 -- knows a later one (an old copy was restored). Then nothing is granted for `quiet`, and lines that held something are opened as they tell it.
 local floor, max = math.floor, math.max
 
+local RECALLED = 3000  -- after so many microseconds what was recalled may be there
 local KEPT = 60000  -- so long books are kept when their time is over, in milliseconds
 
 local time = redis.call("TIME")
@@ -87,6 +88,15 @@ local function apply_ahead(report, book, line)
   return write(coming, own, ledger.window_grant(coming, own, at))
 end
 
+-- Tells a line what it is granted though it has not asked: its node listens to a channel of its own (batch.h), so that it gives back before its next
+-- report. Where it does not hear of it the report's answer says it again.
+local function push(report, book, line)
+  local row = write(book, line, ledger.window_grant(book, line, at))
+  line.recalled = true
+  local name = line.key:gsub(".", function(c) return ("%02x"):format(c:byte()) end)
+  redis.pcall("PUBLISH", KEYS[1]:match("^.*{") .. "pushed}:" .. name:sub(1, 16), cmsgpack.pack({KEYS[report.book], name, row}))
+end
+
 local function apply_window(report)
   local whole = report.finish - report.start
   if now < report.start - whole or now >= report.finish + whole then return false end
@@ -128,6 +138,10 @@ local function apply_window(report)
   local grant = ledger.window_grant(book, line, at)
   if now < waits_until then
     grant.exhausted, grant.stop, grant.ask_again = false, false, waits_until - now
+  end
+  if #grant.recalls > 0 then
+    for _, other in ipairs(grant.recalls) do push(report, book, other) end
+    grant.ask_again = math.min(grant.ask_again, RECALLED)
   end
   local row = write(book, line, grant)
   if open then row[#row + 1] = apply_ahead(report, book, line) end

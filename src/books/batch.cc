@@ -1,6 +1,7 @@
 #include "books/batch.h"
 
 #include <algorithm>
+#include <charconv>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <unordered_map>
@@ -107,12 +108,12 @@ Duration microseconds(const json& n) { return std::chrono::microseconds(std::min
 
 constexpr size_t kGrantFields = 13;  // and maybe one more row, of the window after
 
-void add_grants(const json& row, const Report& report, int64_t window, const BooksCaller& caller, std::vector<Grant>& out) {
+Grant grant_of(const json& row, const WireId& key, int64_t window, uint32_t line, const BooksCaller& caller) {
   Grant grant;
-  grant.key = report.key;
+  grant.key = key;
   grant.window = window;
   grant.ballot = {static_cast<uint32_t>(amount(row[0])), caller.store};
-  grant.line = report.line;
+  grant.line = line;
   grant.incarnation = caller.incarnation;
   grant.granted = amount(row[1]);
   grant.used_fleet = amount(row[2]);
@@ -123,10 +124,15 @@ void add_grants(const json& row, const Report& report, int64_t window, const Boo
   grant.backed = true;
   grant.ask_again = microseconds(row[8]);
   grant.reset = row[9].is_string() ? number_of_hex(row[9].get<std::string>()).value_or(0) : 0;
-  grant.stamp = report.stamp;
   grant.lease = amount(row[10]);
   grant.lease_for = Duration(static_cast<int64_t>(amount(row[11])));
   grant.tat_ahead = Duration(static_cast<int64_t>(amount(row[12])));
+  return grant;
+}
+
+void add_grants(const json& row, const Report& report, int64_t window, const BooksCaller& caller, std::vector<Grant>& out) {
+  Grant grant = grant_of(row, report.key, window, report.line, caller);
+  grant.stamp = report.stamp;
   out.push_back(grant);
   if (row[7] != true) return;
   grant.stamp = 0;  // unasked: what is not used is looked for
@@ -146,6 +152,19 @@ std::string hex_digits(uint64_t n) {
 std::string BooksNames::window(const WireId& key, int64_t number) const { return start(tag_of(key)) + hex(key.bytes) + ":" + std::to_string(number); }
 
 std::string BooksNames::bucket(const WireId& key) const { return start(tag_of(key)) + hex(key.bytes); }
+
+std::optional<std::pair<WireId, int64_t>> BooksNames::window_of(std::string_view name) const {
+  const size_t end = name.rfind(':');
+  WireId key;
+  if (end == std::string_view::npos || end < 2 * key.bytes.size()) return std::nullopt;
+  const std::string_view digits = name.substr(end - 2 * key.bytes.size(), 2 * key.bytes.size());
+  for (size_t i = 0; i < key.bytes.size(); ++i)
+    if (std::from_chars(&digits[2 * i], &digits[2 * i] + 2, key.bytes[i], 16).ptr != &digits[2 * i] + 2) return std::nullopt;
+  int64_t number = 0;
+  const std::string_view rest = name.substr(end + 1);
+  if (std::from_chars(rest.data(), rest.data() + rest.size(), number).ptr != rest.data() + rest.size() || window(key, number) != name) return std::nullopt;
+  return std::pair(key, number);
+}
 
 BooksCall books_call(std::span<const BooksReport> reports, const BooksCaller& caller, const BooksTerms& terms, const BooksNames& names) {
   Keys keys(names.generation(reports.empty() ? 0 : names.tag_of(reports.front().report.key)));
@@ -174,6 +193,18 @@ Result<BooksAnswer> books_answer(std::string_view bytes, std::span<const BooksRe
     add_grants(row[kGrantFields], reports[i].report, reports[i].report.window + 1, caller, answer.grants);
   }
   return answer;
+}
+
+std::optional<Grant> books_push(std::string_view bytes, const BooksCaller& caller, const BooksNames& names) {
+  const json all = json::from_msgpack(bytes.begin(), bytes.end(), true, false);
+  if (!all.is_array() || all.size() != 3 || !all[0].is_string() || !all[1].is_string() || !is_grant(all[2], 0)) return std::nullopt;
+  const auto place = names.window_of(all[0].get<std::string>());
+  const auto line = all[1].get<std::string>();
+  const std::string ours = hex(line_name(caller, 0)).substr(0, line.size() - std::min<size_t>(line.size(), 8));
+  if (!place || line.size() != 40 || !line.starts_with(ours)) return std::nullopt;
+  const auto number = number_of_hex("00000000" + line.substr(32));
+  if (!number) return std::nullopt;
+  return grant_of(all[2], place->first, place->second, static_cast<uint32_t>(*number), caller);
 }
 
 }  // namespace tally

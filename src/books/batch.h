@@ -4,9 +4,11 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "base/fail.h"
@@ -49,6 +51,9 @@ struct BooksReport {
   BooksBegin begin;
 };
 
+// 16 digits, so that texts are ordered as the numbers are: Lua's numbers have 53 bits.
+std::string hex_digits(uint64_t n);
+
 // Names of what is kept. All names of one tag are in one slot of a Redis Cluster.
 class BooksNames {
  public:
@@ -59,6 +64,9 @@ class BooksNames {
   std::string lives() const { return prefix_ + ":{lives}"; }
   std::string window(const WireId& key, int64_t number) const;
   std::string bucket(const WireId& key) const;
+  std::optional<std::pair<WireId, int64_t>> window_of(std::string_view name) const;  // the other way round; nullopt: no name of a window's book
+  // The channel in which a node hears of grants that it has not asked for.
+  std::string pushed(NodeId node) const { return prefix_ + ":{pushed}:" + hex_digits(node); }
   const std::string& prefix() const { return prefix_; }
 
  private:
@@ -67,9 +75,6 @@ class BooksNames {
   std::string prefix_;
   uint32_t tags_;
 };
-
-// 16 digits, so that texts are ordered as the numbers are: Lua's numbers have 53 bits.
-std::string hex_digits(uint64_t n);
 
 struct BooksCall {
   std::vector<std::string> keys;
@@ -86,5 +91,8 @@ struct BooksAnswer {
 };
 // `reports`: of the call that this answers.
 Result<BooksAnswer> books_answer(std::string_view bytes, std::span<const BooksReport> reports, const BooksCaller& caller);
+
+// What came in the channel of `caller`; nullopt: nothing that is one of its lines'.
+std::optional<Grant> books_push(std::string_view bytes, const BooksCaller& caller, const BooksNames& names);
 
 }  // namespace tally

@@ -318,12 +318,12 @@ function ledger.expected_ahead(book, line, coming, at)
   return floor(min(own * AHEAD_INTERVALS * at.sync / 1e6, allowance(coming, at.now) * own / all))
 end
 
--- What the line is told. `at`: now, recent, shares_for, sync: microseconds.
+-- What the line is told. `at`: now, recent, shares_for, sync: microseconds. `recalls`: lines that are to give back, and were not told yet.
 function ledger.window_grant(book, line, at)
   local now = at.now
   local allowed = allowance(book, now)
   local grant = {granted = line.granted, used_fleet = used(book), pool = level(minus(allowed, outstanding(book)), book.limit),
-                 demand_share = demand_share(book, line, now, at.shares_for), exhausted = false, stop = false, ask_again = 0}
+                 demand_share = demand_share(book, line, now, at.shares_for), exhausted = false, stop = false, ask_again = 0, recalls = {}}
   grant.exhausted = exhausted(book, now, allowed) and (book.reset_at == 0 or now - book.reset_at > at.recent)
   grant.stop = grant.exhausted and book.unbounded
   if grant.exhausted then
@@ -332,7 +332,10 @@ function ledger.window_grant(book, line, at)
     grant.ask_again = at.sync
     if allowed <= outstanding(book) then
       for _, other in ipairs(ledger.all_lines(book)) do  -- who will not use what it holds is to give it back
-        if not other.turned_away and unspent(other) > 0 then other.recalled = true end
+        if not other.turned_away and not other.recalled and unspent(other) > 0 then
+          other.recalled = true
+          grant.recalls[#grant.recalls + 1] = other
+        end
       end
     end
   end
