@@ -104,7 +104,8 @@ TEST_CASE("an answer that the script did not give is an error, whatever it is") 
 
 TEST_CASE("a place of Redis is read, and written as it is read") {
   for (const char* text : {"redis://10.0.0.5:6379", "redis://us%3Aer:p%40ss@redis-1:7000,[2001:db8::1]:6379/3?prefix=edge:1", "unix:/run/redis.sock?prefix=a&db=2",
-                           "redis-sentinel://10.0.0.5:26379,10.0.0.6:26379/main/1", "redis://:secret@10.0.0.5:6379"}) {
+                           "redis-sentinel://10.0.0.5:26379,10.0.0.6:26379/main/1", "redis://:secret@10.0.0.5:6379",
+                           "redis-cluster://us%3Aer:p%40ss@redis-1:7000,[2001:db8::1]:6379?prefix=edge:1"}) {
     CAPTURE(text);
     const auto url = parse_books_url(text);
     REQUIRE(url);
@@ -112,6 +113,7 @@ TEST_CASE("a place of Redis is read, and written as it is read") {
   }
   CHECK(parse_books_url("redis://10.0.0.5").value().places.front().port == 6379);
   CHECK(parse_books_url("redis-sentinel://10.0.0.5/main").value().places.front().port == 26379);
+  CHECK(parse_books_url("redis-cluster://10.0.0.5/0").value().text() == "redis-cluster://10.0.0.5:6379");
   CHECK(parse_books_url("redis://u:secret@h:1").value().text_without_secret() == "redis://u:...@h:1");
 }
 
@@ -122,7 +124,9 @@ TEST_CASE("what is no place of Redis is an error that says why, and shows no pas
     return url.error();
   };
   CHECK(why("rediss://h").find("its scheme is not known") != std::string::npos);
-  CHECK(why("redis-cluster://h").find("not served") != std::string::npos);
+  CHECK(why("redis-cluster://h/1").find("the database 0 and no other") != std::string::npos);
+  CHECK(why("redis-cluster://h?db=2").find("the database 0 and no other") != std::string::npos);
+  CHECK(why("redis-cluster://h/main").find("the number of a database") != std::string::npos);
   CHECK(why("redis://").find("a host is an address or a name") != std::string::npos);
   CHECK(why("redis://h:0").find("from 1 to 65535") != std::string::npos);
   CHECK(why("redis://h:70000").find("from 1 to 65535") != std::string::npos);

@@ -90,10 +90,10 @@ BooksTerms BooksPeer::terms() const {
 // ---- the connection -------------------------------------------------------------------------------------------------------
 
 void BooksPeer::connect() {
-  const BooksUrl::Place& place = url_.places[place_++ % url_.places.size()];
+  const RedisAddress& place = url_.places[place_++ % url_.places.size()];
   const auto on_end = [this](const std::string& why) { lost(why); };
   const auto on_connected = [this] { url_.kind == BooksUrl::Kind::sentinel ? ask_sentinel() : handshake(); };
-  connection_ = RedisConnection::open(parts_.io, {place.host, place.port}, patience(), on_connected, on_end);
+  connection_ = RedisConnection::open(parts_.io, place, patience(), on_connected, on_end);
 }
 
 // One step of the beginning: an error there is the end of this connection.

@@ -12,11 +12,6 @@ namespace tally {
 
 using Endpoint = asio::generic::stream_protocol::endpoint;
 
-std::string RedisAddress::text() const {
-  if (port == 0) return host;
-  return (host.find(':') == std::string::npos ? host : "[" + host + "]") + ":" + std::to_string(port);
-}
-
 void RedisConnection::Free::operator()(redisReader* reader) const { redisReaderFree(reader); }
 
 std::shared_ptr<RedisConnection> RedisConnection::open(asio::io_context& io, const RedisAddress& address, Duration answer_within, std::function<void()> on_connected,

@@ -17,18 +17,12 @@
 #include <vector>
 
 #include "base/time.h"
+#include "config/books_url.h"
 
 struct redisReply;
 struct redisReader;
 
 namespace tally {
-
-struct RedisAddress {
-  std::string host;  // an address or a name; a path where it begins with '/'
-  uint16_t port = 0;
-  std::string text() const;  // as it is written
-  friend bool operator==(const RedisAddress&, const RedisAddress&) = default;
-};
 
 class RedisConnection : public std::enable_shared_from_this<RedisConnection> {
  public:
