@@ -5,6 +5,7 @@
 
 #include "base/random.h"
 #include "books/batch.h"
+#include "books/kept.h"
 #include "config/books_url.h"
 
 using namespace tally;
@@ -138,4 +139,22 @@ TEST_CASE("what is no place of Redis is an error that says why, and shows no pas
   CHECK(why("redis-sentinel://h").find("the name of the master is missing") != std::string::npos);
   CHECK(why("unix:run.sock").find("absolute") != std::string::npos);
   CHECK(why("redis://u:secret@h:0").find("secret") == std::string::npos);
+}
+
+TEST_CASE("names in Redis are told apart by kind, those that a call gives and no others") {
+  const BooksNames names("edge:1", 64);
+  const BooksReport report = window_report(7, 5);
+  const WireId& key = report.report.key;
+  const auto kind = [](const std::string& name) { return kind_of_name("edge:1", name); };
+  CHECK(kind(names.window(key, 1000)) == BooksName::window);
+  CHECK(kind(names.window(key, -1)) == BooksName::window);
+  CHECK(kind(names.bucket(key)) == BooksName::bucket);
+  CHECK(kind(names.generation(63)) == BooksName::generation);
+  CHECK(kind(names.lives()) == BooksName::lives);
+  for (const char* other : {"", "edge:1", "edge:1:{lives}x", "edge:1:{", "edge:1:{}:generation", "edge:1:{0}:", "edge:1:{0}:abc", "edge:1:{x}:generation", "edge:{0}:generation",
+                            "edge:1:{0}:070000000000000000000000:", "edge:1:{0}:070000000000000000000000:x", "edge:1:{0}:07000000000000000000000g"})
+    CHECK_MESSAGE(kind(other) == BooksName::other, other);
+  CHECK(number_of_generation(packed({{"number", 7}, {"server", "x"}})) == 7);
+  for (const json& other : {json{{"server", "x"}}, json{{"number", "7"}}, json{7}, json(nullptr)}) CHECK(!number_of_generation(packed(other)));
+  CHECK(!number_of_generation("\xC1"));
 }

@@ -30,7 +30,7 @@ LAYERS = {
 LIBRARIES = {
     r"asio(/|\.hpp)": ["src/daemon/"],
     r"prometheus/": ["src/daemon/"],
-    r"nlohmann/": ["src/config/", "src/doors/http", "src/books/batch"],
+    r"nlohmann/": ["src/config/", "src/doors/http", "src/books/batch", "src/books/kept"],
     r"cxxopts\.hpp": ["src/daemon/main", "src/daemon/options"],
     r"ares(_\w+)?\.h": ["src/daemon/lookup"],
     r"xxhash\.h": ["src/base/hash"],

@@ -1,0 +1,96 @@
+"""A Redis Cluster on loopback, for tests: masters of equal parts of the slots, each with a replica where one is wanted."""
+import time
+
+from processes import WAIT_S, Plain, free_ports
+from redis_server import Redis
+
+SLOTS = 16384
+
+
+def slot_of(name):
+    """Of the part in braces, as Redis counts (CRC16 of XMODEM)."""
+    crc = 0
+    for byte in name[name.index("{") + 1:name.index("}")].encode():
+        crc ^= byte << 8
+        for _ in range(8):
+            crc = (crc << 1 ^ 0x1021 if crc & 0x8000 else crc << 1) & 0xFFFF
+    return crc % SLOTS
+
+
+def until(what, said=lambda: ""):
+    end = time.monotonic() + WAIT_S
+    while not what():
+        if time.monotonic() > end:
+            raise AssertionError(f"what was waited for does not come: {said()}")
+
+
+class Member:
+    """One server of it. `ask` speaks to this one, whoever has the slot."""
+
+    def __init__(self, folder, name, password, settings):
+        self.port, bus = free_ports(2)
+        # In doubt for a second, so that a machine that is busy ends none; a replica is soon a master.
+        own = [("cluster-enabled", "yes"), ("cluster-port", str(bus)), ("cluster-node-timeout", "2000"), ("cluster-require-full-coverage", "no"),
+               ("repl-diskless-sync-delay", "0")]
+        if password:
+            own += [("requirepass", password), ("masterauth", password)]
+        self.server = Redis(folder, name, port=self.port, settings=[*own, *settings])
+        self.bus, self._plain = bus, Plain(self.server)
+        if password:
+            self.ask("AUTH", password)
+        self.id = self.ask("CLUSTER", "MYID").decode()
+
+    def ask(self, *words):
+        return self._plain.ask(*(str(word) for word in words))
+
+    def info(self, section):
+        lines = self.ask("INFO", section).decode().splitlines()
+        return dict(line.split(":", 1) for line in lines if ":" in line)
+
+    def calls(self, command):
+        """How often it was carried out here."""
+        told = self.info("commandstats").get("cmdstat_" + command, "calls=0")
+        return int(told.split("calls=")[1].split(",")[0])
+
+
+class RedisCluster:
+    def __init__(self, case, masters=3, replicas=False, password="", settings=()):
+        def member(name):
+            one = Member(case.folder, name, password, settings)
+            case.addCleanup(one.server.end)
+            return one
+
+        self.masters = [member(f"master-{i}") for i in range(masters)]
+        self.replicas = [member(f"replica-{i}") for i in range(masters)] if replicas else []
+        members = self.masters + self.replicas
+        for i, one in enumerate(self.masters):
+            one.ask("CLUSTER", "ADDSLOTSRANGE", SLOTS * i // masters, SLOTS * (i + 1) // masters - 1)
+            one.ask("CLUSTER", "SET-CONFIG-EPOCH", i + 1)
+        for one in members[1:]:
+            members[0].ask("CLUSTER", "MEET", "127.0.0.1", one.port, one.bus)
+        until(lambda: all(self.well(one) and int(one.ask("CLUSTER", "INFO").decode().split("cluster_known_nodes:")[1].split()[0]) == len(members) for one in members))
+        for master, replica in zip(self.masters, self.replicas):
+            until(lambda to=master, of=replica: of.ask("CLUSTER", "REPLICATE", to.id) == "OK")
+        for replica in self.replicas:
+            until(lambda of=replica: of.info("replication").get("master_link_status") == "up", lambda of=replica: of.info("replication"))
+        # Until everybody says of each who replicates it: before that none would be promoted.
+        until(lambda: all(one.ask("CLUSTER", "NODES").decode().count(" slave ") + one.ask("CLUSTER", "NODES").decode().count("myself,slave") == len(self.replicas) for one in members))
+
+    def well(self, member):
+        return b"cluster_state:ok" in member.ask("CLUSTER", "INFO")
+
+    def url(self, password="", which=0, more=""):
+        return f"redis-cluster://{':' + password + '@' if password else ''}127.0.0.1:{self.masters[which].port}{more}"
+
+    def master_of(self, slot, among=None):
+        """By what is said at one of those that are asked: who has the slot."""
+        port = next(to[2][1] for to in (among or self.masters)[0].ask("CLUSTER", "SLOTS") for to in [(to[0], to[1], to[2])] if to[0] <= slot <= to[1])
+        return next(one for one in self.masters + self.replicas if one.port == port)
+
+    def move(self, slot, keys_of=True):
+        """Begins to move a slot from who has it to the next master; `finish_move` ends it."""
+        source = self.master_of(slot)
+        target = self.masters[(self.masters.index(source) + 1) % len(self.masters)]
+        assert target.ask("CLUSTER", "SETSLOT", slot, "IMPORTING", source.id) == "OK"
+        assert source.ask("CLUSTER", "SETSLOT", slot, "MIGRATING", target.id) == "OK"
+        return source, target
