@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "daemon/redis_slots.h"
+
 namespace tally::tool {
 namespace {
 
@@ -42,24 +44,15 @@ Result<RedisAddress> ask_sentinel(const RedisAddress& place, const BooksUrl& url
                       static_cast<uint16_t>(std::strtoul(reply.element[1]->str, nullptr, 10))};
 }
 
-// Who has slots. A server that says "" for an address means the one that was asked.
+// Who has slots.
 Result<std::vector<RedisAddress>> ask_cluster(const RedisAddress& place, const BooksUrl& url) {
   auto asked = Redis::open(place, url);
   if (!asked) return Failure{asked.error()};
   const auto told = asked.value().ask({"CLUSTER", "SLOTS"});
   if (!told) return Failure{told.error()};
   std::vector<RedisAddress> masters;
-  const redisReply& ranges = *told.value();
-  for (size_t i = 0; ranges.type == REDIS_REPLY_ARRAY && i < ranges.elements; ++i) {
-    const redisReply& range = *ranges.element[i];
-    if (range.type != REDIS_REPLY_ARRAY || range.elements < 3 ||
-        range.element[2]->type != REDIS_REPLY_ARRAY || range.element[2]->elements < 2)
-      continue;
-    const std::string_view host = text_of(*range.element[2]->element[0]);
-    const RedisAddress master{host.empty() ? place.host : std::string(host),
-                              static_cast<uint16_t>(range.element[2]->element[1]->integer)};
-    if (std::ranges::find(masters, master) == masters.end()) masters.push_back(master);
-  }
+  for (const SlotRange& range : read_slots(*told.value(), place))
+    if (std::ranges::find(masters, range.master) == masters.end()) masters.push_back(range.master);
   if (masters.empty())
     return Failure{"Redis at " + place.text() + " is in a cluster in which nobody has slots"};
   return masters;
