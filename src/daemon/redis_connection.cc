@@ -1,7 +1,5 @@
 #include "daemon/redis_connection.h"
 
-#include <hiredis/hiredis.h>
-
 #include <asio/buffer.hpp>
 #include <asio/local/stream_protocol.hpp>
 #include <asio/post.hpp>
@@ -12,11 +10,6 @@ namespace tally {
 
 using Endpoint = asio::generic::stream_protocol::endpoint;
 
-<<<<<<< HEAD
-=======
-std::string_view text_of(const redisReply& reply) { return reply.str == nullptr ? std::string_view() : std::string_view(reply.str, reply.len); }
-
->>>>>>> main
 void RedisConnection::Free::operator()(redisReader* reader) const { redisReaderFree(reader); }
 
 std::shared_ptr<RedisConnection> RedisConnection::open(asio::io_context& io, const RedisAddress& address, Duration answer_within, std::function<void()> on_connected,

@@ -19,13 +19,11 @@
 
 #include "base/time.h"
 #include "config/books_url.h"
+#include "daemon/redis_reply.h"
 
-struct redisReply;
 struct redisReader;
 
 namespace tally {
-
-std::string_view text_of(const redisReply& reply);  // "": it has none
 
 class RedisConnection : public std::enable_shared_from_this<RedisConnection> {
  public:

@@ -1,5 +1,4 @@
 // tally books: what a fleet keeps in Redis, and its removal.
-#include <hiredis/hiredis.h>
 #include <unistd.h>
 
 #include <array>

@@ -1,7 +1,5 @@
 #include "redis.h"
 
-#include <hiredis/hiredis.h>
-
 #include <algorithm>
 #include <cstring>
 
@@ -86,10 +84,6 @@ Result<std::vector<Redis>> open_masters_at(const RedisAddress& place, const Book
 
 void Redis::Free::operator()(redisReply* reply) const { freeReplyObject(reply); }
 void Redis::Free::operator()(redisContext* context) const { redisFree(context); }
-
-std::string_view text_of(const redisReply& reply) {
-  return reply.str == nullptr ? std::string_view() : std::string_view(reply.str, reply.len);
-}
 
 Failure Redis::failed(std::string_view why) const {
   return {"Redis at " + address_.text() + ": " + std::string(why)};

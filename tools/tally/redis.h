@@ -11,9 +11,7 @@
 
 #include "base/fail.h"
 #include "config/books_url.h"
-
-struct redisContext;
-struct redisReply;
+#include "daemon/redis_reply.h"
 
 namespace tally::tool {
 
@@ -44,8 +42,6 @@ class Redis {
   RedisAddress address_;
   std::unique_ptr<redisContext, Free> context_;
 };
-
-std::string_view text_of(const redisReply& reply);
 
 // The masters that the books of that URL are kept in: one, or those of a cluster.
 Result<std::vector<Redis>> open_masters(const BooksUrl& url);
