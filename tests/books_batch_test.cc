@@ -151,7 +151,7 @@ TEST_CASE("names in Redis are told apart by kind, those that a call gives and no
   CHECK(kind(names.bucket(key)) == BooksName::bucket);
   CHECK(kind(names.generation(63)) == BooksName::generation);
   CHECK(kind(names.lives()) == BooksName::lives);
-  for (const char* other : {"", "edge:1", "edge:1:{lives}x", "edge:1:{", "edge:1:{}:generation", "edge:1:{0}:", "edge:1:{0}:abc", "edge:1:{x}:generation", "edge:{0}:generation",
+  for (const char* other : {"", "edge:1", "edge:1:{0}:livesx", "edge:1:{", "edge:1:{}:generation", "edge:1:{0}:", "edge:1:{0}:abc", "edge:1:{x}:generation", "edge:{0}:generation",
                             "edge:1:{0}:070000000000000000000000:", "edge:1:{0}:070000000000000000000000:x", "edge:1:{0}:07000000000000000000000g"})
     CHECK_MESSAGE(kind(other) == BooksName::other, other);
   CHECK(number_of_generation(packed({{"number", 7}, {"server", "x"}})) == 7);

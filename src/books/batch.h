@@ -23,8 +23,9 @@ struct BooksCaller {
 };
 
 struct BooksTerms {
+  uint32_t tag = 0;          // of all keys that are asked about
   std::string server;        // run id of the Redis that is asked
-  uint64_t generation = 0;   // the highest that this node ever heard of; 0: none
+  uint64_t generation = 0;   // of the tag, the highest that this node ever heard of; 0: none
   Duration quiet{0};         // how long everybody tells what it holds after a loss, before anything is granted
   Duration recent{0};        // a line heard longer ago has no demand any more
   Duration shares_for{0};    // the same, of the shares that lines are told
@@ -44,17 +45,21 @@ struct BooksReport {
   BooksBegin begin;
 };
 
-// Names of what is kept. All names of one tag are in one slot of a Redis Cluster.
+// Among so many tags keys are divided in a Redis Cluster: the same number at all nodes, as names have the tag. Enough that masters, up to
+// some ten, have about as many each; few enough that a busy node's reports of one sync interval, a call for each tag, remain few calls.
+constexpr uint32_t kBooksTags = 64;
+
+// Names of what is kept. All names of one tag are in one slot of a Redis Cluster, and have a generation of their own.
 class BooksNames {
  public:
-  // `tags`: among so many the keys are divided; 1 where there is no cluster.
+  // `tags`: 1 where there is no cluster.
   explicit BooksNames(std::string prefix, uint32_t tags = 1) : prefix_(std::move(prefix)), tags_(tags) {}
   uint32_t tag_of(const WireId& key) const { return static_cast<uint32_t>(scaled_to(mix(key.word()), tags_)); }
   std::string generation(uint32_t tag) const { return start(tag) + "generation"; }
-  std::string lives() const { return prefix_ + ":{lives}"; }
+  std::string lives() const { return start(0) + "lives"; }
   std::string window(const WireId& key, int64_t number) const;
   std::string bucket(const WireId& key) const;
-  const std::string& prefix() const { return prefix_; }
+  uint32_t tags() const { return tags_; }
 
  private:
   std::string start(uint32_t tag) const { return prefix_ + ":{" + std::to_string(tag) + "}:"; }
@@ -70,7 +75,7 @@ struct BooksCall {
   std::vector<std::string> keys;
   std::string argument;
 };
-// All reports must be of keys of one tag.
+// All reports must be of keys of the tag.
 BooksCall books_call(std::span<const BooksReport> reports, const BooksCaller& caller, const BooksTerms& terms, const BooksNames& names);
 
 struct BooksAnswer {

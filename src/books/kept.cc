@@ -17,13 +17,13 @@ bool all_of_kind(std::string_view text, std::string_view allowed) {
 BooksName kind_of_name(std::string_view prefix, std::string_view name) {
   if (!name.starts_with(prefix)) return BooksName::other;
   name.remove_prefix(prefix.size());
-  if (name == ":{lives}") return BooksName::lives;
   const size_t end = name.find("}:");
   if (!name.starts_with(":{") || end == std::string_view::npos ||
       !all_of_kind(name.substr(2, end - 2), "0123456789"))
     return BooksName::other;
   name.remove_prefix(end + 2);
   if (name == "generation") return BooksName::generation;
+  if (name == "lives") return BooksName::lives;
   if (!all_of_kind(name.substr(0, kKeyDigits), "0123456789abcdef") || name.size() < kKeyDigits)
     return BooksName::other;
   name.remove_prefix(kKeyDigits);

@@ -169,6 +169,12 @@ std::string RedisAddress::text() const {
   return (host.find(':') == std::string::npos ? host : "[" + host + "]") + ":" + std::to_string(port);
 }
 
+std::vector<std::string> BooksUrl::login() const {
+  if (password.empty()) return {};
+  if (user.empty()) return {"AUTH", password};
+  return {"AUTH", user, password};
+}
+
 std::string BooksUrl::text() const {
   const std::string options = prefix == "tally" ? "" : "?prefix=" + prefix;
   if (places.front().port == 0) {

@@ -31,6 +31,7 @@ struct BooksUrl {
   uint32_t database = 0;       // cluster: 0, it has no other
   std::string prefix = "tally";  // of all names there: letters, digits, '-', '_', '.', ':'
 
+  std::vector<std::string> login() const;   // the command that logs in; empty: none does
   std::string text() const;                 // as it is written, with the password
   std::string text_without_secret() const;  // for the log
   friend bool operator==(const BooksUrl&, const BooksUrl&) = default;

@@ -263,7 +263,7 @@ void add_node(Families& all, const NodeStats& node, const Overview& overview, ui
 }
 
 void add_books(Families& all, const BooksPeer::Counts& n, const TimeHistogram& calls) {
-  Family(all, "tallyd_books_up", "Whether the books in Redis can be asked.", MetricKind::gauge).add({}, uint64_t{n.up});
+  Family(all, "tallyd_books_up", "Whether the books in Redis can be asked.", MetricKind::gauge).add({}, uint64_t{n.store.up});
   Family(all, "tallyd_books_calls_total", "Calls of the script in Redis.", MetricKind::counter).add({}, n.calls);
   Family(all, "tallyd_books_reports_total", "Reports in them.", MetricKind::counter).add({}, n.reports);
   Family(all, "tallyd_books_grants_total", "Grants that came back.", MetricKind::counter).add({}, n.grants);
@@ -272,7 +272,12 @@ void add_books(Families& all, const BooksPeer::Counts& n, const TimeHistogram& c
       .add({{"direction", "out"}}, n.bytes_out);
   Family errors(all, "tallyd_books_errors_total", "What went wrong with Redis, by kind.", MetricKind::counter);
   for (const auto& [kind, count] : n.errors) errors.add({{"kind", kind}}, count);
-  Family(all, "tallyd_books_reconnects_total", "Connections to Redis that ended, or were not made.", MetricKind::counter).add({}, n.reconnects);
+  Family(all, "tallyd_books_reconnects_total", "Connections to Redis that ended, or were not made.", MetricKind::counter).add({}, n.store.reconnects);
+  Family(all, "tallyd_books_redirects_total", "Calls that a Redis Cluster sent to another master (ask: while a slot moves) or put off.", MetricKind::counter)
+      .add({{"kind", "moved"}}, n.store.moved)
+      .add({{"kind", "ask"}}, n.store.asked)
+      .add({{"kind", "tryagain"}}, n.store.try_again)
+      .add({{"kind", "clusterdown"}}, n.store.down);
   Family(all, "tallyd_books_losses_total", "Times that books may have been lost: all nodes told what they hold.", MetricKind::counter).add({}, n.losses);
   Family(all, "tallyd_books_generation", "Of the books in Redis; grows with each such time.", MetricKind::gauge).add({}, n.generation);
   Family times(all, "tallyd_books_call_duration_seconds", "From a call of the script in Redis to its answer.", MetricKind::histogram);

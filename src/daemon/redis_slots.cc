@@ -42,8 +42,7 @@ std::optional<SlotRange> read_range(const redisReply& range, const RedisAddress&
   if ((host.type != REDIS_REPLY_STRING && host.type != REDIS_REPLY_NIL) || port.type != REDIS_REPLY_INTEGER)
     return std::nullopt;
   const auto from = small_number(first.integer, kSlots), to = small_number(last.integer, kSlots);
-  auto address = address_of(text_of(host),
-                            port.integer, asked);
+  auto address = address_of(text_of(host), port.integer, asked);
   if (!from || !to || !address) return std::nullopt;
   return SlotRange{*from, *to, std::move(*address)};
 }

@@ -11,12 +11,8 @@ namespace {
 constexpr timeval kTimeout{kRedisPatience.count(), 0};
 
 Result<bool> log_in(Redis& redis, const BooksUrl& url) {
-  if (!url.password.empty()) {
-    Redis::Words words{"AUTH"};
-    if (!url.user.empty()) words.push_back(url.user);
-    words.push_back(url.password);
+  if (const auto words = url.login(); !words.empty())
     if (const auto reply = redis.ask(words); !reply) return Failure{reply.error()};
-  }
   if (url.database == 0) return true;
   if (const auto reply = redis.ask({"SELECT", std::to_string(url.database)}); !reply)
     return Failure{reply.error()};
