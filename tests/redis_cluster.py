@@ -60,6 +60,7 @@ class RedisCluster:
             case.addCleanup(one.server.end)
             return one
 
+        self.password = password
         self.masters = [member(f"master-{i}") for i in range(masters)]
         self.replicas = [member(f"replica-{i}") for i in range(masters)] if replicas else []
         members = self.masters + self.replicas
@@ -82,15 +83,29 @@ class RedisCluster:
     def url(self, password="", which=0, more=""):
         return f"redis-cluster://{':' + password + '@' if password else ''}127.0.0.1:{self.masters[which].port}{more}"
 
-    def master_of(self, slot, among=None):
-        """By what is said at one of those that are asked: who has the slot."""
-        port = next(to[2][1] for to in (among or self.masters)[0].ask("CLUSTER", "SLOTS") for to in [(to[0], to[1], to[2])] if to[0] <= slot <= to[1])
+    def master_of(self, slot):
+        """Who has the slot, as the first of them that is alive says."""
+        alive = next(one for one in self.masters + self.replicas if one.server.process.poll() is None)
+        port = next(master[1] for first, last, master, *_ in alive.ask("CLUSTER", "SLOTS") if first <= slot <= last)
         return next(one for one in self.masters + self.replicas if one.port == port)
 
-    def move(self, slot, keys_of=True):
-        """Begins to move a slot from who has it to the next master; `finish_move` ends it."""
+    def begin_move(self, slot):
+        """From who has the slot to the next master: (from, to). Calls for what is not there any more are sent on with ASK."""
         source = self.master_of(slot)
         target = self.masters[(self.masters.index(source) + 1) % len(self.masters)]
-        assert target.ask("CLUSTER", "SETSLOT", slot, "IMPORTING", source.id) == "OK"
-        assert source.ask("CLUSTER", "SETSLOT", slot, "MIGRATING", target.id) == "OK"
+        for one, state, other in ((target, "IMPORTING", source), (source, "MIGRATING", target)):
+            answer = one.ask("CLUSTER", "SETSLOT", slot, state, other.id)
+            assert answer == "OK", answer
         return source, target
+
+    def move_names(self, slot, source, target):
+        """All that are there now."""
+        login = ("AUTH", self.password) if self.password else ()
+        while names := source.ask("CLUSTER", "GETKEYSINSLOT", slot, 100):
+            answer = source.ask("MIGRATE", "127.0.0.1", target.port, "", 0, 10_000, *login, "KEYS", *(name.decode() for name in names))
+            assert answer in ("OK", "NOKEY"), answer
+
+    def end_move(self, slot, target):
+        for one in (target, *(other for other in self.masters if other is not target)):
+            answer = one.ask("CLUSTER", "SETSLOT", slot, "NODE", target.id)
+            assert answer == "OK", answer

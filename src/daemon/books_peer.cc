@@ -9,7 +9,7 @@ namespace {
 
 constexpr size_t kCallsAtOnce = 4, kReportsAtOnce = 256;  // of all tags, but one of each; of a call
 constexpr size_t kWaitingMax = 1'048'576;                 // of all tags
-constexpr Duration kBeatMin = std::chrono::milliseconds(250);
+constexpr Duration kBeatMin = std::chrono::milliseconds(20);
 
 }  // namespace
 
@@ -39,8 +39,8 @@ Duration BooksPeer::quiet() const {
   return std::max(pace_.isolation_after, lease_ + lease_ * 3 / 100) + parts_.store.found_anew_within();
 }
 
-// So often at least each tag is asked something: a loss is known to all well within `isolation_after`, which
-// is a part of the quiet time.
+// So often at least each tag is asked something: nobody takes it for silent who did not ask, and a loss is
+// known to all within a part of the quiet time.
 Duration BooksPeer::beat_every() const { return std::max(kBeatMin, pace_.isolation_after / 4); }
 
 BooksTerms BooksPeer::terms(uint32_t tag, const std::string& server) const {
@@ -116,7 +116,7 @@ void BooksPeer::beat() {
     if (spoken_ && tags_[tag].under_way == 0 && now - tags_[tag].called >= beat_every() &&
         parts_.store.ready(tag))
       call(tag, {});
-  beat_.expires_after(kBeatMin / 2);
+  beat_.expires_after(beat_every() / 2);
   beat_.async_wait([this](const asio::error_code& error) {
     if (!error) beat();
   });
@@ -148,6 +148,7 @@ void BooksPeer::on_answer(uint32_t tag, const redisReply* reply, const std::vect
   auto answer = books_answer(text_of(*reply), reports, caller_);
   if (!answer) return fail("answer", answer.error());
   said_ = false;
+  tags_[tag].heard = parts_.clock.mono();
   round_trip_ = parts_.clock.mono() - MonoTime(Duration(static_cast<int64_t>(sent_ns)));
   parts_.call_times.observe(round_trip_);
   counts_.grants += answer.value().grants.size();

@@ -62,6 +62,7 @@ class BooksPeer {
   std::vector<Bytes> take() { return std::exchange(heard_, {}); }
   // Books may have been lost since it was asked last: all that is held has to be told.
   bool take_loss() { return std::exchange(loss_, false); }
+  MonoTime heard(const WireId& key) const { return tags_[names_.tag_of(key)].heard; }  // when it answered last about such a key
   std::string address() const { return parts_.store.address(); }  // "": not connected
 
   struct Counts {
@@ -99,7 +100,7 @@ class BooksPeer {
   struct Tag {
     std::map<Which, BooksReport> waiting;  // the newest
     size_t under_way = 0;                  // calls
-    MonoTime called{};
+    MonoTime called{}, heard{};
     uint64_t generation = 0;
   };
   std::vector<Tag> tags_;
