@@ -29,8 +29,8 @@ class Member:
 
     def __init__(self, folder, name, password, settings):
         self.port, bus = free_ports(2)
-        # In doubt for a second, so that a machine that is busy ends none; a replica is soon a master.
-        own = [("cluster-enabled", "yes"), ("cluster-port", str(bus)), ("cluster-node-timeout", "2000"), ("cluster-require-full-coverage", "no"),
+        # In doubt for so long that a machine that is busy ends none.
+        own = [("cluster-enabled", "yes"), ("cluster-port", str(bus)), ("cluster-node-timeout", "5000"), ("cluster-require-full-coverage", "no"),
                ("repl-diskless-sync-delay", "0")]
         if password:
             own += [("requirepass", password), ("masterauth", password)]
