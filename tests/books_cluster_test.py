@@ -140,6 +140,20 @@ class Away(Cluster):
         self.assertEqual(self.losses(nodes), [0, 0, 0])
 
 
+    def test_where_redis_serves_all_slots_or_none_all_keys_are_isolated_until_it_serves_again(self):
+        nodes = self.begin(settings=[("cluster-require-full-coverage", "yes")])
+        self.cluster.masters[1].server.end()
+        self.until(lambda: not any(self.cluster.well(one) for one in self.alive()))
+        clients = [Plain(node) for node in nodes]
+        for key in KEYS:
+            self.until(lambda of=key: all(client.ask("TALLY.TAKE", "login", of)[5] == 3 for client in clients))
+        self.assertGreater(self.redirects("clusterdown"), 0)
+        for one in self.alive():
+            self.assertEqual(one.ask("CONFIG", "SET", "cluster-require-full-coverage", "no"), "OK")
+        self.until(lambda: any(client.ask("TALLY.TAKE", "login", key)[0] == 0 for client in clients for key in KEYS))
+        self.assertEqual(self.losses(nodes), [0, 0, 0])
+
+
 class Tool(Cluster):
     def test_what_is_there_is_listed_and_removed(self):
         nodes = self.begin(1)

@@ -69,8 +69,7 @@ void BooksPeer::fail(const std::string& kind, const std::string& what) {
                      {{"redis", parts_.store.address()}, {"error", what}});
 }
 
-// ---- what the node says
-// ---------------------------------------------------------------------------------------------------
+// ---- what the node says -----------------------------------------------------------------------------------
 
 void BooksPeer::say(const Bytes& bytes) {
   Datagram datagram;

@@ -55,8 +55,7 @@ BooksStore::Counts RedisCluster::counts() const {
   return counts;
 }
 
-// ---- calls
-// ----------------------------------------------------------------------------------------------------------------
+// ---- calls ------------------------------------------------------------------------------------------------
 
 void RedisCluster::call(uint32_t tag, BooksScript script, Make make, Then then) {
   ask(masters_[tag], std::make_shared<Question>(Question{tag, script, std::move(make), std::move(then)}),
@@ -90,8 +89,7 @@ void RedisCluster::on_error(std::string_view error, const RedisAddress& from,
   question->then(nullptr);
 }
 
-// ---- who has which slots
-// --------------------------------------------------------------------------------------------------
+// ---- who has which slots ----------------------------------------------------------------------------------
 
 RedisStore& RedisCluster::server_at(const RedisAddress& address) {
   std::unique_ptr<RedisStore>& server = servers_[address.text()];

@@ -56,8 +56,7 @@ BooksStore::Counts RedisStore::counts() const {
   return counts;
 }
 
-// ---- the connection
-// -------------------------------------------------------------------------------------------------------
+// ---- the connection ---------------------------------------------------------------------------------------
 
 void RedisStore::connect() {
   const RedisAddress& place = url_.places[place_++ % url_.places.size()];
@@ -143,8 +142,7 @@ void RedisStore::lost(const std::string& why) {
   on_lost_();
 }
 
-// ---- calls
-// ----------------------------------------------------------------------------------------------------------------
+// ---- calls ------------------------------------------------------------------------------------------------
 
 void RedisStore::call(uint32_t, BooksScript script, Make make, Then then) {
   ask(script, make(server_), false, std::move(then));
