@@ -77,6 +77,17 @@ class Tool(books_process_test.Books):
             os.close(ours)
             os.close(its)
 
+    def test_a_user_who_may_not_measure_sees_the_rest(self):
+        redis = Plain(self.redis)
+        redis.ask("SET", "tally:{0}:000000000000000000000007", "x")
+        redis.ask("ACL", "SETUSER", "default", "-memory")
+        told = self.listed(f"unix:{self.redis.socket}")
+        self.assertEqual([told[what] for what in ("buckets", "measured", "bytes")], [1, 0, 0])
+        redis.ask("ACL", "SETUSER", "default", "-scan")
+        refused = self.tally(f"unix:{self.redis.socket}")
+        self.assertEqual(refused.returncode, 3)
+        self.assertIn("NOPERM", refused.stderr)
+
     def test_the_master_that_sentinel_names_is_asked(self):
         ports = free_ports(2)
         self.server("master", port=ports[0])

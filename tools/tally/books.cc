@@ -86,14 +86,17 @@ Result<Kept> look(Redis& redis, const std::string& prefix) {
     for (size_t i = 0; i < questions.size(); ++i) {
       const redisReply& reply = *replies.value()[i];
       const std::string& asked = questions[i].front();
+      if (asked == "MEMORY") {  // who may not ask for it sees the rest all the same
+        if (reply.type == REDIS_REPLY_INTEGER)
+          ++kept.measured, kept.bytes += static_cast<uint64_t>(reply.integer);
+        continue;
+      }
       if (reply.type == REDIS_REPLY_ERROR)
         return Failure{"Redis at " + kept.server + ": " + asked + ": " + std::string(text_of(reply))};
       if (asked == "GET" && reply.type == REDIS_REPLY_STRING)
         if (const auto number = number_of_generation(text_of(reply))) ++kept.generations[*number];
       if (asked == "HLEN")
         kept.names[static_cast<size_t>(BooksName::lives)] = static_cast<uint64_t>(reply.integer);
-      if (asked == "MEMORY" && reply.type == REDIS_REPLY_INTEGER)
-        ++kept.measured, kept.bytes += static_cast<uint64_t>(reply.integer);
     }
     return true;
   };
@@ -131,11 +134,11 @@ void print_json(const std::string& prefix, const std::vector<Kept>& all) {
 void print_table(const std::string& prefix, const std::vector<Kept>& all) {
   Cells rows{{"server", "windows", "buckets", "generation", "tags", "lives", "other", "bytes"}};
   const auto add = [&](const std::string& server, const Kept& kept, uint64_t bytes) {
-    rows.push_back({server, std::to_string(kept.count(BooksName::window)),
-                    std::to_string(kept.count(BooksName::bucket)), text_of_generations(kept),
-                    std::to_string(kept.count(BooksName::generation)),
-                    std::to_string(kept.count(BooksName::lives)),
-                    std::to_string(kept.count(BooksName::other)), "~" + std::to_string(bytes)});
+    rows.push_back(
+        {server, std::to_string(kept.count(BooksName::window)), std::to_string(kept.count(BooksName::bucket)),
+         text_of_generations(kept), std::to_string(kept.count(BooksName::generation)),
+         std::to_string(kept.count(BooksName::lives)), std::to_string(kept.count(BooksName::other)),
+         bytes == 0 ? "-" : "~" + std::to_string(bytes)});
   };
   Kept sum;
   uint64_t bytes = 0;
