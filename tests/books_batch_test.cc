@@ -5,6 +5,7 @@
 
 #include "base/random.h"
 #include "books/batch.h"
+#include "books/kept.h"
 #include "config/books_url.h"
 
 using namespace tally;
@@ -164,7 +165,8 @@ TEST_CASE("an answer that the script did not give is an error, whatever it is") 
 
 TEST_CASE("a place of Redis is read, and written as it is read") {
   for (const char* text : {"redis://10.0.0.5:6379", "redis://us%3Aer:p%40ss@redis-1:7000,[2001:db8::1]:6379/3?prefix=edge:1", "unix:/run/redis.sock?prefix=a&db=2",
-                           "redis-sentinel://10.0.0.5:26379,10.0.0.6:26379/main/1", "redis://:secret@10.0.0.5:6379"}) {
+                           "redis-sentinel://10.0.0.5:26379,10.0.0.6:26379/main/1", "redis://:secret@10.0.0.5:6379",
+                           "redis-cluster://us%3Aer:p%40ss@redis-1:7000,[2001:db8::1]:6379?prefix=edge:1"}) {
     CAPTURE(text);
     const auto url = parse_books_url(text);
     REQUIRE(url);
@@ -172,6 +174,7 @@ TEST_CASE("a place of Redis is read, and written as it is read") {
   }
   CHECK(parse_books_url("redis://10.0.0.5").value().places.front().port == 6379);
   CHECK(parse_books_url("redis-sentinel://10.0.0.5/main").value().places.front().port == 26379);
+  CHECK(parse_books_url("redis-cluster://10.0.0.5/0").value().text() == "redis-cluster://10.0.0.5:6379");
   CHECK(parse_books_url("redis://u:secret@h:1").value().text_without_secret() == "redis://u:...@h:1");
 }
 
@@ -182,7 +185,9 @@ TEST_CASE("what is no place of Redis is an error that says why, and shows no pas
     return url.error();
   };
   CHECK(why("rediss://h").find("its scheme is not known") != std::string::npos);
-  CHECK(why("redis-cluster://h").find("not served") != std::string::npos);
+  CHECK(why("redis-cluster://h/1").find("the database 0 and no other") != std::string::npos);
+  CHECK(why("redis-cluster://h?db=2").find("the database 0 and no other") != std::string::npos);
+  CHECK(why("redis-cluster://h/main").find("the number of a database") != std::string::npos);
   CHECK(why("redis://").find("a host is an address or a name") != std::string::npos);
   CHECK(why("redis://h:0").find("from 1 to 65535") != std::string::npos);
   CHECK(why("redis://h:70000").find("from 1 to 65535") != std::string::npos);
@@ -194,4 +199,22 @@ TEST_CASE("what is no place of Redis is an error that says why, and shows no pas
   CHECK(why("redis-sentinel://h").find("the name of the master is missing") != std::string::npos);
   CHECK(why("unix:run.sock").find("absolute") != std::string::npos);
   CHECK(why("redis://u:secret@h:0").find("secret") == std::string::npos);
+}
+
+TEST_CASE("names in Redis are told apart by kind, those that a call gives and no others") {
+  const BooksNames names("edge:1", 64);
+  const BooksReport report = window_report(7, 5);
+  const WireId& key = report.report.key;
+  const auto kind = [](const std::string& name) { return kind_of_name("edge:1", name); };
+  CHECK(kind(names.window(key, 1000)) == BooksName::window);
+  CHECK(kind(names.window(key, -1)) == BooksName::window);
+  CHECK(kind(names.bucket(key)) == BooksName::bucket);
+  CHECK(kind(names.generation(63)) == BooksName::generation);
+  CHECK(kind(names.lives()) == BooksName::lives);
+  for (const char* other : {"", "edge:1", "edge:1:{0}:livesx", "edge:1:{", "edge:1:{}:generation", "edge:1:{0}:", "edge:1:{0}:abc", "edge:1:{x}:generation", "edge:{0}:generation",
+                            "edge:1:{0}:070000000000000000000000:", "edge:1:{0}:070000000000000000000000:x", "edge:1:{0}:07000000000000000000000g"})
+    CHECK_MESSAGE(kind(other) == BooksName::other, other);
+  CHECK(number_of_generation(packed({{"number", 7}, {"server", "x"}})) == 7);
+  for (const json& other : {json{{"server", "x"}}, json{{"number", "7"}}, json{7}, json(nullptr)}) CHECK(!number_of_generation(packed(other)));
+  CHECK(!number_of_generation("\xC1"));
 }

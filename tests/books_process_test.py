@@ -142,7 +142,7 @@ class Sharing(Books):
         redis = Plain(self.redis)
         self.assertEqual(redis.ask("SELECT", "3"), "OK")
         self.until(lambda: len(redis.ask("KEYS", "*")) >= 2)
-        self.assertEqual({name.decode() for name in redis.ask("KEYS", "*")}, {"edge:1:{0}:generation", "edge:1:{lives}"})
+        self.assertEqual({name.decode() for name in redis.ask("KEYS", "*")}, {"edge:1:{0}:generation", "edge:1:{0}:lives"})
 
 
     def test_a_redis_that_evicts_is_warned_of(self):

@@ -176,9 +176,11 @@ inline BooksUrl random_books(Random& random) {
     if (random.chance(0.4)) {
       books.kind = BooksUrl::Kind::sentinel;
       books.service = "main";
+    } else if (random.chance(0.4)) {
+      books.kind = BooksUrl::Kind::cluster;
     }
   }
-  books.database = static_cast<uint32_t>(random.below(16));
+  if (books.kind != BooksUrl::Kind::cluster) books.database = static_cast<uint32_t>(random.below(16));
   if (random.chance(0.5)) books.prefix = "edge:1";
   return books;
 }

@@ -30,11 +30,11 @@ LAYERS = {
 LIBRARIES = {
     r"asio(/|\.hpp)": ["src/daemon/"],
     r"prometheus/": ["src/daemon/"],
-    r"nlohmann/": ["src/config/", "src/doors/http", "src/books/batch"],
+    r"nlohmann/": ["src/config/", "src/doors/http", "src/books/batch", "src/books/kept"],
     r"cxxopts\.hpp": ["src/daemon/main", "src/daemon/options"],
     r"ares(_\w+)?\.h": ["src/daemon/lookup"],
     r"xxhash\.h": ["src/base/hash"],
-    r"hiredis/": ["src/client/connection", "src/daemon/redis_connection", "src/daemon/redis_store", "src/daemon/books_peer"],
+    r"hiredis/": ["src/client/connection", "src/daemon/redis_", "src/daemon/books_peer"],
     r"sodium(/|\.h)": ["src/base/", "src/cluster/seal", "src/daemon/"],
     r"(grpc|grpcpp|envoy|google)/": ["src/rls/"],
 }

@@ -167,7 +167,7 @@ std::optional<std::pair<WireId, int64_t>> BooksNames::window_of(std::string_view
 }
 
 BooksCall books_call(std::span<const BooksReport> reports, const BooksCaller& caller, const BooksTerms& terms, const BooksNames& names) {
-  Keys keys(names.generation(reports.empty() ? 0 : names.tag_of(reports.front().report.key)));
+  Keys keys(names.generation(terms.tag));
   json rows = json::array();
   for (const BooksReport& report : reports) rows.push_back(row_of(report, caller, terms, names, keys));
   const json all = json::array({terms.server, terms.generation, us(terms.quiet), json::array({us(terms.recent), us(terms.shares_for), us(terms.sync_interval)}), std::move(rows)});

@@ -25,8 +25,9 @@ struct BooksCaller {
 };
 
 struct BooksTerms {
+  uint32_t tag = 0;          // of all keys that are asked about
   std::string server;        // run id of the Redis that is asked
-  uint64_t generation = 0;   // the highest that this node ever heard of; 0: none
+  uint64_t generation = 0;   // of the tag, the highest that this node ever heard of; 0: none
   Duration quiet{0};         // how long everybody tells what it holds after a loss, before anything is granted
   Duration recent{0};        // a line heard longer ago has no demand any more
   Duration shares_for{0};    // the same, of the shares that lines are told
@@ -54,20 +55,24 @@ struct BooksReport {
 // 16 digits, so that texts are ordered as the numbers are: Lua's numbers have 53 bits.
 std::string hex_digits(uint64_t n);
 
-// Names of what is kept. All names of one tag are in one slot of a Redis Cluster.
+// Among so many tags keys are divided in a Redis Cluster: the same number at all nodes, as names have the tag. Enough that masters, up to
+// some ten, have about as many each; few enough that a busy node's reports of one sync interval, a call for each tag, remain few calls.
+constexpr uint32_t kBooksTags = 64;
+
+// Names of what is kept. All names of one tag are in one slot of a Redis Cluster, and have a generation of their own.
 class BooksNames {
  public:
-  // `tags`: among so many the keys are divided; 1 where there is no cluster.
+  // `tags`: 1 where there is no cluster.
   explicit BooksNames(std::string prefix, uint32_t tags = 1) : prefix_(std::move(prefix)), tags_(tags) {}
   uint32_t tag_of(const WireId& key) const { return static_cast<uint32_t>(scaled_to(mix(key.word()), tags_)); }
   std::string generation(uint32_t tag) const { return start(tag) + "generation"; }
-  std::string lives() const { return prefix_ + ":{lives}"; }
+  std::string lives() const { return start(0) + "lives"; }
   std::string window(const WireId& key, int64_t number) const;
   std::string bucket(const WireId& key) const;
   std::optional<std::pair<WireId, int64_t>> window_of(std::string_view name) const;  // the other way round; nullopt: no name of a window's book
   // The channel in which a node hears of grants that it has not asked for.
   std::string pushed(NodeId node) const { return prefix_ + ":{pushed}:" + hex_digits(node); }
-  const std::string& prefix() const { return prefix_; }
+  uint32_t tags() const { return tags_; }
 
  private:
   std::string start(uint32_t tag) const { return prefix_ + ":{" + std::to_string(tag) + "}:"; }
@@ -80,7 +85,7 @@ struct BooksCall {
   std::vector<std::string> keys;
   std::string argument;
 };
-// All reports must be of keys of one tag.
+// All reports must be of keys of the tag.
 BooksCall books_call(std::span<const BooksReport> reports, const BooksCaller& caller, const BooksTerms& terms, const BooksNames& names);
 
 struct BooksAnswer {

@@ -46,6 +46,7 @@ class Lessee {
   void prefetch(const WireId& key, int step) const;
   void use_rules();  // those of the surroundings are others
   void use_limit(const WireId& key, Now now);  // likewise: the key's limit by an order
+  void books_heard_by(uint16_t rank, std::function<MonoTime(const WireId&)> heard) { books_ = {rank, std::move(heard)}; }  // see Node
   void tell_all();  // at the next tick each account reports, whatever was acknowledged
   void on_grant(const Grant& grant, const Origin& origin, Now now);
   // A reset that this node has not seen yet: refunds all that it used in this window and the one before, once. A number is
@@ -258,7 +259,7 @@ class Lessee {
   void tell_workers(Account& account, const Quota& quota, const Look& at);
   void tell_workers(Account& account, Now now);
   void check_isolation(Account& account, const Look& at);
-  bool group_lost(const Look& at) const;
+  bool group_lost(const Account& account, const Look& at) const;
   double isolated_share(const Account& account) const;
   void end_isolation(Account& account, const Look& at);
   void serve_alone(Account& account, const Look& at);
@@ -277,6 +278,10 @@ class Lessee {
   Limiter& limiter_;
   const size_t accounts_max_;
   const MonoTime started_;
+  struct Books {
+    uint16_t rank = 0;
+    std::function<MonoTime(const WireId&)> heard;  // none: they are kept by nodes
+  } books_;
   KeyTable<WireId, Account> accounts_;
   std::vector<WireId> active_;   // looked at every sync interval
   std::priority_queue<Idle, std::vector<Idle>, std::greater<>> idle_;

@@ -391,9 +391,10 @@ uint64_t Lessee::reset_taken(const WireId& key) const {
 
 // ---- isolation ----------------------------------------------------------------------------------------------------------
 
-bool Lessee::group_lost(const Look& at) const {
+bool Lessee::group_lost(const Account& account, const Look& at) const {
   if (!around_.standing.over() || at.mono - started_ < around_.pace.isolation_after) return false;
   const Group& group = *at.group;
+  if (books_.heard && group.rank[0] == books_.rank) return at.mono - books_.heard(account.id) > around_.pace.isolation_after;
   if (group.contains(around_.self)) return !around_.peers.majority_heard(group, at.mono, around_.pace.isolation_after);
   // One that is heard and speaks of no other cannot grant either: who asks each in turn would wait as long for each.
   size_t heard = 0;
@@ -415,7 +416,7 @@ void Lessee::check_isolation(Account& account, const Look& at) {
   const bool unanswered =
       account.unanswered_since != MonoTime{} && at.mono - account.unanswered_since >= around_.pace.isolation_after;
   const bool wants = account.waiting != 0 || account.unanswered_since != MonoTime{};
-  if (!account.isolated && !(wants && (unanswered || group_lost(at)))) return;
+  if (!account.isolated && !(wants && (unanswered || group_lost(account, at)))) return;
   account.isolated = true;
   if (!account.bucket()) {
     WindowAccount& w = window_account(account, at.running);

@@ -184,7 +184,10 @@ class Node {
   bool lift(const Orders::Name& name, Now now);
   // Books may be lost: everything that is held is reported, though it is known by them.
   void tell_all();
-  // What books that are no node's (kBooksEntry) must know of lists before this one, and of orders. Of a window: whether they may serve it, and
+  // Books that are no node's (kBooksEntry) may answer about some keys and be silent about others: `heard` tells when they answered last
+  // about a key. Isolation goes by that. Before anything is decided.
+  void books_heard_by(uint16_t rank, std::function<MonoTime(const WireId&)> heard);
+  // What they must know of lists before this one, and of orders. Of a window: whether they may serve it, and
   // whether they have the one before; of a bucket: until when its past counts as charged, in full.
   struct Past {
     bool takes_part = true, knows_before = true;

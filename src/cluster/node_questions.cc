@@ -29,6 +29,8 @@ Node::Past Node::past_of(const Report& report, Now now) const {
 
 void Node::tell_all() { impl_->lessee.tell_all(); }
 
+void Node::books_heard_by(uint16_t rank, std::function<MonoTime(const WireId&)> heard) { impl_->lessee.books_heard_by(rank, std::move(heard)); }
+
 namespace {
 
 // The account that a question is about may not exist yet where the key was only used under its floor.

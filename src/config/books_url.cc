@@ -1,6 +1,7 @@
 #include "config/books_url.h"
 
 #include <algorithm>
+#include <array>
 #include <charconv>
 #include <optional>
 
@@ -9,7 +10,8 @@
 namespace tally {
 namespace {
 
-constexpr std::string_view kRedis = "redis://", kSentinel = "redis-sentinel://", kUnix = "unix:";
+constexpr std::string_view kUnix = "unix:";
+constexpr std::array<std::string_view, 3> kSchemes{"redis://", "redis-sentinel://", "redis-cluster://"};  // by kind
 constexpr uint16_t kRedisPort = 6379, kSentinelPort = 26379;
 constexpr size_t kPlacesMax = 16, kPrefixMax = 64;
 
@@ -19,8 +21,8 @@ Failure bad_url(std::string_view text, const std::string& why) {
   const std::string shown = scheme != std::string_view::npos && at != std::string_view::npos && at > scheme
                                 ? std::string(text.substr(0, scheme + 3)) + "..." + std::string(text.substr(at))
                                 : std::string(text);
-  return {"must be \"peers\" or where Redis is, such as \"redis://10.0.0.5:6379/0\", \"unix:/run/redis/redis.sock\" or "
-          "\"redis-sentinel://10.0.0.5:26379,10.0.0.6:26379/mymaster\", got " +
+  return {"must be \"peers\" or where Redis is, such as \"redis://10.0.0.5:6379/0\", \"unix:/run/redis/redis.sock\", "
+          "\"redis-sentinel://10.0.0.5:26379,10.0.0.6:26379/mymaster\" or \"redis-cluster://10.0.0.5:6379,10.0.0.6:6379\", got " +
           quoted(std::string_view(shown)) + ": " + why};
 }
 
@@ -72,7 +74,7 @@ std::string_view cut(std::string_view& rest, char at) {
 }
 
 // "" where it is fine.
-std::string read_place(std::string_view text, uint16_t otherwise, BooksUrl::Place& place) {
+std::string read_place(std::string_view text, uint16_t otherwise, RedisAddress& place) {
   std::string_view host = text, port;
   if (text.starts_with('[')) {
     const size_t end = text.find(']');
@@ -127,10 +129,11 @@ Result<BooksUrl> parse_books_url(std::string_view text) {
     if (const std::string why = read_options(rest, url); !why.empty()) return wrong(why);
     return url;
   }
-  if (rest.starts_with(kSentinel)) url.kind = BooksUrl::Kind::sentinel;
-  else if (!rest.starts_with(kRedis)) return wrong("its scheme is not known; redis-cluster:// and rediss:// are not served (docs/redis.md)");
+  const auto* scheme = std::ranges::find_if(kSchemes, [&](std::string_view one) { return rest.starts_with(one); });
+  if (scheme == kSchemes.end()) return wrong("its scheme is not known; rediss:// is not served (docs/redis.md)");
+  url.kind = static_cast<BooksUrl::Kind>(scheme - kSchemes.begin());
   const bool sentinel = url.kind == BooksUrl::Kind::sentinel;
-  rest.remove_prefix(sentinel ? kSentinel.size() : kRedis.size());
+  rest.remove_prefix(scheme->size());
   std::string_view path = cut(rest, '?');
   if (const std::string why = read_options(rest, url); !why.empty()) return wrong(why);
   std::string_view hosts = cut(path, '/');
@@ -157,7 +160,19 @@ Result<BooksUrl> parse_books_url(std::string_view text) {
     if (!n) return wrong("behind '/' comes the number of a database");
     url.database = *n;
   }
+  if (url.kind == BooksUrl::Kind::cluster && url.database != 0) return wrong("a Redis Cluster has the database 0 and no other: leave the number out");
   return url;
+}
+
+std::string RedisAddress::text() const {
+  if (port == 0) return host;
+  return (host.find(':') == std::string::npos ? host : "[" + host + "]") + ":" + std::to_string(port);
+}
+
+std::vector<std::string> BooksUrl::login() const {
+  if (password.empty()) return {};
+  if (user.empty()) return {"AUTH", password};
+  return {"AUTH", user, password};
 }
 
 std::string BooksUrl::text() const {
@@ -166,12 +181,9 @@ std::string BooksUrl::text() const {
     const std::string db = database == 0 ? "" : (options.empty() ? "?db=" : "&db=") + std::to_string(database);
     return std::string(kUnix) + places.front().host + options + db;
   }
-  std::string out(kind == Kind::sentinel ? kSentinel : kRedis);
+  std::string out(kSchemes[static_cast<size_t>(kind)]);
   if (!user.empty() || !password.empty()) out += encoded(user) + (password.empty() ? "" : ":" + encoded(password)) + "@";
-  for (size_t i = 0; i < places.size(); ++i) {
-    const bool v6 = places[i].host.find(':') != std::string::npos;
-    out += (i == 0 ? "" : ",") + (v6 ? "[" + places[i].host + "]" : places[i].host) + ":" + std::to_string(places[i].port);
-  }
+  for (size_t i = 0; i < places.size(); ++i) out += (i == 0 ? "" : ",") + places[i].text();
   if (kind == Kind::sentinel) out += "/" + service;
   if (database != 0) out += "/" + std::to_string(database);
   return out + options;

@@ -1,7 +1,5 @@
 #include "daemon/books_peer.h"
 
-#include <hiredis/hiredis.h>
-
 #include <algorithm>
 
 #include "cluster/roster.h"
@@ -9,41 +7,48 @@
 namespace tally {
 namespace {
 
-constexpr size_t kCallsAtOnce = 4, kReportsAtOnce = 256;
-constexpr size_t kWaitingMax = 1'048'576;
-constexpr Duration kBeatEvery = std::chrono::milliseconds(250);  // so often at least it is asked something
+constexpr size_t kCallsAtOnce = 4, kReportsAtOnce = 256;  // of all tags, but one of each; of a call
+constexpr size_t kWaitingMax = 1'048'576;                 // of all tags
+constexpr Duration kBeatMin = std::chrono::milliseconds(20);
 
 }  // namespace
 
-BooksPeer::BooksPeer(Parts parts, const std::string& prefix, Node node, const Pace& pace, Duration lease)
+BooksPeer::BooksPeer(Parts parts, BooksNames names, Node node, const Pace& pace, Duration lease)
     : parts_(parts),
-      names_(prefix),
+      names_(std::move(names)),
       node_(std::move(node)),
       caller_{node_.id, node_.incarnation, keyed_hash(kBooksEntry, node_.id_key)},
       pace_(pace),
       lease_(lease),
-      beat_(parts.io) {
+      beat_(parts.io),
+      tags_(names_.tags()) {
+  parts_.store.hear(names_.pushed(node_.id), [this](std::string_view bytes) { on_push(bytes); });
   beat();
 }
 
 BooksPeer::Counts BooksPeer::counts() const {
-  const RedisStore::Counts store = parts_.store.counts();
   Counts counts = counts_;
-  counts.up = store.up;
-  counts.reconnects = store.reconnects;
-  counts.errors["connection"] = store.errors;
+  counts.store = parts_.store.counts();
+  counts.errors["connection"] = counts.store.errors;
   return counts;
 }
 
 // After a loss nothing is granted for so long. By then every node that lives and reaches Redis has found that
 // its connection is gone, has another one, was told of the loss and has told what it holds; and all leases of
 // buckets have ended.
-Duration BooksPeer::quiet() const { return std::max(pace_.isolation_after, lease_ + lease_ * 3 / 100) + parts_.store.found_anew_within(); }
+Duration BooksPeer::quiet() const {
+  return std::max(pace_.isolation_after, lease_ + lease_ * 3 / 100) + parts_.store.found_anew_within();
+}
 
-BooksTerms BooksPeer::terms() const {
+// So often at least each tag is asked something: nobody takes it for silent who did not ask, and a loss is
+// known to all within a part of the quiet time.
+Duration BooksPeer::beat_every() const { return std::max(kBeatMin, pace_.isolation_after / 4); }
+
+BooksTerms BooksPeer::terms(uint32_t tag, const std::string& server) const {
   BooksTerms terms;
-  terms.server = parts_.store.server();
-  terms.generation = generation_;
+  terms.tag = tag;
+  terms.server = server;
+  terms.generation = tags_[tag].generation;
   terms.quiet = quiet();
   terms.recent = pace_.sync_interval * 3 + std::chrono::milliseconds(50);
   terms.shares_for = pace_.isolation_after / 2 + terms.recent;
@@ -62,111 +67,156 @@ void BooksPeer::use(const Pace& pace) {
 void BooksPeer::fail(const std::string& kind, const std::string& what) {
   ++counts_.errors[kind];
   if (std::exchange(said_, true)) return;
-  parts_.log.warning("the books in Redis cannot be asked", {{"redis", parts_.store.address()}, {"error", what}});
+  parts_.log.warning("the books in Redis cannot be asked",
+                     {{"redis", parts_.store.address()}, {"error", what}});
 }
 
-// ---- what the node says
-// ---------------------------------------------------------------------------------------------------
+// ---- what the node says -----------------------------------------------------------------------------------
 
 void BooksPeer::say(const Bytes& bytes) {
   Datagram datagram;
   if (decode(bytes, node_.id_key, datagram) != DecodeError::none) return;
   spoken_ = datagram.header;
   for (const Entry& entry : datagram.entries) {
-    const auto* report = std::get_if<Report>(&entry);
-    if (report != nullptr && parts_.store.ready() && waiting_.size() < kWaitingMax)
-      if (const BooksBegin begin = past_of_(*report); begin.takes_part)
-        waiting_.insert_or_assign(Which{report->key, report->window, report->final}, BooksReport{*report, begin});
+    if (const auto* report = std::get_if<Report>(&entry)) {
+      const uint32_t tag = names_.tag_of(report->key);
+      auto& waiting = tags_[tag].waiting;
+      if (parts_.store.ready(tag) && waiting.size() < kWaitingMax / tags_.size())
+        if (const BooksBegin begin = past_of_(*report); begin.takes_part)
+          waiting.insert_or_assign(Which{report->key, report->window, report->final},
+                                   BooksReport{*report, begin});
+    }
     if (const auto* hello = std::get_if<Hello>(&entry); hello != nullptr && !hello->answer) asks_life_ = true;
   }
 }
 
 void BooksPeer::flush() {
-  if (!parts_.store.ready() || !spoken_) return;
-  if (std::exchange(asks_life_, false)) ask_life();
-  while (!waiting_.empty() && under_way_ < kCallsAtOnce) {
-    std::vector<BooksReport> reports;
-    while (!waiting_.empty() && reports.size() < kReportsAtOnce) {
-      reports.push_back(std::move(waiting_.begin()->second));
-      waiting_.erase(waiting_.begin());
+  if (!spoken_) return;
+  if (asks_life_ && parts_.store.ready(0)) {
+    asks_life_ = false;
+    ask_life();
+  }
+  const size_t at_once = std::max<size_t>(1, kCallsAtOnce / tags_.size());
+  for (uint32_t tag = 0; tag < tags_.size(); ++tag) {
+    auto& waiting = tags_[tag].waiting;
+    while (!waiting.empty() && tags_[tag].under_way < at_once && parts_.store.ready(tag)) {
+      std::vector<BooksReport> reports;
+      while (!waiting.empty() && reports.size() < kReportsAtOnce) {
+        reports.push_back(std::move(waiting.begin()->second));
+        waiting.erase(waiting.begin());
+      }
+      call(tag, std::move(reports));
     }
-    call(std::move(reports));
   }
 }
 
 // A call without reports tells that it lives, and of which generation the books are.
 void BooksPeer::beat() {
-  if (parts_.store.ready() && spoken_ && under_way_ == 0 && parts_.clock.mono() - called_ >= kBeatEvery) call({});
-  beat_.expires_after(kBeatEvery / 2);
+  const MonoTime now = parts_.clock.mono();
+  for (uint32_t tag = 0; tag < tags_.size(); ++tag)
+    if (spoken_ && tags_[tag].under_way == 0 && now - tags_[tag].called >= beat_every() &&
+        parts_.store.ready(tag))
+      call(tag, {});
+  beat_.expires_after(beat_every() / 2);
   beat_.async_wait([this](const asio::error_code& error) {
     if (!error) beat();
   });
 }
 
-void BooksPeer::call(std::vector<BooksReport> reports) {
-  called_ = parts_.clock.mono();
-  const auto sent_ns = static_cast<uint64_t>(nanos(called_));
-  const BooksCall asked = books_call(reports, caller_, terms(), names_);
-  ++under_way_;
+void BooksPeer::call(uint32_t tag, std::vector<BooksReport> all) {
+  tags_[tag].called = parts_.clock.mono();
+  const auto sent_ns = static_cast<uint64_t>(nanos(tags_[tag].called));
+  ++tags_[tag].under_way;
   ++counts_.calls;
-  counts_.reports += reports.size();
-  counts_.bytes_out += asked.argument.size();
-  parts_.store.call(BooksScript::apply, asked.keys, {asked.argument},
-                    [this, reports = std::move(reports), sent_ns](const redisReply* reply) { on_answer(reply, reports, sent_ns); });
+  counts_.reports += all.size();
+  const auto reports = std::make_shared<const std::vector<BooksReport>>(std::move(all));
+  const auto words = [this, tag, reports](const std::string& server) {
+    BooksCall asked = books_call(*reports, caller_, terms(tag, server), names_);
+    counts_.bytes_out += asked.argument.size();
+    return BooksStore::Words{std::move(asked.keys), {std::move(asked.argument)}};
+  };
+  parts_.store.call(tag, BooksScript::apply, words, [this, tag, reports, sent_ns](const redisReply* reply) {
+    on_answer(tag, reply, *reports, sent_ns);
+  });
 }
 
-void BooksPeer::on_answer(const redisReply* reply, const std::vector<BooksReport>& reports, uint64_t sent_ns) {
-  --under_way_;
-  if (reply == nullptr) return waiting_.clear();
+void BooksPeer::on_answer(uint32_t tag, const redisReply* reply, const std::vector<BooksReport>& reports,
+                          uint64_t sent_ns) {
+  --tags_[tag].under_way;
+  if (reply == nullptr) return tags_[tag].waiting.clear();
   if (reply->type == REDIS_REPLY_ERROR) return fail("script", std::string(text_of(*reply)));
   counts_.bytes_in += reply->len;
   auto answer = books_answer(text_of(*reply), reports, caller_);
   if (!answer) return fail("answer", answer.error());
   said_ = false;
+  tags_[tag].heard = parts_.clock.mono();
   round_trip_ = parts_.clock.mono() - MonoTime(Duration(static_cast<int64_t>(sent_ns)));
   parts_.call_times.observe(round_trip_);
   counts_.grants += answer.value().grants.size();
   there_ = answer.value().now;
-  if (answer.value().generation > generation_) {
-    if (generation_ != 0) {
-      loss_ = true;
-      ++counts_.losses;
-      parts_.log.warning("books may have been lost: all nodes tell what they hold before anything is granted",
-                         {{"generation", answer.value().generation}, {"quiet_ms", static_cast<double>(nanos(answer.value().quiet_left)) * 1e-6}});
-    }
-    counts_.generation = generation_ = answer.value().generation;
-  }
+  there_at_ = parts_.clock.mono();
+  heard_generation(tag, answer.value());
   std::vector<Entry> entries(answer.value().grants.begin(), answer.value().grants.end());
   if (entries.empty()) entries.emplace_back(Member{caller_.store, generation_, 0});
-  deliver(entries, sent_ns);
+  deliver(entries, sent_ns, sent_ns);
   flush();
+}
+
+// Tags that are lost together, as those of a master, are one loss.
+void BooksPeer::heard_generation(uint32_t tag, const BooksAnswer& answer) {
+  uint64_t& known = tags_[tag].generation;
+  if (answer.generation <= known) return;
+  if (known != 0) {
+    loss_ = true;
+    if (const MonoTime now = parts_.clock.mono(); now >= quiet_until_) {
+      ++counts_.losses;
+      quiet_until_ = now + answer.quiet_left;
+      parts_.log.warning("books may have been lost: all nodes tell what they hold before anything is granted",
+                         {{"generation", answer.generation},
+                          {"quiet_ms", static_cast<double>(nanos(answer.quiet_left)) * 1e-6}});
+    }
+  }
+  known = answer.generation;
+  counts_.generation = generation_ = std::max(generation_, known);
 }
 
 void BooksPeer::ask_life() {
   const auto sent_ns = static_cast<uint64_t>(nanos(parts_.clock.mono()));
-  parts_.store.call(BooksScript::life, {names_.lives()}, {node_.entry, hex_digits(node_.incarnation)}, [this, sent_ns](const redisReply* reply) {
+  const auto words = [this](const std::string&) {
+    return BooksStore::Words{{names_.lives()}, {node_.entry, hex_digits(node_.incarnation)}};
+  };
+  parts_.store.call(0, BooksScript::life, words, [this, sent_ns](const redisReply* reply) {
     if (reply == nullptr) return;
     if (reply->type == REDIS_REPLY_ERROR) return fail("script", std::string(text_of(*reply)));
     Hello hello;
     hello.answer = true;
     hello.remembered = reply->type == REDIS_REPLY_STRING ? std::strtoull(reply->str, nullptr, 16) : 0;
     hello.life = node_.incarnation;
-    // Of lists of nodes it knows nothing: it has no part under one before that another
-    // could not have.
-    deliver({hello, Moved{caller_.store, node_.roster_version, node_.roster_hash, nanos(parts_.clock.now().wall), true}}, sent_ns);
+    // Of lists of nodes it knows nothing: it has no part under one before that another could not have.
+    deliver({hello, Moved{caller_.store, node_.roster_version, node_.roster_hash,
+                          nanos(parts_.clock.now().wall), true}},
+            sent_ns, sent_ns);
   });
 }
 
-void BooksPeer::deliver(const std::vector<Entry>& entries, uint64_t sent_ns) {
+// Unasked, so it tells nothing of the round trip.
+void BooksPeer::on_push(std::string_view bytes) {
+  const auto grant = books_push(bytes, caller_, names_);
+  if (!grant || !spoken_ || generation_ == 0) return;
+  ++counts_.pushes;
+  deliver({*grant}, static_cast<uint64_t>(nanos(parts_.clock.mono())), 0);
+}
+
+void BooksPeer::deliver(const std::vector<Entry>& entries, uint64_t sent_ns, uint64_t echo_ns) {
   Header header;
   header.sender = caller_.store;
   header.receiver = node_.id;
-  header.incarnation = std::max<uint64_t>(1, generation_);
+  header.incarnation = generation_;
   header.roster_version = spoken_->roster_version;
   header.roster_hash = spoken_->roster_hash;
   header.sent_mono_ns = sent_ns;
-  header.sent_wall_ns = nanos(there_);
-  header.echo_mono_ns = sent_ns;
+  header.sent_wall_ns = nanos(there_ + (parts_.clock.mono() - there_at_));
+  header.echo_mono_ns = echo_ns;
   for (size_t next = 0; next < entries.size();) {
     header.sequence = ++sequence_;
     DatagramWriter writer(header, node_.id_key);

@@ -6,7 +6,8 @@
 // Datagrams of the node go in, datagrams that it takes for the owner's come out. In between reports become
 // calls of a script (books/batch.h), of which few are under way at once; what comes meanwhile waits, the
 // newest of each key. While nobody answers nothing is kept: reports say all anew in the next sync interval,
-// and the node sees a silent owner.
+// and the node sees an owner that is silent about these keys. A tag (BooksNames) is asked for by itself: it
+// has a generation of its own, and in a cluster its server may be away while others answer.
 #pragma once
 
 #include <asio/io_context.hpp>
@@ -14,8 +15,10 @@
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <tuple>
 #include <utility>
 #include <vector>
@@ -23,10 +26,10 @@
 #include "books/batch.h"
 #include "cluster/pace.h"
 #include "cluster/wire.h"
+#include "daemon/books_store.h"
 #include "daemon/clock.h"
 #include "daemon/counters.h"
 #include "daemon/log.h"
-#include "daemon/redis_store.h"
 
 namespace tally {
 
@@ -42,29 +45,31 @@ class BooksPeer {
   };
   struct Parts {
     asio::io_context& io;
-    RedisStore& store;
+    BooksStore& store;
     const Clock& clock;
     TimeHistogram& call_times;
     Log& log;
   };
-  // `prefix`: of all names in Redis.
-  BooksPeer(Parts parts, const std::string& prefix, Node node, const Pace& pace, Duration lease);
+  BooksPeer(Parts parts, BooksNames names, Node node, const Pace& pace, Duration lease);
   BooksPeer(const BooksPeer&) = delete;
   BooksPeer& operator=(const BooksPeer&) = delete;
 
   void use(const Pace& pace);
-  void ask_past(std::function<BooksBegin(const Report&)> past_of) { past_of_ = std::move(past_of); }  // before anything is said
+  void ask_past(std::function<BooksBegin(const Report&)> past_of) {
+    past_of_ = std::move(past_of);
+  }  // before anything is said
   void say(const Bytes& datagram);
   void flush();  // what was said goes out
   std::vector<Bytes> take() { return std::exchange(heard_, {}); }
   // Books may have been lost since it was asked last: all that is held has to be told.
   bool take_loss() { return std::exchange(loss_, false); }
+  MonoTime heard(const WireId& key) const { return tags_[names_.tag_of(key)].heard; }  // when it answered last about such a key
   std::string address() const { return parts_.store.address(); }  // "": not connected
 
   struct Counts {
-    bool up = false;
-    uint64_t calls = 0, reports = 0, grants = 0, bytes_in = 0, bytes_out = 0;
-    uint64_t reconnects = 0, losses = 0, generation = 0;
+    uint64_t calls = 0, reports = 0, grants = 0, pushes = 0, bytes_in = 0, bytes_out = 0;
+    BooksStore::Counts store;
+    uint64_t losses = 0, generation = 0;
     std::map<std::string, uint64_t> errors{{"connection", 0}, {"script", 0}, {"answer", 0}};  // by kind
   };
   Counts counts() const;
@@ -72,12 +77,16 @@ class BooksPeer {
  private:
   void fail(const std::string& kind, const std::string& what);
   void beat();
-  void call(std::vector<BooksReport> reports);
-  void on_answer(const redisReply* reply, const std::vector<BooksReport>& reports, uint64_t sent_ns);
+  void call(uint32_t tag, std::vector<BooksReport> reports);
+  void on_answer(uint32_t tag, const redisReply* reply, const std::vector<BooksReport>& reports,
+                 uint64_t sent_ns);
+  void heard_generation(uint32_t tag, const BooksAnswer& answer);
   void ask_life();
-  void deliver(const std::vector<Entry>& entries, uint64_t sent_ns);
+  void on_push(std::string_view bytes);
+  void deliver(const std::vector<Entry>& entries, uint64_t sent_ns, uint64_t echo_ns);
   Duration quiet() const;
-  BooksTerms terms() const;
+  Duration beat_every() const;
+  BooksTerms terms(uint32_t tag, const std::string& server) const;
 
   Parts parts_;
   const BooksNames names_;
@@ -87,17 +96,23 @@ class BooksPeer {
   const Duration lease_;
   asio::steady_timer beat_;
   bool said_ = false;  // that an answer was none
-  uint64_t generation_ = 0;
   Duration round_trip_{0};
 
   using Which = std::tuple<WireId, int64_t, bool>;
-  std::map<Which, BooksReport> waiting_;  // the newest
-  size_t under_way_ = 0;
+  struct Tag {
+    std::map<Which, BooksReport> waiting;  // the newest
+    size_t under_way = 0;                  // calls
+    MonoTime called{}, heard{};
+    uint64_t generation = 0;
+  };
+  std::vector<Tag> tags_;
+  uint64_t generation_ = 1;  // the highest of all
   bool asks_life_ = false;
   std::optional<Header> spoken_;  // of the newest datagram of the node
   uint64_t sequence_ = 0;
-  MonoTime called_{};
-  WallTime there_{};  // the clock of Redis, when it answered last
+  MonoTime quiet_until_{};  // after the newest loss
+  WallTime there_{};    // the clock of Redis, when it answered last
+  MonoTime there_at_{};
   std::vector<Bytes> heard_;
   bool loss_ = false;
   std::function<BooksBegin(const Report&)> past_of_;

@@ -9,6 +9,9 @@
 #include "cluster/standing.h"
 #include "config/peer_entry.h"
 #include "daemon/paths.h"
+#include "daemon/redis_cluster.h"
+#include "daemon/redis_slots.h"
+#include "daemon/redis_store.h"
 
 namespace tally {
 
@@ -136,8 +139,15 @@ void Fleet::begin_books(Link::Sockets& sockets, asio::io_context& io, const Conf
   const auto rank = roster.rank_of(node.self);
   if (!books || !rank) return;
   parts_.log.info("books are in Redis", {{"books", books->text_without_secret()}});
-  sockets.store = std::make_unique<RedisStore>(io, parts_.log, *books, node.pace.isolation_after, random_seed());
-  sockets.books = std::make_unique<BooksPeer>(BooksPeer::Parts{io, *sockets.store, parts_.clock, books_calls_, parts_.log}, books->prefix,
+  const BooksNames names(books->prefix, books->kind == BooksUrl::Kind::cluster ? kBooksTags : 1);
+  if (books->kind == BooksUrl::Kind::cluster) {
+    std::vector<uint16_t> slots;
+    for (uint32_t tag = 0; tag < names.tags(); ++tag) slots.push_back(slot_of(names.generation(tag)));
+    sockets.store = std::make_unique<RedisCluster>(io, parts_.log, *books, std::move(slots), node.pace.isolation_after, random_seed());
+  } else {
+    sockets.store = std::make_unique<RedisStore>(io, parts_.log, *books, node.pace.isolation_after, random_seed());
+  }
+  sockets.books = std::make_unique<BooksPeer>(BooksPeer::Parts{io, *sockets.store, parts_.clock, books_calls_, parts_.log}, names,
                                               BooksPeer::Node{node.self, roster.id(*rank), life.incarnation, node.id_key, roster.version(), roster.hash()}, node.pace, node.lease);
 }
 

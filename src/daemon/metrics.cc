@@ -263,16 +263,22 @@ void add_node(Families& all, const NodeStats& node, const Overview& overview, ui
 }
 
 void add_books(Families& all, const BooksPeer::Counts& n, const TimeHistogram& calls) {
-  Family(all, "tallyd_books_up", "Whether the books in Redis can be asked.", MetricKind::gauge).add({}, uint64_t{n.up});
+  Family(all, "tallyd_books_up", "Whether the books in Redis can be asked.", MetricKind::gauge).add({}, uint64_t{n.store.up});
   Family(all, "tallyd_books_calls_total", "Calls of the script in Redis.", MetricKind::counter).add({}, n.calls);
   Family(all, "tallyd_books_reports_total", "Reports in them.", MetricKind::counter).add({}, n.reports);
   Family(all, "tallyd_books_grants_total", "Grants that came back.", MetricKind::counter).add({}, n.grants);
+  Family(all, "tallyd_books_pushes_total", "Grants that came unasked, as others wait for what is held here.", MetricKind::counter).add({}, n.pushes);
   Family(all, "tallyd_books_bytes_total", "Arguments of calls, and their answers.", MetricKind::counter)
       .add({{"direction", "in"}}, n.bytes_in)
       .add({{"direction", "out"}}, n.bytes_out);
   Family errors(all, "tallyd_books_errors_total", "What went wrong with Redis, by kind.", MetricKind::counter);
   for (const auto& [kind, count] : n.errors) errors.add({{"kind", kind}}, count);
-  Family(all, "tallyd_books_reconnects_total", "Connections to Redis that ended, or were not made.", MetricKind::counter).add({}, n.reconnects);
+  Family(all, "tallyd_books_reconnects_total", "Connections to Redis that ended, or were not made.", MetricKind::counter).add({}, n.store.reconnects);
+  Family(all, "tallyd_books_redirects_total", "Calls that a Redis Cluster sent to another master (ask: while a slot moves) or put off.", MetricKind::counter)
+      .add({{"kind", "moved"}}, n.store.moved)
+      .add({{"kind", "ask"}}, n.store.asked)
+      .add({{"kind", "tryagain"}}, n.store.try_again)
+      .add({{"kind", "clusterdown"}}, n.store.down);
   Family(all, "tallyd_books_losses_total", "Times that books may have been lost: all nodes told what they hold.", MetricKind::counter).add({}, n.losses);
   Family(all, "tallyd_books_generation", "Of the books in Redis; grows with each such time.", MetricKind::gauge).add({}, n.generation);
   Family times(all, "tallyd_books_call_duration_seconds", "From a call of the script in Redis to its answer.", MetricKind::histogram);

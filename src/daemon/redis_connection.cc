@@ -1,7 +1,5 @@
 #include "daemon/redis_connection.h"
 
-#include <hiredis/hiredis.h>
-
 #include <asio/buffer.hpp>
 #include <asio/local/stream_protocol.hpp>
 #include <asio/post.hpp>
@@ -11,13 +9,6 @@
 namespace tally {
 
 using Endpoint = asio::generic::stream_protocol::endpoint;
-
-std::string RedisAddress::text() const {
-  if (port == 0) return host;
-  return (host.find(':') == std::string::npos ? host : "[" + host + "]") + ":" + std::to_string(port);
-}
-
-std::string_view text_of(const redisReply& reply) { return reply.str == nullptr ? std::string_view() : std::string_view(reply.str, reply.len); }
 
 void RedisConnection::Free::operator()(redisReader* reader) const { redisReaderFree(reader); }
 
@@ -108,12 +99,15 @@ void RedisConnection::read() {
     if (error) return self->end(error == asio::error::eof ? "it closed the connection" : error.message());
     redisReaderFeed(self->reader_.get(), self->in_.data(), bytes);
     for (void* reply = nullptr;;) {
-      if (redisReaderGetReply(self->reader_.get(), &reply) != REDIS_OK || (reply != nullptr && self->waiting_.empty())) {
-        if (reply != nullptr) freeReplyObject(reply);
-        return self->end("what it says is not Redis's protocol");
-      }
-      if (reply == nullptr) break;
+      const bool read = redisReaderGetReply(self->reader_.get(), &reply) == REDIS_OK;
+      if (read && reply == nullptr) break;
       const std::unique_ptr<void, void (*)(void*)> held(reply, freeReplyObject);
+      if (!read || (self->waiting_.empty() && !self->on_message_)) return self->end("what it says is not Redis's protocol");
+      if (self->waiting_.empty()) {
+        self->on_message_(*static_cast<const redisReply*>(reply));
+        if (self->ended_) return;
+        continue;
+      }
       const Then then = std::move(self->waiting_.front());
       self->waiting_.pop_front();
       self->expect();
@@ -148,6 +142,7 @@ void RedisConnection::close() {
   ended_ = true;
   on_connected_ = nullptr;
   on_end_ = nullptr;
+  on_message_ = nullptr;
   waiting_.clear();
   patience_.cancel();
   resolver_.cancel();

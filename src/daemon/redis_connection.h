@@ -18,20 +18,12 @@
 #include <vector>
 
 #include "base/time.h"
+#include "config/books_url.h"
+#include "daemon/redis_reply.h"
 
-struct redisReply;
 struct redisReader;
 
 namespace tally {
-
-struct RedisAddress {
-  std::string host;  // an address or a name; a path where it begins with '/'
-  uint16_t port = 0;
-  std::string text() const;  // as it is written
-  friend bool operator==(const RedisAddress&, const RedisAddress&) = default;
-};
-
-std::string_view text_of(const redisReply& reply);  // "": it has none
 
 class RedisConnection : public std::enable_shared_from_this<RedisConnection> {
  public:
@@ -44,6 +36,8 @@ class RedisConnection : public std::enable_shared_from_this<RedisConnection> {
   RedisConnection(const RedisConnection&) = delete;
   RedisConnection& operator=(const RedisConnection&) = delete;
 
+  // What comes unasked: messages of a channel that was subscribed to. Without, it is the end of the connection.
+  void hear(std::function<void(const redisReply&)> on_message) { on_message_ = std::move(on_message); }
   void command(const std::vector<std::string>& words, Then then);
   void end(const std::string& why);  // as if the other side had ended it
   void close();                      // what is not answered never is
@@ -64,6 +58,7 @@ class RedisConnection : public std::enable_shared_from_this<RedisConnection> {
   const Duration answer_within_;
   std::function<void()> on_connected_;
   std::function<void(const std::string&)> on_end_;
+  std::function<void(const redisReply&)> on_message_;
   asio::generic::stream_protocol::socket socket_;
   asio::ip::tcp::resolver resolver_;
   asio::steady_timer patience_;

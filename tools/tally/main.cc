@@ -1,7 +1,7 @@
 // tally: the operator's tool. Asks a running daemon over its socket, checks configurations, and plans.
 //
 // Exit codes: 0 allowed (or done), 1 limited, 2 usage (the daemon refused the question), 3 unreachable;
-// `check`, `rules test` and `convert` end as tallyd --check does, 78 for a file with errors; `secret` for a file that cannot be used.
+// `check`, `rules test`, `convert` and `books` end as tallyd --check does, 78 for a file with errors; `secret` for a file that cannot be used.
 #include <unistd.h>
 
 #include <algorithm>
@@ -384,9 +384,10 @@ std::string help_text(const cxxopts::Options& options) {
           "  try RULE [OPTION...]                      a rule against a stream on one node; try --help\n"
           "  secret [--rotate] FILE                    make, or rotate, what a fleet seals with; secret --help\n"
           "  rules test REQUEST [-c FILE]              which rules of a file a request matches; rules test --help\n"
-          "  convert envoy FILE                        a configuration made of envoyproxy/ratelimit's\n";
+          "  convert envoy FILE                        a configuration made of envoyproxy/ratelimit's\n"
+          "  books URL | books -c FILE                 what a fleet keeps in Redis, or its removal; books --help\n";
   return text +
-         "\nExit codes: 0 allowed, 1 limited, 2 usage, 3 unreachable; check, secret, rules test, convert: 78 where there are "
+         "\nExit codes: 0 allowed, 1 limited, 2 usage, 3 unreachable; check, secret, rules test, convert, books: 78 where there are "
          "errors.\n";
 }
 
@@ -405,6 +406,7 @@ int run(int argc, char** argv) {
   if (first == "try") return run_try_command(argc - 1, argv + 1);
   if (first == "secret") return run_secret_command(argc - 1, argv + 1);
   if (first == "convert") return run_convert_command(argc - 1, argv + 1);
+  if (first == "books") return run_books_command(argc - 1, argv + 1);
   const auto is = [&](int i, const char* word) { return i < argc && std::strcmp(argv[i], word) == 0; };
   if (first == "rules" && is(2, "--json") && is(3, "test")) std::swap(argv[2], argv[3]);
   if (first == "rules" && is(2, "test")) return run_rules_test_command(argc - 2, argv + 2);
