@@ -95,6 +95,12 @@ class Sharing(Books):
         nodes = self.fleet()
         self.assertEqual(self.drain(nodes[:1], "strict", "bob"), 100)
 
+    def test_what_one_node_holds_and_does_not_use_another_one_gets_before_the_next_report(self):
+        nodes = self.fleet(rules=[rule("strict", 100, wait="900ms")], sync_interval="2s", isolation_after="6s", lease="4s")
+        self.take(nodes[:1], "strict", "bob", 40)
+        self.assertEqual(self.drain(nodes[1:], "strict", "bob"), 60)
+        self.assertGreater(self.metric(nodes[0], "tallyd_books_pushes_total"), 0)
+
     def test_overcount_stays_within_its_share(self):
         nodes = self.fleet()
         admitted = self.drain(nodes, "api", "bob")
