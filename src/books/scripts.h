@@ -1,11 +1,21 @@
 // The Lua that runs in Redis. Embedded from the .lua files beside this at configuration.
 #pragma once
 
+#include <cstddef>
+#include <cstdint>
+#include <string>
 #include <string_view>
 
 namespace tally {
 
+enum class BooksScript : uint8_t {
+  apply,  // apply.lua behind ledger.lua and format.lua: reports in, grants out (batch.h)
+  life,   // life.lua
+};
+constexpr size_t kBooksScripts = 2;
+
+std::string text_of(BooksScript script);  // as Redis gets it
+
 extern const std::string_view kLedgerScript;  // ledger.lua and format.lua: defines `ledger`; needs `struct`, as Redis has it
-extern const std::string_view kApplyScript;   // apply.lua, to be run behind these
 
 }  // namespace tally

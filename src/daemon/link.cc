@@ -18,6 +18,7 @@ Link::Link(Sockets sockets, PeerSeal seal, std::unique_ptr<Node> node, uint64_t 
     : socket_(std::move(sockets.datagrams)),
       streams_(std::move(sockets.streams)),
       discovery_(std::move(sockets.discovery)),
+      store_(std::move(sockets.store)),
       books_(std::move(sockets.books)),
       seal_(std::move(seal)),
       node_(std::move(node)),
@@ -26,7 +27,7 @@ Link::Link(Sockets sockets, PeerSeal seal, std::unique_ptr<Node> node, uint64_t 
   if (books_)
     books_->ask_past([this](const Report& report) {
       const Node::Past past = node_->past_of(report, now_);
-      return BooksBegin{past.takes_part, past.knows_before, past.charged, past.order, past.order_until};
+      return BooksBegin{past.takes_part, past.knows_before, past.takes_next, past.charged, past.order, past.order_until};
     });
 }
 
