@@ -127,6 +127,9 @@ TEST_CASE("near the end of a fixed window a call names the book of the next, and
   CHECK(row[27] == 3);
   CHECK(row[28] == int64_t{1002} * 60'000'000);
   CHECK(asked(end - 301ms).keys.size() == 2);
+  reports[0].begin.takes_next = false;
+  CHECK(asked(end - 300ms).keys.size() == 2);
+  reports[0].begin.takes_next = true;
   reports[0].report.final = true;
   CHECK(asked(end - 300ms).keys.size() == 2);
 

@@ -81,7 +81,8 @@ json row_of(const BooksReport& asked, const BooksCaller& caller, const BooksTerm
     row.push_back(us(window_start(r.window, r.terms.window)));
     row.push_back(us(window_end(r.window, r.terms.window)));
     const WallTime end = window_end(r.window, r.terms.window);
-    const bool ahead = r.terms.algorithm == Algorithm::fixed_window && !r.terms.max_overcount.unbounded && !r.final && end - terms.now <= terms.sync_interval * kAheadIntervals;
+    const bool ahead = r.terms.algorithm == Algorithm::fixed_window && !r.terms.max_overcount.unbounded && !r.final && asked.begin.takes_next &&
+                       end - terms.now <= terms.sync_interval * kAheadIntervals;
     row.push_back(ahead ? keys.number_of(names.window(r.key, r.window + 1)) : 0);
     row.push_back(ahead ? us(window_end(r.window + 1, r.terms.window)) : 0);
     for (int i = 0; i < 2; ++i) row.push_back(0);

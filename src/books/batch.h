@@ -41,6 +41,7 @@ struct BooksTerms {
 struct BooksBegin {
   bool takes_part = true;      // false: the window, or the bucket, is another list's
   bool knows_before = true;    // they have the books of the window before, if there were any
+  bool takes_next = true;      // the window after is this list's, too
   Duration charged{0};         // of a bucket, from now on
   // The operator's order by which the report states its limit: a number, of two the later's is larger, and until when those before may
   // come late. 0: there is none, nor was one lately.

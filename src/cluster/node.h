@@ -191,6 +191,7 @@ class Node {
   // whether they have the one before; of a bucket: until when its past counts as charged, in full.
   struct Past {
     bool takes_part = true, knows_before = true;
+    bool takes_next = true;  // they may serve the window after, too
     Duration charged{0};
     // The operator's order by which the report states its limit (BooksBegin); 0: none is known, or it was written by another before.
     uint64_t order = 0;

@@ -20,6 +20,9 @@ Node::Past Node::past_of(const Report& report, Now now) const {
   past.takes_part = bucket ? i.succession.takes_part(groups, 0, Duration(0)) : i.succession.takes_part(groups, report.window, terms.window);
   if (!bucket) {
     past.knows_before = i.succession.same_before(groups, report.window, terms.window);
+    const int64_t next = report.window + 1;
+    past.takes_next = i.succession.takes_part(groups, next, terms.window) &&
+                      i.succession.group(groups, next, terms.window) == i.succession.group(groups, report.window, terms.window);
     return past;
   }
   const MonoTime base = i.succession.bucket_base(groups, bucket_keep(terms.emission * static_cast<int64_t>(terms.limit), i.config.lease));

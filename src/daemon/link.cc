@@ -27,7 +27,7 @@ Link::Link(Sockets sockets, PeerSeal seal, std::unique_ptr<Node> node, uint64_t 
   if (books_)
     books_->ask_past([this](const Report& report) {
       const Node::Past past = node_->past_of(report, now_);
-      return BooksBegin{past.takes_part, past.knows_before, past.charged, past.order, past.order_until};
+      return BooksBegin{past.takes_part, past.knows_before, past.takes_next, past.charged, past.order, past.order_until};
     });
   if (books_ && books_rank_) node_->books_heard_by(*books_rank_, [this](const WireId& key) { return books_->heard(key); });
 }
