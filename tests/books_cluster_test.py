@@ -41,6 +41,12 @@ class Cluster(books_process_test.Books):
         self.assertEqual(len(fresh), 1, fresh)
         return fresh.pop().split("}")[0] + "}"
 
+    def generations(self):
+        """Of how many tags, by master's port."""
+        listed = run(PROGRAMS["tally"], "books", self.cluster.url(self.cluster.password), "--json")
+        self.assertEqual(listed.returncode, 0, listed.stderr)
+        return {int(one["server"].split(":")[1]): one["generations"] for one in json.loads(listed.stdout)["servers"]}
+
     def alive(self):
         return [one for one in self.cluster.masters + self.cluster.replicas if one.server.process.poll() is None and one.ask("ROLE")[0] == b"master"]
 
@@ -97,6 +103,8 @@ class Moving(Cluster):
         self.assertEqual(self.admitted(nodes, "strict"), 100)
         self.assertEqual(self.names_of(source, tag + ":*"), [])
         self.assertGreater(len(self.names_of(target, tag + ":*")), 1)
+        for port, tags in self.generations().items():  # one tag has begun anew
+            self.assertEqual(len(tags), 2 if port == target.port else 1, tags)
         for key in KEYS:
             self.assertEqual(self.drain(nodes, "login", key), 5, key)
         self.assertEqual([one.info("errorstats").get("errorstat_CROSSSLOT") for one in self.cluster.masters], [None] * 3)
@@ -122,6 +130,8 @@ class Away(Cluster):
         self.assertEqual(replica.ask("ROLE")[0], b"master")
         self.until(self.all_up, nodes[0].text())
         self.assertEqual(self.losses(nodes), [1, 1, 1])
+        for port, tags in self.generations().items():  # nothing was lost to the others
+            self.assertEqual(list(tags), ["2" if port == replica.port else "1"])
 
     def test_a_master_that_stays_away_isolates_its_keys_and_no_others(self):
         nodes = self.begin()

@@ -80,8 +80,9 @@ class RedisCluster:
     def well(self, member):
         return b"cluster_state:ok" in member.ask("CLUSTER", "INFO")
 
-    def url(self, password="", which=0, more=""):
-        return f"redis-cluster://{':' + password + '@' if password else ''}127.0.0.1:{self.masters[which].port}{more}"
+    def url(self, password=""):
+        places = ",".join(f"127.0.0.1:{one.port}" for one in self.masters)
+        return f"redis-cluster://{':' + password + '@' if password else ''}{places}"
 
     def master_of(self, slot):
         """Who has the slot, as the first of them that is alive says."""
