@@ -123,6 +123,8 @@ std::string BooksNames::window(const WireId& key, int64_t number) const { return
 
 std::string BooksNames::bucket(const WireId& key) const { return start(tag_of(key)) + hex(key.bytes); }
 
+std::string BooksNames::count(const WireId& key) const { return start(tag_of(key)) + "c1:" + hex(key.bytes); }
+
 BooksCall books_call(std::span<const BooksReport> reports, const BooksCaller& caller, const BooksTerms& terms, const BooksNames& names) {
   Keys keys(names.generation(reports.empty() ? 0 : names.tag_of(reports.front().report.key)));
   json rows = json::array();

@@ -54,6 +54,7 @@ class BooksNames {
   std::string lives() const { return prefix_ + ":{lives}"; }
   std::string window(const WireId& key, int64_t number) const;
   std::string bucket(const WireId& key) const;
+  std::string count(const WireId& key) const;  // of a central rule; its format has the number that stands in the name
   const std::string& prefix() const { return prefix_; }
 
  private:
