@@ -40,7 +40,7 @@ class Script {
   Script() : lua_(luaL_newstate()) {
     luaL_openlibs(lua_);
     REQUIRE_MESSAGE(luaL_dostring(lua_, kRedis) == 0, lua_tostring(lua_, -1));
-    const std::string text(kCentralScript);
+    const std::string text = text_of(BooksScript::central);
     REQUIRE_MESSAGE(luaL_loadstring(lua_, text.c_str()) == 0, lua_tostring(lua_, -1));
     script_ = luaL_ref(lua_, LUA_REGISTRYINDEX);
   }

@@ -79,7 +79,7 @@ class Books(Case):
 
 class Sharing(Books):
     def test_each_kind_of_limit_is_shared_exactly(self):
-        nodes = self.fleet()
+        nodes = self.fleet(lease="10s")  # a bucket's tokens are lost with their lease: none ends here, however slow the machine is
         for name, limit in (("login", 5), ("strict", 100), ("sliding", 100), ("feed", 50)):
             self.assertEqual(self.drain(nodes, name, "bob"), limit, name)
         told = Plain(nodes[1]).ask("TALLY.EXPLAIN", "strict", "bob")
@@ -245,7 +245,7 @@ class Away(Books):
     def test_what_is_no_redis_is_said_and_tried_again(self):
         nodes = self.fleet(1, books=f"redis://127.0.0.1:{free_ports(1)[0]}")
         self.until(lambda: "Connection refused" in nodes[0].text(), nodes[0].text())
-        self.assertEqual(nodes[0].text().count("cannot be asked"), 1)
+        self.assertEqual(nodes[0].text().count("cannot be reached"), 1)
         self.until(lambda: self.metric(nodes[0], "tallyd_books_reconnects_total") >= 3)
         self.assertEqual(nodes[0].end(), 0)
 

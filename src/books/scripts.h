@@ -1,12 +1,22 @@
 // The Lua that runs in Redis. Embedded from the .lua files beside this at configuration.
 #pragma once
 
+#include <cstddef>
+#include <cstdint>
+#include <string>
 #include <string_view>
 
 namespace tally {
 
+enum class BooksScript : uint8_t {
+  apply,  // apply.lua behind ledger.lua: reports in, grants out (batch.h)
+  life,   // life.lua
+  central,  // central.lua: one decision (central_call.h)
+};
+constexpr size_t kBooksScripts = 3;
+
+std::string text_of(BooksScript script);  // as Redis gets it
+
 extern const std::string_view kLedgerScript;  // ledger.lua: defines `ledger`
-extern const std::string_view kApplyScript;   // apply.lua, to be run behind it
-extern const std::string_view kCentralScript; // central.lua
 
 }  // namespace tally

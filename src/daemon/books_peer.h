@@ -1,10 +1,12 @@
-// The owner of all keys of a fleet whose books are in Redis, as the node sees it: a peer that is reported to and grants.
+// The owner of all keys of a fleet whose books are in Redis, as the node sees it: a peer that is reported to
+// and grants.
 //
 // Thread rule: the cluster thread's after construction; it runs `io` as well.
 //
-// Datagrams of the node go in, datagrams that it takes for the owner's come out. In between reports become calls of a script (books/batch.h),
-// of which few are under way at once; what comes meanwhile waits, the newest of each key. While nobody answers nothing is kept: reports say
-// all anew in the next sync interval, and the node sees a silent owner.
+// Datagrams of the node go in, datagrams that it takes for the owner's come out. In between reports become
+// calls of a script (books/batch.h), of which few are under way at once; what comes meanwhile waits, the
+// newest of each key. While nobody answers nothing is kept: reports say all anew in the next sync interval,
+// and the node sees a silent owner.
 #pragma once
 
 #include <asio/io_context.hpp>
@@ -12,24 +14,19 @@
 #include <cstdint>
 #include <functional>
 #include <map>
-#include <memory>
 #include <optional>
 #include <string>
 #include <tuple>
 #include <utility>
 #include <vector>
 
-#include "base/random.h"
 #include "books/batch.h"
 #include "cluster/pace.h"
 #include "cluster/wire.h"
-#include "config/books_url.h"
 #include "daemon/clock.h"
 #include "daemon/counters.h"
 #include "daemon/log.h"
-#include "daemon/redis_connection.h"
-
-struct redisReply;
+#include "daemon/redis_store.h"
 
 namespace tally {
 
@@ -45,23 +42,24 @@ class BooksPeer {
   };
   struct Parts {
     asio::io_context& io;
+    RedisStore& store;
     const Clock& clock;
     TimeHistogram& call_times;
     Log& log;
   };
-  BooksPeer(Parts parts, BooksUrl url, Node node, const Pace& pace, Duration lease, uint64_t seed);
-  ~BooksPeer();
+  // `prefix`: of all names in Redis.
+  BooksPeer(Parts parts, const std::string& prefix, Node node, const Pace& pace, Duration lease);
   BooksPeer(const BooksPeer&) = delete;
   BooksPeer& operator=(const BooksPeer&) = delete;
 
-  void use(const Pace& pace) { pace_ = pace; }
+  void use(const Pace& pace);
   void ask_past(std::function<BooksBegin(const Report&)> past_of) { past_of_ = std::move(past_of); }  // before anything is said
   void say(const Bytes& datagram);
-  void flush();                 // what was said goes out
+  void flush();  // what was said goes out
   std::vector<Bytes> take() { return std::exchange(heard_, {}); }
   // Books may have been lost since it was asked last: all that is held has to be told.
   bool take_loss() { return std::exchange(loss_, false); }
-  std::string address() const;  // "": not connected
+  std::string address() const { return parts_.store.address(); }  // "": not connected
 
   struct Counts {
     bool up = false;
@@ -72,37 +70,23 @@ class BooksPeer {
   Counts counts() const;
 
  private:
-  void connect();
-  void ask_sentinel();
-  void handshake();
-  void step(const std::vector<std::string>& words, std::function<void(const redisReply&)> then);
-  void lost(const std::string& why);
   void fail(const std::string& kind, const std::string& what);
   void beat();
   void call(std::vector<BooksReport> reports);
-  void on_answer(const redisReply* reply, const std::vector<BooksReport>& reports, uint64_t sent_ns, const BooksCall& asked, bool whole);
+  void on_answer(const redisReply* reply, const std::vector<BooksReport>& reports, uint64_t sent_ns);
   void ask_life();
   void deliver(const std::vector<Entry>& entries, uint64_t sent_ns);
-  Duration patience() const;
-  Duration backoff_max() const;
   Duration quiet() const;
   BooksTerms terms() const;
 
   Parts parts_;
-  const BooksUrl url_;
   const BooksNames names_;
   const Node node_;
   const BooksCaller caller_;
   Pace pace_;
   const Duration lease_;
-  Random dice_;
-  asio::steady_timer again_, beat_;
-  std::shared_ptr<RedisConnection> connection_;
-  bool ready_ = false;  // the script can be called
-  bool said_ = false;   // that it cannot be reached
-  size_t place_ = 0;    // of the url, the next to be tried
-  int failures_ = 0;    // in a row
-  std::string server_, script_sha_;
+  asio::steady_timer beat_;
+  bool said_ = false;  // that an answer was none
   uint64_t generation_ = 0;
   Duration round_trip_{0};
 

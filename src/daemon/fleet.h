@@ -70,7 +70,7 @@ class Fleet {
 
   Result<std::unique_ptr<Region>> begin_region(asio::io_context& io, const Config& config, const NodeConfig& below,
                                                const std::optional<Secret>& secret);
-  std::unique_ptr<BooksPeer> begin_books(asio::io_context& io, const Config& config, const Roster& roster, const NodeConfig& node, const Life& life);
+  void begin_books(Link::Sockets& sockets, asio::io_context& io, const Config& config, const Roster& roster, const NodeConfig& node, const Life& life);
   Result<Life> begin_life(const Config& config, const Roster& roster);
   void say_begun(const Config& config, const NodeConfig& node, const Life& life, const std::string& bound,
                  const std::optional<Secret>& secret);

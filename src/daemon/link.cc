@@ -18,6 +18,7 @@ Link::Link(Sockets sockets, PeerSeal seal, std::unique_ptr<Node> node, uint64_t 
     : socket_(std::move(sockets.datagrams)),
       streams_(std::move(sockets.streams)),
       discovery_(std::move(sockets.discovery)),
+      store_(std::move(sockets.store)),
       books_(std::move(sockets.books)),
       seal_(std::move(seal)),
       node_(std::move(node)),

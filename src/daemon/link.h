@@ -25,7 +25,8 @@ class Link {
     std::unique_ptr<PeerSocket> datagrams;
     std::unique_ptr<PeerStreams> streams;
     std::unique_ptr<Discovery> discovery;  // of the socket's book
-    std::unique_ptr<BooksPeer> books{};    // nullptr: peers keep the books
+    std::unique_ptr<RedisStore> store{};   // nullptr: peers keep the books
+    std::unique_ptr<BooksPeer> books{};    // in the store
   };
   Link(Sockets sockets, PeerSeal seal, std::unique_ptr<Node> node, uint64_t seed);
   Link(const Link&) = delete;
@@ -63,6 +64,7 @@ class Link {
   std::unique_ptr<PeerSocket> socket_;
   std::unique_ptr<PeerStreams> streams_;
   std::unique_ptr<Discovery> discovery_;
+  std::unique_ptr<RedisStore> store_;
   std::unique_ptr<BooksPeer> books_;
   PeerSeal seal_;
   std::unique_ptr<Node> node_;

@@ -17,6 +17,8 @@ std::string RedisAddress::text() const {
   return (host.find(':') == std::string::npos ? host : "[" + host + "]") + ":" + std::to_string(port);
 }
 
+std::string_view text_of(const redisReply& reply) { return reply.str == nullptr ? std::string_view() : std::string_view(reply.str, reply.len); }
+
 void RedisConnection::Free::operator()(redisReader* reader) const { redisReaderFree(reader); }
 
 std::shared_ptr<RedisConnection> RedisConnection::open(asio::io_context& io, const RedisAddress& address, Duration answer_within, std::function<void()> on_connected,
@@ -138,8 +140,8 @@ void RedisConnection::end(const std::string& why) {
   const auto on_end = std::move(on_end_);
   const auto waiting = std::move(waiting_);
   close();
-  for (const Then& then : waiting) then(nullptr);
   if (on_end) on_end(why);
+  for (const Then& then : waiting) then(nullptr);
 }
 
 void RedisConnection::close() {

@@ -14,6 +14,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/time.h"
@@ -30,6 +31,8 @@ struct RedisAddress {
   friend bool operator==(const RedisAddress&, const RedisAddress&) = default;
 };
 
+std::string_view text_of(const redisReply& reply);  // "": it has none
+
 class RedisConnection : public std::enable_shared_from_this<RedisConnection> {
  public:
   // nullptr: the connection ended before the answer came. The command may have been carried out.
@@ -42,7 +45,8 @@ class RedisConnection : public std::enable_shared_from_this<RedisConnection> {
   RedisConnection& operator=(const RedisConnection&) = delete;
 
   void command(const std::vector<std::string>& words, Then then);
-  void close();  // what is not answered never is
+  void end(const std::string& why);  // as if the other side had ended it
+  void close();                      // what is not answered never is
 
   const RedisAddress& address() const { return address_; }
 
@@ -54,7 +58,6 @@ class RedisConnection : public std::enable_shared_from_this<RedisConnection> {
   void read();
   void write();
   void expect();
-  void end(const std::string& why);
 
   asio::io_context& io_;
   const RedisAddress address_;
