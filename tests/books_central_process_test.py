@@ -25,7 +25,10 @@ CENTRAL = ("fixed", 100), ("sliding", 100), ("month", 100), ("feed", 50)
 
 class Central(Books):
     def fleet(self, n=3, **more):
-        return super().fleet(n, **{"rules": RULES, **more})
+        nodes = super().fleet(n, **{"rules": RULES, **more})
+        for node in nodes:
+            self.until(lambda node=node: self.metric(node, "tallyd_books_up") == 1)
+        return nodes
 
     def calls(self, nodes, outcome):
         return sum(self.metric(node, f'tallyd_central_calls_total{{outcome="{outcome}"}}') for node in nodes)
@@ -49,8 +52,9 @@ class Deciding(Central):
         self.assertEqual(self.calls(nodes, "answered"), 4 * 600)
 
     def test_a_pipeline_is_answered_in_order_whoever_decides(self):
-        client = Plain(self.fleet(1)[0])
-        self.assertEqual(client.ask("TALLY.TAKE", "leased", "amy")[0], 0)
+        nodes = self.fleet(1)
+        self.take(nodes, "leased", "amy", 1)
+        client = Plain(nodes[0])
         commands = [("TALLY.TAKE", "login", "bob"), ("PING",), ("TALLY.TAKE", "leased", "amy"), ("TALLY.TAKE", "fixed", "bob", "7")] * 5
         client.send(*commands)
         answers = [client.next() for _ in commands]
@@ -91,7 +95,7 @@ class Deciding(Central):
         one, two = (Plain(node) for node in self.fleet(2, rules=rules))
         self.assertEqual([one.ask("TALLY.TAKE", "login", key)[5] for key in ("evil-1", "us")], [5, 6])
         self.assertEqual(two.ask("TALLY.TAKE", "login", "big", "7")[:3], [0, 7, 0])
-        self.assertEqual(one.ask("TALLY.LIMIT", "login", "bob", "2", "1h"), "OK")
+        self.assertEqual(one.ask("TALLY.LIMIT", "login", "bob", "2", "3600000"), "OK")
         self.until(lambda: two.ask("TALLY.PEEK", "login", "bob")[1] == 2)
         self.assertEqual([client.ask("TALLY.TAKE", "login", "bob")[0] for client in (one, two, one)], [0, 0, 1])
 
@@ -112,7 +116,7 @@ class Together(Central):
     def test_a_central_and_a_leased_rule_are_taken_both_or_none(self):
         nodes = self.fleet()
         client = Plain(nodes[0])
-        self.assertEqual(client.ask("TALLY.TAKEALL", "fixed", "bob", "4", "leased", "bob", "3")[:2], [0, -1])
+        self.until(lambda: client.ask("TALLY.TAKEALL", "fixed", "bob", "4", "leased", "bob", "3")[:2] == [0, -1])
         self.assertEqual(client.ask("TALLY.TAKEALL", "leased", "bob", "8", "fixed", "bob", "4")[:2], [1, 0])
         self.assertEqual(client.ask("TALLY.TAKEALL", "leased", "bob", "2", "login", "bob", "6")[:2], [1, 1])
         self.assertEqual(client.ask("TALLY.PEEK", "fixed", "bob")[2], 96)
@@ -190,12 +194,16 @@ class Doors(Central):
         def ask(path):
             try:
                 with urllib.request.urlopen(f"http://{node.http()}{path}", timeout=WAIT_S) as reply:
-                    return reply.status, json.load(reply)
+                    return reply.status, reply.headers["RateLimit"]
             except urllib.error.HTTPError as error:
-                return error.code, json.load(error)
+                return error.code, error.headers["RateLimit"]
 
-        answers = [ask("/v1/take?rule=login&key=bob") for _ in range(6)]
-        self.assertEqual([status for status, _ in answers], [200] * 5 + [429])
+        answers = [ask("/v1/auth?rule=login&key=bob&deny=429") for _ in range(6)]
+        self.assertEqual([status for status, _ in answers], [204] * 5 + [429])
+        self.assertEqual([told.split(";")[1] for _, told in answers], ["r=4", "r=3", "r=2", "r=1", "r=0", "r=0"])
+        self.redis.end()
+        self.assertEqual(ask("/v1/auth?rule=open&key=bob")[0], 204)
+        self.assertEqual(ask("/v1/auth?rule=login&key=amy&deny=429")[0], 429)
 
 
 if __name__ == "__main__":
