@@ -138,12 +138,12 @@ inline std::shared_ptr<const Overrides> random_overrides(Random& random, const R
   return overrides;
 }
 
-// Makes it one that is decided in Redis.
+// Makes it one that is decided in Redis, where its window can be counted there.
 inline void make_central(Rule& rule) {
+  if (!is_calendar(rule.limit.window) && rule.limit.window % std::chrono::microseconds(1) != Duration(0)) return;
   rule.mode = Mode::central;
   rule.process_hold = Duration(0);
   rule.wait = std::max(rule.wait, Duration(1));
-  if (!is_calendar(rule.limit.window)) rule.limit.window -= rule.limit.window % std::chrono::microseconds(1);
 }
 
 inline Rule random_rule(Random& random, size_t number) {

@@ -389,12 +389,12 @@ TEST_CASE("a central rule needs books in Redis, time to wait, and windows that R
   const std::string books = R"("bind": "127.0.0.1:1", "peers": ["127.0.0.1:1"], "books": "redis://10.0.0.5")";
   const auto whole = [](const std::string& cluster, const std::string& rules) { return "{\"cluster\": {" + cluster + "}, \"rules\": [" + rules + "]}"; };
   const std::string no_books = "\"central\" decides in the Redis that has the fleet's books: set \"books\" of \"cluster\" to where that is, or leave the mode out";
-  CHECK(error_of(whole("", rule)) == "f:1:75: rules[0].mode: " + no_books);
+  CHECK(error_of(whole("", rule)) == "f:1:77: rules[0].mode: " + no_books);
   CHECK(error_of(whole("\"mode\": \"central\"", rule)) == "f:1:22: cluster.mode: " + no_books);
   CHECK(error_of(whole(books, R"({"name": "a", "limit": 1, "window": "1m", "mode": "central", "wait": 0})")) ==
-        "f:1:176: rules[0].wait: each request of a central rule waits for Redis to answer: it cannot be 0");
+        "f:1:172: rules[0].wait: each request of a central rule waits for Redis to answer: it cannot be 0");
   CHECK(error_of(whole(books, R"({"name": "a", "limit": 1, "window": "10000001ns", "mode": "central"})")) ==
-        "f:1:145: rules[0].window: must be of whole microseconds where the mode is \"central\", got 10000001ns");
+        "f:1:139: rules[0].window: must be of whole microseconds where the mode is \"central\", got 10000001ns");
   CHECK(error_of(whole(books, R"({"name": "a", "algorithm": "token_bucket", "rate": "1/s", "burst": 9, "process_hold": "1s", "mode": "central"})"))
             .ends_with("rules[0].process_hold: no process admits by itself what Redis decides: leave it out"));
   CHECK(error_of(whole("\"mode\": \"centrl\"", rule)).find("did you mean \"central\"?") != std::string::npos);

@@ -29,7 +29,7 @@ bool is_strict(const Rule& rule) { return !rule.max_overcount.unbounded && rule.
 uint32_t floor_at(const Rule& rule, Share share) {
   if (is_bucket(rule))  // what its floor bucket holds
     return inline_limit(rule, share, rule.limit.limit - tokens_held(rule), rule.rate_count, rule.rate_period).floor;
-  return floor_of(rule.limit.limit, floors_by(rule), share);
+  return floor_of(rule.limit.limit, rule.max_overcount, share);
 }
 
 Floors floors_of(const Rule& rule, uint32_t nodes) {

@@ -145,9 +145,13 @@ struct Rule {
   Applied overridden(std::string_view key) const;
 };
 
-// What part of its limit all floors of the rule add up to: max_overcount; of a central rule, what on_isolation lets nodes admit by
-// themselves while Redis does not answer: nothing (closed), one limit in all (share), or one at each (open).
-Overcount floors_by(const Rule& rule);
+// What the floors of a rule are made from: max_overcount; of a central rule, what on_isolation lets nodes admit by themselves while Redis
+// does not answer: nothing (closed), one limit in all (share), or one at each (open).
+struct FloorTerms {
+  Overcount e;
+  Share share;
+};
+FloorTerms floors_by(const Rule& rule, Share share);
 
 // What the fleet may admit in a window at most: L + floor(e*L); where unbounded, size * L; L by a central rule. Isolated adds what
 // the policy adds: closed nothing; share one more L; open L for each node. Both saturate at 2^63. `limit`: L of a key with an override.
@@ -157,7 +161,7 @@ inline uint64_t bound_of(const Rule& rule, uint32_t size) { return bound_of(rule
 inline uint64_t bound_isolated_of(const Rule& rule, uint32_t size) { return bound_isolated_of(rule, rule.limit.limit, size); }
 
 // Makes the limit's floor and floor_emission those of a node.
-void set_floor(Limit& limit, Overcount e, Share share);
+void set_floor(Limit& limit, const FloorTerms& terms);
 
 // A limit that came with a call (CL.THROTTLE) under the settings of `rule` (the inline rule).
 // Requires burst in [1, kLimitMax], count >= 1, period > 0, burst * period / count <= kBurstSpanMax.
