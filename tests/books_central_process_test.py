@@ -9,7 +9,7 @@ import urllib.request
 sys.dont_write_bytecode = True  # the sources' folder stays as it is
 import processes  # noqa: E402
 from books_process_test import Books, rule  # noqa: E402
-from processes import WAIT_S, Plain  # noqa: E402
+from processes import WAIT_S, Plain, encode  # noqa: E402
 
 
 def central(name, limit, **more):
@@ -170,6 +170,18 @@ class Away(Central):
         self.assertEqual(other.next()[:3], [0, 5, 4])
         self.until(lambda: client.ask("TALLY.PEEK", "login", "bob")[2] == 4)
         self.assertEqual(self.calls(nodes, "late"), 3)
+
+    def test_a_connection_that_goes_leaves_nothing_charged(self):
+        nodes = self.fleet(1, isolation_after="120s")
+        self.redis.process.send_signal(signal.SIGSTOP)
+        asker = nodes[0].connect()
+        asker.sendall(encode("TALLY.TAKE", "login", "bob", "5"))
+        self.until(lambda: self.metric(nodes[0], "tallyd_waiting_requests") == 1)
+        asker.close()
+        self.until(lambda: self.metric(nodes[0], 'tallyd_connections{protocol="resp"}') == 0)
+        self.redis.process.send_signal(signal.SIGCONT)
+        client = Plain(nodes[0])
+        self.until(lambda: client.ask("TALLY.PEEK", "login", "bob")[2] == 5)
 
     def test_a_mode_is_not_changed_by_a_reload_and_needs_books(self):
         node = self.fleet(1, rules=[central("login", 5)])[0]

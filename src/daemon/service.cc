@@ -447,6 +447,7 @@ void Service::drop(Session& session) {
     if (held.call != nullptr) held.call->session = nullptr;
     if (held.parked == nullptr) continue;
     counters_.waited_dropped.observe(now_.mono - held.parked->since);
+    if (held.parked->question != nullptr) give_back_to_redis(*held.parked->question);
     freed.push_back(held.parked->hash);
     parking_.leave(*held.parked);
     end_wait();

@@ -107,6 +107,7 @@ bool Service::prepare(Question& question) const {
       part.ordered_for = order->until - now_.wall;
     }
     part.central = part.rule->mode == Mode::central && part.treatment == Treatment::limited && port_ != nullptr;
+    if (part.central) part.answer.limit = part.limit.limit;  // where it is refused without asking
     central = central || part.central;
   }
   return central;
