@@ -328,6 +328,11 @@ TEST_CASE("a list that replaces another has that one beside it") {
   CHECK(with(R"("previous": {"peers": ["127.0.0.1:2"], "peer": 2})") == "f:2:40: cluster.previous.peer: unknown field; did you mean \"peers\"?");
   CHECK(with(R"("previous": {"peers": ["127.0.0.1:2"], "aggregators": ["127.0.0.1:1"]})") ==
         "f:2:56: cluster.previous.aggregators[0]: must be one of the peers, got \"127.0.0.1:1\"");
+  const std::string in_redis = R"("previous": {"peers": ["127.0.0.1:2"], "books": "redis://a"})";
+  CHECK(with(in_redis) == "");
+  CHECK(with(R"("books": "redis://a", )" + in_redis) == "");
+  CHECK(with(R"("books": "redis://b", )" + in_redis).ends_with(
+      "cluster.previous.books: must be where cluster.books is: a fleet that runs moves from one Redis to its peers, and then to another Redis"));
   CHECK(with(R"("gone": ["127.0.0.1:2"])") == "f:2:9: cluster.gone: there is no list before (\"previous\") that they could be gone from");
   CHECK(with(R"("previous": {"peers": ["127.0.0.1:1"]}, "gone": ["127.0.0.1:2", "127.0.0.1:1"])") ==
         "f:2:50: cluster.gone[0]: must be one of the peers of the list before, got \"127.0.0.1:2\"\n"

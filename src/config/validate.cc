@@ -195,8 +195,8 @@ bool check_previous(const Config::Cluster& cluster, Complaints& complaints) {
   }
   const Config::Members& previous = *cluster.previous;
   const bool readable = check_members("cluster.previous", previous, complaints);
-  if (previous.books && !cluster.books)
-    complaints.add("cluster.previous.books", "a fleet that runs can move to books in Redis, and not back: docs/redis.md says how it is done when it stands");
+  if (previous.books && cluster.books && *previous.books != *cluster.books)
+    complaints.add("cluster.previous.books", "must be where cluster.books is: a fleet that runs moves from one Redis to its peers, and then to another Redis");
   if (previous.entries().empty()) complaints.add("cluster.previous", "must have peers or aggregators; null where no list is replaced");
   if (cluster.entries().empty()) complaints.add("cluster.peers", "are missing: the list that replaces \"previous\"");
   if (previous.roster_version >= cluster.roster_version)

@@ -2,7 +2,7 @@
 # The whole benchmark, in turns on this machine, and one list of all goals at the end, reached or not.
 #
 #   tools/bench/run.sh                       everything; figures go to out/bench-*.json
-#   tools/bench/run.sh --only socket,beside  some of: socket http core cluster memory beside client doors rls
+#   tools/bench/run.sh --only socket,beside  some of: socket http core cluster memory beside client doors rls books
 #   tools/bench/run.sh --only socket -- --parts one --rounds 9    options for each of them: here bench.py's
 #   tools/bench/run.sh --help
 #
@@ -11,7 +11,7 @@ set -euo pipefail
 # shellcheck source=tools/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
 
-parts=(socket http core cluster memory beside client doors rls)
+parts=(socket http core cluster memory beside client doors rls books)
 only=("${parts[@]}")
 while (($#)); do
   case $1 in

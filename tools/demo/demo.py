@@ -28,6 +28,7 @@ def arguments():
     parser.add_argument("--cases", default=None, help="for example 1,5,6 (default: 1 to 8)")
     parser.add_argument("--repeat", type=int, default=0, metavar="N", help="repeat N times on running fleets (cases 1, 2, 4, 5, 6; default 1, 5 and 6)")
     parser.add_argument("--seed", type=int, default=None, help="decides keys and timings (default: drawn, and printed)")
+    parser.add_argument("--books", action="store_true", help="fleets keep their books in a Redis; case 7 is then about Redis's end")
     parser.add_argument("--keep", action="store_true", help="leave the daemons' configurations and logs behind, and say where")
     parser.add_argument("--build", default="build", help="where tallyd, tally_load and tally_relay were built")
     parsed = parser.parse_args()
@@ -78,7 +79,7 @@ def main():
     started = time.monotonic()
     place = Workplace(options.build)
     try:
-        world = World(place, seed)
+        world = World(place, seed, options.books)
         run(world, options)
         world.report.summary(time.monotonic() - started)
         return 1 if world.report.broken() else 0

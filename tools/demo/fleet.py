@@ -305,12 +305,12 @@ class Fleet:
     """`count` daemons on loopback that share the rules; with `alone` they know nothing of each other.
 
     With `delay_ms` every datagram between them goes through a relay: the peers' entries are the relay's ports, each daemon
-    says by cluster.self which of them it is and binds another.
+    says by cluster.self which of them it is and binds another. `cluster`: more of that part of the configuration.
     """
 
-    def __init__(self, place, count, rules, alone=False, sync_ms=100, delay_ms=0, keys=65536):
+    def __init__(self, place, count, rules, alone=False, sync_ms=100, delay_ms=0, keys=65536, cluster=None):
         place.fleets += 1
-        self.place, self.count, self.rules, self.keys = place, count, rules, keys
+        self.place, self.count, self.rules, self.keys, self.cluster = place, count, rules, keys, cluster or {}
         self.alone, self.sync_ms, self.delay_ms = alone, sync_ms, delay_ms
         self.relay = None
         for attempt in range(3):
@@ -342,7 +342,7 @@ class Fleet:
             if not self.alone:
                 node.entry = entries[i]
                 config["cluster"] = {"bind": binds[i], "self": entries[i], "peers": entries,
-                                     "sync_interval": f"{self.sync_ms}ms"}
+                                     "sync_interval": f"{self.sync_ms}ms", **self.cluster}
             node.config.write_text(json.dumps(config, indent=1))
             (self.place.path / f"{node.name}.state").mkdir(exist_ok=True)
             node.start()
@@ -368,18 +368,27 @@ class Fleet:
 
 
 class Redis:
-    """One Redis on a Unix socket, nothing kept on disk; `slow` is the same behind a relay of 1 ms there and back."""
+    """One Redis on a Unix socket, nothing kept on disk."""
 
-    def __init__(self, place):
+    def __init__(self, place, name="redis"):
         if not shutil.which("redis-server"):
             raise DemoError("redis-server is not installed (apt-get install redis-server)")
-        self.socket, self.slow = place.path / "redis.sock", place.path / "redis-slow.sock"
-        self.child = place.start(["redis-server", "--port", "0", "--unixsocket", str(self.socket), "--save", "",
-                                  "--appendonly", "no", "--daemonize", "no", "--dir", str(place.path)], "redis")
+        self.place, self.name = place, name
+        self.socket = place.path / f"{name}.sock"
+        self.start()
+
+    def start(self):
+        self.child = self.place.start(["redis-server", "--port", "0", "--unixsocket", str(self.socket), "--save", "",
+                                       "--appendonly", "no", "--daemonize", "no", "--dir", str(self.place.path)], self.name)
         wait_for(self.ready, "redis-server did not answer")
-        self.relay = place.start([place.program("tally_relay"), "stream", "500", str(self.slow), str(self.socket)],
-                                 "redis-relay", pipes=True)
-        self.relay.answer()
+
+    def behind(self, delay_ms):
+        """A path that leads there, by a relay that takes so long each way."""
+        path = self.place.path / f"{self.name}-{len(self.place.children)}.sock"
+        relay = self.place.start([self.place.program("tally_relay"), "stream", str(round(delay_ms * 1000)), str(path), str(self.socket)],
+                                 path.stem, pipes=True)
+        relay.answer()
+        return path
 
     def ready(self):
         if not self.child.alive():

@@ -3,7 +3,7 @@ import math
 import random
 import time
 
-from fleet import DemoError, Fleet, Load, Redis
+from fleet import DemoError, Fleet, Load, Redis, wait_for
 
 MINUTE = 60
 QUARTER = 15 * MINUTE
@@ -83,12 +83,15 @@ class Report:
 
 
 class World:
-    def __init__(self, place, seed):
+    """`books`: fleets keep theirs in a Redis."""
+
+    def __init__(self, place, seed, books=False):
         self.place, self.seed = place, seed
         self.random = random.Random(seed)
         self.report = Report()
         self.load = Load(place)
         self.redis = Redis(place)
+        self.books = Redis(place, "books") if books else None
         self.fleets = {}
         self.keys = 0
 
@@ -96,11 +99,24 @@ class World:
         """The fleet of that size, started at the first need."""
         if (count, alone, name) not in self.fleets:
             started = time.monotonic()
-            fleet = Fleet(self.place, count, rules or RULES, alone=alone)
+            fleet = Fleet(self.place, count, rules or RULES, alone=alone, cluster=None if alone else self.books_for(f"{count}{name}"))
             self.fleets[count, alone, name] = fleet
+            if not alone:
+                self.wait_for_grants(fleet)
             self.report.line(f"[{count} tallyd processes{' that know nothing of each other' if alone else ', one fleet'}, "
                              f"ready after {time.monotonic() - started:.1f} s]")
         return self.fleets[count, alone, name]
+
+    def books_for(self, fleet, path=None):
+        """What a fleet's configuration says of them: names of its own there."""
+        return {"books": f"unix:{path or self.books.socket}?prefix=fleet-{fleet}"} if self.books else {}
+
+    def wait_for_grants(self, fleet):
+        """Books that are new there, or were lost, grant nothing for a quiet time."""
+        if self.books:
+            name, more_than_floors = fleet.rules[0]["name"], math.ceil(fleet.rules[0]["limit"] / 4)
+            key = self.fresh_key()
+            wait_for(lambda: fleet.nodes[0].ask("TALLY.TAKE", name, key, more_than_floors)[0] == 0, "the books granted nothing")
 
     def stop_fleets(self, keep=()):
         for which in [w for w in self.fleets if w not in keep]:
