@@ -1,5 +1,6 @@
-// The rules of a decision exist twice: in C++ for keys that a node counts, in Lua for keys that Redis counts. Both are given the same
-// random requests at the same times, and every answer and all that is given back have to be the same.
+// The rules of a decision exist twice: in C++ for keys that a node counts, in Lua for keys that Redis counts.
+// Both are given the same random requests at the same times, and every answer and all that is given back have
+// to be the same.
 #include <doctest/doctest.h>
 
 #include <lua.hpp>
@@ -101,24 +102,31 @@ Rule random_rule(Random& random) {
   const auto limit = static_cast<uint32_t>(1 + random.below(random.below(3) == 0 ? kLimitMax : 200));
   switch (random.below(4)) {
     case 0:
-      return window_rule(Algorithm::fixed_window, limit, microseconds(10'000 + random.below(random.below(2) == 0 ? 31'000'000'000'000 : 5'000'000)));
+      return window_rule(
+          Algorithm::fixed_window, limit,
+          microseconds(10'000 + random.below(random.below(2) == 0 ? 31'000'000'000'000 : 5'000'000)));
     case 1:
-      return window_rule(Algorithm::sliding_window, limit, microseconds(10'000 + random.below(random.below(2) == 0 ? 31'000'000'000'000 : 5'000'000)));
+      return window_rule(
+          Algorithm::sliding_window, limit,
+          microseconds(10'000 + random.below(random.below(2) == 0 ? 31'000'000'000'000 : 5'000'000)));
     case 2: {
       constexpr std::array kCalendar{kWeek, kMonth, kYear};
       return window_rule(Algorithm::fixed_window, limit, kCalendar[random.below(3)]);
     }
     default: {
       constexpr int64_t kExact = int64_t{1} << 53;  // nanoseconds
-      return bucket_rule(limit, Duration(1 + random.below(static_cast<uint64_t>(std::min<int64_t>(kExact / limit, 90'000'000'000)))));
+      return bucket_rule(limit, Duration(1 + random.below(static_cast<uint64_t>(
+                                                 std::min<int64_t>(kExact / limit, 90'000'000'000)))));
     }
   }
 }
 
 // Time passes by a part of what the rule counts in, and now and then by much of it.
 Duration random_step(Random& random, const Limit& limit) {
-  const Duration scale = limit.algorithm == Algorithm::token_bucket ? limit.burst_span() : longest_length(limit.window);
-  const auto most = static_cast<uint64_t>(std::max<int64_t>(2, nanos(scale) / 1'000 / (random.below(8) == 0 ? 1 : 60)));
+  const Duration scale =
+      limit.algorithm == Algorithm::token_bucket ? limit.burst_span() : longest_length(limit.window);
+  const auto most =
+      static_cast<uint64_t>(std::max<int64_t>(2, nanos(scale) / 1'000 / (random.below(8) == 0 ? 1 : 60)));
   return random.below(3) == 0 ? Duration(0) : microseconds(random.below(most));
 }
 
@@ -143,8 +151,10 @@ TEST_CASE("a decision in Lua is the one in C++, whatever is asked") {
       const Now now{MonoTime(wall.time_since_epoch()), wall};
       script.set_time(wall);
       CentralCall call{What::take, limit, 0, std::nullopt, wall};
-      if (is_calendar(limit.window)) call.now += std::chrono::hours(24) * (static_cast<int64_t>(random.below(13)) - 6);  // of another host
-      const auto cost = static_cast<uint32_t>(1 + random.below(random.below(4) == 0 ? limit.limit : std::min(limit.limit, limit.limit / 10 + 2)));
+      if (is_calendar(limit.window))
+        call.now += std::chrono::hours(24) * (static_cast<int64_t>(random.below(13)) - 6);  // of another host
+      const auto cost = static_cast<uint32_t>(
+          1 + random.below(random.below(4) == 0 ? limit.limit : std::min(limit.limit, limit.limit / 10 + 2)));
       switch (random.below(10)) {
         case 0: {
           call.what = What::peek;
@@ -156,7 +166,8 @@ TEST_CASE("a decision in Lua is the one in C++, whatever is asked") {
         case 1: {
           call.what = What::give;
           call.n = cost;
-          if (!bucket && random.below(2) == 0) call.only_in = window_at(wall, limit.window) - static_cast<int64_t>(random.below(2));
+          if (!bucket && random.below(2) == 0)
+            call.only_in = window_at(wall, limit.window) - static_cast<int64_t>(random.below(2));
           const CentralState state = script.call(name, call);
           REQUIRE(state.done == bench.limiter.give(bench.ask("k"), cost, now, call.only_in));
           require_same(central_answer(state, limit, 0), bench.limiter.peek(bench.ask("k", 0), now));
@@ -224,13 +235,25 @@ TEST_CASE("a rule of another form under the same name begins anew") {
 }
 
 TEST_CASE("numbers that the script cannot have said are no state") {
-  const CentralCall window{What::take, window_rule(Algorithm::fixed_window, 5, secs(60)).limit, 1, std::nullopt, WallTime(kEpoch)};
+  const CentralCall window{What::take, window_rule(Algorithm::fixed_window, 5, secs(60)).limit, 1,
+                           std::nullopt, WallTime(kEpoch)};
   const CentralCall bucket{What::take, bucket_rule(5, secs(60)).limit, 1, std::nullopt, WallTime(kEpoch)};
   const int64_t now = nanos(kEpoch) / 1'000;
   CHECK(central_state(window, std::vector<int64_t>{1, now, 7, 4, 0}));
   CHECK(central_state(bucket, std::vector<int64_t>{1, now, 4}));
-  for (const auto& wrong : std::vector<std::vector<int64_t>>{{}, {1}, {1, now, 4}, {1, now, 7, 4, 0, 0}, {-1, now, 7, 4, 0}, {1, -1, 7, 4, 0}, {1, INT64_MAX, 7, 4, 0},
-                                                             {1, now, INT64_MAX, 4, 0}, {1, now, -7, 4, 0}, {1, now, 7, int64_t{1} << 40, 0}, {1, now, 7, 4, -1}})
+  for (const auto& wrong : std::vector<std::vector<int64_t>>{{},
+                                                             {1},
+                                                             {1, now, 4},
+                                                             {1, now, 7, 4, 0, 0},
+                                                             {-1, now, 7, 4, 0},
+                                                             {1, -1, 7, 4, 0},
+                                                             {1, INT64_MAX, 7, 4, 0},
+                                                             {1, now, INT64_MAX, 4, 0},
+                                                             {1, now, -7, 4, 0},
+                                                             {1, now, 7, int64_t{1} << 40, 0},
+                                                             {1, now, 7, 4, -1}})
     CHECK_FALSE(central_state(window, wrong));
-  for (const auto& wrong : std::vector<std::vector<int64_t>>{{1, now}, {1, now, -1}, {1, now, INT64_MAX}, {1, now, 7, 4, 0}}) CHECK_FALSE(central_state(bucket, wrong));
+  for (const auto& wrong :
+       std::vector<std::vector<int64_t>>{{1, now}, {1, now, -1}, {1, now, INT64_MAX}, {1, now, 7, 4, 0}})
+    CHECK_FALSE(central_state(bucket, wrong));
 }

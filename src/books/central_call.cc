@@ -5,7 +5,8 @@
 namespace tally {
 namespace {
 
-// Rounded down: windows of a calendar begin at whole seconds, others have whole microseconds (config/validate.cc).
+// Rounded down: windows of a calendar begin at whole seconds, others have whole microseconds
+// (config/validate.cc).
 std::string microseconds(Duration d) { return std::to_string(nanos(d) / 1'000); }
 
 const char* name_of(CentralCall::What what) {
@@ -27,8 +28,14 @@ const char* name_of(CentralCall::What what) {
 std::vector<std::string> central_arguments(const CentralCall& call) {
   const Limit& limit = call.limit;
   const bool calendar = is_calendar(limit.window);
-  const bool bucket = limit.algorithm == Algorithm::token_bucket, sliding = limit.algorithm == Algorithm::sliding_window;
-  std::vector<std::string> words{name_of(call.what), bucket ? "b" : sliding ? "s" : calendar ? "c" : "f", std::to_string(call.n), std::to_string(limit.limit)};
+  const bool bucket = limit.algorithm == Algorithm::token_bucket,
+             sliding = limit.algorithm == Algorithm::sliding_window;
+  std::vector<std::string> words{name_of(call.what),
+                                 bucket     ? "b"
+                                 : sliding  ? "s"
+                                 : calendar ? "c"
+                                            : "f",
+                                 std::to_string(call.n), std::to_string(limit.limit)};
   if (bucket) {
     words.push_back(std::to_string(nanos(limit.emission)));
     return words;
@@ -38,12 +45,14 @@ std::vector<std::string> central_arguments(const CentralCall& call) {
   if (!calendar) return words;
   const int64_t window = window_at(call.now, limit.window);
   words.push_back(std::to_string(window));
-  for (int64_t i = window; i < window + 3; ++i) words.push_back(microseconds(window_start(i, limit.window).time_since_epoch()));
+  for (int64_t i = window; i < window + 3; ++i)
+    words.push_back(microseconds(window_start(i, limit.window).time_since_epoch()));
   return words;
 }
 
 std::optional<CentralState> central_state(const CentralCall& call, std::span<const int64_t> numbers) {
-  constexpr int64_t kTimeMax = int64_t{1} << 52;  // microseconds: as nanoseconds less than a WallTime may have
+  constexpr int64_t kTimeMax = int64_t{1}
+                               << 52;  // microseconds: as nanoseconds less than a WallTime may have
   const auto within = [](int64_t n, int64_t most) { return n >= 0 && n <= most; };
   CentralState state;
   if (numbers.empty() || !within(numbers[0], UINT32_MAX)) return std::nullopt;
@@ -57,8 +66,8 @@ std::optional<CentralState> central_state(const CentralCall& call, std::span<con
     state.ahead = Duration(numbers[2]);
     return state;
   }
-  if (!within(numbers[2], window_at(WallTime(std::chrono::microseconds(kTimeMax)), call.limit.window)) || !within(numbers[3], UINT32_MAX) ||
-      !within(numbers[4], UINT32_MAX))
+  if (!within(numbers[2], window_at(WallTime(std::chrono::microseconds(kTimeMax)), call.limit.window)) ||
+      !within(numbers[3], UINT32_MAX) || !within(numbers[4], UINT32_MAX))
     return std::nullopt;
   state.window = numbers[2];
   state.count = static_cast<uint32_t>(numbers[3]);

@@ -1,4 +1,5 @@
-// A decision that Redis makes: the arguments of its script (central.lua), and what the script says as an Answer.
+// A decision that Redis makes: the arguments of its script (central.lua), and what the script says as an
+// Answer.
 //
 // Thread rule: pure functions. What the script says is bytes from outside: any numbers give a state, or none.
 #pragma once
@@ -36,7 +37,8 @@ struct CentralState {
 };
 // nullopt: the script did not say this.
 std::optional<CentralState> central_state(const CentralCall& call, std::span<const int64_t> numbers);
-// What a take of `cost`, at most the limit, is answered in this state; 0: the state itself. The same as the limiter's of a node alone.
+// What a take of `cost`, at most the limit, is answered in this state; 0: the state itself. The same as the
+// limiter's of a node alone.
 Answer central_answer(const CentralState& state, const Limit& limit, uint32_t cost);
 
 }  // namespace tally

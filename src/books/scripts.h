@@ -9,8 +9,8 @@
 namespace tally {
 
 enum class BooksScript : uint8_t {
-  apply,  // apply.lua behind ledger.lua: reports in, grants out (batch.h)
-  life,   // life.lua
+  apply,    // apply.lua behind ledger.lua: reports in, grants out (batch.h)
+  life,     // life.lua
   central,  // central.lua: one decision (central_call.h)
 };
 constexpr size_t kBooksScripts = 3;

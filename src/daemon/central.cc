@@ -44,7 +44,8 @@ bool Central::decides(const Call& call) {
     case Call::Kind::reset:
       return call.rule->mode == Mode::central;
     case Call::Kind::explain:
-      return call.rule->mode == Mode::central && call.rule->name != kInlineRule;  // which has no limit of its own
+      return call.rule->mode == Mode::central &&
+             call.rule->name != kInlineRule;  // which has no limit of its own
     default:
       return false;
   }
@@ -60,13 +61,18 @@ std::vector<Central::Asked> Central::asked_by(const Call& call) const {
       const Question::Part& part = parts[i];
       if (!part.central) continue;
       const bool takes = part.cost != 0 && part.cost <= part.limit.limit && !call.question->dry;
-      all.push_back({i, names_.count(wire_id(part.key, part.rule->id_key)), {takes ? What::take : What::peek, part.limit, part.cost, std::nullopt, now},
+      all.push_back({i,
+                     names_.count(wire_id(part.key, part.rule->id_key)),
+                     {takes ? What::take : What::peek, part.limit, part.cost, std::nullopt, now},
                      part.rule->on_isolation == OnIsolation::closed});
     }
     return all;
   }
-  const What what = call.kind == Call::Kind::give ? What::give : call.kind == Call::Kind::reset ? What::reset : What::peek;
-  for (const Call::Key& key : call.keys) all.push_back({0, names_.count(key.id), {what, call.limit, call.n, call.only_in, now}});
+  const What what = call.kind == Call::Kind::give    ? What::give
+                    : call.kind == Call::Kind::reset ? What::reset
+                                                     : What::peek;
+  for (const Call::Key& key : call.keys)
+    all.push_back({0, names_.count(key.id), {what, call.limit, call.n, call.only_in, now}});
   return all;
 }
 
@@ -80,8 +86,9 @@ void Central::ask(std::unique_ptr<Call> call, Port& port) {
     return finish(*waiting);
   }
   for (const Asked& asked : all)
-    parts_.store.call(BooksScript::central, {asked.name}, central_arguments(asked.what),
-                      [this, waiting, asked, now](const redisReply* reply) { on_answer(*waiting, asked, reply, now); });
+    parts_.store.call(
+        BooksScript::central, {asked.name}, central_arguments(asked.what),
+        [this, waiting, asked, now](const redisReply* reply) { on_answer(*waiting, asked, reply, now); });
 }
 
 void Central::on_answer(Waiting& waiting, const Asked& asked, const redisReply* reply, MonoTime sent) {
@@ -101,7 +108,9 @@ void Central::on_answer(Waiting& waiting, const Asked& asked, const redisReply* 
     else if (call.kind != Call::Kind::reset)
       call.state = state;
   } else {
-    ++(reply == nullptr ? counts_.unreachable : reply->type == REDIS_REPLY_ERROR ? counts_.refused : counts_.malformed);
+    ++(reply == nullptr                   ? counts_.unreachable
+       : reply->type == REDIS_REPLY_ERROR ? counts_.refused
+                                          : counts_.malformed);
     waiting.call->error = kUnknown;
   }
   if (--waiting.open == 0) finish(waiting);

@@ -1,7 +1,7 @@
 // Requests of central rules, which Redis decides: from the workers to its script and back.
 //
-// Thread rule: the cluster thread's. Nothing here waits: what a port brings is asked at once, so that all that waits goes to Redis in
-// one write, and each call goes back to its port when all of it is answered, or its rule's `wait` is over.
+// Thread rule: the cluster thread's. Nothing here waits: what ports bring together goes to Redis together,
+// and each call goes back to its port when all of it is answered, or its rule's `wait` is over.
 #pragma once
 
 #include <cstdint>
@@ -32,8 +32,8 @@ class Central {
 
   // Whether Redis has to be asked for it.
   static bool decides(const Call& call);
-  // Into port.answered, sooner or later. What Redis does not answer has no state then, or an error. It is never asked a second time:
-  // nobody knows whether it did what it did not answer.
+  // Into port.answered, sooner or later. What Redis does not answer has no state then, or an error. It is
+  // never asked a second time: nobody knows whether it did what it did not answer.
   void ask(std::unique_ptr<Call> call, Port& port);
   void expire(MonoTime now);
   MonoTime next_due() const { return waiting_.empty() ? MonoTime::max() : waiting_.begin()->first; }
@@ -57,7 +57,7 @@ class Central {
     size_t open = 0;  // answers that are still to come
     ByDue::iterator place{};
   };
-  struct Asked {  // one call of the script
+  struct Asked {       // one call of the script
     size_t which = 0;  // part of the question
     std::string name;
     CentralCall what;

@@ -1,6 +1,7 @@
-// Central rules: Redis decides, by way of the cluster thread. A request is a question whose central parts go there, all at once; the
-// others are taken when it is back. Where Redis does not answer a node goes by itself, from its floor, which is what on_isolation lets
-// it have (floors_by): the same limiter on the same table, but nobody is told of it.
+// Central rules: Redis decides, by way of the cluster thread. A request is a question whose central parts go
+// there, all at once; the others are taken when it is back. Where Redis does not answer a node goes by
+// itself, from its floor, which is what on_isolation lets it have (floors_by): the same limiter on the same
+// table, but nobody is told of it.
 #include <algorithm>
 #include <utility>
 
@@ -26,10 +27,12 @@ void isolate(Answer& answer) {
 // nullptr: there is no room to wait, so it is refused, and stays the caller's.
 std::unique_ptr<Call> Service::ask_redis(std::unique_ptr<Question>& question) {
   if (!begin_wait()) {
-    refuse(*question, static_cast<size_t>(std::ranges::find(question->parts, true, &Question::Part::central) - question->parts.begin()));
+    refuse(*question, static_cast<size_t>(std::ranges::find(question->parts, true, &Question::Part::central) -
+                                          question->parts.begin()));
     return nullptr;
   }
-  if (!std::ranges::all_of(question->parts, &Question::Part::central)) look(*question);  // also lets owners hear of what will be missing
+  if (!std::ranges::all_of(question->parts, &Question::Part::central))
+    look(*question);  // also lets owners hear of what will be missing
   question->dry = question->refused.has_value();
   auto call = std::make_unique<Call>();
   call->kind = Call::Kind::take;
@@ -44,12 +47,14 @@ void Service::finish_question(std::unique_ptr<Call> call) {
   std::unique_ptr<Question> question = std::move(call->question);
   for (Question::Part& part : question->parts)
     if (part.central) settle(part, question->dry);
-  if (call->session == nullptr && !question->done) return give_back_to_redis(*question);  // the connection went
+  if (call->session == nullptr && !question->done)
+    return give_back_to_redis(*question);  // the connection went
   std::optional<size_t> missing;
   if (question->dry) {
     const size_t by = *question->refused;
     look(*question);
-    if (!question->refused) refuse(*question, by);  // meanwhile there would be something, but Redis was told to take nothing
+    if (!question->refused)
+      refuse(*question, by);  // meanwhile there would be something, but Redis was told to take nothing
   } else {
     missing = begin(*question);
   }
@@ -85,7 +90,8 @@ void Service::settle(Question::Part& part, bool dry) {
   } else {
     part.answer = would_be(*part.state, part.limit, ask.cost);
   }
-  part.reason = part.cost == 0 ? resp::reason_of_peek(part.answer, *part.rule) : resp::reason_of(part.answer, *part.rule);
+  part.reason = part.cost == 0 ? resp::reason_of_peek(part.answer, *part.rule)
+                               : resp::reason_of(part.answer, *part.rule);
 }
 
 // What it took for a question that is refused. What a node took from its floor stays taken.
@@ -93,7 +99,8 @@ void Service::give_back_to_redis(Question& question) {
   for (Question::Part& part : question.parts) {
     if (!part.central || !std::exchange(part.taken, false)) continue;
     const bool bucket = part.limit.algorithm == Algorithm::token_bucket;
-    tell(Call::Kind::give, question.rules, Ask{part.rule, &part.limit, part.key, part.hash, part.cost}, bucket ? std::nullopt : std::optional(part.state->window));
+    tell(Call::Kind::give, question.rules, Ask{part.rule, &part.limit, part.key, part.hash, part.cost},
+         bucket ? std::nullopt : std::optional(part.state->window));
     part.answer = would_be(*part.state, part.limit, part.cost);  // as it was before
   }
 }
