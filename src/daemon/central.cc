@@ -9,6 +9,7 @@
 namespace tally {
 namespace {
 
+constexpr size_t kUnderWayMax = 65'536;  // more than that a Redis that hangs is not asked
 constexpr const char* kUnknown = "Redis does not answer: it may have been done, or not";
 
 // nullopt: what came back is none of the script's answers.
@@ -81,10 +82,11 @@ void Central::ask(std::unique_ptr<Call> call, Port& port) {
   const MonoTime now = parts_.clock.mono();
   const auto waiting = std::make_shared<Waiting>(Waiting{std::move(call), port, all.size()});
   waiting->place = waiting_.emplace(now + wait_of(*waiting->call), waiting);
-  if (!parts_.store.ready()) {
+  if (!parts_.store.ready() || under_way_ >= kUnderWayMax) {
     counts_.unreachable += all.size();
     return finish(*waiting);
   }
+  under_way_ += all.size();
   for (const Asked& asked : all)
     parts_.store.call(
         BooksScript::central, {asked.name}, central_arguments(asked.what),
@@ -92,6 +94,7 @@ void Central::ask(std::unique_ptr<Call> call, Port& port) {
 }
 
 void Central::on_answer(Waiting& waiting, const Asked& asked, const redisReply* reply, MonoTime sent) {
+  --under_way_;
   std::optional<CentralState> state;
   if (reply != nullptr && reply->type != REDIS_REPLY_ERROR) state = state_of(asked.what, *reply);
   if (waiting.call == nullptr) {

@@ -41,7 +41,7 @@ class Central {
 
   struct Counts {
     uint64_t answered = 0;
-    uint64_t unreachable = 0;  // there was no connection, or it ended meanwhile
+    uint64_t unreachable = 0;  // there was no connection, it ended meanwhile, or too much is under way
     uint64_t late = 0;         // the rule's `wait` was over
     uint64_t refused = 0;      // by an error of Redis
     uint64_t malformed = 0;    // what came back is none of the script's answers
@@ -72,6 +72,7 @@ class Central {
   const Parts parts_;
   const BooksNames names_;
   ByDue waiting_;
+  size_t under_way_ = 0;  // calls of the script that nothing came back of, whether their requests still wait or not
   Counts counts_;
 };
 

@@ -122,8 +122,7 @@ std::vector<resp::Field> Service::explanation(const Call& call) const {
                         : !own                                ? Answer{}
                         : call.rule->mode == Mode::central    ? peek_of(call, now)
                                                               : peek(Ask{call.rule, &call.limit, call.key, hash}, now);
-  const bool central = call.rule->mode == Mode::central && holds.treatment == Treatment::limited;
-  return explain_fields(central ? explain_central(call.limit, own ? &answer : nullptr) : call.explanation, *call.rule, call.key, call.rules->share().size, own ? &answer : nullptr,
+  return explain_fields(call.rule->mode == Mode::central ? explain_central(call.limit, own ? &answer : nullptr) : call.explanation, *call.rule, call.key, call.rules->share().size, own ? &answer : nullptr,
                         ordered_text(order_of(hash, now.wall), now.wall));
 }
 
