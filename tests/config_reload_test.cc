@@ -57,6 +57,7 @@ TEST_CASE("rules and what a rule says may change, but for its algorithm and its 
         "rules[0].window: is 1m for \"login\" since this daemon started, and a reload cannot change that: give the rule another "
         "name, or restart\n");
   CHECK(refused("\"1m\"", "\"minute\"") == "");
+  CHECK(refused("\"1m\"", "\"1m\", \"mode\": \"leased\"") == "");
   CHECK(refused("\"1m\"", "\"1m\", \"algorithm\": \"fixed_window\"") ==
         "rules[0].algorithm: is sliding_window for \"login\" since this daemon started, and a reload cannot change that: give the "
         "rule another name, or restart\n");
@@ -125,4 +126,17 @@ TEST_CASE("anything else needs a restart, and every such place is named") {
   CHECK(refused("{\n", R"({"table": {"keys": 4096}, "workers": 3, "spin": "50us", "limits": {"waiting": 5}, "node": {"name": "x"},)") ==
         "limits.waiting" + std::string(kRestart) + "node.name" + std::string(kRestart) + "spin" + std::string(kRestart) +
             "table.keys" + std::string(kRestart) + "workers" + std::string(kRestart));
+}
+
+TEST_CASE("a rule's mode stays what it is, and so does that of the cluster") {
+  const auto text = [](const std::string& mode, const std::string& rule) {
+    return R"({"cluster": {"bind": "127.0.0.1:1", "peers": ["127.0.0.1:1"], "books": "redis://10.0.0.5", "mode": ")" + mode + R"("}, "rules": [{"name": "login", "limit": 5, "window": "1m")" +
+           rule + "}]}";
+  };
+  const std::string central = R"(, "mode": "central")", leased = R"(, "mode": "leased")";
+  const Config before = parsed(text("leased", central));
+  CHECK(refused(before, parsed(text("leased", central + R"(, "wait": "1s", "on_isolation": "closed")")), *rules_of(before)) == "");
+  CHECK(refused(before, parsed(text("leased", leased)), *rules_of(before)) ==
+        "rules[0].mode: is central for \"login\" since this daemon started, and a reload cannot change that: give the rule another name, or restart\n");
+  CHECK(refused(before, parsed(text("central", "")), *rules_of(before)) == "cluster.mode: was changed, and a reload cannot change it: restart\n");
 }

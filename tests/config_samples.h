@@ -31,7 +31,7 @@ inline bool same(const Overrides* a, const Overrides* b) {
 inline bool same(const Rule& a, const Rule& b) {
   return a.name == b.name && a.limit == b.limit && a.rate_count == b.rate_count &&
          a.rate_period == b.rate_period && a.max_overcount == b.max_overcount &&
-         a.on_isolation == b.on_isolation && a.on_amnesia == b.on_amnesia && a.wait == b.wait &&
+         a.on_isolation == b.on_isolation && a.on_amnesia == b.on_amnesia && a.wait == b.wait && a.mode == b.mode &&
          a.shadow == b.shadow && a.process_hold == b.process_hold && a.comment == b.comment && a.also_names == b.also_names && a.match == b.match &&
          same(a.overrides.get(), b.overrides.get());
 }
@@ -42,7 +42,7 @@ inline bool same_members(const Config::Members& a, const Config::Members& b) {
 
 inline bool same(const Config::Cluster& a, const Config::Cluster& b) {
   return a.bind == b.bind && a.self == b.self && a.peers == b.peers && a.roster_version == b.roster_version &&
-         a.size == b.size && a.sync_interval == b.sync_interval && a.isolation_after == b.isolation_after &&
+         a.size == b.size && a.mode == b.mode && a.sync_interval == b.sync_interval && a.isolation_after == b.isolation_after &&
          a.lease == b.lease && a.aggregators == b.aggregators && a.books == b.books && a.gone == b.gone &&
          a.previous.has_value() == b.previous.has_value() && (!a.previous || same_members(*a.previous, *b.previous)) &&
          a.upstream.has_value() == b.upstream.has_value() &&
@@ -136,6 +136,14 @@ inline std::shared_ptr<const Overrides> random_overrides(Random& random, const R
   if (written.empty() && !file) return nullptr;
   overrides->came_from(std::move(written), file ? "some \"file\".json" : "");
   return overrides;
+}
+
+// Makes it one that is decided in Redis, where its window can be counted there.
+inline void make_central(Rule& rule) {
+  if (!is_calendar(rule.limit.window) && rule.limit.window % std::chrono::microseconds(1) != Duration(0)) return;
+  rule.mode = Mode::central;
+  rule.process_hold = Duration(0);
+  rule.wait = std::max(rule.wait, Duration(1));
 }
 
 inline Rule random_rule(Random& random, size_t number) {
@@ -274,6 +282,14 @@ inline Config random_config(Random& random) {
   config.spin = Duration(random.between(0, 10'000'000));
   random_policies(random, config.inline_rule);
   for (uint64_t i = random.below(6); i > 0; --i) config.rules.push_back(random_rule(random, i));
+  if (config.cluster.books && random.chance(0.5)) {
+    if (random.chance(0.5)) {
+      config.cluster.mode = Mode::central;
+      make_central(config.inline_rule);
+    }
+    for (Rule& rule : config.rules)
+      if (random.chance(0.5)) make_central(rule);
+  }
   for (size_t i = 1; i < config.rules.size(); ++i)
     if (random.chance(0.3)) config.rules[i].also_names = {config.rules[i - 1].name};
   return config;

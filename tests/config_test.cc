@@ -387,9 +387,33 @@ TEST_CASE("what this version does not serve is accepted at its default only") {
                      "secret_file": null, "books": "peers"}})") == "");
   const std::string no = ": this version does not have it yet; leave it out";
   CHECK(error_of(R"({"table": {"file": "/x"}})") == "f:1:20: table.file" + no);
-  const std::string rule = R"("name": "a", "limit": 1, "window": "1m", )";
-  CHECK(rule_error(rule + R"("mode": "central")") ==
-        "f:1:63: rules[0].mode" + no + " or set it to \"leased\"");
+}
+
+TEST_CASE("a central rule needs books in Redis, time to wait, and windows that Redis can count in") {
+  const std::string rule = R"({"name": "a", "limit": 1, "window": "1m", "mode": "central"})";
+  const std::string books = R"("bind": "127.0.0.1:1", "peers": ["127.0.0.1:1"], "books": "redis://10.0.0.5")";
+  const auto whole = [](const std::string& cluster, const std::string& rules) { return "{\"cluster\": {" + cluster + "}, \"rules\": [" + rules + "]}"; };
+  const std::string no_books = "\"central\" decides in the Redis that has the fleet's books: set \"books\" of \"cluster\" to where that is, or leave the mode out";
+  CHECK(error_of(whole("", rule)) == "f:1:77: rules[0].mode: " + no_books);
+  CHECK(error_of(whole("\"mode\": \"central\"", rule)) == "f:1:22: cluster.mode: " + no_books);
+  CHECK(error_of(whole(books, R"({"name": "a", "limit": 1, "window": "1m", "mode": "central", "wait": 0})")) ==
+        "f:1:172: rules[0].wait: each request of a central rule waits for Redis to answer: it cannot be 0");
+  CHECK(error_of(whole(books, R"({"name": "a", "limit": 1, "window": "10000001ns", "mode": "central"})")) ==
+        "f:1:139: rules[0].window: must be of whole microseconds where the mode is \"central\", got 10000001ns");
+  CHECK(error_of(whole(books, R"({"name": "a", "algorithm": "token_bucket", "rate": "1/s", "burst": 9, "process_hold": "1s", "mode": "central"})"))
+            .ends_with("rules[0].process_hold: no process admits by itself what Redis decides: leave it out"));
+  CHECK(error_of(whole("\"mode\": \"centrl\"", rule)).find("did you mean \"central\"?") != std::string::npos);
+
+  const Parsed usual = parse_config(whole(books, rule + R"(, {"name": "b", "limit": 1, "window": "week", "algorithm": "fixed_window"})"));
+  REQUIRE(usual.errors.empty());
+  CHECK(usual.config.rules[0].mode == Mode::central);
+  CHECK(usual.config.rules[1].mode == Mode::leased);
+  CHECK(usual.config.inline_rule.mode == Mode::leased);
+  const Parsed all = parse_config(whole(books + R"(, "mode": "central")", R"({"name": "b", "limit": 1, "window": "1m"}, {"name": "c", "limit": 1, "window": "1m", "mode": "leased"})"));
+  REQUIRE(all.errors.empty());
+  CHECK(all.config.rules[0].mode == Mode::central);
+  CHECK(all.config.rules[1].mode == Mode::leased);
+  CHECK(all.config.inline_rule.mode == Mode::central);
 }
 
 TEST_CASE("problems that are found after the file was read get their place in it") {

@@ -34,7 +34,7 @@ LIBRARIES = {
     r"cxxopts\.hpp": ["src/daemon/main", "src/daemon/options"],
     r"ares(_\w+)?\.h": ["src/daemon/lookup"],
     r"xxhash\.h": ["src/base/hash"],
-    r"hiredis/": ["src/client/connection", "src/daemon/redis_", "src/daemon/books_peer"],
+    r"hiredis/": ["src/client/connection", "src/daemon/redis_", "src/daemon/books_peer", "src/daemon/central"],
     r"sodium(/|\.h)": ["src/base/", "src/cluster/seal", "src/daemon/"],
     r"(grpc|grpcpp|envoy|google)/": ["src/rls/"],
 }

@@ -17,6 +17,7 @@ import urllib.request
 sys.dont_write_bytecode = True  # the sources' folder stays as it is
 import processes  # noqa: E402
 from processes import DAY, PROGRAMS, WAIT_S, Case, Plain, free_ports  # noqa: E402
+from redis_server import Redis  # noqa: E402
 
 HERE = pathlib.Path(__file__).resolve().parent
 OK, INVALID_ARGUMENT, NOT_FOUND, RESOURCE_EXHAUSTED, UNIMPLEMENTED, UNAVAILABLE = 0, 3, 5, 8, 12, 14  # of gRPC
@@ -364,6 +365,23 @@ class Ending(Door):
         while client.code() == UNAVAILABLE:  # until its channel tries again; each answer is an event
             self.assertIsNone(again.process.poll(), again.text())
         self.assertEqual(again.end(), 0)
+
+class Central(Door):
+    def test_what_redis_decides_is_waited_for(self):
+        redis = Redis(self.folder)
+        self.addCleanup(redis.end)
+        port = free_ports(1)[0]
+        rules = [{"name": "per-address", "limit": 3, "window": DAY, "mode": "central", "on_isolation": "closed", "wait": "10s",
+                  "match": {"domain": "edge", "descriptors": [{"key": "remote_address"}]}}]
+        daemon = self.serve(rules=rules, cluster={"bind": f"127.0.0.1:{port}", "peers": [f"127.0.0.1:{port}"], "books": f"unix:{redis.socket}"})
+        client = self.client()
+        while "tallyd_books_up" not in self.metrics(daemon) or self.metrics(daemon)["tallyd_books_up"] != 1:
+            pass
+        self.assertEqual([codes(client.ask([("remote_address", "10.0.0.1")]))[0] for _ in range(4)], ["OK"] * 3 + ["OVER_LIMIT"])
+        self.assertEqual(left(client.ask([("remote_address", "10.0.0.1")], [("remote_address", "10.0.0.2")])), [0, 3])
+        redis.end()
+        self.assertEqual(codes(client.ask([("remote_address", "10.0.0.2")]))[0], "OVER_LIMIT")
+
 
 
 if __name__ == "__main__":

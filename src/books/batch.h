@@ -70,6 +70,7 @@ class BooksNames {
   std::string lives() const { return start(0) + "lives"; }
   std::string window(const WireId& key, int64_t number) const;
   std::string bucket(const WireId& key) const;
+  std::string count(const WireId& key) const;  // of a central rule; its format has the number that stands in the name
   std::optional<std::pair<WireId, int64_t>> window_of(std::string_view name) const;  // the other way round; nullopt: no name of a window's book
   // The channel in which a node hears of grants that it has not asked for.
   std::string pushed(NodeId node) const { return prefix_ + ":{pushed}:" + hex_digits(node); }

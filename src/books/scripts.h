@@ -9,10 +9,11 @@
 namespace tally {
 
 enum class BooksScript : uint8_t {
-  apply,  // apply.lua behind kLedgerScript: reports in, grants out (batch.h)
-  life,   // life.lua
+  apply,    // apply.lua behind kLedgerScript: reports in, grants out (batch.h)
+  life,     // life.lua
+  central,  // central.lua: one decision (central_call.h)
 };
-constexpr size_t kBooksScripts = 2;
+constexpr size_t kBooksScripts = 3;
 
 std::string text_of(BooksScript script);  // as Redis gets it
 

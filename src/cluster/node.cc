@@ -21,6 +21,7 @@ uint64_t fingerprint(const RuleSet& rules) {
     for (const int64_t n : {static_cast<int64_t>(l.algorithm), int64_t{l.limit}, nanos(l.window), nanos(l.emission),
                             static_cast<int64_t>(rule.max_overcount.ppm), int64_t{rule.max_overcount.unbounded}})
       text += '|' + std::to_string(n);
+    if (rule.mode == Mode::central) text += "|central";
     if (rule.overrides != nullptr) text += '|' + std::to_string(rule.overrides->fingerprint());
     text += '\n';
   }

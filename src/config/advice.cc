@@ -84,7 +84,7 @@ class Advisor {
       const Rule& rule = config_.rules[i];
       if (limits_nothing(rule)) continue;
       if (is_bucket(rule)) advise_rate(rule, rule_path(i));
-      if (!config_.cluster.alone()) advise_rule(rule, rule_path(i));
+      if (!config_.cluster.alone() && rule.mode == Mode::leased) advise_rule(rule, rule_path(i));
     }
     return std::move(list_);
   }
@@ -264,7 +264,10 @@ std::string floors_text(const Floors& floors, uint32_t nodes) {
          std::to_string(floors.least) + " at " + std::to_string(nodes - floors.with_most);
 }
 
+std::string central_waiting_text(const Rule& rule) { return "every request, up to " + format_duration(rule.wait) + " for the answer of Redis"; }
+
 std::string waiting_text(const Rule& rule, const Config::Cluster& cluster) {
+  if (rule.mode == Mode::central) return central_waiting_text(rule);
   const uint32_t nodes = cluster.nodes();
   if (rule.max_overcount.unbounded) return "nothing; the owner says stop once the fleet has used the limit";
   if (!can_lease(rule, cluster.sync_interval)) return "nothing: too short to lease in, floors only";
@@ -279,6 +282,7 @@ std::string waiting_text(const Rule& rule, const Config::Cluster& cluster) {
 }
 
 std::string inline_waiting_text(const Rule& rule, uint32_t nodes) {
+  if (rule.mode == Mode::central) return central_waiting_text(rule);
   if (rule.max_overcount.unbounded) return "nothing; the owner says stop once the fleet has used the limit";
   if (is_strict(rule)) return "a key's first request at any node";
   const uint64_t ppm = rule.max_overcount.ppm;
@@ -288,7 +292,8 @@ std::string inline_waiting_text(const Rule& rule, uint32_t nodes) {
 
 Table::Row promise_row(const Rule& rule, const Config::Cluster& cluster) {
   const uint32_t nodes = cluster.nodes();
-  const std::string e = is_strict(rule) ? "strict" : format_overcount(rule.max_overcount);
+  const bool central = rule.mode == Mode::central;
+  const std::string e = central ? "central" : is_strict(rule) ? "strict" : format_overcount(rule.max_overcount);
   const std::string policy = " (" + std::string(isolation_name(rule.on_isolation)) + ")";
   if (limits_nothing(rule)) return {rule.name, keys_text(rule), "-", "-", "-", "-", "nothing"};
   if (rule.name == kInlineRule)  // no limit of its own: what holds for all
@@ -296,7 +301,7 @@ Table::Row promise_row(const Rule& rule, const Config::Cluster& cluster) {
   return {rule.name,
           keys_text(rule),
           e,
-          floors_text(floors_of(rule, nodes), nodes),
+          central ? "-" : floors_text(floors_of(rule, nodes), nodes),
           std::to_string(bound_of(rule, nodes)),
           isolated_text(rule, nodes) + policy,
           waiting_text(rule, cluster)};

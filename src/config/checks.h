@@ -40,6 +40,8 @@ constexpr std::string_view amnesia_name(OnAmnesia policy) {
   return policy == OnAmnesia::forget ? "forget" : "deny";
 }
 
+constexpr std::string_view mode_name(Mode mode) { return mode == Mode::leased ? "leased" : "central"; }
+
 inline std::string too_many(std::string_view what, size_t most, size_t got) {
   return "at most " + std::to_string(most) + " " + std::string(what) + ", got " + std::to_string(got);
 }

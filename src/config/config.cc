@@ -21,6 +21,7 @@ constexpr std::array kAlgorithms = {Algorithm::sliding_window, Algorithm::fixed_
                                     Algorithm::token_bucket};
 constexpr std::array kIsolations = {OnIsolation::share, OnIsolation::open, OnIsolation::closed};
 constexpr std::array kAmnesias = {OnAmnesia::forget, OnAmnesia::deny};
+constexpr std::array kModes = {Mode::leased, Mode::central};
 
 void read_overcount(Fields& in, Overcount& out) {
   constexpr std::string_view kName = "max_overcount";
@@ -121,7 +122,7 @@ bool read_numbers(Fields& in, Rule& rule) {
   return true;
 }
 
-Rule read_rule(Findings& findings, const JsonNode& node, const std::string& path, const OtherFiles& files) {
+Rule read_rule(Findings& findings, const JsonNode& node, const std::string& path, Mode usual, const OtherFiles& files) {
   Rule rule;
   Fields in(findings, node, path);
   if (const JsonNode* name = in.text("name", "a string"); name != nullptr)
@@ -133,7 +134,7 @@ Rule read_rule(Findings& findings, const JsonNode& node, const std::string& path
   in.boolean("shadow", rule.shadow);
   read_strings(in, "also", "the name of a rule", kAlsoMax, rule.also_names);
   if (const JsonNode* comment = in.text("comment", "a string")) rule.comment = comment->text;
-  in.not_yet("mode", "leased");
+  rule.mode = in.choice("mode", kModes, mode_name).value_or(usual);
   read_match(in, rule.match);
   if (has_form) {
     read_overrides(in, rule, files);
@@ -155,7 +156,7 @@ void read_rules(Fields& root, Config& config, const OtherFiles& files) {
     const JsonNode& node = list->items[i];
     findings.place(node, rule_path(i));
     if (node.kind == Kind::object) {
-      config.rules.push_back(read_rule(findings, node, rule_path(i), files));
+      config.rules.push_back(read_rule(findings, node, rule_path(i), config.cluster.mode, files));
     } else {
       findings.error(node.offset, rule_path(i), "must be an object, got " + describe(node));
       config.rules.emplace_back();  // keeps the numbers of the others
@@ -238,6 +239,7 @@ void read_cluster(Fields in, Config::Cluster& cluster) {
     previous.finish();
   }
   read_entries(in, "gone", cluster.gone);
+  if (const auto v = in.choice("mode", kModes, mode_name)) cluster.mode = *v;
   in.duration("sync_interval", cluster.sync_interval, kSyncIntervalRange);
   in.duration("isolation_after", cluster.isolation_after, kIsolationRange);
   in.duration("lease", cluster.lease, kLeaseRange);
@@ -282,6 +284,7 @@ void read_root(Fields in, Config& config, const OtherFiles& files) {
   table.finish();
   Fields inline_fields = in.section("inline");
   read_policies(inline_fields, config.inline_rule);
+  config.inline_rule.mode = config.cluster.mode;
   inline_fields.finish();
   read_limits(in.section("limits"), config.limits);
   in.number("workers", config.workers, kWorkersRange);

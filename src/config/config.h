@@ -69,6 +69,7 @@ struct Config {
     std::optional<Members> previous;  // the list that this one replaces, until the change is over
     std::vector<std::string> gone;    // those of its peers that are stopped for good
     std::optional<Upstream> upstream;  // what the aggregators draw from
+    Mode mode = Mode::leased;          // of rules that say nothing else, and of limits that come with a call
     Duration sync_interval = std::chrono::milliseconds(100);  // 1 ms to 1 min
     std::optional<Duration> isolation_after;                  // nullopt: max(2 s, 10 sync intervals)
     std::optional<Duration> lease;                            // nullopt: max(1 s, 10 sync intervals)

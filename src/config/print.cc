@@ -113,6 +113,7 @@ std::string print_rule(const Rule& rule) {
     out.add("limit", rule.limit.limit).add("window", json_string(format_window(rule.limit.window)));
   }
   add_policies(out, rule);
+  out.add("mode", json_string(mode_name(rule.mode)));
   out.add("shadow", rule.shadow ? "true" : "false");
   out.add("also", entries(rule.also_names));
   if (!rule.comment.empty()) out.add("comment", json_string(rule.comment));
@@ -159,6 +160,7 @@ std::string print_cluster(const Config::Cluster& cluster) {
   } else {
     out.add("upstream", "null");
   }
+  out.add("mode", json_string(mode_name(cluster.mode)));
   out.add("sync_interval", duration(cluster.sync_interval));
   out.add("isolation_after", duration(cluster.isolation_after));
   out.add("lease", duration(cluster.lease));

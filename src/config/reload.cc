@@ -62,6 +62,11 @@ void check_lease(const Config::Cluster& running, const Config::Cluster& next, st
 }
 
 void check_forms(const std::vector<Rule>& rules, const RuleSet& known, std::vector<Problem>& problems) {
+  const auto refuse = [&](size_t i, const char* field, const std::string& was) {
+    problems.push_back({0, 0, rule_path(i) + field,
+                        "is " + was + " for " + quoted(std::string_view(rules[i].name)) +
+                            " since this daemon started, and a reload cannot change that: give the rule another name, or restart"});
+  };
   std::unordered_map<std::string_view, const Rule*> before;
   for (size_t id = 0; id < known.ids(); ++id) {
     const Rule& rule = known.by_id(static_cast<uint16_t>(id));
@@ -69,13 +74,13 @@ void check_forms(const std::vector<Rule>& rules, const RuleSet& known, std::vect
   }
   for (size_t i = 0; i < rules.size(); ++i) {
     const auto at = before.find(rules[i].name);
-    if (at == before.end() || same_form(rules[i].limit, at->second->limit)) continue;
+    if (at == before.end()) continue;
+    if (rules[i].mode != at->second->mode) refuse(i, ".mode", std::string(mode_name(at->second->mode)));
+    if (same_form(rules[i].limit, at->second->limit)) continue;
     const Limit& was = at->second->limit;
     const bool algorithm = rules[i].limit.algorithm != was.algorithm;
     const std::string form = algorithm ? std::string(algorithm_name(was.algorithm)) : format_window(was.window);
-    problems.push_back({0, 0, rule_path(i) + (algorithm ? ".algorithm" : ".window"),
-                        "is " + form + " for " + quoted(std::string_view(rules[i].name)) +
-                            " since this daemon started, and a reload cannot change that: give the rule another name, or restart"});
+    refuse(i, algorithm ? ".algorithm" : ".window", form);
   }
 }
 

@@ -15,6 +15,9 @@
 namespace tally {
 namespace {
 
+constexpr std::string_view kNeedsBooks =
+    "\"central\" decides in the Redis that has the fleet's books: set \"books\" of \"cluster\" to where that is, or leave the mode out";
+
 class Complaints {
  public:
   void add(std::string path, std::string message) {
@@ -243,6 +246,7 @@ void check_cluster(const Config::Cluster& cluster, Complaints& complaints) {
   };
   check_slow("cluster.isolation_after", cluster.isolation_after, kIsolationRange);
   check_slow("cluster.lease", cluster.lease, kLeaseRange);
+  if (cluster.mode == Mode::central && !cluster.books) complaints.add("cluster.mode", std::string(kNeedsBooks));
 }
 
 void check_sizes(const Config& config, Complaints& complaints) {
@@ -301,6 +305,19 @@ void check_policies(const Rule& rule, const std::string& path, Complaints& compl
     complaints.add(path + ".max_overcount", "must be at most 100%, or \"unbounded\"");
 }
 
+// The script in Redis counts in microseconds, and a request has to be given time for its answer.
+void check_mode(const Rule& rule, const std::string& path, const Config::Cluster& cluster, Complaints& complaints) {
+  if (rule.mode == Mode::leased) return;
+  if (!cluster.books && cluster.mode == Mode::leased)  // else it was said of that
+    complaints.add(path + ".mode", std::string(kNeedsBooks));
+  if (rule.wait == Duration(0))
+    complaints.add(path + ".wait", "each request of a central rule waits for Redis to answer: it cannot be 0");
+  if (rule.process_hold != Duration(0))
+    complaints.add(path + ".process_hold", "no process admits by itself what Redis decides: leave it out");
+  if (rule.limit.algorithm != Algorithm::token_bucket && !is_calendar(rule.limit.window) && nanos(rule.limit.window) % 1'000 != 0)
+    complaints.add(path + ".window", "must be of whole microseconds where the mode is \"central\", got " + format_duration(rule.limit.window));
+}
+
 // `names`: of all rules.
 void check_also(const Rule& rule, const std::unordered_map<std::string_view, size_t>& names, const std::string& path, Complaints& complaints) {
   const auto listed = rule.also_names.begin();
@@ -341,9 +358,11 @@ void check_rules(const Config& config, Complaints& complaints) {
       check_calendar(rule, path, complaints);
     }
     check_policies(rule, path, complaints);
+    check_mode(rule, path, config.cluster, complaints);
   }
   for (size_t i = 0; i < config.rules.size(); ++i) check_also(config.rules[i], names, rule_path(i) + ".also", complaints);
   check_policies(config.inline_rule, "inline", complaints);
+  check_mode(config.inline_rule, "inline", config.cluster, complaints);
 }
 
 }  // namespace

@@ -229,10 +229,10 @@ bool Overrides::limits_nothing() const {
 const std::vector<Overrides::Entry>& Overrides::written() const { return index_->written; }
 const std::string& Overrides::file() const { return index_->file; }
 
-std::shared_ptr<const Overrides> Overrides::with_floors(Overcount e, Share share) const {
+std::shared_ptr<const Overrides> Overrides::with_floors(const FloorTerms& terms) const {
   const auto copy = std::make_shared<Overrides>(*this);
   for (Override& value : copy->values_)
-    if (value.treatment == Treatment::limited) set_floor(value.limit, e, share);
+    if (value.treatment == Treatment::limited) set_floor(value.limit, terms);
   return copy;
 }
 

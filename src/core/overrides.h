@@ -57,7 +57,7 @@ class Overrides {
   uint64_t fingerprint() const { return fingerprint_; }
 
   // The same overrides with this node's floors.
-  std::shared_ptr<const Overrides> with_floors(Overcount e, Share share) const;
+  std::shared_ptr<const Overrides> with_floors(const FloorTerms& terms) const;
 
  private:
   struct Index;  // key -> place in values_

@@ -41,7 +41,8 @@ Duration floor_emission_of(const Limit& limit, Overcount e, Share share) {
 
 }  // namespace
 
-void set_floor(Limit& limit, Overcount e, Share share) {
+void set_floor(Limit& limit, const FloorTerms& terms) {
+  const auto& [e, share] = terms;
   limit.floor = floor_of(limit.limit, e, share);
   limit.floor_emission = Duration(0);
   if (limit.algorithm != Algorithm::token_bucket) return;
@@ -59,8 +60,15 @@ uint32_t floor_of(uint32_t limit, Overcount e, Share share) {
   return budget / share.size + (share.rank < budget % share.size ? 1 : 0);
 }
 
+FloorTerms floors_by(const Rule& rule, Share share) {
+  if (rule.mode == Mode::leased) return {rule.max_overcount, share};
+  if (rule.on_isolation == OnIsolation::closed) return {{0, false}, share};
+  if (share.size <= 1) return {{kPartsPerMillion, true}, {0, 2}};  // all of one is at each, and has no floor by itself
+  return {{kPartsPerMillion, rule.on_isolation == OnIsolation::open}, share};
+}
+
 uint64_t bound_of(const Rule& rule, uint32_t limit, uint32_t size) {
-  if (size <= 1) return limit;
+  if (size <= 1 || rule.mode == Mode::central) return limit;
   if (rule.max_overcount.unbounded) return saturated(static_cast<unsigned __int128>(limit) * size);
   return uint64_t{limit} + overcount_budget(limit, rule.max_overcount);
 }
@@ -83,7 +91,7 @@ Limit inline_limit(const Rule& rule, Share share, uint32_t burst, uint32_t count
   limit.algorithm = Algorithm::token_bucket;
   limit.limit = burst;
   limit.emission = divided_up(static_cast<unsigned __int128>(nanos(period)), count);
-  set_floor(limit, rule.max_overcount, share);
+  set_floor(limit, floors_by(rule, share));
   return limit;
 }
 
@@ -92,7 +100,7 @@ Limit with_number(const Rule& rule, Share share, uint32_t number) {
   limit.limit = number;
   if (limit.algorithm == Algorithm::token_bucket && limit.emission > Duration(0))
     limit.limit = static_cast<uint32_t>(std::min<int64_t>(number, kBurstSpanMax / limit.emission));
-  set_floor(limit, rule.max_overcount, share);
+  set_floor(limit, floors_by(rule, share));
   return limit;
 }
 
@@ -136,13 +144,14 @@ RuleSet::RuleSet(std::vector<Rule> rules, Rule inline_rule, Share share, const I
       rule.held = std::max(tokens_held(rule), std::min(rule.held, rule.limit.limit / 2));
       rule.limit.limit -= rule.held;
     }
-    set_floor(rule.limit, rule.max_overcount, share);
-    if (rule.overrides != nullptr) rule.overrides = rule.overrides->with_floors(rule.max_overcount, share);
+    set_floor(rule.limit, floors_by(rule, share));
+    if (rule.overrides != nullptr) rule.overrides = rule.overrides->with_floors(floors_by(rule, share));
     rule.also.clear();
     for (const std::string& name : rule.also_names) {
       rule.also.push_back(find(name));
       CHECK_THAT(rule.also.back() != nullptr);
     }
+    rule.by_slot_alone = rule.also.empty() && rule.mode == Mode::leased;
   }
   matcher_ = std::make_unique<const Matcher>(rules_);
 }
@@ -151,7 +160,11 @@ RuleSet::~RuleSet() = default;
 
 void RuleSet::keep_ids(const RuleSet& before) {
   for (const Rule* known : before.by_id_)
-    if (!by_name_.contains(known->name)) retired_.emplace_back(*known).also.clear();
+    if (!by_name_.contains(known->name)) {
+      Rule& rule = retired_.emplace_back(*known);
+      rule.also.clear();
+      rule.by_slot_alone = rule.mode == Mode::leased;
+    }
   by_id_.resize(before.ids());
   for (Rule& rule : retired_) by_id_[rule.id] = &rule;
   for (const Rule* known : before.by_id_) {

@@ -19,6 +19,8 @@ namespace tally {
 enum class Algorithm : uint8_t { sliding_window, fixed_window, token_bucket };
 enum class OnIsolation : uint8_t { share, open, closed };
 enum class OnAmnesia : uint8_t { forget, deny };
+// Who decides: the node, from what it was granted; or, for each request, the Redis that has the fleet's books.
+enum class Mode : uint8_t { leased, central };
 
 inline constexpr uint32_t kLimitMax = uint32_t{1} << 31;
 inline constexpr Duration kWindowMin = std::chrono::milliseconds(10);
@@ -113,6 +115,7 @@ struct Rule {
   Overcount max_overcount;
   OnIsolation on_isolation = OnIsolation::share;
   OnAmnesia on_amnesia = OnAmnesia::forget;
+  Mode mode = Mode::leased;  // central: max_overcount means nothing, the count is exact
   Duration wait = std::chrono::milliseconds(20);  // 0: never wait
   bool shadow = false;
   // Buckets: how long a process may hold tokens that it took for later (Limiter::take_portion); 0: none. All that is spent in a time T was
@@ -132,6 +135,7 @@ struct Rule {
 
   // Set by RuleSet.
   std::vector<const Rule*> also;  // also_names; none where the rule is not configured any more
+  bool by_slot_alone = true;      // a decision needs one slot and nothing else: no other rule is taken along, and the mode is leased
   uint32_t held = 0;        // buckets: what is taken off the burst, tokens_held of this rule and of those that it follows
   uint64_t seed = 0;        // rule_seed_of(name)
   uint64_t table_seed = 0;  // of name, algorithm and window: a reload that changes these begins new keys
@@ -141,7 +145,15 @@ struct Rule {
   Applied overridden(std::string_view key) const;
 };
 
-// What the fleet may admit in a window at most: L + floor(e*L); where unbounded, size * L. Isolated adds what
+// What the floors of a rule are made from: max_overcount; of a central rule, what on_isolation lets nodes admit by themselves while Redis
+// does not answer: nothing (closed), one limit in all (share), or one at each (open).
+struct FloorTerms {
+  Overcount e;
+  Share share;
+};
+FloorTerms floors_by(const Rule& rule, Share share);
+
+// What the fleet may admit in a window at most: L + floor(e*L); where unbounded, size * L; L by a central rule. Isolated adds what
 // the policy adds: closed nothing; share one more L; open L for each node. Both saturate at 2^63. `limit`: L of a key with an override.
 uint64_t bound_of(const Rule& rule, uint32_t limit, uint32_t size);
 uint64_t bound_isolated_of(const Rule& rule, uint32_t limit, uint32_t size);
@@ -149,7 +161,7 @@ inline uint64_t bound_of(const Rule& rule, uint32_t size) { return bound_of(rule
 inline uint64_t bound_isolated_of(const Rule& rule, uint32_t size) { return bound_isolated_of(rule, rule.limit.limit, size); }
 
 // Makes the limit's floor and floor_emission those of a node.
-void set_floor(Limit& limit, Overcount e, Share share);
+void set_floor(Limit& limit, const FloorTerms& terms);
 
 // A limit that came with a call (CL.THROTTLE) under the settings of `rule` (the inline rule).
 // Requires burst in [1, kLimitMax], count >= 1, period > 0, burst * period / count <= kBurstSpanMax.

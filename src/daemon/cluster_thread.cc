@@ -58,6 +58,7 @@ ClusterThread::View ClusterThread::view() {
   }
   view.keys = link_.keys();
   if (link_.books() != nullptr) view.books = link_.books()->counts();
+  if (parts_.central) view.central = parts_.central->counts();
   return view;
 }
 
@@ -101,6 +102,8 @@ void ClusterThread::run() {
     memory_ = node_.memory(now);
   }
   parts_.io.poll();  // who asked meanwhile
+  if (parts_.central) parts_.central->end();
+  for (auto& port : parts_.ports) deliver(*port);
 }
 
 // Where the state file is behind, a later life would take back what this one does now.
@@ -120,8 +123,10 @@ void ClusterThread::work() {
   const Now now = parts_.clock.now();
   if (parts_.horizon != nullptr) parts_.horizon->keep(now.wall);
   busy_ = false;
+  if (parts_.central) parts_.central->expire(now.mono);
+  for (auto& port : parts_.ports) busy_ = !deliver(*port) || busy_;
   if (!may_act(now.wall)) return;
-  busy_ = take_notes(now);
+  busy_ = take_notes(now) || busy_;
   if (parts_.region) busy_ = parts_.region->link().receive(parts_.clock) || busy_;
   busy_ = link_.receive(parts_.clock) || busy_;
   for (auto& port : parts_.ports) take_calls(*port, now);
@@ -150,6 +155,7 @@ MonoTime ClusterThread::next_tick() const {
 MonoTime ClusterThread::next_due() const {
   MonoTime due = next_tick();
   for (const Link* link : links()) due = std::min(due, link->next_look());
+  if (parts_.central) due = std::min(due, parts_.central->next_due());
   if (orders_to_publish()) due = std::min(due, publish_not_before_);
   return due;
 }
@@ -242,22 +248,29 @@ bool ClusterThread::take_notes(Now now) {
 }
 
 void ClusterThread::take_calls(Port& port, Now now) {
-  bool any = false;
-  for (int i = 0; i < kCallsAtOnce; ++i) {
-    Call* call = std::exchange(port.stuck, nullptr);
-    if (call == nullptr) {
-      if (!port.calls.pop(call)) break;
-      answer(*call, now);
+  int taken = 0;
+  for (Call* next = nullptr; taken < kCallsAtOnce && port.answered.empty() && port.calls.pop(next); ++taken) {
+    std::unique_ptr<Call> call(next);
+    if (parts_.central && Central::decides(*call)) {
+      parts_.central->ask(std::move(call), port);
+      continue;
     }
-    if (!port.answers.push(call)) {
-      port.stuck = call;
-      busy_ = true;
-      break;
-    }
-    any = true;
-    busy_ = busy_ || i + 1 == kCallsAtOnce;
+    answer(*call, now);
+    port.answered.push_back(std::move(call));
+    deliver(port);
   }
-  if (any) port.worker.ring();
+  busy_ = busy_ || taken == kCallsAtOnce;
+}
+
+// False: the ring has no room for all that is answered.
+bool ClusterThread::deliver(Port& port) {
+  if (port.answered.empty()) return true;
+  while (!port.answered.empty() && port.answers.push(port.answered.front().get())) {
+    port.answered.front().release();
+    port.answered.pop_front();
+  }
+  port.worker.ring();
+  return port.answered.empty();
 }
 
 void ClusterThread::answer(Call& call, Now now) {
@@ -289,6 +302,7 @@ void ClusterThread::answer(Call& call, Now now) {
     case Call::Kind::orders:
       call.orders = node_.orders().in_force(now.wall);
       return;
+    case Call::Kind::take:     // Redis's
     case Call::Kind::reload:   // main's
     case Call::Kind::metrics:  // the admin thread's
     case Call::Kind::top:

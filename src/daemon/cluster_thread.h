@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "cluster/node.h"
+#include "daemon/central.h"
 #include "daemon/clock.h"
 #include "daemon/counters.h"
 #include "daemon/horizon.h"
@@ -33,6 +34,7 @@ class ClusterThread {
     asio::io_context& io;  // the socket's; run by this thread alone
     std::unique_ptr<Region> region;  // of an aggregator with a level above; outlives the node that draws from it
     std::unique_ptr<Link> link;
+    std::unique_ptr<Central> central;  // in the link's store; nullptr: there is none
     Bell& bell;  // of the ports
     std::vector<std::unique_ptr<Port>>& ports;
     Clock& clock;
@@ -55,6 +57,7 @@ class ClusterThread {
     std::vector<PeerStreams::Counts> streams;  // of each link
     std::vector<PeerSeal::KeyUse> keys;
     std::optional<BooksPeer::Counts> books;  // in Redis
+    Central::Counts central;
   };
   // Calls `then` with a copy, on this thread.
   void ask(std::function<void(View)> then);
@@ -78,6 +81,7 @@ class ClusterThread {
   void work();
   bool take_notes(Now now);
   void take_calls(Port& port, Now now);
+  static bool deliver(Port& port);
   void answer(Call& call, Now now);
   bool may_act(WallTime now);
   MonoTime next_tick() const;

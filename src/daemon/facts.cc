@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "cluster/roster.h"
 #include "core/overrides.h"
 #include "daemon/top.h"
 
@@ -100,6 +101,20 @@ Explanation explain_alone(const std::string& node, const Answer* answer) {
     e.used_here = e.used_fleet = answer->limit - std::min(answer->remaining, answer->limit);
     e.ceiling = answer->limit;
   }
+  return e;
+}
+
+Explanation explain_central(const Limit& limit, const Answer* answer) {
+  Explanation e;
+  e.owner = kBooksEntry;
+  e.role = "central";
+  e.group = {e.owner};
+  e.floor = limit.floor;
+  if (answer == nullptr) return e;
+  e.ceiling = answer->limit;
+  e.isolated = answer->isolated;
+  (e.isolated ? e.used_here : e.used_fleet) = answer->limit - std::min(answer->remaining, answer->limit);
+  if (!e.isolated) e.knowledge_age = Duration(0);
   return e;
 }
 

@@ -23,6 +23,8 @@ std::vector<resp::Field> explain_fields(const Explanation& e, const Rule& rule, 
 std::vector<std::vector<resp::Field>> order_maps(const std::vector<KeyOrder>& orders, WallTime now);
 // A node alone: all there is to know lies in the answer to a peek (nullptr as above).
 Explanation explain_alone(const std::string& node, const Answer* answer);
+// Of a central rule. `answer`: what Redis said, or, where it did not, what the node says by itself; nullptr: nobody was asked.
+Explanation explain_central(const Limit& limit, const Answer* answer);
 std::vector<resp::Row> peer_rows(const std::vector<PeerStatus>& peers);
 // `node`: nullptr alone.
 std::vector<resp::Field> stats_fields(const Overview& overview, const NodeStats* node, MonoTime now);

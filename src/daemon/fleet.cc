@@ -133,11 +133,11 @@ Result<std::unique_ptr<Region>> Fleet::begin_region(asio::io_context& io, const 
                                   PeerSeal(secret), config.table_keys, random_seed(), parts_.clock.now());
 }
 
-void Fleet::begin_books(Link::Sockets& sockets, asio::io_context& io, const Config& config, const Roster& roster, const NodeConfig& node, const Life& life) {
+std::unique_ptr<Central> Fleet::begin_books(Link::Sockets& sockets, asio::io_context& io, const Config& config, const Roster& roster, const NodeConfig& node, const Life& life) {
   const Config::Cluster& cluster = config.cluster;
   const auto& books = cluster.books ? cluster.books : cluster.previous ? cluster.previous->books : cluster.books;
   const auto rank = roster.rank_of(node.self);
-  if (!books || !rank) return;
+  if (!books || !rank) return nullptr;
   parts_.log.info("books are in Redis", {{"books", books->text_without_secret()}});
   const BooksNames names(books->prefix, books->kind == BooksUrl::Kind::cluster ? kBooksTags : 1);
   if (books->kind == BooksUrl::Kind::cluster) {
@@ -149,6 +149,7 @@ void Fleet::begin_books(Link::Sockets& sockets, asio::io_context& io, const Conf
   }
   sockets.books = std::make_unique<BooksPeer>(BooksPeer::Parts{io, *sockets.store, parts_.clock, books_calls_, parts_.log}, names,
                                               BooksPeer::Node{node.self, roster.id(*rank), life.incarnation, node.id_key, roster.version(), roster.hash()}, node.pace, node.lease);
+  return std::make_unique<Central>(Central::Parts{*sockets.store, parts_.clock, central_calls_}, names);
 }
 
 Result<Life> Fleet::begin_life(const Config& config, const Roster& roster) {
@@ -230,9 +231,9 @@ Result<bool> Fleet::begin(const Config& config, std::optional<Secret> secret) {
         "begins with roster_version 1",
         {{"roster_version", node.roster_version}});
   Link::Sockets sockets{std::move(socket.value()), std::move(streams), std::move(discovery.value())};
-  begin_books(sockets, next->io, config, roster, node, life.value());
+  auto central = begin_books(sockets, next->io, config, roster, node, life.value());
   auto link = std::make_unique<Link>(std::move(sockets), PeerSeal(std::move(secret)), std::move(running), random_seed());
-  next->thread = std::make_unique<ClusterThread>(ClusterThread::Parts{next->io, std::move(region.value()), std::move(link), bell_, ports_, parts_.clock,
+  next->thread = std::make_unique<ClusterThread>(ClusterThread::Parts{next->io, std::move(region.value()), std::move(link), std::move(central), bell_, ports_, parts_.clock,
                                                                       next->horizon.get(), tick_lag_, parts_.log, parts_.orders, parts_.on_ready});
   const std::lock_guard lock(mutex_);
   running_ = std::move(next);

@@ -60,6 +60,7 @@ class Fleet {
   bool ask(std::function<void(ClusterThread::View)> then);  // the same, from any thread; false where there is no life to be asked
   const TimeHistogram& tick_lag() const { return tick_lag_; }
   const TimeHistogram& books_calls() const { return books_calls_; }
+  const TimeHistogram& central_calls() const { return central_calls_; }
 
  private:
   struct Running {
@@ -70,7 +71,7 @@ class Fleet {
 
   Result<std::unique_ptr<Region>> begin_region(asio::io_context& io, const Config& config, const NodeConfig& below,
                                                const std::optional<Secret>& secret);
-  void begin_books(Link::Sockets& sockets, asio::io_context& io, const Config& config, const Roster& roster, const NodeConfig& node, const Life& life);
+  std::unique_ptr<Central> begin_books(Link::Sockets& sockets, asio::io_context& io, const Config& config, const Roster& roster, const NodeConfig& node, const Life& life);
   Result<Life> begin_life(const Config& config, const Roster& roster);
   void say_begun(const Config& config, const NodeConfig& node, const Life& life, const std::string& bound,
                  const std::optional<Secret>& secret);
@@ -78,7 +79,7 @@ class Fleet {
   auto on_admin(Do what);
 
   Parts parts_;
-  TimeHistogram tick_lag_, books_calls_;
+  TimeHistogram tick_lag_, books_calls_, central_calls_;
   Bell bell_;
   std::vector<std::unique_ptr<Port>> ports_;
   IdKey id_key_ = kPublicIdKey;

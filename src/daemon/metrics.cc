@@ -285,6 +285,17 @@ void add_books(Families& all, const BooksPeer::Counts& n, const TimeHistogram& c
   add_histogram(times, {}, {&calls});
 }
 
+void add_central(Families& all, const Central::Counts& n, const TimeHistogram& calls) {
+  Family(all, "tallyd_central_calls_total", "Decisions of central rules that Redis was asked for, and what was given back or reset there, by outcome.", MetricKind::counter)
+      .add({{"outcome", "answered"}}, n.answered)
+      .add({{"outcome", "unreachable"}}, n.unreachable)
+      .add({{"outcome", "late"}}, n.late)
+      .add({{"outcome", "refused"}}, n.refused)
+      .add({{"outcome", "malformed"}}, n.malformed);
+  Family times(all, "tallyd_central_call_duration_seconds", "From asking Redis for such a decision to its answer.", MetricKind::histogram);
+  add_histogram(times, {}, {&calls});
+}
+
 }  // namespace
 
 std::optional<ClusterThread::View> Metrics::view() const {
@@ -313,7 +324,10 @@ Families Metrics::Collect() const {
     add_peers(all, node->peers);
     add_addresses(all, *node);
     add_node(all, node->stats, overview_, registers_max_);
-    if (node->books) add_books(all, *node->books, fleet_->books_calls());
+    if (node->books) {
+      add_books(all, *node->books, fleet_->books_calls());
+      add_central(all, node->central, fleet_->central_calls());
+    }
     Family dropped(all, "tallyd_sync_dropped_total", "Datagrams and entries that were dropped, by reason.",
                    MetricKind::counter);
     for (const auto& [reason, n] : node->stats.dropped) dropped.add({{"reason", reason}}, n);

@@ -12,6 +12,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <deque>
 #include <memory>
 #include <optional>
 #include <string>
@@ -19,11 +20,14 @@
 
 #include "base/ring.h"
 #include "base/time.h"
+#include "books/central_call.h"
 #include "cluster/node.h"
 #include "core/limiter.h"
 #include "daemon/counters.h"
 #include "daemon/descriptor.h"
+#include "daemon/question.h"
 #include "doors/commands.h"
+#include "doors/http_form.h"
 
 namespace tally {
 
@@ -63,7 +67,7 @@ struct HeldReply;
 // that thread does, and the connection that asked may be gone by the time it comes back.
 class Call {
  public:
-  enum class Kind : uint8_t { give, reset, explain, peers, stats, reload, forget, order, lift, orders, metrics, top };
+  enum class Kind : uint8_t { take, give, reset, explain, peers, stats, reload, forget, order, lift, orders, metrics, top };
   struct Key {
     KeyHash hash;
     WireId id;
@@ -77,6 +81,8 @@ class Call {
   uint32_t n = 0;         // top: rows at most, of `rule` where there is one
   std::optional<int64_t> only_in;  // give: the window
 
+  std::unique_ptr<Question> question;  // take: its central parts, each of which gets its state or none
+  std::optional<CentralState> state;   // give, explain: of a central rule, what Redis says
   uint32_t count = 0;  // given back, keys that were reset, or orders that were lifted
   Explanation explanation;
   std::vector<PeerStatus> peers;
@@ -84,7 +90,7 @@ class Call {
   OrderKind ordered = OrderKind::lifted;
   Duration lasts{0};
   std::vector<KeyOrder> orders;  // those that hold
-  std::string error;  // of a reload, an order, of forgetting a node; "": it was done
+  std::string error;  // of a reload, an order, of forgetting a node, of what Redis was to give back or reset; "": it was done
   std::string text;   // metrics
   std::vector<resp::TopRow> top;
   Duration top_span{0};
@@ -93,6 +99,7 @@ class Call {
   Session* session = nullptr;
   HeldReply* held = nullptr;
   int version = 2;
+  resp::Form form = resp::Form::six;
   http::Form http;
   bool count_wanted = false;  // DEL, TALLY.PUTBACK
   std::string key;  // or the node
@@ -104,7 +111,6 @@ struct Port {
   explicit Port(Bell& cluster_) : cluster(cluster_) {}
   ~Port() {  // both threads are gone; what was on its way between them is nobody's else
     for (Call* call = nullptr; calls.pop(call) || answers.pop(call);) delete call;
-    delete stuck;
   }
   Port(const Port&) = delete;
   Port& operator=(const Port&) = delete;
@@ -118,7 +124,7 @@ struct Port {
   Ring<Wake> wakes{kWakes};
   std::atomic<bool> wake_all{false};  // the ring of wakes was full: try everything again
   Ring<Call*> answers{kCalls};
-  Call* stuck = nullptr;  // the cluster thread's: an answer that the ring had no room for
+  std::deque<std::unique_ptr<Call>> answered;  // the cluster thread's: what is to go into the ring, when it has room
   Bell worker;
 };
 

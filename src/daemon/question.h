@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "base/hash.h"
+#include "books/central_call.h"
 #include "core/limiter.h"
 #include "core/rules.h"
 #include "doors/commands.h"
@@ -40,6 +41,9 @@ struct Question {
     Duration ordered_for{0};  // how much longer what was ordered of the key holds; 0: nothing was
     bool noted = false;  // the cluster thread knows that it is short of a grant
     bool taken = false;
+    // Of a central rule: Redis decides. What it said; nullopt: it has not answered, or did not in time.
+    bool central = false;
+    std::optional<CentralState> state;
   };
 
   // A rule that nothing is taken from, and whose word counts where it blocks the key or exempts it, by an override or an order: that
@@ -54,6 +58,7 @@ struct Question {
   std::vector<Part> parts;               // one or more
   std::vector<Gate> gates;
   std::optional<size_t> refused;         // the first part that refused; nullopt: all was taken
+  bool dry = false;                      // one refuses already: Redis is to take nothing, and only says what there is
   // On the worker's thread, once; not at all where the worker was drained before.
   std::function<void(std::unique_ptr<Question>)> done;
 

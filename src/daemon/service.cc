@@ -213,12 +213,12 @@ void Service::decide(Session& session, Item& item) {
     case Kind::answered:
       return;
     case Kind::take:
-      if (!request.rule->also.empty()) [[unlikely]] return take_all(session, item);
+      if (!request.rule->by_slot_alone) [[unlikely]] return take_all(session, item);
       return take(session, item);
     case Kind::take_all:
       return take_all(session, item);
     case Kind::peek:
-      if (!request.rule->also.empty()) [[unlikely]] return take_all(session, item);
+      if (!request.rule->by_slot_alone) [[unlikely]] return take_all(session, item);
       item.answer = request.form == resp::Form::throttle ? limiter_.peek(ask, now_) : peek(ask, now_);
       return;
     case Kind::give:
@@ -228,7 +228,7 @@ void Service::decide(Session& session, Item& item) {
       item.answer = limiter_.peek(Ask{request.rule, &request.limit, request.key, item.hash, 0}, now_);
       return;
     case Kind::lease:
-      if (!request.rule->also.empty()) [[unlikely]] return take_all(session, item);
+      if (!request.rule->by_slot_alone) [[unlikely]] return take_all(session, item);
       item.portion = take_portion(ask, request.most);
       item.answer = limiter_.peek(Ask{request.rule, &request.limit, request.key, item.hash, 0}, now_);
       return;
@@ -326,6 +326,7 @@ void Service::answer_batch(Session& session, size_t count) {
         urgent_ = true;
       } else {
         counters_.failed(Trouble::calls_full);
+        if (item.call->question != nullptr) end_wait();
         std::string bytes;
         constexpr std::string_view kBusy = "too many questions are on their way; try again";
         if (item.call->http)
@@ -456,10 +457,10 @@ void Service::drop(Session& session) {
     if (held.call != nullptr) held.call->session = nullptr;
     if (held.parked == nullptr) continue;
     counters_.waited_dropped.observe(now_.mono - held.parked->since);
+    if (held.parked->question != nullptr) give_back_to_redis(*held.parked->question);
     freed.push_back(held.parked->hash);
     parking_.leave(*held.parked);
-    overview_.waiting.fetch_sub(1, std::memory_order_relaxed);
-    counters_.waiting.subtract();
+    end_wait();
   }
   if (session.touched) std::erase(touched_, &session);
   session.replies.held().clear();

@@ -123,6 +123,7 @@ class Service {
   std::unique_ptr<Question> question_of(const resp::Request& request) const;
   void take_all(Session& session, Item& item);
   void apply_gates(Question& question) const;
+  bool prepare(Question& question) const;
   std::optional<size_t> begin(Question& question);
   std::optional<size_t> decide(Question& question);
   std::optional<size_t> look(Question& question);
@@ -130,7 +131,17 @@ class Service {
   void refuse(Question& question, size_t missing);
   void conclude(Question& question, MonoTime now);
   void answer(std::unique_ptr<Question> question);
+  template <typename To>
+  void reply(std::unique_ptr<Question> question, const To& to);
   Parked* park(std::unique_ptr<Question>& question, size_t missing);
+
+  // Where Redis decides (service_central.cc).
+  std::unique_ptr<Call> ask_redis(std::unique_ptr<Question>& question);
+  void finish_question(std::unique_ptr<Call> call);
+  void settle(Question::Part& part, bool dry);
+  void give_back_to_redis(Question& question);
+  Answer peek_of(const Call& call, Now now) const;
+
   static void wait_for(Parked& parked, size_t missing);
   bool retry_question(Parked& parked);
   void expire_question(Parked& parked);
@@ -156,6 +167,8 @@ class Service {
   bool retry_one(Parked& parked);
   void refresh_env();
   bool may_park(const Rule& rule);
+  bool begin_wait();
+  void end_wait();
   std::unique_ptr<Parked> leave(Parked& which, TimeHistogram& histogram, MonoTime now);
   void end_wait(Parked& parked, const Answer& answer, TimeHistogram& histogram);
   Answer as_sent(Answer answer, MonoTime now);

@@ -119,13 +119,15 @@ std::vector<resp::Field> Service::explanation(const Call& call) const {
   const KeyHash hash = call.keys.front().hash;
   const Applied holds = applied(*call.rule, call.key, hash, now.wall);
   const Answer answer = holds.treatment != Treatment::limited ? answer_by(holds)
-                        : own                                 ? peek(Ask{call.rule, &call.limit, call.key, hash}, now)
-                                                              : Answer{};
-  return explain_fields(call.explanation, *call.rule, call.key, call.rules->share().size, own ? &answer : nullptr,
+                        : !own                                ? Answer{}
+                        : call.rule->mode == Mode::central    ? peek_of(call, now)
+                                                              : peek(Ask{call.rule, &call.limit, call.key, hash}, now);
+  return explain_fields(call.rule->mode == Mode::central ? explain_central(call.limit, own ? &answer : nullptr) : call.explanation, *call.rule, call.key, call.rules->share().size, own ? &answer : nullptr,
                         ordered_text(order_of(hash, now.wall), now.wall));
 }
 
 void Service::finish(std::unique_ptr<Call> call) {
+  if (call->question != nullptr) return finish_question(std::move(call));
   if (call->session == nullptr) return;  // the connection went
   if (call->http) {
     call->session->replies.fill(*call->held, http_answer(*call));
@@ -141,12 +143,19 @@ void Service::finish(std::unique_ptr<Call> call) {
         writer.integer(call->count);
         break;
       }
-      const Answer answer = limiter_.peek(Ask{call->rule, &call->limit, call->key, call->keys.front().hash, 0}, clock_.now());
+      if (!call->error.empty()) {
+        writer.error("ERR " + call->error);
+        break;
+      }
+      const Answer answer = call->state ? central_answer(*call->state, call->limit, 0)
+                                        : limiter_.peek(Ask{call->rule, &call->limit, call->key, call->keys.front().hash, 0}, clock_.now());
       resp::write_six(writer, answer, resp::reason_of_peek(answer, *call->rule));
       break;
     }
     case Call::Kind::reset:
-      if (call->count_wanted)
+      if (!call->error.empty())
+        writer.error("ERR " + call->error);
+      else if (call->count_wanted)
         writer.integer(call->count);
       else
         writer.simple("OK");
@@ -178,6 +187,7 @@ void Service::finish(std::unique_ptr<Call> call) {
         writer.error("ERR " + call->error);
       break;
     case Call::Kind::metrics:  // over HTTP alone
+    case Call::Kind::take:     // has a question
       break;
   }
   call->session->replies.fill(*call->held, std::move(bytes));

@@ -22,12 +22,22 @@ std::unique_ptr<Question> Service::question_of(const resp::Request& request) con
   if (request.kind == resp::Request::Kind::take_all)
     for (const resp::Part& part : request.parts) question->add(*part.rule, part.key, part.cost);
   else
-    question->add(*request.rule, request.key, request.kind == resp::Request::Kind::take ? request.cost : 0);
+    question->add(*request.rule, request.key, request.kind == resp::Request::Kind::take ? request.cost : 0).limit = request.limit;  // it may have come with the request
   return question;
 }
 
 void Service::take_all(Session& session, Item& item) {
   item.question = question_of(item.request);
+  if (prepare(*item.question)) {
+    item.call = ask_redis(item.question);
+    if (item.call == nullptr) return;
+    item.call->session = &session;
+    item.call->version = item.request.version;
+    item.call->form = item.request.form;
+    item.call->http = item.request.http;
+    item.fate = Fate::call;
+    return;
+  }
   const std::optional<size_t> missing = begin(*item.question);
   if (!missing) return;
   item.parked = park(item.question, *missing);
@@ -42,6 +52,22 @@ void Service::take_all(Session& session, Item& item) {
 void Service::ask(std::unique_ptr<Question> question) {
   now_ = clock_.now();
   counters_.top.tick(now_.mono);
+  if (prepare(*question)) {
+    std::unique_ptr<Call> call = ask_redis(question);
+    if (call != nullptr && port_->calls.push(call.get())) {
+      call.release();
+      port_->cluster.ring();
+      return;
+    }
+    if (call != nullptr) {
+      counters_.failed(Trouble::calls_full);
+      end_wait();
+      question = std::move(call->question);
+      refuse(*question, 0);
+    }
+    conclude(*question, clock_.mono());
+    return answer(std::move(question));
+  }
   const std::optional<size_t> missing = begin(*question);
   if (!missing || park(question, *missing) == nullptr) {
     conclude(*question, clock_.mono());
@@ -69,9 +95,10 @@ void Service::apply_gates(Question& question) const {
   }
 }
 
-// As decide(), for one that has not waited yet: it goes behind those that wait under its keys.
-std::optional<size_t> Service::begin(Question& question) {
+// What holds of each part. Returns whether Redis has to be asked of any.
+bool Service::prepare(Question& question) const {
   apply_gates(question);
+  bool central = false;
   for (Question::Part& part : question.parts) {
     part.hash = limiter_.hash(*part.rule, part.key);
     limiter_.prefetch(part.hash);
@@ -80,11 +107,19 @@ std::optional<size_t> Service::begin(Question& question) {
       if (order->treatment == Treatment::limited) part.limit = order->limit;
       part.ordered_for = order->until - now_.wall;
     }
+    part.central = part.rule->mode == Mode::central && part.treatment == Treatment::limited && port_ != nullptr;
+    if (part.central) part.answer.limit = part.limit.limit;  // where it is refused without asking
+    central = central || part.central;
   }
+  return central;
+}
+
+// As decide(), for one that has not waited yet: it goes behind those that wait under its keys. It is prepared, and Redis has answered.
+std::optional<size_t> Service::begin(Question& question) {
   if (!parking_.empty()) {
     for (size_t i = 0; i < question.parts.size(); ++i) {
       Question::Part& part = question.parts[i];
-      if (part.cost == 0 || part.rule->shadow || part.treatment != Treatment::limited || !parking_.waits(part.hash)) continue;
+      if (part.cost == 0 || part.rule->shadow || part.treatment != Treatment::limited || part.central || !parking_.waits(part.hash)) continue;
       look(question);
       if (question.refused) return std::nullopt;
       if (part.answer.verdict != Verdict::starved) to_retry_.push_back(part.hash);  // there is something, for those before it
@@ -100,7 +135,7 @@ std::optional<size_t> Service::decide(Question& question) {
   if (question.refused || short_of) return question.refused ? std::nullopt : short_of;
   for (size_t i = 0; i < question.parts.size(); ++i) {
     Question::Part& part = question.parts[i];
-    if (part.cost == 0 || part.treatment != Treatment::limited) continue;
+    if (part.cost == 0 || part.treatment != Treatment::limited || part.central) continue;
     part.answer = limiter_.take(ask_of(part, part.cost), now_, port_ != nullptr ? &port_->notes : nullptr);
     urgent_ = urgent_ || part.answer.urgent;
     part.reason = resp::reason_of(part.answer, *part.rule);
@@ -130,10 +165,10 @@ std::optional<size_t> Service::look(Question& question) {
   for (size_t i = 0; i < question.parts.size(); ++i) {
     Question::Part& part = question.parts[i];
     const bool peeks = part.cost == 0;
-    part.answer = part.treatment != Treatment::limited
-                      ? answer_by({&part.limit, part.treatment}, part.ordered_for)
-                      : resp::peeked(limiter_.peek(ask_of(part, peeks ? 1 : part.cost), now_), limiter_.peek(ask_of(part, 0), now_));
-    part.reason = peeks ? resp::reason_of_peek(part.answer, *part.rule) : resp::reason_of(part.answer, *part.rule);
+    if (!part.central) {
+      part.answer = part.treatment != Treatment::limited ? answer_by({&part.limit, part.treatment}, part.ordered_for) : peek(ask_of(part, peeks ? 1 : part.cost), now_);
+      part.reason = peeks ? resp::reason_of_peek(part.answer, *part.rule) : resp::reason_of(part.answer, *part.rule);
+    }
     if (!refuses(part)) {
       part.noted = false;
       continue;
@@ -152,10 +187,10 @@ std::optional<size_t> Service::look(Question& question) {
   return short_of;
 }
 
-// A refusal charges nobody.
+// A refusal charges nobody. What Redis took stays until it is known what becomes of all.
 void Service::give_back(Question& question) {
   for (Question::Part& part : question.parts) {
-    if (!std::exchange(part.taken, false)) continue;
+    if (part.central || !std::exchange(part.taken, false)) continue;
     const bool bucket = part.limit.algorithm == Algorithm::token_bucket;
     const auto window = bucket ? std::nullopt : std::optional(window_at(now_.wall, part.limit.window));
     if (port_ == nullptr)
@@ -243,7 +278,10 @@ void Service::conclude(Question& question, MonoTime now) {
     part.taken = false;
     if (refuses(part) && !question.refused) question.refused = i;
   }
-  if (question.refused) give_back(question);
+  if (question.refused) {
+    give_back(question);
+    give_back_to_redis(question);
+  }
   if (std::ranges::all_of(question.parts, [](const Question::Part& part) { return part.cost == 0; })) return;  // a peek is no decision
   for (size_t i = 0; i < question.parts.size(); ++i) {
     const Question::Part& part = question.parts[i];
@@ -256,16 +294,23 @@ void Service::end_wait(Parked& which, TimeHistogram& histogram) {
   const MonoTime now = clock_.mono();
   const std::unique_ptr<Parked> parked = leave(which, histogram, now);
   conclude(*parked->question, now);
-  if (parked->session == nullptr) return answer(std::move(parked->question));
-  std::string bytes;
-  resp::Writer writer(bytes, parked->version);
-  if (parked->http)
-    write_http_question(bytes, parked->http, *parked->question);
-  else
-    write_question(writer, parked->form, *parked->question);
-  parked->session->replies.fill(*parked->held, std::move(bytes));
-  touch(*parked->session);
+  reply(std::move(parked->question), *parked);
 }
+
+// One that is concluded. `to`: who asked; without a session it is `done` that hears it.
+template <typename To>
+void Service::reply(std::unique_ptr<Question> question, const To& to) {
+  if (to.session == nullptr) return answer(std::move(question));
+  std::string bytes;
+  resp::Writer writer(bytes, to.version);
+  if (to.http)
+    write_http_question(bytes, to.http, *question);
+  else
+    write_question(writer, to.form, *question);
+  to.session->replies.fill(*to.held, std::move(bytes));
+  touch(*to.session);
+}
+template void Service::reply(std::unique_ptr<Question>, const Call&);
 
 void Service::write_question(resp::Writer& writer, resp::Form form, const Question& question) const {
   const Question::Part& one = question.deciding();
@@ -276,8 +321,12 @@ void Service::write_question(resp::Writer& writer, resp::Form form, const Questi
       return;
     case resp::Form::lease:
       return resp::write_lease(writer, one.answer, one.reason, {});
+    case resp::Form::throttle: {  // of a central rule
+      Answer told = one.answer;
+      if (one.cost == 0) told.verdict = Verdict::admitted;  // nothing was asked for
+      return resp::write_throttle(writer, told);
+    }
     case resp::Form::six:
-    case resp::Form::throttle:  // the inline rule takes none along
       return resp::write_six(writer, one.answer, one.reason);
   }
 }

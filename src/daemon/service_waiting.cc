@@ -12,9 +12,10 @@ Ask ask_of(const Parked& parked) {
 
 }  // namespace
 
+bool Service::may_park(const Rule& rule) { return rule.wait > Duration(0) && !rule.shadow && port_ != nullptr && begin_wait(); }
+
 // Whether there is room for one more that waits, which then counts as one.
-bool Service::may_park(const Rule& rule) {
-  if (rule.wait <= Duration(0) || rule.shadow || port_ == nullptr) return false;
+bool Service::begin_wait() {
   if (overview_.waiting.fetch_add(1, std::memory_order_relaxed) >= limits_.waiting) {
     overview_.waiting.fetch_sub(1, std::memory_order_relaxed);
     counters_.failed(Trouble::waiting_full);
@@ -24,10 +25,14 @@ bool Service::may_park(const Rule& rule) {
   return true;
 }
 
-std::unique_ptr<Parked> Service::leave(Parked& which, TimeHistogram& histogram, MonoTime now) {
-  std::unique_ptr<Parked> parked = parking_.leave(which);
+void Service::end_wait() {
   overview_.waiting.fetch_sub(1, std::memory_order_relaxed);
   counters_.waiting.subtract();
+}
+
+std::unique_ptr<Parked> Service::leave(Parked& which, TimeHistogram& histogram, MonoTime now) {
+  std::unique_ptr<Parked> parked = parking_.leave(which);
+  end_wait();
   histogram.observe(now - parked->since);
   return parked;
 }

@@ -103,6 +103,7 @@ Row describe(const Rule& rule, Share share, bool is_inline) {
     add("bound", as_integer(bound_of(rule, share.size)));
     add("bound_isolated", as_integer(bound_isolated_of(rule, share.size)));
   }
+  add("mode", std::string(rule.mode == Mode::central ? "central" : "leased"));
   add("on_isolation", text(name_of(rule.on_isolation)));
   add("on_amnesia", std::string(rule.on_amnesia == OnAmnesia::deny ? "deny" : "forget"));
   add("wait_ms", milliseconds_up(rule.wait));

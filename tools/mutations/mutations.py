@@ -437,7 +437,7 @@ MUTATIONS = [
              "return rule != nullptr && rule->overrides == nullptr;", "return rule != nullptr;",
              test=("node_overrides_test", "a fleet admits the limit of a key's override, larger or smaller than the rule's, exactly where it is strict")),
     Mutation("overrides: floors are those of the rule", "src/core/overrides.cc",
-             "    if (value.treatment == Treatment::limited) set_floor(value.limit, e, share);\n", "    set_floor(value.limit, {.ppm = e.ppm * 2}, share);\n",
+             "    if (value.treatment == Treatment::limited) set_floor(value.limit, terms);\n", "    set_floor(value.limit, {{.ppm = terms.e.ppm * 2}, terms.share});\n",
              test=("node_overrides_test", "floors and the budget of an override are parts of its own limit")),
     # --- levels ---
     Mutation("levels: a group of one claims what it has books of", "src/cluster/owner_claims.cc",
