@@ -145,6 +145,20 @@ class Sharing(Books):
         self.assertEqual({name.decode() for name in redis.ask("KEYS", "*")}, {"edge:1:{0}:generation", "edge:1:{lives}"})
 
 
+    def test_books_of_another_version_are_refused_by_name(self):
+        ports = free_ports(1)
+        for name in ("login", "feed"):  # a window, a bucket
+            nodes = self.fleet(1, ports=ports)
+            self.take(nodes, name, "bob", 1)
+            redis = Plain(self.redis)
+            [book] = [book for book in redis.ask("KEYS", "tally:{0}:*") if not book.endswith(b":generation")]
+            self.assertEqual(redis.ask("SET", book, b"\x85\xa7version\x01"), "OK")
+            client = Plain(nodes[0])
+            said = f"{book.decode()} has books of version 1, not 2"
+            self.until(lambda: client.ask("TALLY.TAKE", name, "bob") and said in nodes[0].text(), nodes[0].text())
+            nodes[0].end()
+            redis.ask("FLUSHALL")
+
     def test_a_redis_that_evicts_is_warned_of(self):
         self.redis.end()
         self.redis = self.server("small", settings=[("maxmemory", "100mb"), ("maxmemory-policy", "allkeys-lru")])
