@@ -122,6 +122,15 @@ class Sharing(Books):
         self.assertEqual(self.drain(nodes, "login", "bob"), 0)
         self.assertEqual(self.admitted(nodes, "login"), 12)
 
+    def test_when_a_lower_limit_by_order_has_ended_the_rules_counts_at_once(self):
+        nodes = self.fleet()
+        clients = [Plain(node) for node in nodes]
+        self.assertEqual(clients[0].ask("TALLY.LIMIT", "login", "bob", "2", "1500"), "OK")
+        self.assertLessEqual(self.drain(nodes, "login", "bob"), 5)  # 2, but where it has ended meanwhile
+        self.until(lambda: [client.ask("TALLY.TAKE", "login", "bob") for client in clients] and self.admitted(nodes, "login") >= 5)
+        self.assertEqual(self.drain(nodes, "login", "bob"), 0)
+        self.assertEqual(self.admitted(nodes, "login"), 5)
+
     def test_a_node_that_ends_gives_back_what_it_holds_and_one_that_is_killed_does_not_cost_the_rest(self):
         nodes = self.fleet()
         self.take(nodes, "strict", "bob", 10)

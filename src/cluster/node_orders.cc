@@ -66,11 +66,11 @@ void Node::Impl::look_at_orders(Now now) {
 
 // Numbers are of microseconds, as Lua's have 53 bits. An order that holds no more, but may still come late,
 // counts as a later one.
-void Node::Impl::note_order(const WireId& id, const KeyOrder* order, bool limits) {
+void Node::Impl::note_order(const WireId& id, const KeyOrder* order, bool holds) {
   if (order == nullptr)
     ordered.erase(id);
   else
-    ordered[id] = {order->set_ns / 1000 * 2 + (limits ? 0 : 1),
+    ordered[id] = {order->set_ns / 1000 * 2 + (holds ? 0 : 1), holds,
                    WallTime(Duration(std::max(order->until_ns, order->keep_ns)))};
 }
 
