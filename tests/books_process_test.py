@@ -128,6 +128,15 @@ class Sharing(Books):
         self.assertEqual(self.drain(nodes, "login", "bob"), 0)
         self.assertEqual(self.admitted(nodes, "login"), 12)
 
+    def test_when_a_lower_limit_by_order_has_ended_the_rules_counts_at_once(self):
+        nodes = self.fleet()
+        clients = [Plain(node) for node in nodes]
+        self.assertEqual(clients[0].ask("TALLY.LIMIT", "login", "bob", "2", "1500"), "OK")
+        self.assertLessEqual(self.drain(nodes, "login", "bob"), 5)  # 2, but where it has ended meanwhile
+        self.until(lambda: [client.ask("TALLY.TAKE", "login", "bob") for client in clients] and self.admitted(nodes, "login") >= 5)
+        self.assertEqual(self.drain(nodes, "login", "bob"), 0)
+        self.assertEqual(self.admitted(nodes, "login"), 5)
+
     def test_a_node_that_ends_gives_back_what_it_holds_and_one_that_is_killed_does_not_cost_the_rest(self):
         nodes = self.fleet()
         self.take(nodes, "strict", "bob", 10)
@@ -150,6 +159,20 @@ class Sharing(Books):
         self.until(lambda: len(redis.ask("KEYS", "*")) >= 2)
         self.assertEqual({name.decode() for name in redis.ask("KEYS", "*")}, {"edge:1:{0}:generation", "edge:1:{0}:lives"})
 
+
+    def test_books_of_another_version_are_refused_by_name(self):
+        ports = free_ports(1)
+        for name in ("login", "feed"):  # a window, a bucket
+            nodes = self.fleet(1, ports=ports)
+            self.take(nodes, name, "bob", 1)
+            redis = Plain(self.redis)
+            [book] = [book for book in redis.ask("KEYS", "tally:{0}:*") if not book.endswith(b":generation")]
+            self.assertEqual(redis.ask("SET", book, b"\x85\xa7version\x01"), "OK")
+            client = Plain(nodes[0])
+            said = f"{book.decode()} has books of version 1, not 2"
+            self.until(lambda: client.ask("TALLY.TAKE", name, "bob") and said in nodes[0].text(), nodes[0].text())
+            nodes[0].end()
+            redis.ask("FLUSHALL")
 
     def test_a_redis_that_evicts_is_warned_of(self):
         self.redis.end()

@@ -223,7 +223,7 @@ TEST_CASE("a question of another door is answered by its function, at once or af
     for (const auto& take : takes) {
       const Rule* rule = desk.rules->find(take[0]);
       made->parts.push_back({.rule = rule, .limit = rule->limit, .key = take[1], .cost = static_cast<uint32_t>(std::stoul(take[2])),
-                             .answer = {}, .reason = {}, .hash = {}, .noted = false, .taken = false});
+                             .answer = {}, .reason = {}, .hash = {}, .noted = false, .taken = false, .central = false, .state = {}});
     }
     made->done = [&](std::unique_ptr<Question> answered) { answers.push_back(std::move(answered)); };
     return made;

@@ -1,5 +1,5 @@
-// What scripts in Redis have that plain Lua has not, as far as those of the books need it: `struct`, and a `redis` that keeps hashes and
-// strings in memory.
+// What scripts in Redis have that plain Lua has not, as far as those of the books need it: `struct`, and a
+// `redis` that keeps hashes and strings in memory.
 #pragma once
 
 #include <cstdint>
@@ -45,8 +45,11 @@ inline int struct_pack(lua_State* lua) {
       bits = number < 0 ? static_cast<uint64_t>(static_cast<int64_t>(number)) : static_cast<uint64_t>(number);
       const int unused = static_cast<int>(64 - 8 * item.size);
       const uint64_t kept = bits << unused;
-      const double back = item.kind == 'i' ? static_cast<double>(static_cast<int64_t>(kept) >> unused) : static_cast<double>(kept >> unused);
-      if (back != number) return luaL_error(lua, "argument %d, %f, has no place in %d bytes", argument, number, static_cast<int>(item.size));
+      const double back = item.kind == 'i' ? static_cast<double>(static_cast<int64_t>(kept) >> unused)
+                                           : static_cast<double>(kept >> unused);
+      if (back != number)
+        return luaL_error(lua, "argument %d, %f, has no place in %d bytes", argument, number,
+                          static_cast<int>(item.size));
     }
     for (size_t i = 0; i < item.size; ++i) out += static_cast<char>(bits >> 8 * i & 255);
   }
@@ -73,7 +76,8 @@ inline int struct_unpack(lua_State* lua) {
     if (item.kind == 'c') lua_pushlstring(lua, text + at, item.size);
     if (item.kind == 'd') lua_pushnumber(lua, number);
     if (item.kind == 'I') lua_pushnumber(lua, static_cast<double>(bits));
-    if (item.kind == 'i') lua_pushnumber(lua, static_cast<double>(static_cast<int64_t>(bits << unused) >> unused));
+    if (item.kind == 'i')
+      lua_pushnumber(lua, static_cast<double>(static_cast<int64_t>(bits << unused) >> unused));
     at += item.size;
   }
   lua_pushinteger(lua, static_cast<lua_Integer>(at + 1));
@@ -120,7 +124,8 @@ inline constexpr const char* kRedisInMemory = R"lua(
 
 // Gives a state both.
 inline void add_redis(lua_State* lua) {
-  const luaL_Reg functions[] = {{"pack", struct_pack}, {"unpack", struct_unpack}, {"size", struct_size}, {nullptr, nullptr}};
+  const luaL_Reg functions[] = {
+      {"pack", struct_pack}, {"unpack", struct_unpack}, {"size", struct_size}, {nullptr, nullptr}};
   luaL_register(lua, "struct", functions);
   lua_pop(lua, 1);
   if (luaL_dostring(lua, kRedisInMemory) != 0) luaL_error(lua, "%s", lua_tostring(lua, -1));

@@ -1,10 +1,12 @@
--- Applies a batch of reports to the books in Redis and returns what each line is granted; runs behind ledger.lua, by EVALSHA.
+-- Applies a batch of reports to the books in Redis and returns what each line is granted; runs behind ledger.lua and
+-- format.lua, by EVALSHA.
 --
 -- KEYS[1]: the generation of the books here; the rest: books, as reports name them by number. All are of one slot.
 -- ARGV[1], MessagePack: {server, known, quiet, at, reports}. `server`: the run id of the server that is asked; `known`: the highest generation
 -- that the caller ever heard of, 0: none; `quiet`: microseconds in which everybody tells what it holds after a loss; `at`: recent, shares_for, sync in
 -- microseconds; a report: see read().
--- Returns MessagePack: {generation, microseconds of quiet left, the time here in microseconds, grants}; a grant: see write(), false where there is none.
+-- Returns MessagePack: {generation, microseconds of quiet left, the time here in microseconds, grants}; a grant: see write(), false
+-- where there is none; the grant of a fixed window may have one more as its last field, of the window after.
 --
 -- A generation ends where books may be lost: another server than before answers (a failover, a restart), nothing is there (a flush), or the caller
 -- knows a later one (an old copy was restored). Then nothing is granted for `quiet`, and lines that held something are opened as they tell it.

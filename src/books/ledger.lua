@@ -6,12 +6,14 @@
 -- so a report that is applied twice, or late, changes nothing.
 --
 -- A window's book: limit, sliding, unbounded, start, finish (of the window), previous (of the window before; absent: not known, all of the
--- limit), quiet (nothing is issued before), order and order_until (that its limit goes by), given, lines, and sums over these: outstanding, used, idle (what lines that are final were
--- issued and have not used).
+-- limit), quiet (nothing is issued before), order and order_until (that its limit goes by), given, lines, and sums over these: outstanding,
+-- used, idle (what lines that are final were issued and have not used).
 -- A bucket's book: emission, span, lease, at, tat (both as in GCRA), leases (the last number given out), born and base (since when, and
--- what was charged then), lines, and a sum over these: unreported (what running leases were granted and is not known to be used).
--- A line: key (node, life, number; 20 bytes), number (its place among the lines), and what cluster/line.h says. In books that were read a line is nil until it is needed
--- (format.lua): `found` has those that are not, by key, `count` says how many there are, and `late` what of the others is needed of all lines.
+-- what was charged then), order and order_until, lines, and a sum over these: unreported (what running leases were granted and is not
+-- known to be used).
+-- A line: key (node, life, number; 20 bytes), number (its place among the lines), and what cluster/line.h says. In books that were read a
+-- line is nil until it is needed (format.lua): `found` has those that are not, by key, `count` says how many lines there are, and `late`
+-- has what is needed of all of them.
 local ledger = {}
 
 local floor, ceil, max, min = math.floor, math.ceil, math.max, math.min
@@ -19,11 +21,11 @@ local floor, ceil, max, min = math.floor, math.ceil, math.max, math.min
 local AMOUNT_MAX = 2 ^ 40           -- no honest cost is larger
 local BUCKET_AMOUNT_MAX = 2 ^ 52    -- nor amount of nanoseconds, where numbers are exact
 local LINES_MAX = 4096
-local NO_RESET = ("0"):rep(16)     -- resets have 16 hexadecimal digits: the nanosecond of a wall clock
+local NO_RESET = ("0"):rep(16)      -- resets have 16 hexadecimal digits: the nanosecond of a wall clock
 local UNKNOWN = -1                  -- of what a line gave back: its next report tells from where to count
 local NEAR_HOLD_PARTS = 8           -- see cluster/window_book.cc
 local FAR_HEADROOM_PARTS = 4
-local NEWCOMERS_PARTS = 10           -- of a window granted ahead, a tenth is held back for newcomers
+local NEWCOMERS_PARTS = 10          -- of a window granted ahead, a tenth is held back for newcomers
 local AHEAD_INTERVALS = 3           -- of what a line is expected to use, so many sync intervals are granted ahead
 
 local function minus(a, b)
@@ -120,9 +122,9 @@ local function demand_share(book, line, now, within)
   return floor(min(1, demand(line) / all) * 65535)
 end
 
--- What a limit that a report states is to books, by the operator's order for the key that it goes by (order: its number, 0: none; order_until:
--- until when others are to give way to it). "new": it holds from now on; "same": as what the books go by; nil: it is of an order that was
--- replaced or has ended.
+-- What a limit that a report states is to books, by the operator's order for the key that it goes by (order: its number, 0: none;
+-- order_until: until when others are to give way to it). "new": it holds from now on; "same": of what the books go by; nil: of an order
+-- that was replaced or has ended.
 local function heard_order(book, report, now)
   if report.order ~= 0 and now >= report.order_until then return nil end
   if report.order > book.order or (book.order ~= 0 and now >= book.order_until) then

@@ -59,7 +59,7 @@ struct Node::Impl {
   void tell_all(const KeyOrder& order, Now now);
   void look_at_orders(Now now);
   void look_at_all_orders(Now now);
-  void note_order(const WireId& id, const KeyOrder* order, bool limits);
+  void note_order(const WireId& id, const KeyOrder* order, bool holds);
   const Rule* rule_of(const Orders::Name& name) const;
   void use_limit(const WireId& id, std::optional<uint32_t> limit, Now now);
   bool decoded(std::span<const uint8_t> bytes, Datagram& datagram);
@@ -91,11 +91,12 @@ struct Node::Impl {
   Resets resets;
   OrderGossip orders;
   KeyLimits key_limits;      // by orders, as last looked at
-  struct Ordered {  // of a key: the newest order that is known, whether it holds or not
+  struct Ordered {  // the newest order of a key, as last looked at
     uint64_t number = 0;
-    WallTime until{};
+    bool holds = false;  // a limit, which it sets
+    WallTime until{};    // when it, and all that it replaced, would have ended
   };
-  std::unordered_map<WireId, Ordered> ordered;  // where books are no node's
+  std::unordered_map<WireId, Ordered> ordered;  // for books that are no node's (past_of)
   uint64_t orders_seen = 0;  // Orders::changes() then; 0: look anew
   MonoTime orders_looked_at{};
   Mail mail;

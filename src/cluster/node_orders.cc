@@ -64,12 +64,14 @@ void Node::Impl::look_at_orders(Now now) {
   }
 }
 
-// Numbers are of microseconds, as Lua's have 53 bits. An order that holds no more, but may still come late, counts as a later one.
-void Node::Impl::note_order(const WireId& id, const KeyOrder* order, bool limits) {
+// Numbers are of microseconds, as Lua's have 53 bits. An order that holds no more, but may still come late,
+// counts as a later one.
+void Node::Impl::note_order(const WireId& id, const KeyOrder* order, bool holds) {
   if (order == nullptr)
     ordered.erase(id);
   else
-    ordered[id] = {order->set_ns / 1000 * 2 + (limits ? 0 : 1), WallTime(Duration(std::max(order->until_ns, order->keep_ns)))};
+    ordered[id] = {order->set_ns / 1000 * 2 + (holds ? 0 : 1), holds,
+                   WallTime(Duration(std::max(order->until_ns, order->keep_ns)))};
 }
 
 // By other rules, or where more changed than is kept.
@@ -78,7 +80,8 @@ void Node::Impl::look_at_all_orders(Now now) {
   ordered.clear();
   for (const KeyOrder& order : orders.orders().all())
     if (const Rule* const rule = rule_of({order.rule, order.key}))
-      note_order(wire_id(order.key, rule->id_key), &order, order.kind == OrderKind::limit && WallTime(Duration(order.until_ns)) > now.wall);
+      note_order(wire_id(order.key, rule->id_key), &order,
+                 order.kind == OrderKind::limit && WallTime(Duration(order.until_ns)) > now.wall);
   for (const KeyOrder& order : orders.orders().in_force(now.wall)) {
     const Rule* const rule = order.kind == OrderKind::limit ? rule_of({order.rule, order.key}) : nullptr;
     if (rule != nullptr) next[wire_id(order.key, rule->id_key)] = order.limit;

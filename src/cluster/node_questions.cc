@@ -12,9 +12,12 @@ Node::Past Node::past_of(const Report& report, Now now) const {
   const Terms& terms = report.terms;
   Past past;
   // A report that was written before its account heard of the order does not go by it.
-  if (const auto order = i.ordered.find(report.key); order != i.ordered.end() && i.lessee.goes_by(report.key, terms.limit)) {
-    past.order = order->second.number;
-    past.order_until = order->second.until;
+  if (const auto found = i.ordered.find(report.key); found != i.ordered.end() && i.lessee.goes_by(report.key, terms.limit)) {
+    const Impl::Ordered& order = found->second;
+    if (order.holds || now.wall < order.until) {  // else none that it had replaced may come late any more
+      past.order = order.number;
+      past.order_until = order.until;
+    }
   }
   const bool bucket = terms.algorithm == Algorithm::token_bucket;
   past.takes_part = bucket ? i.succession.takes_part(groups, 0, Duration(0)) : i.succession.takes_part(groups, report.window, terms.window);
