@@ -18,7 +18,7 @@ def central(name, limit, **more):
 
 BUCKET = {"name": "feed", "algorithm": "token_bucket", "rate": "1/h", "burst": 50, "mode": "central", "on_isolation": "closed", "wait": "10s"}
 RULES = [central("login", 5), central("fixed", 100), central("sliding", 100, algorithm="sliding_window"), central("month", 100, window="month"), BUCKET,
-         central("share", 30, on_isolation="share"), central("open", 30, on_isolation="open"), rule("leased", 10), central("both", 20, also=["leased"]),
+         central("share", 30, on_isolation="share"), central("open", 30, on_isolation="open"), rule("leased", 10, wait="10s"), central("both", 20, also=["leased"]),
          central("trial", 1, shadow=True)]
 CENTRAL = ("fixed", 100), ("sliding", 100), ("month", 100), ("feed", 50)
 
@@ -116,6 +116,9 @@ class Deciding(Central):
 
 
 class Together(Central):
+    def fleet(self):
+        return super().fleet(isolation_after="2s")
+
     def test_a_central_and_a_leased_rule_are_taken_both_or_none(self):
         nodes = self.fleet()
         client = Plain(nodes[0])
