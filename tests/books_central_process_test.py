@@ -123,11 +123,11 @@ class Together(Central):
         nodes = self.fleet()
         client = Plain(nodes[0])
         self.until(lambda: client.ask("TALLY.TAKEALL", "fixed", "bob", "4", "leased", "bob", "3")[:2] == [0, -1])
-        self.assertEqual(client.ask("TALLY.TAKEALL", "leased", "bob", "8", "fixed", "bob", "4")[:2], [1, 0])
+        self.assertEqual(client.ask("TALLY.TAKEALL", "leased", "bob", "11", "fixed", "bob", "4")[:2], [1, 0])
         self.assertEqual(client.ask("TALLY.TAKEALL", "leased", "bob", "2", "login", "bob", "6")[:2], [1, 1])
         self.assertEqual(client.ask("TALLY.PEEK", "fixed", "bob")[2], 96)
         self.assertEqual(client.ask("TALLY.PEEK", "login", "bob")[2], 5)
-        self.assertEqual(client.ask("TALLY.TAKEALL", "leased", "bob", "7", "login", "bob", "5")[:2], [0, -1])
+        self.assertEqual(client.ask("TALLY.TAKEALL", "leased", "bob", "2", "login", "bob", "5")[:2], [0, -1])
         self.assertEqual(client.ask("TALLY.TAKEALL", "fixed", "bob", "1", "login", "bob", "1")[:2], [1, 1])
         self.until(lambda: client.ask("TALLY.PEEK", "fixed", "bob")[2] == 96)  # what was taken is given back behind the answer
 
