@@ -18,7 +18,7 @@ def central(name, limit, **more):
 
 BUCKET = {"name": "feed", "algorithm": "token_bucket", "rate": "1/h", "burst": 50, "mode": "central", "on_isolation": "closed", "wait": "10s"}
 RULES = [central("login", 5), central("fixed", 100), central("sliding", 100, algorithm="sliding_window"), central("month", 100, window="month"), BUCKET,
-         central("share", 30, on_isolation="share"), central("open", 30, on_isolation="open"), rule("leased", 10), central("both", 20, also=["leased"]),
+         central("share", 30, on_isolation="share"), central("open", 30, on_isolation="open"), rule("leased", 10, wait="10s"), central("both", 20, also=["leased"]),
          central("trial", 1, shadow=True)]
 CENTRAL = ("fixed", 100), ("sliding", 100), ("month", 100), ("feed", 50)
 
@@ -116,15 +116,18 @@ class Deciding(Central):
 
 
 class Together(Central):
+    def fleet(self):
+        return super().fleet(isolation_after="2s")
+
     def test_a_central_and_a_leased_rule_are_taken_both_or_none(self):
         nodes = self.fleet()
         client = Plain(nodes[0])
         self.until(lambda: client.ask("TALLY.TAKEALL", "fixed", "bob", "4", "leased", "bob", "3")[:2] == [0, -1])
-        self.assertEqual(client.ask("TALLY.TAKEALL", "leased", "bob", "8", "fixed", "bob", "4")[:2], [1, 0])
+        self.assertEqual(client.ask("TALLY.TAKEALL", "leased", "bob", "11", "fixed", "bob", "4")[:2], [1, 0])
         self.assertEqual(client.ask("TALLY.TAKEALL", "leased", "bob", "2", "login", "bob", "6")[:2], [1, 1])
         self.assertEqual(client.ask("TALLY.PEEK", "fixed", "bob")[2], 96)
         self.assertEqual(client.ask("TALLY.PEEK", "login", "bob")[2], 5)
-        self.assertEqual(client.ask("TALLY.TAKEALL", "leased", "bob", "7", "login", "bob", "5")[:2], [0, -1])
+        self.assertEqual(client.ask("TALLY.TAKEALL", "leased", "bob", "2", "login", "bob", "5")[:2], [0, -1])
         self.assertEqual(client.ask("TALLY.TAKEALL", "fixed", "bob", "1", "login", "bob", "1")[:2], [1, 1])
         self.until(lambda: client.ask("TALLY.PEEK", "fixed", "bob")[2] == 96)  # what was taken is given back behind the answer
 
