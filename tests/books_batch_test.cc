@@ -212,6 +212,8 @@ TEST_CASE("names in Redis are told apart by kind, those that a call gives and no
   CHECK(kind(names.window(key, 1000)) == BooksName::window);
   CHECK(kind(names.window(key, -1)) == BooksName::window);
   CHECK(kind(names.bucket(key)) == BooksName::bucket);
+  CHECK(kind(names.count(key)) == BooksName::central);
+  CHECK(kind(names.count(key) + ":7") == BooksName::other);
   CHECK(kind(names.generation(63)) == BooksName::generation);
   CHECK(kind(names.lives()) == BooksName::lives);
   for (const char* other : {"", "edge:1", "edge:1:{0}:livesx", "edge:1:{", "edge:1:{}:generation", "edge:1:{0}:", "edge:1:{0}:abc", "edge:1:{x}:generation", "edge:{0}:generation",

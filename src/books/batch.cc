@@ -154,7 +154,7 @@ std::string BooksNames::window(const WireId& key, int64_t number) const { return
 
 std::string BooksNames::bucket(const WireId& key) const { return start(tag_of(key)) + hex(key.bytes); }
 
-std::string BooksNames::count(const WireId& key) const { return start(tag_of(key)) + "c1:" + hex(key.bytes); }
+std::string BooksNames::count(const WireId& key) const { return start(tag_of(key)) + std::string(kCentralMark) + hex(key.bytes); }
 
 std::optional<std::pair<WireId, int64_t>> BooksNames::window_of(std::string_view name) const {
   const size_t end = name.rfind(':');

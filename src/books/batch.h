@@ -60,6 +60,9 @@ std::string hex_digits(uint64_t n);
 // some ten, have about as many each; few enough that a busy node's reports of one sync interval, a call for each tag, remain few calls.
 constexpr uint32_t kBooksTags = 64;
 
+// Before the key in the name of a central rule's count: the version of its format.
+constexpr std::string_view kCentralMark = "c1:";
+
 // Names of what is kept. All names of one tag are in one slot of a Redis Cluster, and have a generation of their own.
 class BooksNames {
  public:
@@ -70,7 +73,7 @@ class BooksNames {
   std::string lives() const { return start(0) + "lives"; }
   std::string window(const WireId& key, int64_t number) const;
   std::string bucket(const WireId& key) const;
-  std::string count(const WireId& key) const;  // of a central rule; its format has the number that stands in the name
+  std::string count(const WireId& key) const;  // of a central rule
   std::optional<std::pair<WireId, int64_t>> window_of(std::string_view name) const;  // the other way round; nullopt: no name of a window's book
   // The channel in which a node hears of grants that it has not asked for.
   std::string pushed(NodeId node) const { return prefix_ + ":{pushed}:" + hex_digits(node); }

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "books/batch.h"
+
 namespace tally {
 namespace {
 
@@ -24,13 +26,15 @@ BooksName kind_of_name(std::string_view prefix, std::string_view name) {
   name.remove_prefix(end + 2);
   if (name == "generation") return BooksName::generation;
   if (name == "lives") return BooksName::lives;
+  const bool central = name.starts_with(kCentralMark);
+  if (central) name.remove_prefix(kCentralMark.size());
   if (!all_of_kind(name.substr(0, kKeyDigits), "0123456789abcdef") || name.size() < kKeyDigits)
     return BooksName::other;
   name.remove_prefix(kKeyDigits);
-  if (name.empty()) return BooksName::bucket;
+  if (name.empty()) return central ? BooksName::central : BooksName::bucket;
   const bool window =
       name.starts_with(':') && all_of_kind(name.substr(name.starts_with(":-") ? 2 : 1), "0123456789");
-  return window ? BooksName::window : BooksName::other;
+  return window && !central ? BooksName::window : BooksName::other;
 }
 
 std::optional<uint64_t> number_of_generation(std::string_view value) {

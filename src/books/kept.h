@@ -14,6 +14,7 @@ namespace tally {
 enum class BooksName : uint8_t {
   window,      // the books of one window of a key
   bucket,      // those of a token bucket
+  central,     // the count of a key of a central rule
   generation,  // of the books of a tag
   lives,       // the highest life of each node
   other,       // nothing of what this version keeps

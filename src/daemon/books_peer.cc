@@ -7,8 +7,9 @@
 namespace tally {
 namespace {
 
-constexpr size_t kCallsAtOnce = 4, kReportsAtOnce = 256;  // of all tags, but one of each; of a call
-constexpr size_t kWaitingMax = 1'048'576;                 // of all tags
+constexpr size_t kCallsAtOnce = 4, kReportsAtOnce = 256;  // of all tags; of a call
+constexpr size_t kCallsOfTag = 2;  // of each at least: what a node says last waits for no answer before
+constexpr size_t kWaitingMax = 1'048'576;  // of all tags
 constexpr Duration kBeatMin = std::chrono::milliseconds(20);
 
 }  // namespace
@@ -96,7 +97,7 @@ void BooksPeer::flush() {
     asks_life_ = false;
     ask_life();
   }
-  const size_t at_once = std::max<size_t>(1, kCallsAtOnce / tags_.size());
+  const size_t at_once = std::max(kCallsOfTag, kCallsAtOnce / tags_.size());
   for (uint32_t tag = 0; tag < tags_.size(); ++tag) {
     auto& waiting = tags_[tag].waiting;
     while (!waiting.empty() && tags_[tag].under_way < at_once && parts_.store.ready(tag)) {

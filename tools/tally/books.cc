@@ -117,7 +117,8 @@ std::string json_of(const Kept& kept) {
     generations +=
         (generations.empty() ? "\"" : ",\"") + std::to_string(number) + "\":" + std::to_string(tags);
   return "\"windows\":" + std::to_string(kept.count(BooksName::window)) +
-         ",\"buckets\":" + std::to_string(kept.count(BooksName::bucket)) + ",\"generations\":{" +
+         ",\"buckets\":" + std::to_string(kept.count(BooksName::bucket)) +
+         ",\"central\":" + std::to_string(kept.count(BooksName::central)) + ",\"generations\":{" +
          generations + "},\"lives\":" + std::to_string(kept.count(BooksName::lives)) +
          ",\"other\":" + std::to_string(kept.count(BooksName::other)) +
          ",\"bytes\":" + std::to_string(kept.all_bytes()) + ",\"measured\":" + std::to_string(kept.measured);
@@ -132,11 +133,11 @@ void print_json(const std::string& prefix, const std::vector<Kept>& all) {
 }
 
 void print_table(const std::string& prefix, const std::vector<Kept>& all) {
-  Cells rows{{"server", "windows", "buckets", "generation", "tags", "lives", "other", "bytes"}};
+  Cells rows{{"server", "windows", "buckets", "central", "generation", "tags", "lives", "other", "bytes"}};
   const auto add = [&](const std::string& server, const Kept& kept, uint64_t bytes) {
     rows.push_back(
         {server, std::to_string(kept.count(BooksName::window)), std::to_string(kept.count(BooksName::bucket)),
-         text_of_generations(kept), std::to_string(kept.count(BooksName::generation)),
+         std::to_string(kept.count(BooksName::central)), text_of_generations(kept), std::to_string(kept.count(BooksName::generation)),
          std::to_string(kept.count(BooksName::lives)), std::to_string(kept.count(BooksName::other)),
          bytes == 0 ? "-" : "~" + std::to_string(bytes)});
   };
