@@ -140,6 +140,8 @@ class Sharing(Books):
     def test_a_node_that_ends_gives_back_what_it_holds_and_one_that_is_killed_does_not_cost_the_rest(self):
         nodes = self.fleet()
         self.take(nodes, "strict", "bob", 10)
+        # A grant that is on its way to a node that ends is lost to the window.
+        self.until(lambda: self.metric(nodes[0], "tallyd_books_grants_total") == self.metric(nodes[0], "tallyd_books_reports_total"))
         self.assertEqual(nodes[0].end(), 0)
         self.assertEqual(self.drain(nodes[1:], "strict", "bob"), 70)
 
@@ -318,18 +320,18 @@ class Away(Books):
         self.assertEqual(self.drain(nodes, "login", "bob"), 5)
 
     def test_what_was_spent_meanwhile_is_charged_when_it_is_back(self):
-        nodes = self.fleet()
+        nodes = self.fleet(isolation_after="2s")  # so that none goes on alone before, however slow the machine is
+        clients = [Plain(node) for node in nodes]
         self.take(nodes, "api", "bob", 100)
         self.redis.process.send_signal(signal.SIGSTOP)
-        clients = [Plain(node) for node in nodes]
         # Cut off, each goes on by its share.
         self.until(lambda: all(client.ask("TALLY.TAKE", "api", "bob")[5] == 3 for client in clients))
         spent = self.admitted(nodes, "api")
         least = min(self.admitted([node], "api") for node in nodes)
         self.redis.process.send_signal(signal.SIGCONT)
         self.drain(nodes, "api", "bob")
-        self.assertGreater(spent, 1000)
-        # Whoever is heard first may still get what the others are not known to have spent.
+        self.assertGreater(least, 100)
+        # Whoever is heard first may still get what the others are not known to have spent; what it had spent itself was charged.
         self.assertLessEqual(self.admitted(nodes, "api") - spent, 1000 - least - 200)
         self.assertEqual(self.drain(nodes, "api", "bob"), 0)
 
