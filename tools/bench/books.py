@@ -13,15 +13,16 @@ import sys
 
 sys.dont_write_bytecode = True
 from figures import ended, goal, show_goals, spread, turns, write  # noqa: E402
-from servers import HERE, DemoError, Servers  # noqa: E402
-from fleet import Fleet, Resp, Workplace, wait_for  # noqa: E402
+import books_faults  # noqa: E402
+from servers import HERE, DemoError  # noqa: E402
+from fleet import Fleet, Redis, Workplace, wait_for  # noqa: E402
 
 DAEMONS, CONNECTIONS, SYNC_MS = 10, 2, 100
 HOT_KEYS, MANY_KEYS = 20, 10_000
 RATE = 500        # decisions a second offered at each daemon, where times are measured
 NEVER = 2**31     # a limit that is not reached
 LIMIT = 20_000    # one that is
-PARTS = ("speed", "bound")
+PARTS = ("speed", "bound", "faults")
 FEWER_COMMANDS, ADMITTED = 50, 0.99  # what is to be reached, at least
 
 
@@ -41,24 +42,11 @@ def cpu_s(pid):
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-class Redis:
-    """The one that all ask."""
-
-    def __init__(self, place):
-        self.path, self.pid = Servers(place, pin=False).redis()
-
-    def ask(self, *words):
-        connection = Resp(self.path)
-        try:
-            return connection(*words)
-        finally:
-            connection.close()
-
-    def commands(self):
-        """How many it carried out that came from a client, not from a script."""
-        calls = {line.split(":")[0].removeprefix("cmdstat_"): int(line.split("calls=")[1].split(",")[0])
-                 for line in self.ask("INFO", "commandstats").splitlines() if line.startswith("cmdstat_")}
-        return sum(calls.get(name, 0) for name in ("evalsha", "eval", "incr", "expire"))
+def commands(redis):
+    """How many it carried out that came from a client, not from a script."""
+    calls = {line.split(":")[0].removeprefix("cmdstat_"): int(line.split("calls=")[1].split(",")[0])
+             for line in redis.ask("INFO", "commandstats").splitlines() if line.startswith("cmdstat_")}
+    return sum(calls.get(name, 0) for name in ("evalsha", "eval", "incr", "expire"))
 
 
 class Way:
@@ -69,26 +57,35 @@ class Way:
 
 
 def rule(name, limit=NEVER, **more):
-    return {"name": name, "limit": limit, "window": "1h", "algorithm": "fixed_window", "max_overcount": 0, "on_isolation": "closed", "wait": "1s", **more}
+    return {"name": name, "limit": limit, "window": "1d", "algorithm": "fixed_window", "max_overcount": 0, "on_isolation": "closed", "wait": "1s", **more}
 
 
 class Books:
     def __init__(self, place, options):
         self.place, self.options, self.redis, self.rounds = place, options, Redis(place), []
 
+    rule = staticmethod(rule)
+
     def fleet(self, name, rules, **cluster):
-        """Each with names of its own in Redis. It begins when the quiet time of new books is over."""
-        fleet = Fleet(self.place, DAEMONS, [*rules, rule("warm-up")], sync_ms=SYNC_MS, cluster={"books": f"unix:{self.redis.path}?prefix={name}", **cluster})
+        """Each with names of its own in Redis."""
+        return self.fleet_at(f"unix:{self.redis.socket}?prefix={name}", rules, **cluster)
+
+    def fleet_at(self, url, rules, **cluster):
+        """It begins when the quiet time of new books is over."""
+        fleet = Fleet(self.place, DAEMONS, [*rules, rule("warm-up")], sync_ms=SYNC_MS, cluster={"books": url, **cluster})
         for node in fleet.nodes:
             wait_for(lambda node=node: node.ask("TALLY.TAKE", "warm-up", "any")[0] == 0, f"{node.name} got no grant")
         return fleet
 
+    @staticmethod
+    def way(name, fleet, request):
+        return Way(name, [node.socket for node in fleet.nodes], [node.child.pid for node in fleet.nodes], request)
+
     def ways(self):
         limits = [rule("bench")]
         for name, cluster in (("leased", {}), ("central", {"mode": "central"})):
-            nodes = self.fleet(name, limits, **cluster).nodes
-            yield Way(name, [node.socket for node in nodes], [node.child.pid for node in nodes], ["take", "bench"])
-        plain = [self.redis.path] * DAEMONS
+            yield self.way(name, self.fleet(name, limits, **cluster), ["take", "bench"])
+        plain = [self.redis.socket] * DAEMONS
         sha = self.redis.ask("SCRIPT", "LOAD", (HERE / "gcra.lua").read_text())
         yield Way("plain, INCR and EXPIRE", plain, [], ["incr_expire", 3600])
         yield Way("plain, GCRA in Lua", plain, [], ["evalsha", sha, 6, NEVER - 1, NEVER, 3600, 1])
@@ -96,11 +93,11 @@ class Books:
     def load(self, way, keys, seed, rate=0, connections=CONNECTIONS, seconds=None, only=DAEMONS):
         """All hosts at once; what each generator said."""
         options = ["--sleep"] if rate else []
-        started = [subprocess.Popen([self.place.program("tally_generator"), *options, str(path), str(self.redis.pid), str(connections), "1",
+        started = [subprocess.Popen([self.place.program("tally_generator"), *options, str(path), str(self.redis.child.pid), str(connections), "1",
                                      str(seconds or self.options.seconds), str(keys), str(seed * DAEMONS + host), str(rate), *way.request],
                                     stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for host, path in enumerate(way.paths[:only])]
         try:
-            said = [(each, *each.communicate(timeout=self.options.seconds + 120)) for each in started]
+            said = [(each, *each.communicate(timeout=(seconds or self.options.seconds) + 120)) for each in started]
         finally:
             for each in started:
                 if each.poll() is None:
@@ -117,9 +114,9 @@ class Books:
         ways = list(self.ways())
         for keys, what in ((HOT_KEYS, "hot"), (MANY_KEYS, "many")):
             for number, way in turns(self.options.rounds, ways):
-                before = self.redis.commands(), cpu_s(self.redis.pid), sum(map(cpu_s, way.pids))
+                before = commands(self.redis), cpu_s(self.redis.child.pid), sum(map(cpu_s, way.pids))
                 free = self.load(way, keys, number)
-                after = self.redis.commands(), cpu_s(self.redis.pid), sum(map(cpu_s, way.pids))
+                after = commands(self.redis), cpu_s(self.redis.child.pid), sum(map(cpu_s, way.pids))
                 decisions = sum(each["decisions"] for each in free) + keys * DAEMONS  # these before it counts, once each
                 paced = self.load(way, keys, number, rate=RATE)
                 self.note(what, number, way.name, {
@@ -155,7 +152,7 @@ class Books:
             for hosts in (DAEMONS, 2):
                 rules = [rule(f"r{i}", LIMIT, max_overcount="10%" if i % 2 else 0) for i in range(CONNECTIONS)]
                 fleet = self.fleet(f"bound{number}of{hosts}", rules)
-                way = Way("leased", [node.socket for node in fleet.nodes], [], ["take", *(each["name"] for each in rules)])
+                way = self.way("leased", fleet, ["take", *(each["name"] for each in rules)])
                 self.load(way, 1, number, only=hosts)
                 for each in rules:
                     share = fleet.sum("tallyd_decisions_total", rule=each["name"], outcome="admitted") / LIMIT
@@ -170,6 +167,16 @@ class Books:
                 shares = [row["admitted"] for row in rows if (row["hosts"], row["max_overcount"]) == (hosts, most)]
                 print(f"{hosts:>2} of {DAEMONS} daemons, max_overcount {most}: {min(shares):.4f} to {max(shares):.4f}")
 
+    # --- what is admitted where Redis fails ---
+
+    def faults(self):
+        for number in range(self.options.rounds):
+            for name in books_faults.FAULTS:
+                self.note("faults", number, name, {"limits": books_faults.trial(self, name, number)})
+
+    def show_faults(self):
+        books_faults.show([row for row in self.rounds if row["part"] == "faults"])
+
     def goals(self):
         goals = []
         fewer = spread([central / leased for central, leased in zip(self.of("hot", "central", "commands"), self.of("hot", "leased", "commands"))])
@@ -180,6 +187,9 @@ class Books:
             shares = [row["admitted"] for row in rows if row["max_overcount"] == most]
             if shares:
                 goals.append(goal(f"most admitted of a limit, max_overcount {most}", limit, max(shares)))
+        limits = [each for row in self.rounds if row["part"] == "faults" for each in row["limits"]]
+        if limits:
+            goals.append(goal("Redis fails: limits above their bound", 0, sum(each["admitted"] > each["bound"] for each in limits)))
         if rows:
             goals.append(goal("least admitted of a limit, two of ten daemons asked", ADMITTED, min(row["admitted"] for row in rows if row["hosts"] == 2), at_least=True))
         return goals

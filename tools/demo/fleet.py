@@ -368,19 +368,29 @@ class Fleet:
 
 
 class Redis:
-    """One Redis on a Unix socket, nothing kept on disk."""
+    """One Redis on a Unix socket, and on a port where one is given; nothing kept on disk but by its `settings`."""
 
-    def __init__(self, place, name="redis"):
+    def __init__(self, place, name="redis", port="0", settings=(), program=("redis-server",)):
         if not shutil.which("redis-server"):
             raise DemoError("redis-server is not installed (apt-get install redis-server)")
         self.place, self.name = place, name
         self.socket = place.path / f"{name}.sock"
+        folder = place.path / f"{name}.redis"
+        folder.mkdir()
+        kept = [] if "--sentinel" in program else ["--save", "", "--appendonly", "no"]
+        self.words = [*program, "--port", port, "--bind", place.address, "--unixsocket", str(self.socket), "--daemonize", "no", "--dir", str(folder), *kept, *settings]
         self.start()
 
     def start(self):
-        self.child = self.place.start(["redis-server", "--port", "0", "--unixsocket", str(self.socket), "--save", "",
-                                       "--appendonly", "no", "--daemonize", "no", "--dir", str(self.place.path)], self.name)
+        self.child = self.place.start(self.words, self.name)
         wait_for(self.ready, "redis-server did not answer")
+
+    def ask(self, *words):
+        connection = Resp(self.socket)
+        try:
+            return connection(*words)
+        finally:
+            connection.close()
 
     def behind(self, delay_ms):
         """A path that leads there, by a relay that takes so long each way."""
@@ -394,12 +404,8 @@ class Redis:
         if not self.child.alive():
             raise DemoError(f"redis-server ended at once: {last_lines(self.child.log)}")
         try:
-            connection = Resp(self.socket)
-            try:
-                return connection("PING") == "PONG"
-            finally:
-                connection.close()
-        except OSError:
+            return self.ask("PING") == "PONG"
+        except (OSError, DemoError):  # not there yet, or it loads
             return False
 
 
