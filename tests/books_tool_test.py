@@ -33,7 +33,7 @@ class Tool(books_process_test.Books):
         self.assertEqual([told[what] for what in ("server", "windows", "buckets", "generations", "lives", "other", "measured")],
                          [self.redis.socket, 3, 1, {"1": 1}, 3, 0, 4])
         self.assertGreater(told["bytes"], 4)
-        self.assertEqual(self.tally(url).stdout.splitlines()[2].split()[1:-1], ["3", "1", "1", "1", "3", "0"])
+        self.assertEqual(self.tally(url).stdout.splitlines()[2].split()[1:-1], ["3", "1", "0", "1", "1", "3", "0"])
         elsewhere = self.listed(f"unix:{self.redis.socket}?prefix=edge")  # another database
         self.assertEqual((elsewhere["windows"], elsewhere["generations"]), (0, {}))
 

@@ -50,7 +50,7 @@ end
 local function write(book, line, grant)
   local recalled = line.recalled
   line.recalled = false
-  return {book.generation, grant.granted, grant.used_fleet, grant.pool, grant.demand_share, grant.exhausted, grant.stop, recalled, grant.ask_again, book.reset,
+  return {grant.generation or book.generation, grant.granted, grant.used_fleet, grant.pool, grant.demand_share, grant.exhausted, grant.stop, recalled, grant.ask_again, book.reset,
           grant.lease or 0, grant.lease_for or 0, grant.tat_ahead or 0}
 end
 
@@ -99,6 +99,9 @@ local function push(report, book, line)
   redis.pcall("PUBLISH", KEYS[1]:match("^.*{") .. "pushed}:" .. name:sub(1, 16), cmsgpack.pack({KEYS[report.book], name, row}))
 end
 
+-- What a line has by books before these.
+local function held_from_before(report, ours) return max(0, report.ceiling - (ours and report.granted_heard or report.returned)) end
+
 local function apply_window(report)
   local whole = report.finish - report.start
   if now < report.start - whole or now >= report.finish + whole then return false end
@@ -118,13 +121,15 @@ local function apply_window(report)
   if not line then
     if not ledger.may_open(book) then return false end
     if report.has_ballot then  -- it holds what books granted that are lost
-      line = ledger.open_window_line(book, report.line, max(0, report.ceiling - (ours and report.granted_heard or report.returned)))
+      line = ledger.open_window_line(book, report.line, held_from_before(report, ours))
       if not found and ours then book.quiet = now + quiet end  -- these alone: Redis has evicted them
     else
       line = ledger.open_window_line(book, report.line, report.floor)
     end
   elseif not report.has_ballot then
     ledger.charge_floor(book, line, report.floor)
+  elseif now < quiet_until and not ours then  -- a grant of lost books may have been on its way to it when the line was opened
+    ledger.charge_floor(book, line, held_from_before(report, ours))
   end
   if ours then ledger.hear_granted(book, line, report.granted_heard) end
   ledger.merge_window(book, line, report, ours, now)
@@ -140,6 +145,8 @@ local function apply_window(report)
   local grant = ledger.window_grant(book, line, at)
   if now < waits_until then
     grant.exhausted, grant.stop, grant.ask_again = false, false, waits_until - now
+    -- Until all have told what they hold it is held by the books that are lost: by these it would not be seen what of it came late.
+    if not ours then grant.generation, grant.granted = report.has_ballot and report.ballot or 0, report.granted_heard end
   end
   if #grant.recalls > 0 then
     for _, other in ipairs(grant.recalls) do push(report, book, other) end

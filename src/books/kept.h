@@ -4,6 +4,7 @@
 // Thread rule: pure functions. Names and values are bytes from outside: any are of some kind, or say nothing.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -19,6 +20,7 @@ enum class BooksName : uint8_t {
   lives,       // the highest life of each node
   other,       // nothing of what this version keeps
 };
+constexpr size_t kBooksNames = static_cast<size_t>(BooksName::other) + 1;
 BooksName kind_of_name(std::string_view prefix, std::string_view name);
 
 // For SCAN: the names of that prefix, and of no other.

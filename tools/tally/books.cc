@@ -30,7 +30,7 @@ int fail(const std::string& message, int code) {
 // What one master keeps.
 struct Kept {
   std::string server;
-  std::array<uint64_t, 5> names{};           // by BooksName
+  std::array<uint64_t, kBooksNames> names{};  // by BooksName
   std::map<uint64_t, uint64_t> generations;  // tags of each
   uint64_t measured = 0, bytes = 0;          // of the books that were measured
 
