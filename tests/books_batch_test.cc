@@ -39,6 +39,7 @@ TEST_CASE("a call names each book once, those of windows before too, and gives t
   BooksTerms terms;
   terms.server = "abc";
   terms.generation = 5;
+  terms.generation_since = 66;
   terms.quiet = 2s;
   const BooksCall call = books_call(reports, kCaller, terms, BooksNames("edge"));
   const std::vector<std::string> names{"edge:{0}:generation",
@@ -51,6 +52,7 @@ TEST_CASE("a call names each book once, those of windows before too, and gives t
   const json all = json::from_msgpack(call.argument);
   CHECK(all[0] == "abc");
   CHECK(all[1] == 5);
+  CHECK(all[5] == 66);
   CHECK(all[2] == 2'000'000);
   const json& third = all[4][2];
   CHECK(third[1] == 6);  // as Lua counts
@@ -90,9 +92,10 @@ TEST_CASE("what is pushed is a grant of the line that it names, and nothing else
 TEST_CASE("an answer gives each line its grant, and one more where it is to give back what it does not use") {
   const std::vector<BooksReport> reports{window_report(1, 1000), window_report(2, 1000), window_report(3, 1000)};
   const json row = json::array({4, 50, 60, 200, 65535, true, false, true, 1500, "000000000000002a", 0, 0, 0});
-  const auto answer = books_answer(packed(json::array({4, 250'000, 1'750'000'000'000'000, json::array({row, false, row})})), reports, kCaller);
+  const auto answer = books_answer(packed(json::array({4, 250'000, 1'750'000'000'000'000, json::array({row, false, row}), 77})), reports, kCaller);
   REQUIRE(answer);
   CHECK(answer.value().generation == 4);
+  CHECK(answer.value().generation_since == 77);
   CHECK(answer.value().quiet_left == 250ms);
   CHECK(answer.value().now == WallTime(std::chrono::seconds(1'750'000'000)));
   REQUIRE(answer.value().grants.size() == 4);
@@ -136,7 +139,7 @@ TEST_CASE("near the end of a fixed window a call names the book of the next, and
   json both = json::array({4, 50, 60, 200, 65535, false, false, false, 0, "0000000000000000", 0, 0, 0});
   const json ahead = json::array({4, 7, 0, 255, 65535, false, false, false, 0, "0000000000000000", 0, 0, 0});
   both.push_back(ahead);
-  const auto answer = books_answer(packed(json::array({4, 0, 1, json::array({both})})), reports, kCaller);
+  const auto answer = books_answer(packed(json::array({4, 0, 1, json::array({both}), 77})), reports, kCaller);
   REQUIRE(answer);
   REQUIRE(answer.value().grants.size() == 2);
   CHECK(answer.value().grants[0].window == 1000);
@@ -144,16 +147,16 @@ TEST_CASE("near the end of a fixed window a call names the book of the next, and
   CHECK(answer.value().grants[1].window == 1001);
   CHECK(answer.value().grants[1].granted == 7);
   both.back().push_back(ahead);  // of one window only
-  CHECK_FALSE(books_answer(packed(json::array({4, 0, 1, json::array({both})})), reports, kCaller));
+  CHECK_FALSE(books_answer(packed(json::array({4, 0, 1, json::array({both}), 77})), reports, kCaller));
 }
 
 TEST_CASE("an answer that the script did not give is an error, whatever it is") {
   const std::vector<BooksReport> reports{window_report(1, 1000)};
   const json row = json::array({4, 50, 60, 200, 65535, true, false, true, 1500, "000000000000002a", 0, 0, 0});
-  const std::string good = packed(json::array({4, 0, 1, json::array({row})}));
+  const std::string good = packed(json::array({4, 0, 1, json::array({row}), 77}));
   REQUIRE(books_answer(good, reports, kCaller));
   CHECK_FALSE(books_answer("", reports, kCaller));
-  CHECK_FALSE(books_answer(packed(json::array({4, 0, 1, json::array()})), reports, kCaller));
+  CHECK_FALSE(books_answer(packed(json::array({4, 0, 1, json::array(), 77})), reports, kCaller));
   CHECK_FALSE(books_answer(packed(json::array({4, 0, 1, json::array({json::array({1, 2})})})), reports, kCaller));
   Random random(3);
   size_t errors = 0;

@@ -193,7 +193,7 @@ class Tool(Cluster):
         self.assertEqual([self.names_of(one, "tally:*") for one in self.cluster.masters], [[]] * 3)
         table = run(PROGRAMS["tally"], "books", url).stdout.splitlines()
         self.assertEqual(table[0], "prefix tally")
-        self.assertEqual(table[-1].split(), ["all", "0", "0", "-", "0", "0", "0", "-"])
+        self.assertEqual(table[-1].split(), ["all", "0", "0", "0", "-", "0", "0", "0", "-"])
 
 
 if __name__ == "__main__":

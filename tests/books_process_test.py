@@ -301,6 +301,59 @@ class Loss(Books):
         admitted = 30 + self.drain(nodes[:2], "strict", "bob")
         self.assertTrue(100 <= admitted <= 110, admitted)
 
+    def flush_while_stopped(self, nodes):
+        """So that somebody else begins the books again."""
+        redis = Plain(self.redis)
+        for node in nodes:
+            node.process.send_signal(signal.SIGSTOP)
+        redis.ask("FLUSHALL")
+        return redis
+
+    def go_on_when_begun(self, redis, stopped):
+        self.until(lambda: redis.ask("EXISTS", "tally:{0}:generation") == 1)
+        for node in stopped:
+            node.process.send_signal(signal.SIGCONT)
+
+    def test_a_node_that_begins_as_redis_forgets_does_not_hide_it_from_the_others(self):
+        nodes = self.fleet()
+        nodes[2].end()
+        self.take(nodes[:2], "strict", "bob", 30)
+        redis = self.flush_while_stopped(nodes[:2])
+        nodes[2] = self.node(2)
+        self.go_on_when_begun(redis, nodes[:2])
+        nodes[2].ready()
+        self.until(lambda: self.losses(nodes[:2]) == [1, 1])
+        self.assertEqual(self.drain(nodes, "strict", "bob"), 40)
+
+    def test_books_that_are_lost_again_before_all_know_of_the_first_time_are_seen_to_be(self):
+        nodes = self.fleet(2)
+        self.take(nodes[:1], "strict", "bob", 60)
+        redis = self.flush_while_stopped(nodes[1:])
+        self.until(lambda: self.losses(nodes[:1]) == [1])
+        nodes[0].process.send_signal(signal.SIGSTOP)
+        redis.ask("FLUSHALL")
+        nodes[1].process.send_signal(signal.SIGCONT)
+        self.go_on_when_begun(redis, nodes[:1])
+        self.assertEqual(self.drain(nodes, "strict", "bob"), 40)
+
+    def test_the_window_before_is_told_anew(self):
+        length = 12
+        nodes = self.fleet(2, rules=[rule("slide", 100, algorithm="sliding_window", window=f"{length}s", wait="200ms")])
+        for _ in range(3):
+            self.until(lambda: time.time() % length > length - 3)
+            self.take(nodes[:1], "slide", f"bob{_}", 90)
+            window = time.time() // length
+            self.until(lambda: time.time() % length > 1 and time.time() // length > window)
+            before = self.losses(nodes)
+            Plain(self.redis).ask("FLUSHALL")
+            self.until(lambda: all(now > was for now, was in zip(self.losses(nodes), before)))
+            admitted = self.drain(nodes[1:], "slide", f"bob{_}")
+            into = time.time() - (window + 1) * length
+            if into < length:  # a machine that stands still may take longer
+                self.assertLessEqual(admitted, 100 - int(90 * (1 - into / length)))
+                return
+        self.fail("the machine is too slow for windows of 12 s")
+
     def test_a_script_that_was_forgotten_is_said_again(self):
         nodes = self.fleet()
         self.take(nodes, "strict", "bob", 10)

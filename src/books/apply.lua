@@ -2,14 +2,14 @@
 -- format.lua, by EVALSHA.
 --
 -- KEYS[1]: the generation of the books here; the rest: books, as reports name them by number. All are of one slot.
--- ARGV[1], MessagePack: {server, known, quiet, at, reports}. `server`: the run id of the server that is asked; `known`: the highest generation
--- that the caller ever heard of, 0: none; `quiet`: microseconds in which everybody tells what it holds after a loss; `at`: recent, shares_for, sync in
+-- ARGV[1], MessagePack: {server, known, quiet, at, reports, since}. `server`: the run id of the server that is asked; `known`: the highest generation
+-- that the caller ever heard of, 0: none, and `since` when it began; `quiet`: microseconds in which everybody tells what it holds after a loss; `at`: recent, shares_for, sync in
 -- microseconds; a report: see read().
--- Returns MessagePack: {generation, microseconds of quiet left, the time here in microseconds, grants}; a grant: see write(), false
+-- Returns MessagePack: {generation, microseconds of quiet left, the time here in microseconds, grants, since when the generation}; a grant: see write(), false
 -- where there is none; the grant of a fixed window may have one more as its last field, of the window after.
 --
 -- A generation ends where books may be lost: another server than before answers (a failover, a restart), nothing is there (a flush), or the caller
--- knows a later one (an old copy was restored). Then nothing is granted for `quiet`, and lines that held something are opened as they tell it.
+-- knows a later one (an old copy was restored), or another one of the same number (lost books were begun by who knew less). Then nothing is granted for `quiet`, and lines that held something are opened as they tell it.
 local floor, max = math.floor, math.max
 
 local RECALLED = 3000  -- after so many microseconds what was recalled may be there
@@ -17,13 +17,14 @@ local KEPT = 60000  -- so long books are kept when their time is over, in millis
 
 local time = redis.call("TIME")
 local now = time[1] * 1000000 + time[2]
-local server, known, quiet, at, reports = unpack(cmsgpack.unpack(ARGV[1]))
+local server, known, quiet, at, reports, known_since = unpack(cmsgpack.unpack(ARGV[1]))
 at = {now = now, recent = at[1], shares_for = at[2], sync = at[3]}
 
 local function current_generation()
   local text = redis.call("GET", KEYS[1])
   local generation = text and cmsgpack.unpack(text)
-  if generation and generation.server == server and generation.number >= known then return generation end
+  local same = generation and (known == 0 or generation.number > known or generation.number == known and generation.since == known_since)
+  if same and generation.server == server then return generation end
   generation = {number = max(known, generation and generation.number or 0) + 1, server = server, since = now, lost = known > 0 or generation ~= nil and generation ~= false}
   redis.call("SET", KEYS[1], cmsgpack.pack(generation))
   return generation
@@ -200,4 +201,4 @@ for index, until_then in pairs(touched) do
   local save = book.emission and ledger.save_bucket or ledger.save_window
   save(KEYS[index], book, floor(until_then / 1000) + KEPT)
 end
-return cmsgpack.pack({generation.number, max(0, quiet_until - now), now, grants})
+return cmsgpack.pack({generation.number, max(0, quiet_until - now), now, grants, generation.since})

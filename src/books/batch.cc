@@ -173,7 +173,7 @@ BooksCall books_call(std::span<const BooksReport> reports, const BooksCaller& ca
   Keys keys(names.generation(terms.tag));
   json rows = json::array();
   for (const BooksReport& report : reports) rows.push_back(row_of(report, caller, terms, names, keys));
-  const json all = json::array({terms.server, terms.generation, us(terms.quiet), json::array({us(terms.recent), us(terms.shares_for), us(terms.sync_interval)}), std::move(rows)});
+  const json all = json::array({terms.server, terms.generation, us(terms.quiet), json::array({us(terms.recent), us(terms.shares_for), us(terms.sync_interval)}), std::move(rows), terms.generation_since});
   const auto packed = json::to_msgpack(all);
   return {keys.take(), std::string(packed.begin(), packed.end())};
 }
@@ -181,9 +181,10 @@ BooksCall books_call(std::span<const BooksReport> reports, const BooksCaller& ca
 Result<BooksAnswer> books_answer(std::string_view bytes, std::span<const BooksReport> reports, const BooksCaller& caller) {
   const Failure wrong{"the script in Redis has answered something that is no answer of it"};
   const json all = json::from_msgpack(bytes.begin(), bytes.end(), true, false);
-  if (!all.is_array() || all.size() != 4 || !all[3].is_array() || all[3].size() != reports.size()) return wrong;
+  if (!all.is_array() || all.size() != 5 || !all[3].is_array() || all[3].size() != reports.size()) return wrong;
   BooksAnswer answer;
   answer.generation = amount(all[0]);
+  answer.generation_since = amount(all[4]);
   answer.quiet_left = microseconds(all[1]);
   answer.now = WallTime(std::chrono::microseconds(static_cast<int64_t>(amount(all[2]))));
   for (size_t i = 0; i < reports.size(); ++i) {

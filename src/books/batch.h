@@ -28,6 +28,7 @@ struct BooksTerms {
   uint32_t tag = 0;          // of all keys that are asked about
   std::string server;        // run id of the Redis that is asked
   uint64_t generation = 0;   // of the tag, the highest that this node ever heard of; 0: none
+  uint64_t generation_since = 0;  // when that began, by the clock of Redis, in microseconds: two may have the same number
   Duration quiet{0};         // how long everybody tells what it holds after a loss, before anything is granted
   Duration recent{0};        // a line heard longer ago has no demand any more
   Duration shares_for{0};    // the same, of the shares that lines are told
@@ -94,7 +95,7 @@ struct BooksCall {
 BooksCall books_call(std::span<const BooksReport> reports, const BooksCaller& caller, const BooksTerms& terms, const BooksNames& names);
 
 struct BooksAnswer {
-  uint64_t generation = 0;
+  uint64_t generation = 0, generation_since = 0;
   Duration quiet_left{0};
   WallTime now{};  // by the clock of Redis
   std::vector<Grant> grants;

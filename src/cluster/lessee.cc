@@ -95,7 +95,10 @@ void Lessee::tell_all() {
     for (WindowAccount& w : account.windows) {
       w.final_heard = false;
       w.finals = 0;
+      w.contacted = w.contacted || w.has_ballot;  // granted ahead
     }
+    account.finals_over_in = -1;
+    account.tell_ahead = !account.bucket();
     activate(account);
   });
 }
@@ -229,6 +232,7 @@ void Lessee::tick(Now now) {
     measure(*account, q, at);
     if (give_back_idle(*account, false, q, at)) q = quota(*account, at);
     const bool told = send_final(*account, at);
+    if (account->tell_ahead) tell_ahead(*account, at);
     if (report || wants_report(*account, q, at)) send_report(*account, q, at);
     if (!account->isolated && account->waiting == 0 && !wants_report(*account, q, at)) {
       account->unanswered_since = MonoTime{};

@@ -186,6 +186,7 @@ class Lessee {
     WallTime born{};
     MonoTime busy_at{};           // last change
     bool active = false, urgent = false, idle = false;  // which of the lists it stands in
+    bool tell_ahead = false;  // what is held of the next window: books may be lost
     bool tell_used = false;  // the pool is low: what is used is told at once, so that the owner can say `exhausted`
     int64_t finals_over_in = -1;  // while that window runs, no final report is left to be sent; -1: one may be
     // Last, as an account needs but one of the three at a time: only that is waited for (prefetch).
@@ -226,6 +227,7 @@ class Lessee {
   uint64_t count_of(const Account& account, const WindowAccount& w) const;
   void raise(Account& account, const WindowAccount& w);
   void grant_window(Account& account, const Grant& grant, bool newest, Look at);
+  void tell_ahead(Account& account, Look at);
   bool send_final(Account& account, const Look& at);  // whether there was something to send
   // Buckets.
   bool lease_runs(const Account& account, Now now) const;

@@ -232,6 +232,19 @@ void Lessee::ask_next(Account& account, Look& at) {
   at = look(account, at);
 }
 
+// What is held of the next window, as books that may be lost do not know of it.
+void Lessee::tell_ahead(Account& account, Look at) {
+  account.tell_ahead = false;
+  for (const WindowAccount& w : account.windows) {
+    if (w.window <= at.running || !w.has_ballot) continue;
+    at.running = w.window;
+    Quota q = quota(account, at);
+    send_report(account, q, at);
+    account.tell_ahead = true;  // until it is answered
+    return;
+  }
+}
+
 // The last word on a window that is over: what was used there will not grow any more.
 bool Lessee::send_final(Account& account, const Look& at) {
   if (account.bucket() || account.finals_over_in == at.running) return false;

@@ -124,7 +124,10 @@ void Lessee::grant_window(Account& account, const Grant& grant, bool newest, Loo
   if (grant.granted > w.granted) account.answered = true;
   w.granted = std::max(w.granted, std::min(grant.granted, kGrantedMax));
   raise(account, w);
-  if (grant.window != at.running) return;  // ahead: nothing of it is known yet
+  if (grant.window != at.running) {  // ahead: nothing of it is known yet
+    account.tell_ahead = false;
+    return;
+  }
 
   Quota q = quota(account, at);
   if (newest) {

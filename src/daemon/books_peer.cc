@@ -50,6 +50,7 @@ BooksTerms BooksPeer::terms(uint32_t tag, const std::string& server) const {
   terms.tag = tag;
   terms.server = server;
   terms.generation = tags_[tag].generation;
+  terms.generation_since = tags_[tag].generation_since;
   terms.quiet = quiet();
   terms.recent = pace_.sync_interval * 3 + std::chrono::milliseconds(50);
   terms.shares_for = pace_.isolation_after / 2 + terms.recent;
@@ -166,7 +167,8 @@ void BooksPeer::on_answer(uint32_t tag, const redisReply* reply, const std::vect
 // Tags that are lost together, as those of a master, are one loss.
 void BooksPeer::heard_generation(uint32_t tag, const BooksAnswer& answer) {
   uint64_t& known = tags_[tag].generation;
-  if (answer.generation <= known) return;
+  if (answer.generation <= known) return;  // of two of one number the script makes another one
+  tags_[tag].generation_since = answer.generation_since;
   if (known != 0) {
     loss_ = true;
     if (const MonoTime now = parts_.clock.mono(); now >= quiet_until_) {
@@ -203,7 +205,7 @@ void BooksPeer::ask_life() {
 // Unasked, so it tells nothing of the round trip.
 void BooksPeer::on_push(std::string_view bytes) {
   const auto grant = books_push(bytes, caller_, names_);
-  if (!grant || !spoken_ || generation_ == 0) return;
+  if (!grant || !spoken_) return;
   ++counts_.pushes;
   deliver({*grant}, static_cast<uint64_t>(nanos(parts_.clock.mono())), 0);
 }

@@ -103,7 +103,7 @@ class BooksPeer {
     std::map<Which, BooksReport> waiting;  // the newest
     size_t under_way = 0;                  // calls
     MonoTime called{}, heard{};
-    uint64_t generation = 0;
+    uint64_t generation = 0, generation_since = 0;
   };
   std::vector<Tag> tags_;
   uint64_t generation_ = 1;  // the highest of all

@@ -124,7 +124,8 @@ void RedisConnection::expect() {
   if (ended_ || (connected_ && waiting_.empty())) return;
   patience_.expires_after(answer_within_);
   patience_.async_wait([self = shared_from_this()](const asio::error_code& error) {
-    const bool over = self->patience_.expiry() <= std::chrono::steady_clock::now();  // else it was set anew just before
+    // Else it was set anew, or the last answer came, just before.
+    const bool over = self->patience_.expiry() <= std::chrono::steady_clock::now() && (!self->connected_ || !self->waiting_.empty());
     if (!error && over && !self->ended_) self->end("it does not answer");
   });
 }

@@ -1,6 +1,8 @@
 #include "daemon/redis_store.h"
 
 #include <algorithm>
+#include <asio/post.hpp>
+#include <charconv>
 #include <utility>
 
 namespace tally {
@@ -78,8 +80,10 @@ void RedisStore::ask_sentinel() {
   step({"SENTINEL", "get-master-addr-by-name", url_.service}, [this](const redisReply& reply) {
     if (reply.type != REDIS_REPLY_ARRAY || reply.elements != 2)
       return connection_->end("Sentinel knows no master '" + url_.service + "'");
-    const RedisAddress master{std::string(text_of(*reply.element[0])),
-                              static_cast<uint16_t>(std::strtoul(reply.element[1]->str, nullptr, 10))};
+    RedisAddress master{std::string(text_of(*reply.element[0])), 0};
+    const std::string_view port = text_of(*reply.element[1]);
+    if (std::from_chars(port.data(), port.data() + port.size(), master.port).ec != std::errc{} || master.port == 0)
+      return connection_->end("Sentinel names a master without a port");
     connection_->close();
     connection_ = RedisConnection::open(
         io_, master, patience(), [this] { handshake(); }, [this](const std::string& why) { lost(why); });
@@ -149,8 +153,9 @@ void RedisStore::lost(const std::string& why) {
   subscription_.reset();
   ++reconnects_;
   again_.expires_after(backoff(failures_++, dice_.unit()));
-  again_.async_wait([this](const asio::error_code& error) {
-    if (!error) connect();
+  // The timer may have expired, and the handler wait for its turn, when this goes.
+  again_.async_wait([this, here = std::weak_ptr<void>(here_)](const asio::error_code& error) {
+    if (!error && !here.expired()) connect();
   });
   on_lost_();
 }
@@ -158,6 +163,7 @@ void RedisStore::lost(const std::string& why) {
 // ---- calls ------------------------------------------------------------------------------------------------
 
 void RedisStore::call(uint32_t, BooksScript script, Make make, Then then) {
+  if (!ready_) return asio::post(io_, [then = std::move(then)] { then(nullptr); });
   ask(script, make(server_), false, std::move(then));
 }
 

@@ -63,6 +63,7 @@ class RedisStore : public BooksStore {
   asio::steady_timer again_;
   std::shared_ptr<RedisConnection> connection_;
   std::unique_ptr<RedisSubscription> subscription_;
+  std::shared_ptr<void> here_ = std::make_shared<int>();
   bool ready_ = false;  // scripts can be called
   bool said_ = false;   // that it cannot be reached
   bool said_deaf_ = false;

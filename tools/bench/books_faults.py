@@ -44,8 +44,8 @@ class Watched:
         self.second = Redis(place, f"{name}-second", port=ports[1], settings=["--replicaof", place.address, ports[0]])
         conf = place.path / f"{name}-sentinel.conf"
         conf.write_text(f"sentinel monitor main {place.address} {ports[0]} 1\nsentinel down-after-milliseconds main 500\nsentinel failover-timeout main 3000\n")
-        self.sentinel = Redis(place, f"{name}-sentinel", port=ports[2], program=["redis-server", str(conf), "--sentinel"])
         wait_for(lambda: "master_link_status:up" in self.second.ask("INFO", "replication"), "the replica did not reach its master")
+        self.sentinel = Redis(place, f"{name}-sentinel", port=ports[2], program=["redis-server", str(conf), "--sentinel"])  # it asks for replicas every 10 s
         self.url = f"redis-sentinel://{entries[2]}/main?prefix={name}"
 
     def fail_over(self):
