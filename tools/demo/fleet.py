@@ -256,6 +256,15 @@ class Resp:
         self.socket.close()
 
 
+def ask(path, *words):
+    """One question, over RESP, on a connection of its own."""
+    connection = Resp(path)
+    try:
+        return connection(*words)
+    finally:
+        connection.close()
+
+
 def as_map(flat):
     return dict(zip(flat[0::2], flat[1::2]))
 
@@ -282,11 +291,7 @@ class Node:
         return http_get(self.http, "/readyz")[0] == 200
 
     def ask(self, *words):
-        connection = Resp(self.socket)
-        try:
-            return connection(*words)
-        finally:
-            connection.close()
+        return ask(self.socket, *words)
 
     def metrics(self):
         """[(name, labels, value), ...]"""
@@ -386,11 +391,7 @@ class Redis:
         wait_for(self.ready, "redis-server did not answer")
 
     def ask(self, *words):
-        connection = Resp(self.socket)
-        try:
-            return connection(*words)
-        finally:
-            connection.close()
+        return ask(self.socket, *words)
 
     def behind(self, delay_ms):
         """A path that leads there, by a relay that takes so long each way."""
