@@ -41,7 +41,7 @@ class Watched:
         entries = place.free_ports(3)
         ports = [entry.rpartition(":")[2] for entry in entries]
         self.first = Redis(place, f"{name}-first", port=ports[0])
-        self.second = Redis(place, f"{name}-second", port=ports[1], settings=["--replicaof", place.address, ports[0]])
+        self.second = Redis(place, f"{name}-second", port=ports[1], settings=["--replicaof", place.address, ports[0], "--replica-announce-ip", place.address])
         conf = place.path / f"{name}-sentinel.conf"
         conf.write_text(f"sentinel monitor main {place.address} {ports[0]} 1\nsentinel down-after-milliseconds main 500\nsentinel failover-timeout main 3000\n")
         wait_for(lambda: "master_link_status:up" in self.second.ask("INFO", "replication"), "the replica did not reach its master")
