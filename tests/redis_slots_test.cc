@@ -1,4 +1,4 @@
-// Whose slots are whose in a Redis Cluster, as servers tell it.
+// Whose slots are whose in a Redis Cluster, and who a Sentinel's master is, as servers tell it.
 #include "daemon/redis_slots.h"
 
 #include <doctest/doctest.h>
@@ -66,4 +66,11 @@ TEST_CASE("a server that sends away says where to, and for how long") {
        {"", "MOVED", "MOVED ", "MOVED 1", "MOVED 1 x", "MOVED 1 x:", "MOVED 1 x:0", "MOVED 1 x:65536",
         "MOVED 1 ?:1", "ASKING 1 x:1", "CLUSTERDOWN Hash slot not served", "ASK 1 x:1y"})
     CHECK_MESSAGE(!read_redirection(other, kAsked), other);
+}
+
+TEST_CASE("a Sentinel names a master, or none") {
+  CHECK(read_master(*reply_of("*2\r\n$8\r\n10.0.0.2\r\n$4\r\n6379\r\n")) == RedisAddress{"10.0.0.2", 6379});
+  for (const char* other : {"*-1\r\n", "*0\r\n", "+OK\r\n", "*1\r\n$1\r\nx\r\n", "*2\r\n$1\r\nx\r\n:6379\r\n", "*2\r\n$1\r\nx\r\n$-1\r\n", "*2\r\n$-1\r\n$4\r\n6379\r\n",
+                            "*2\r\n$1\r\nx\r\n$1\r\n0\r\n", "*2\r\n$1\r\nx\r\n$5\r\n65536\r\n"})
+    CHECK_MESSAGE(!read_master(*reply_of(other)), other);
 }

@@ -3,17 +3,18 @@
 --
 -- KEYS[1]: the generation of the books here; the rest: books, as reports name them by number. All are of one slot.
 -- ARGV[1], MessagePack: {server, known, quiet, at, reports, since}. `server`: the run id of the server that is asked; `known`: the highest generation
--- that the caller ever heard of, 0: none, and `since` when it began; `quiet`: microseconds in which everybody tells what it holds after a loss; `at`: recent, shares_for, sync in
--- microseconds; a report: see read().
--- Returns MessagePack: {generation, microseconds of quiet left, the time here in microseconds, grants, since when the generation}; a grant: see write(), false
--- where there is none; the grant of a fixed window may have one more as its last field, of the window after.
+-- that the caller ever heard of, 0: none, and `since` when it began; `quiet`: microseconds in which everybody tells what it holds after a loss;
+-- `at`: recent, shares_for, sync in microseconds; a report: see read().
+-- Returns MessagePack: {generation, microseconds of quiet left, the time here in microseconds, grants, since when the generation}; a grant: see
+-- write(), false where there is none; the grant of a fixed window may have one more as its last field, of the window after.
 --
 -- A generation ends where books may be lost: another server than before answers (a failover, a restart), nothing is there (a flush), or the caller
--- knows a later one (an old copy was restored), or another one of the same number (lost books were begun by who knew less). Then nothing is granted for `quiet`, and lines that held something are opened as they tell it.
+-- knows a later one (an old copy was restored), or another one of the same number (lost books were begun by who knew less). Then nothing is
+-- granted for `quiet`, and lines that held something are opened as they tell it.
 local floor, max = math.floor, math.max
 
 local RECALLED = 3000  -- after so many microseconds what was recalled may be there
-local KEPT = 60000  -- so long books are kept when their time is over, in milliseconds
+local KEPT = 60000     -- so long books are kept when their time is over, in milliseconds
 
 local time = redis.call("TIME")
 local now = time[1] * 1000000 + time[2]
@@ -25,7 +26,8 @@ local function current_generation()
   local generation = text and cmsgpack.unpack(text)
   local same = generation and (known == 0 or generation.number > known or generation.number == known and generation.since == known_since)
   if same and generation.server == server then return generation end
-  generation = {number = max(known, generation and generation.number or 0) + 1, server = server, since = now, lost = known > 0 or generation ~= nil and generation ~= false}
+  local lost = known > 0 or generation ~= false
+  generation = {number = max(known, generation and generation.number or 0) + 1, server = server, since = now, lost = lost}
   redis.call("SET", KEYS[1], cmsgpack.pack(generation))
   return generation
 end

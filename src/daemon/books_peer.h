@@ -55,9 +55,7 @@ class BooksPeer {
   BooksPeer& operator=(const BooksPeer&) = delete;
 
   void use(const Pace& pace);
-  void ask_past(std::function<BooksBegin(const Report&)> past_of) {
-    past_of_ = std::move(past_of);
-  }  // before anything is said
+  void ask_past(std::function<BooksBegin(const Report&)> past_of) { past_of_ = std::move(past_of); }  // before anything is said
   void say(const Bytes& datagram);
   void flush();  // what was said goes out
   std::vector<Bytes> take() { return std::exchange(heard_, {}); }
@@ -110,9 +108,9 @@ class BooksPeer {
   bool asks_life_ = false;
   std::optional<Header> spoken_;  // of the newest datagram of the node
   uint64_t sequence_ = 0;
-  MonoTime quiet_until_{};  // after the newest loss
-  WallTime there_{};    // the clock of Redis, when it answered last
-  MonoTime there_at_{};
+  MonoTime quiet_until_{};        // after the newest loss
+  WallTime there_{};              // the clock of Redis, when it answered last:
+  MonoTime there_at_{};           // then
   std::vector<Bytes> heard_;
   bool loss_ = false;
   std::function<BooksBegin(const Report&)> past_of_;

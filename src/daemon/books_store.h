@@ -35,9 +35,7 @@ class BooksStore {
   BooksStore(const BooksStore&) = delete;
   BooksStore& operator=(const BooksStore&) = delete;
 
-  virtual void use(Duration isolation_after) {
-    isolation_after_ = isolation_after;
-  }  // of what begins from now on
+  virtual void use(Duration isolation_after) { isolation_after_ = isolation_after; }  // of what begins from now on
   virtual bool ready(uint32_t tag) const = 0;
   // What is said in that channel, maybe more than once, as long as a server is connected to. Before anything is asked.
   void hear(std::string channel, std::function<void(std::string_view)> on_message) {

@@ -18,14 +18,11 @@
 #include "base/time.h"
 #include "core/rules.h"
 #include "daemon/question.h"
-#include "doors/commands.h"
+#include "daemon/reply_to.h"
 
 namespace tally {
 
-struct Session;
-struct HeldReply;
-
-struct Parked {
+struct Parked : ReplyTo {  // without a session: to question->done
   // The question, owned.
   std::shared_ptr<const RuleSet> rules;  // of the rule, which a reload may have replaced
   const Rule* rule = nullptr;
@@ -34,12 +31,6 @@ struct Parked {
   KeyHash hash;
   uint32_t cost = 1;
   bool noted = true;  // the cluster thread knows that it waits
-  // Where the answer goes, and how it is written.
-  Session* session = nullptr;  // nullptr: to question->done
-  HeldReply* held = nullptr;
-  int version = 2;
-  resp::Form form = resp::Form::six;
-  http::Form http;
   uint32_t most = 0;
   std::unique_ptr<Question> question;  // several takes: the above is of the one that is short of a grant
 

@@ -26,8 +26,7 @@
 #include "daemon/counters.h"
 #include "daemon/descriptor.h"
 #include "daemon/question.h"
-#include "doors/commands.h"
-#include "doors/http_form.h"
+#include "daemon/reply_to.h"
 
 namespace tally {
 
@@ -60,12 +59,10 @@ class Bell {
   std::atomic<int> state_{kAwake};
 };
 
-struct Session;
-struct HeldReply;
-
-// A question that only the cluster thread (a reload: main; metrics, the busiest keys: the admin thread) can answer. The worker owns it before and after; in between
-// that thread does, and the connection that asked may be gone by the time it comes back.
-class Call {
+// A question that only the cluster thread (a reload: main; metrics, the busiest keys: the admin thread) can answer. The worker owns it before
+// and after, and alone looks where the answer goes; in between that thread does, and the connection that asked may be gone by the time it
+// comes back.
+class Call : public ReplyTo {
  public:
   enum class Kind : uint8_t { take, give, reset, explain, peers, stats, reload, forget, order, lift, orders, metrics, top };
   struct Key {
@@ -95,12 +92,7 @@ class Call {
   std::vector<resp::TopRow> top;
   Duration top_span{0};
 
-  // The worker's: where the answer goes.
-  Session* session = nullptr;
-  HeldReply* held = nullptr;
-  int version = 2;
-  resp::Form form = resp::Form::six;
-  http::Form http;
+  // The worker's.
   bool count_wanted = false;  // DEL, TALLY.PUTBACK
   std::string key;  // or the node
 };

@@ -62,6 +62,14 @@ std::vector<SlotRange> read_slots(const redisReply& reply, const RedisAddress& a
   return ranges;
 }
 
+std::optional<RedisAddress> read_master(const redisReply& reply) {
+  if (reply.type != REDIS_REPLY_ARRAY || reply.elements != 2) return std::nullopt;
+  const std::string_view host = text_of(*reply.element[0]), port = text_of(*reply.element[1]);
+  RedisAddress master{std::string(host), 0};
+  std::from_chars(port.data(), port.data() + port.size(), master.port);
+  return host.empty() || master.port == 0 ? std::nullopt : std::optional(std::move(master));
+}
+
 // MOVED SLOT HOST:PORT, where the host may be "" or have colons of its own.
 std::optional<Redirection> read_redirection(std::string_view error, const RedisAddress& asked) {
   const bool moved = error.starts_with("MOVED ");

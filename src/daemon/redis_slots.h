@@ -1,5 +1,5 @@
-// The slots of a Redis Cluster: of which names they are, who has them, and what a server says that has them
-// no more.
+// Who is to be asked instead: the slots of a Redis Cluster, of which names they are, who has them, and what a server says that has them
+// no more; the master that a Sentinel names.
 //
 // Thread rule: pure functions. What a server says is bytes from outside: any give something, or nothing.
 #pragma once
@@ -34,5 +34,8 @@ struct Redirection {
 };
 // nullopt: it is another error.
 std::optional<Redirection> read_redirection(std::string_view error, const RedisAddress& asked);
+
+// What SENTINEL get-master-addr-by-name answers; nullopt: it knows none.
+std::optional<RedisAddress> read_master(const redisReply& reply);
 
 }  // namespace tally

@@ -2,8 +2,9 @@
 
 #include <algorithm>
 #include <asio/post.hpp>
-#include <charconv>
 #include <utility>
+
+#include "daemon/redis_slots.h"
 
 namespace tally {
 namespace {
@@ -78,15 +79,11 @@ void RedisStore::step(const std::vector<std::string>& words, std::function<void(
 
 void RedisStore::ask_sentinel() {
   step({"SENTINEL", "get-master-addr-by-name", url_.service}, [this](const redisReply& reply) {
-    if (reply.type != REDIS_REPLY_ARRAY || reply.elements != 2)
-      return connection_->end("Sentinel knows no master '" + url_.service + "'");
-    RedisAddress master{std::string(text_of(*reply.element[0])), 0};
-    const std::string_view port = text_of(*reply.element[1]);
-    if (std::from_chars(port.data(), port.data() + port.size(), master.port).ec != std::errc{} || master.port == 0)
-      return connection_->end("Sentinel names a master without a port");
+    const auto master = read_master(reply);
+    if (!master) return connection_->end("Sentinel knows no master '" + url_.service + "'");
     connection_->close();
     connection_ = RedisConnection::open(
-        io_, master, patience(), [this] { handshake(); }, [this](const std::string& why) { lost(why); });
+        io_, *master, patience(), [this] { handshake(); }, [this](const std::string& why) { lost(why); });
   });
 }
 

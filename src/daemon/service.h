@@ -131,8 +131,7 @@ class Service {
   void refuse(Question& question, size_t missing);
   void conclude(Question& question, MonoTime now);
   void answer(std::unique_ptr<Question> question);
-  template <typename To>
-  void reply(std::unique_ptr<Question> question, const To& to);
+  void reply(std::unique_ptr<Question> question, const ReplyTo& to);
   Parked* park(std::unique_ptr<Question>& question, size_t missing);
 
   // Where Redis decides (service_central.cc).

@@ -31,9 +31,7 @@ void Service::ask_elsewhere(Session& session, Item& item, Call::Kind kind) {
   call->n = kind == Call::Kind::order ? request.most : request.cost;
   call->ordered = request.ordered;
   call->lasts = request.lasts;
-  call->session = &session;
-  call->version = request.version;
-  call->http = request.http;
+  static_cast<ReplyTo&>(*call) = ReplyTo(session, request);
   call->key = request.key;
   call->count_wanted = request.kind == resp::Request::Kind::del || request.kind == resp::Request::Kind::put_back;
   if (request.kind == resp::Request::Kind::del) {

@@ -60,11 +60,7 @@ void Service::finish_question(std::unique_ptr<Call> call) {
   }
   if (missing) {
     if (Parked* const parked = park(question, *missing)) {
-      parked->session = call->session;
-      parked->version = call->version;
-      parked->form = call->form;
-      parked->http = call->http;
-      parked->held = call->held;
+      static_cast<ReplyTo&>(*parked) = *call;
       if (call->held != nullptr) {
         call->held->call = nullptr;
         call->held->parked = parked;

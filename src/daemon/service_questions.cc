@@ -31,10 +31,7 @@ void Service::take_all(Session& session, Item& item) {
   if (prepare(*item.question)) {
     item.call = ask_redis(item.question);
     if (item.call == nullptr) return;
-    item.call->session = &session;
-    item.call->version = item.request.version;
-    item.call->form = item.request.form;
-    item.call->http = item.request.http;
+    static_cast<ReplyTo&>(*item.call) = ReplyTo(session, item.request);
     item.fate = Fate::call;
     return;
   }
@@ -42,10 +39,7 @@ void Service::take_all(Session& session, Item& item) {
   if (!missing) return;
   item.parked = park(item.question, *missing);
   if (item.parked == nullptr) return;
-  item.parked->session = &session;
-  item.parked->version = item.request.version;
-  item.parked->form = item.request.form;
-  item.parked->http = item.request.http;
+  static_cast<ReplyTo&>(*item.parked) = ReplyTo(session, item.request);
   item.fate = Fate::park;
 }
 
@@ -298,8 +292,7 @@ void Service::end_wait(Parked& which, TimeHistogram& histogram) {
 }
 
 // One that is concluded. `to`: who asked; without a session it is `done` that hears it.
-template <typename To>
-void Service::reply(std::unique_ptr<Question> question, const To& to) {
+void Service::reply(std::unique_ptr<Question> question, const ReplyTo& to) {
   if (to.session == nullptr) return answer(std::move(question));
   std::string bytes;
   resp::Writer writer(bytes, to.version);
@@ -310,7 +303,6 @@ void Service::reply(std::unique_ptr<Question> question, const To& to) {
   to.session->replies.fill(*to.held, std::move(bytes));
   touch(*to.session);
 }
-template void Service::reply(std::unique_ptr<Question>, const Call&);
 
 void Service::write_question(resp::Writer& writer, resp::Form form, const Question& question) const {
   const Question::Part& one = question.deciding();

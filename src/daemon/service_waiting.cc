@@ -49,10 +49,7 @@ void Service::try_park(Session& session, Item& item) {
   parked->key = request.key;
   parked->hash = item.hash;
   parked->cost = request.cost;
-  parked->session = &session;
-  parked->version = request.version;
-  parked->form = request.form;
-  parked->http = request.http;
+  static_cast<ReplyTo&>(*parked) = ReplyTo(session, request);
   parked->most = request.most;
   parked->since = now_.mono;
   parked->noted = item.noted;

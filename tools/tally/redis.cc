@@ -31,11 +31,9 @@ Result<RedisAddress> ask_sentinel(const RedisAddress& place, const BooksUrl& url
   if (!sentinel) return Failure{sentinel.error()};
   const auto told = sentinel.value().ask({"SENTINEL", "get-master-addr-by-name", url.service});
   if (!told) return Failure{told.error()};
-  const redisReply& reply = *told.value();
-  if (reply.type != REDIS_REPLY_ARRAY || reply.elements != 2)
-    return Failure{"Sentinel " + place.text() + " knows no master '" + url.service + "'"};
-  return RedisAddress{std::string(text_of(*reply.element[0])),
-                      static_cast<uint16_t>(std::strtoul(reply.element[1]->str, nullptr, 10))};
+  auto master = read_master(*told.value());
+  if (!master) return Failure{"Sentinel " + place.text() + " knows no master '" + url.service + "'"};
+  return std::move(*master);
 }
 
 // Who has slots.
