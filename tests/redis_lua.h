@@ -92,34 +92,57 @@ inline int struct_size(lua_State* lua) {
   return 1;
 }
 
+// `redis_time`: microseconds since the epoch, of whoever has the state; below 0 nothing ends. `redis_all` is what is kept, `redis_said` what
+// was published and is not taken yet.
 inline constexpr const char* kRedisInMemory = R"lua(
-  local kept = {}
+  redis_time, redis_all, redis_said = -1, {}, {}
+  local function find(name)
+    local one = redis_all[name]
+    if one and one.finish and one.finish <= redis_time / 1000 then
+      redis_all[name] = nil
+      return nil
+    end
+    return one and one.value
+  end
   local commands = {
-    GET = function(name) return kept[name] or false end,
-    SET = function(name, value) kept[name] = value end,
-    HGET = function(name, field) return kept[name] and kept[name][field] or false end,
+    TIME = function() return {math.floor(redis_time / 1000000), redis_time % 1000000} end,
+    GET = function(name) return find(name) or false end,
+    SET = function(name, value) redis_all[name] = {value = value} end,
+    HGET = function(name, field) return find(name) and find(name)[field] or false end,
     HMGET = function(name, ...)
       local values = {}
-      for i, field in ipairs({...}) do values[i] = kept[name] and kept[name][field] or false end
+      for i, field in ipairs({...}) do values[i] = find(name) and find(name)[field] or false end
       return values
     end,
     HGETALL = function(name)
       local all = {}
-      for field, value in pairs(kept[name] or {}) do
+      for field, value in pairs(find(name) or {}) do
         all[#all + 1] = field
         all[#all + 1] = value
       end
       return all
     end,
     HSET = function(name, ...)
-      kept[name] = kept[name] or {}
+      if not find(name) then redis_all[name] = {value = {}} end
       local words = {...}
-      for i = 1, #words, 2 do kept[name][words[i]] = words[i + 1] end
+      for i = 1, #words, 2 do redis_all[name].value[words[i]] = words[i + 1] end
     end,
-    PEXPIREAT = function() end,
+    PEXPIREAT = function(name, finish) redis_all[name].finish = tonumber(finish) end,
+    PUBLISH = function(channel, message) redis_said[#redis_said + 1] = {channel, message} end,
   }
   redis = {call = function(command, ...) return commands[command](...) end}
   redis.pcall = redis.call
+  function redis_copy(all)
+    local copy = {}
+    for name, one in pairs(all) do
+      copy[name] = {value = one.value, finish = one.finish}
+      if type(one.value) == "table" then
+        copy[name].value = {}
+        for field, value in pairs(one.value) do copy[name].value[field] = value end
+      end
+    end
+    return copy
+  end
 )lua";
 
 // Gives a state both.

@@ -88,8 +88,9 @@ bool Lessee::goes_by(const WireId& key, uint32_t limit) const {
   return account != nullptr && account->terms.limit == limit;
 }
 
-void Lessee::tell_all() {
-  accounts_.for_each([&](const WireId&, Account& account) {
+void Lessee::tell_all(const std::function<bool(const WireId&)>& of) {
+  accounts_.for_each([&](const WireId& id, Account& account) {
+    if (!of(id)) return;
     ++account.changes;
     account.ask_not_before = MonoTime{};
     for (WindowAccount& w : account.windows) {

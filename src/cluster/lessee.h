@@ -47,7 +47,7 @@ class Lessee {
   void use_rules();  // those of the surroundings are others
   void use_limit(const WireId& key, Now now);  // likewise: the key's limit by an order
   void books_heard_by(uint16_t rank, std::function<MonoTime(const WireId&)> heard) { books_ = {rank, std::move(heard)}; }  // see Node
-  void tell_all();  // at the next tick each account reports, whatever was acknowledged
+  void tell_all(const std::function<bool(const WireId&)>& of);  // at the next tick these accounts report, whatever was acknowledged
   void on_grant(const Grant& grant, const Origin& origin, Now now);
   // A reset that this node has not seen yet: refunds all that it used in this window and the one before, once. A number is
   // the wall clock of the node that was asked (ns); an account that began later has nothing to refund for it.

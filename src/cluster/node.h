@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -182,8 +183,8 @@ class Node {
   // What an operator orders of a key, fleet-wide: as Orders::set and lift. Workers are to be given what orders() has.
   Result<KeyOrder> order(const Orders::Name& name, OrderKind kind, uint32_t limit, Duration lasts, Now now);
   bool lift(const Orders::Name& name, Now now);
-  // Books may be lost: everything that is held is reported, though it is known by them.
-  void tell_all();
+  // Books of these keys may be lost: everything that is held of them is reported, though it was known.
+  void tell_all(const std::function<bool(const WireId&)>& of);
   // Books that are no node's (kBooksEntry) may answer about some keys and be silent about others: `heard` tells when they answered last
   // about a key. Isolation goes by that. Before anything is decided.
   void books_heard_by(uint16_t rank, std::function<MonoTime(const WireId&)> heard);

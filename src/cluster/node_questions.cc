@@ -33,7 +33,7 @@ Node::Past Node::past_of(const Report& report, Now now) const {
   return past;
 }
 
-void Node::tell_all() { impl_->lessee.tell_all(); }
+void Node::tell_all(const std::function<bool(const WireId&)>& of) { impl_->lessee.tell_all(of); }
 
 void Node::books_heard_by(uint16_t rank, std::function<MonoTime(const WireId&)> heard) { impl_->lessee.books_heard_by(rank, std::move(heard)); }
 

@@ -21,10 +21,8 @@ BooksPeer::BooksPeer(Parts parts, BooksNames names, Node node, const Pace& pace,
       caller_{node_.id, node_.incarnation, keyed_hash(kBooksEntry, node_.id_key)},
       pace_(pace),
       lease_(lease),
-      beat_(parts.io),
       tags_(names_.tags()) {
   parts_.store.hear(names_.pushed(node_.id), [this](std::string_view bytes) { on_push(bytes); });
-  beat();
 }
 
 BooksPeer::Counts BooksPeer::counts() const {
@@ -56,7 +54,7 @@ BooksTerms BooksPeer::terms(uint32_t tag, const std::string& server) const {
   terms.shares_for = pace_.isolation_after / 2 + terms.recent;
   terms.sync_interval = pace_.sync_interval;
   terms.lease = lease_;
-  terms.now = parts_.clock.now().wall;
+  terms.now = parts_.clock().wall;
   terms.far = round_trip_ * 8 > pace_.sync_interval;
   return terms;
 }
@@ -110,23 +108,18 @@ void BooksPeer::flush() {
       call(tag, std::move(reports));
     }
   }
+  beat();
 }
 
-// A call without reports tells that it lives, and of which generation the books are.
+// A call without reports tells that it lives, and of which generation the books are. As often as the node speaks: in each sync interval.
 void BooksPeer::beat() {
-  const MonoTime now = parts_.clock.mono();
+  const MonoTime now = parts_.clock().mono;
   for (uint32_t tag = 0; tag < tags_.size(); ++tag)
-    if (spoken_ && tags_[tag].under_way == 0 && now - tags_[tag].called >= beat_every() &&
-        parts_.store.ready(tag))
-      call(tag, {});
-  beat_.expires_after(beat_every() / 2);
-  beat_.async_wait([this](const asio::error_code& error) {
-    if (!error) beat();
-  });
+    if (tags_[tag].under_way == 0 && now - tags_[tag].called >= beat_every() && parts_.store.ready(tag)) call(tag, {});
 }
 
 void BooksPeer::call(uint32_t tag, std::vector<BooksReport> all) {
-  tags_[tag].called = parts_.clock.mono();
+  tags_[tag].called = parts_.clock().mono;
   const auto sent_ns = static_cast<uint64_t>(nanos(tags_[tag].called));
   ++tags_[tag].under_way;
   ++counts_.calls;
@@ -151,12 +144,12 @@ void BooksPeer::on_answer(uint32_t tag, const redisReply* reply, const std::vect
   auto answer = books_answer(text_of(*reply), reports, caller_);
   if (!answer) return fail("answer", answer.error());
   said_ = false;
-  tags_[tag].heard = parts_.clock.mono();
-  round_trip_ = parts_.clock.mono() - MonoTime(Duration(static_cast<int64_t>(sent_ns)));
+  tags_[tag].heard = parts_.clock().mono;
+  round_trip_ = parts_.clock().mono - MonoTime(Duration(static_cast<int64_t>(sent_ns)));
   parts_.call_times.observe(round_trip_);
   counts_.grants += answer.value().grants.size();
   there_ = answer.value().now;
-  there_at_ = parts_.clock.mono();
+  there_at_ = parts_.clock().mono;
   heard_generation(tag, answer.value());
   std::vector<Entry> entries(answer.value().grants.begin(), answer.value().grants.end());
   if (entries.empty()) entries.emplace_back(Member{caller_.store, generation_, 0});
@@ -170,8 +163,8 @@ void BooksPeer::heard_generation(uint32_t tag, const BooksAnswer& answer) {
   if (answer.generation <= known) return;  // of two of one number the script makes another one
   tags_[tag].generation_since = answer.generation_since;
   if (known != 0) {
-    loss_ = true;
-    if (const MonoTime now = parts_.clock.mono(); now >= quiet_until_) {
+    tags_[tag].lost = true;
+    if (const MonoTime now = parts_.clock().mono; now >= quiet_until_) {
       ++counts_.losses;
       quiet_until_ = now + answer.quiet_left;
       parts_.log.warning("books may have been lost: all nodes tell what they hold before anything is granted",
@@ -183,8 +176,15 @@ void BooksPeer::heard_generation(uint32_t tag, const BooksAnswer& answer) {
   counts_.generation = generation_ = std::max(generation_, known);
 }
 
+std::function<bool(const WireId&)> BooksPeer::take_lost() {
+  std::vector<bool> lost;
+  for (Tag& tag : tags_) lost.push_back(std::exchange(tag.lost, false));
+  if (std::ranges::find(lost, true) == lost.end()) return {};
+  return [this, lost = std::move(lost)](const WireId& key) { return lost[names_.tag_of(key)]; };
+}
+
 void BooksPeer::ask_life() {
-  const auto sent_ns = static_cast<uint64_t>(nanos(parts_.clock.mono()));
+  const auto sent_ns = static_cast<uint64_t>(nanos(parts_.clock().mono));
   const auto words = [this](const std::string&) {
     return BooksStore::Words{{names_.lives()}, {node_.entry, hex_digits(node_.incarnation)}};
   };
@@ -197,7 +197,7 @@ void BooksPeer::ask_life() {
     hello.life = node_.incarnation;
     // Of lists of nodes it knows nothing: it has no part under one before that another could not have.
     deliver({hello, Moved{caller_.store, node_.roster_version, node_.roster_hash,
-                          nanos(parts_.clock.now().wall), true}},
+                          nanos(parts_.clock().wall), true}},
             sent_ns, sent_ns);
   });
 }
@@ -207,7 +207,7 @@ void BooksPeer::on_push(std::string_view bytes) {
   const auto grant = books_push(bytes, caller_, names_);
   if (!grant || !spoken_) return;
   ++counts_.pushes;
-  deliver({*grant}, static_cast<uint64_t>(nanos(parts_.clock.mono())), 0);
+  deliver({*grant}, static_cast<uint64_t>(nanos(parts_.clock().mono)), 0);
 }
 
 void BooksPeer::deliver(const std::vector<Entry>& entries, uint64_t sent_ns, uint64_t echo_ns) {
@@ -218,7 +218,7 @@ void BooksPeer::deliver(const std::vector<Entry>& entries, uint64_t sent_ns, uin
   header.roster_version = spoken_->roster_version;
   header.roster_hash = spoken_->roster_hash;
   header.sent_mono_ns = sent_ns;
-  header.sent_wall_ns = nanos(there_ + (parts_.clock.mono() - there_at_));
+  header.sent_wall_ns = nanos(there_ + (parts_.clock().mono - there_at_));
   header.echo_mono_ns = echo_ns;
   for (size_t next = 0; next < entries.size();) {
     header.sequence = ++sequence_;

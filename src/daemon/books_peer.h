@@ -1,7 +1,7 @@
 // The owner of all keys of a fleet whose books are in Redis, as the node sees it: a peer that is reported to
 // and grants.
 //
-// Thread rule: the cluster thread's after construction; it runs `io` as well.
+// Thread rule: the cluster thread's after construction.
 //
 // Datagrams of the node go in, datagrams that it takes for the owner's come out. In between reports become
 // calls of a script (books/batch.h), of which few are under way at once; what comes meanwhile waits, the
@@ -10,8 +10,6 @@
 // has a generation of its own, and in a cluster its server may be away while others answer.
 #pragma once
 
-#include <asio/io_context.hpp>
-#include <asio/steady_timer.hpp>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -23,11 +21,11 @@
 #include <utility>
 #include <vector>
 
+#include "base/time.h"
 #include "books/batch.h"
 #include "cluster/pace.h"
 #include "cluster/wire.h"
 #include "daemon/books_store.h"
-#include "daemon/clock.h"
 #include "daemon/counters.h"
 #include "daemon/log.h"
 
@@ -44,9 +42,8 @@ class BooksPeer {
     uint64_t roster_hash = 0;
   };
   struct Parts {
-    asio::io_context& io;
     BooksStore& store;
-    const Clock& clock;
+    std::function<Now()> clock;
     TimeHistogram& call_times;
     Log& log;
   };
@@ -57,10 +54,10 @@ class BooksPeer {
   void use(const Pace& pace);
   void ask_past(std::function<BooksBegin(const Report&)> past_of) { past_of_ = std::move(past_of); }  // before anything is said
   void say(const Bytes& datagram);
-  void flush();  // what was said goes out
+  void flush();  // what was said goes out, and who was not asked for long is; at least in each sync interval
   std::vector<Bytes> take() { return std::exchange(heard_, {}); }
-  // Books may have been lost since it was asked last: all that is held has to be told.
-  bool take_loss() { return std::exchange(loss_, false); }
+  // Of which keys books may have been lost since it was asked last: all that is held of them has to be told. Empty: of none.
+  std::function<bool(const WireId&)> take_lost();
   MonoTime heard(const WireId& key) const { return tags_[names_.tag_of(key)].heard; }  // when it answered last about such a key
   std::string address() const { return parts_.store.address(); }  // "": not connected
 
@@ -92,7 +89,6 @@ class BooksPeer {
   const BooksCaller caller_;
   Pace pace_;
   const Duration lease_;
-  asio::steady_timer beat_;
   bool said_ = false;  // that an answer was none
   Duration round_trip_{0};
 
@@ -102,6 +98,7 @@ class BooksPeer {
     size_t under_way = 0;                  // calls
     MonoTime called{}, heard{};
     uint64_t generation = 0, generation_since = 0;
+    bool lost = false;
   };
   std::vector<Tag> tags_;
   uint64_t generation_ = 1;  // the highest of all
@@ -112,7 +109,6 @@ class BooksPeer {
   WallTime there_{};              // the clock of Redis, when it answered last:
   MonoTime there_at_{};           // then
   std::vector<Bytes> heard_;
-  bool loss_ = false;
   std::function<BooksBegin(const Report&)> past_of_;
   Counts counts_;
 };

@@ -147,7 +147,7 @@ std::unique_ptr<Central> Fleet::begin_books(Link::Sockets& sockets, asio::io_con
   } else {
     sockets.store = std::make_unique<RedisStore>(io, parts_.log, *books, node.pace.isolation_after, random_seed());
   }
-  sockets.books = std::make_unique<BooksPeer>(BooksPeer::Parts{io, *sockets.store, parts_.clock, books_calls_, parts_.log}, names,
+  sockets.books = std::make_unique<BooksPeer>(BooksPeer::Parts{*sockets.store, [&clock = parts_.clock] { return clock.now(); }, books_calls_, parts_.log}, names,
                                               BooksPeer::Node{node.self, roster.id(*rank), life.incarnation, node.id_key, roster.version(), roster.hash()}, node.pace, node.lease);
   return std::make_unique<Central>(Central::Parts{*sockets.store, parts_.clock, central_calls_}, names);
 }

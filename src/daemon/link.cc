@@ -48,7 +48,7 @@ bool Link::receive(Clock& clock) {
 
 // These come from a place of their own, and are not sealed.
 void Link::receive_from_books(Clock& clock) {
-  if (books_->take_loss()) node_->tell_all();
+  if (const auto lost = books_->take_lost()) node_->tell_all(lost);
   for (const Bytes& bytes : books_->take()) node_->receive(bytes, books_rank_, clock.now());
 }
 

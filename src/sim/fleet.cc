@@ -49,9 +49,20 @@ void check_round_trip(const Datagram& datagram, const Bytes& bytes) {
   CHECK_THAT(writer.finish() == bytes);
 }
 
+// It sorts before all hosts.
+constexpr uint16_t kBooksRank = 0;
+
+NodeList with_books(NodeList list) {
+  list.entries.emplace_back(kBooksEntry);
+  list.owners = {std::string(kBooksEntry)};
+  ++list.size;
+  return list;
+}
+
 // Of every list, with the owners of the first.
 NodeList all_hosts(const FleetConfig& config) {
-  return host_list(config.nodes, std::max<uint32_t>(config.size, config.nodes), config.lists.front().owners);
+  NodeList list = host_list(config.nodes, std::max<uint32_t>(config.size, config.nodes), config.lists.front().owners);
+  return config.books ? with_books(std::move(list)) : list;
 }
 
 }  // namespace
@@ -218,8 +229,17 @@ void Fleet::settle_soon(uint16_t rank) {
 
 bool Fleet::draws(uint16_t rank) const { return std::ranges::find(config_.region_hosts, rank) != config_.region_hosts.end(); }
 
+void Fleet::hear_books(Host& host, uint16_t rank) {
+  if (const auto lost = host.books->take_lost()) host.node->tell_all(lost);
+  for (const Bytes& bytes : host.books->take()) {
+    watch_books(bytes, rank);
+    host.node->receive(bytes, kBooksRank, clock(rank));
+  }
+}
+
 void Fleet::settle(Host& host, uint16_t rank, uint16_t source) {
   keep_horizon(host, rank);
+  if (host.books) hear_books(host, rank);
   while (const auto tenure = host.node->tenure_to_keep()) {
     host.tenure = *tenure;
     host.node->tenure_kept(*tenure, clock(rank));
@@ -273,6 +293,11 @@ void Fleet::schedule_tick(Host& host, uint16_t rank) {
 
 void Fleet::send(uint16_t rank, const std::vector<Outgoing>& outbox, uint16_t source) {
   for (const Outgoing& out : outbox) {
+    if (hosts_[rank].books && !out.to_source && out.to == kBooksRank) {
+      watch(out.bytes, rank, kNobody);
+      hosts_[rank].books->say(out.bytes);
+      continue;
+    }
     const uint16_t to = out.to_source ? source : hosts_[rank].by_rank[out.to];
     if (to == kNobody) continue;  // an answer to an address where nobody listens
     CHECK_THAT(to < hosts() && to != rank);
@@ -291,6 +316,7 @@ void Fleet::send(uint16_t rank, const std::vector<Outgoing>& outbox, uint16_t so
       push(std::move(event));
     }
   }
+  if (hosts_[rank].books) hosts_[rank].books->flush();
 }
 
 void Fleet::inject(std::optional<uint16_t> from, uint16_t to, Bytes bytes) {
@@ -313,6 +339,11 @@ void Fleet::watch(const Bytes& bytes, uint16_t from, uint16_t to) {
   if (config_.check_wire) check_round_trip(seen_, bytes);
   if (config_.check_wire) checkers_.sent(seen_, now_, from);
   if (traced_ != nullptr) trace_seen(from, "-> " + std::to_string(to) + " ");
+}
+
+// Their answers come by more than one way, so that what was said later may come first.
+void Fleet::watch_books(const Bytes& bytes, uint16_t to) {
+  if (traced_ != nullptr && decode(bytes, kPublicIdKey, seen_) == DecodeError::none) trace_seen(to, "<- books ");
 }
 
 // What was said of the traced key, and of which life is whose.
@@ -355,7 +386,7 @@ NodeList Fleet::node_list(size_t list) const {
   NodeList nodes{{}, static_cast<uint32_t>(list + 1), config_.lists[list].size};
   for (const uint16_t host : config_.lists[list].hosts) nodes.entries.push_back(peers_[host]);
   for (const uint16_t host : config_.lists[list].owners) nodes.owners.push_back(peers_[host]);
-  return nodes;
+  return config_.books ? with_books(std::move(nodes)) : nodes;
 }
 
 Share Fleet::share_of(const Host& host) const {
@@ -412,6 +443,7 @@ void Fleet::begin_life(uint16_t rank, const Life& life) {
   }
   std::ranges::sort(host.by_rank);
   host.by_rank.erase(std::ranges::unique(host.by_rank).begin(), host.by_rank.end());
+  if (config_.books) host.by_rank.insert(host.by_rank.begin() + kBooksRank, kNobody);
   decide_by(rank, rule_set(rules_of(rank), share_of(host)));
   const bool fleet = host.by_rank.size() > 1 || !node.owners.empty() || is_guest(host);
   if (++host.life > 1) checkers_.another_life();
@@ -434,6 +466,7 @@ void Fleet::begin_life(uint16_t rank, const Life& life) {
   node.overflow_cells_max = config_.overflow_cells;
   node.sealed = config_.sealed;
   host.node = std::make_unique<Node>(node, life, *host.limiter, host.rules, random_.next(), clock(rank));
+  if (config_.books) host.books = config_.books(*this, rank, life.incarnation);
   host.settle_due = false;
   host.tick_due = Duration(0);
   settle_soon(rank);
@@ -445,6 +478,7 @@ void Fleet::end_life(uint16_t rank, bool keep_state) {
   for (auto& [hash, queue] : parked)
     for (Parked& p : queue) finish(rank, *p.state, p.cost, Outcome::lost, now_ - p.since, {});
   if (host.node != nullptr) marks_overflowed_ += host.node->stats().marks_overflowed;
+  host.books.reset();
   host.node.reset();
   host.notes.reset();
   host.limiter.reset();

@@ -63,6 +63,19 @@ struct ProcessTerms {
   Duration answers_most{0};  // what a question or an answer takes, at most
 };
 
+// The way of one life of a host to books that are no node's (kBooksEntry). What they have said is taken when the host's cluster thread
+// has its turn: see Fleet::nudge.
+class BooksWay {
+ public:
+  virtual ~BooksWay() = default;
+  virtual void say(const Bytes& datagram) = 0;
+  virtual void flush() = 0;  // what was said goes out
+  virtual std::function<bool(const WireId&)> take_lost() = 0;  // of which keys they may be lost: all that is held of them has to be told
+  virtual std::vector<Bytes> take() = 0;
+};
+
+class Fleet;
+
 struct FleetConfig {
   uint16_t nodes = 3;
   uint32_t size = 0;  // cluster.size; 0: as many as there are nodes
@@ -99,6 +112,9 @@ struct FleetConfig {
   // Levels (sim/world.h). What a host's owner draws from, when a life of it begins; hosts that draw for a region in another
   // fleet, and have no applications; and who hears that a host's cluster thread had its turn.
   std::function<Upstream*(uint16_t)> upstream;
+  // All keys belong to books that are no node's: the way there, for each life. Without lists, clones and guests.
+  std::function<std::unique_ptr<BooksWay>(Fleet& fleet, uint16_t rank, uint64_t incarnation)> books;
+  Duration books_offset{0};  // of the clock that they go by, whose rate is true
   std::vector<uint16_t> region_hosts;
   std::function<void(uint16_t)> settled;
   std::function<void(const Rule& rule, const std::string& key, uint64_t cost)> admitted;  // who hears of every admission
@@ -331,6 +347,7 @@ class Fleet {
     std::unique_ptr<Limiter> limiter;
     std::unique_ptr<NoteRing> notes;
     std::unique_ptr<Node> node;
+    std::unique_ptr<BooksWay> books;
     std::unordered_map<KeyHash, std::deque<Parked>, KeyHashHash> parked;
     bool settle_due = false;
     Duration tick_due{0};
@@ -386,8 +403,10 @@ class Fleet {
   bool draws(uint16_t rank) const;  // for a region
   void settle_soon(uint16_t rank);
   void settle(Host& host, uint16_t rank, uint16_t source);
+  void hear_books(Host& host, uint16_t rank);
   void send(uint16_t rank, const std::vector<Outgoing>& outbox, uint16_t source);
   void watch(const Bytes& bytes, uint16_t from, uint16_t to);
+  void watch_books(const Bytes& bytes, uint16_t to);
   void trace_seen(uint16_t rank, const std::string& way);
   void woken_in_vain(const Host& host, KeyHash hash);
   void schedule_tick(Host& host, uint16_t rank);

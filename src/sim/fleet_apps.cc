@@ -372,7 +372,7 @@ void Fleet::violate(std::string_view rule, std::string_view key, std::string_vie
 }
 
 WallTime Fleet::latest_wall() const {
-  Duration furthest = Duration::min();
+  Duration furthest = config_.books ? config_.books_offset + now_ : Duration::min();
   for (const Host& host : hosts_)
     furthest = std::max(furthest, host.furthest + shown(now_, host.clock.drift_ppm));
   return config_.epoch + furthest;
