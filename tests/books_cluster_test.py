@@ -17,9 +17,9 @@ class Cluster(books_process_test.Books):
     def server(self, *_, **__):
         return None  # of its own none
 
-    def begin(self, n=3, isolation_after="1s", **more):
+    def begin(self, n=3, isolation_after="1s", rules=None, **more):
         self.cluster = RedisCluster(self, **more)
-        self.nodes = self.fleet(n, books=self.cluster.url(self.cluster.password), isolation_after=isolation_after)
+        self.nodes = self.fleet(n, books=self.cluster.url(self.cluster.password), isolation_after=isolation_after, rules=rules)
         self.until(self.all_up, self.nodes[0].text())
         self.until(lambda: self.tags_there() == TAGS)  # each was asked for
         return self.nodes
@@ -162,6 +162,66 @@ class Away(Cluster):
             self.assertEqual(one.ask("CONFIG", "SET", "cluster-require-full-coverage", "no"), "OK")
         self.until(lambda: any(client.ask("TALLY.TAKE", "login", key)[0] == 0 for client in clients for key in KEYS))
         self.assertEqual(self.losses(nodes), [0, 0, 0])
+
+
+class Central(Cluster):
+    """Rules of which each decision is one of the master that has the key."""
+
+    def begin(self):
+        return super().begin(rules=[books_process_test.rule("login", 5, mode="central", wait="10s"), books_process_test.rule("leased", 10)])
+
+    def ask(self, key):
+        """Of each node in turn, until nobody gets any more: the answers."""
+        return [client.ask("TALLY.TAKE", "login", key) for _ in range(3) for client in [Plain(node) for node in self.nodes]]
+
+    def tag_of_count(self, key):
+        before = self.counts()
+        self.assertEqual(Plain(self.nodes[0]).ask("TALLY.TAKE", "login", key)[0], 0)
+        fresh = self.counts() - before
+        self.assertEqual(len(fresh), 1, fresh)
+        return fresh.pop().split("}")[0] + "}"
+
+    def counts(self):
+        return {name for one in self.alive() for name in self.names_of(one, "tally:{*}:c1:*")}
+
+    def test_limits_are_exact_on_all_masters_beside_leased_ones(self):
+        self.begin()
+        for key in KEYS:
+            self.assertEqual([answer[0] for answer in self.ask(key)], [0] * 5 + [1] * 4, key)
+        for one in self.cluster.masters:
+            self.assertGreater(len(self.names_of(one, "tally:{*}:c1:*")), 0)
+        client = Plain(self.nodes[0])
+        self.assertEqual(client.ask("TALLY.GIVE", "login", KEYS[0], "2")[2], 2)
+        self.assertEqual(client.ask("TALLY.RESET", "login", KEYS[1]), "OK")
+        self.assertEqual([sum(answer[0] == 0 for answer in self.ask(key)) for key in KEYS[:3]], [2, 5, 0])
+        self.assertEqual(client.ask("TALLY.TAKEALL", "login", "eve", "5", "leased", "eve", "11")[:2], [1, 1])
+        self.assertEqual(self.drain(self.nodes, "leased", "eve"), 10)
+        self.until(lambda: client.ask("TALLY.PEEK", "login", "eve")[2] == 5)
+
+    def test_a_slot_that_moves_takes_its_counts_along(self):
+        self.begin()
+        slot = slot_of(self.tag_of_count("bob"))
+        source, target = self.cluster.begin_move(slot)
+        self.cluster.move_names(slot, source, target)
+        self.assertEqual(Plain(self.nodes[1]).ask("TALLY.TAKE", "login", "bob")[:3], [0, 5, 3])
+        self.assertGreater(self.redirects("ask"), 0)
+        self.cluster.end_move(slot, target)
+        self.assertEqual([answer[0] for answer in self.ask("bob")], [0] * 3 + [1] * 6)
+        self.assertGreater(self.redirects("moved"), 0)
+
+    def test_where_a_master_is_away_only_its_keys_go_by_their_policy(self):
+        self.begin()
+        lost = self.cluster.masters[1]
+        away = {key for key in KEYS if self.cluster.master_of(slot_of(self.tag_of_count(key))) is lost}
+        self.assertTrue(0 < len(away) < len(KEYS), away)
+        lost.server.end()
+        self.until(lambda: not any(self.metric(node, "tallyd_books_up") for node in self.nodes))
+        for key in KEYS:
+            answers = self.ask(key)
+            if key in away:
+                self.assertEqual({answer[5] for answer in answers}, {3}, key)
+            else:
+                self.assertEqual(sum(answer[0] == 0 for answer in answers), 4, key)
 
 
 class Tool(Cluster):
