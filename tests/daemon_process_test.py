@@ -237,6 +237,35 @@ class Connections(Case):
         self.assertEqual(daemon.end(), 0)
 
 
+    def test_what_many_connections_ask_at_once_is_answered_to_each_whatever_the_one_before_does(self):
+        daemon = self.start("-c", self.small(workers=1, rules=[{"name": "api", "limit": 60, "window": "1h"}])).ready()
+        clients = [Plain(daemon) for _ in range(60)]
+        for i, client in enumerate(clients):  # a second one of the same form is compared, not parsed
+            self.assertEqual(client.ask("TALLY.TAKE", "api", f"warm-{i}")[2], 59)
+        whole = encode("TALLY.TAKE", "api", "bob")
+        daemon.process.send_signal(signal.SIGSTOP)  # so that all of them are ready in one turn
+        for i, client in enumerate(clients):
+            client.connection.sendall([whole, whole[:-5], whole * 20, b"*1\r\n$-7\r\n", b"PING\r\n", whole][i % 6])
+            if i % 6 == 5:
+                client.connection.shutdown(socket.SHUT_WR)
+        clients[0].connection.close()
+        daemon.process.send_signal(signal.SIGCONT)
+        answers = []
+        for i, client in enumerate(clients):
+            if i % 6 == 1:
+                client.connection.sendall(whole[-5:])
+            if i % 6 == 3:
+                self.assertIn("Protocol error", client.next().args[0])
+            elif i % 6 == 4:
+                self.assertEqual(client.next(), "PONG")
+            elif i != 0:
+                answers += [client.next() for _ in range(20 if i % 6 == 2 else 1)]
+        self.assertEqual(len(answers), 9 + 10 + 200 + 10)
+        left = [answer[2] for answer in answers if answer[0] == 0]
+        self.assertEqual((len(left), len(set(left))), (59, 59))  # and the one of the connection that was closed
+        self.assertEqual(daemon.end(), 0)
+
+
 class Pages(Case):
     def ask(self, daemon, path, method="GET"):
         request = urllib.request.Request(f"http://{daemon.http()}{path}", method=method)

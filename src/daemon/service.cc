@@ -81,6 +81,17 @@ size_t Service::serve(Session& session, std::string_view input) {
   return session.closing ? input.size() : done;
 }
 
+void Service::expect(const Session& session, std::string_view input) {
+  if (session.repeat.read(input, env_, expected_) == 0) return;
+  expected_hash_ = limiter_.hash(*expected_.rule, expected_.key);
+  limiter_.prefetch(*expected_hash_);
+}
+
+void Service::prefetch_expected() {
+  if (expected_hash_) limiter_.prefetch_slot(*expected_hash_);
+  expected_hash_.reset();
+}
+
 void Service::refresh_env() {
   env_at_ = now_.mono;
   env_.now = now_.wall;

@@ -61,6 +61,9 @@ class Service {
   // Returns how many bytes are done; the rest is to be handed in again, with what arrives or when the session
   // is touched.
   size_t serve(Session& session, std::string_view input);
+  // `input` will be served soon: the tags of its first key are fetched, and by prefetch_expected, a little later, its slot.
+  void expect(const Session& session, std::string_view input);
+  void prefetch_expected();
   // Whether serve would do anything: false while too much is unsent, or behind a barrier.
   bool may_read(const Session& session) const;
 
@@ -196,6 +199,8 @@ class Service {
   MonoTime env_at_{};
   std::vector<Item> batch_;  // a fixed number of them, used again and again
   size_t batch_size_ = 0;
+  resp::Request expected_;
+  std::optional<KeyHash> expected_hash_;
   uint32_t until_sample_ = kSampleEvery;
   bool protocol_error_ = false;
   bool urgent_ = false;

@@ -17,6 +17,7 @@ constexpr size_t kKeepBytes =
     16'384;                     // a connection that has nothing to say keeps no larger buffers than this
 constexpr uint32_t kInput = EPOLLIN | EPOLLRDHUP;
 constexpr uint32_t kAnew = ~uint32_t{0};  // in Session::interest: whatever is there already is to be told again
+constexpr ssize_t kOneCommand = 256;  // in so many bytes there is hardly a batch, which hides its misses of the cache by itself
 constexpr int kLastReads = 64;  // of a connection that has gone or is drained: 4 MiB at most
 
 resp::Limits parser_limits(const ServiceLimits& limits) {
@@ -46,7 +47,8 @@ Worker::Worker(size_t index, Overview& overview, const Clock& clock, Port* port,
       timer_(::timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC)),
       deadlines_(times.http_idle),
       next_session_id_(index + 1),
-      buffer_(kReadBytes) {
+      buffer_(kReadBytes),
+      ahead_buffer_(kReadBytes) {
   watch(inbox_.fd(), EPOLLIN, &inbox_);
   watch(timer_.get(), EPOLLIN, &timer_);
   if (port_ != nullptr) watch(port_->worker.fd(), EPOLLIN, port_);
@@ -164,7 +166,9 @@ void Worker::turn(std::span<const epoll_event> ready) {
   if (port_ != nullptr) port_->worker.get_up();
   turn_at_.reset();
   bool posted = false, rang = false;
-  for (const epoll_event& event : ready) {
+  for (size_t i = 0; i < ready.size(); ++i) {
+    const epoll_event& event = ready[i];
+    next_ = i + 1 < ready.size() ? &ready[i + 1] : nullptr;
     if (event.data.ptr == &inbox_)
       posted = true;
     else if (event.data.ptr == &timer_)
@@ -256,23 +260,47 @@ void Worker::on_event(Session& session, uint32_t events) {
   settle(session);
 }
 
+// What has arrived, in buffer_.
+Worker::Received Worker::receive(const Session& session) {
+  if (ahead_of_ == &session) {
+    ahead_of_ = nullptr;
+    std::swap(buffer_, ahead_buffer_);
+    return ahead_;
+  }
+  const ssize_t n = ::recv(session.fd.get(), buffer_.data(), buffer_.size(), 0);
+  return {n, errno};
+}
+
 // Appends what has arrived to session.in; false where nothing new did.
 bool Worker::read(Session& session) {
-  if (session.read_ended || !service_.may_read(session)) return false;
-  const ssize_t n = ::recv(session.fd.get(), buffer_.data(), buffer_.size(), 0);
-  if (n == static_cast<ssize_t>(buffer_.size()) || (n < 0 && errno == EINTR)) session.interest = kAnew;  // there may be more
+  if (ahead_of_ != &session && (session.read_ended || !service_.may_read(session))) return false;
+  const auto [n, error] = receive(session);
+  if (n == static_cast<ssize_t>(buffer_.size()) || (n < 0 && error == EINTR)) session.interest = kAnew;  // there may be more
   if (n > 0) {
+    if (next_ != nullptr && n <= kOneCommand) read_ahead();
     // Mostly the whole buffer is answered at once and nothing has to be kept.
     const std::string_view fresh(buffer_.data(), static_cast<size_t>(n));
     if (session.in.empty())
       session.in.append(fresh.substr(service_.serve(session, fresh)));
     else
       session.in.append(fresh);
+    service_.prefetch_expected();
     return true;
   }
   if (n == 0) session.read_ended = true;
-  if (n < 0 && errno != EAGAIN && errno != EINTR) session.read_ended = session.closing = true;
+  if (n < 0 && error != EAGAIN && error != EINTR) session.read_ended = session.closing = true;
   return false;
+}
+
+void Worker::read_ahead() {
+  const epoll_event& next = *std::exchange(next_, nullptr);
+  if (next.events != EPOLLIN || next.data.ptr == &inbox_ || next.data.ptr == &timer_ || next.data.ptr == port_) return;
+  Session& session = *static_cast<Session*>(next.data.ptr);
+  if (session.http != nullptr || session.read_ended || !session.in.empty() || !service_.may_read(session)) return;
+  const ssize_t n = ::recv(session.fd.get(), ahead_buffer_.data(), ahead_buffer_.size(), 0);
+  ahead_ = {n, errno};
+  ahead_of_ = &session;
+  if (n > 0) service_.expect(session, {ahead_buffer_.data(), static_cast<size_t>(n)});
 }
 
 void Worker::serve(Session& session) {

@@ -71,6 +71,10 @@ class Worker {
 
  private:
   using Events = std::array<epoll_event, 128>;
+  struct Received {
+    ssize_t bytes = 0;  // as recv says
+    int error = 0;
+  };
 
   void run();
   bool watch(int fd, uint32_t events, void* what);
@@ -79,6 +83,8 @@ class Worker {
   void on_timer();
   void on_event(Session& session, uint32_t events);
   bool read(Session& session);
+  Received receive(const Session& session);
+  void read_ahead();
   void serve(Session& session);
   bool send(Session& session);
   void settle(Session& session);
@@ -115,6 +121,11 @@ class Worker {
   std::unordered_map<Session*, std::unique_ptr<Session>> sessions_;
   uint64_t next_session_id_;
   std::vector<char> buffer_;
+  // Of the connection whose turn is next, so that its key comes from memory while the one before is answered.
+  const epoll_event* next_ = nullptr;
+  Session* ahead_of_ = nullptr;  // that was read already: `ahead_`, in `ahead_buffer_`
+  Received ahead_;
+  std::vector<char> ahead_buffer_;
   std::vector<Session*> touched_;
   std::thread thread_;
 };
