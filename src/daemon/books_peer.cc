@@ -7,8 +7,8 @@
 namespace tally {
 namespace {
 
-constexpr size_t kCallsAtOnce = 4, kReportsAtOnce = 256;  // of all tags; of a call
-constexpr size_t kCallsOfTag = 2;  // of each at least: what a node says last waits for no answer before
+constexpr size_t kPressingCalls = 4, kReportsAtOnce = 64;  // of all tags; of a call: a millisecond or two of Redis, for which others wait
+constexpr size_t kCallsOfTag = 2;  // of each kind and tag at least
 constexpr size_t kWaitingMax = 1'048'576;  // of all tags
 constexpr Duration kBeatMin = std::chrono::milliseconds(20);
 
@@ -80,11 +80,14 @@ void BooksPeer::say(const Bytes& bytes) {
   for (const Entry& entry : datagram.entries) {
     if (const auto* report = std::get_if<Report>(&entry)) {
       const uint32_t tag = names_.tag_of(report->key);
-      auto& waiting = tags_[tag].waiting;
-      if (parts_.store.ready(tag) && waiting.size() < kWaitingMax / tags_.size())
-        if (const BooksBegin begin = past_of_(*report); begin.takes_part)
-          waiting.insert_or_assign(Which{report->key, report->window, report->final},
-                                   BooksReport{*report, begin});
+      Tag& at = tags_[tag];
+      if (!parts_.store.ready(tag) || at.pressing.size() + at.others.size() >= kWaitingMax / tags_.size()) continue;
+      const BooksBegin begin = past_of_(*report);
+      if (!begin.takes_part) continue;
+      const Which which{report->key, report->window, report->final};
+      at.pressing.erase(which);
+      at.others.erase(which);
+      (report->waiting != 0 ? at.pressing : at.others).emplace(which, BooksReport{*report, begin});
     }
     if (const auto* hello = std::get_if<Hello>(&entry); hello != nullptr && !hello->answer) asks_life_ = true;
   }
@@ -96,32 +99,40 @@ void BooksPeer::flush() {
     asks_life_ = false;
     ask_life();
   }
-  const size_t at_once = std::max(kCallsOfTag, kCallsAtOnce / tags_.size());
   for (uint32_t tag = 0; tag < tags_.size(); ++tag) {
-    auto& waiting = tags_[tag].waiting;
-    while (!waiting.empty() && tags_[tag].under_way < at_once && parts_.store.ready(tag)) {
-      std::vector<BooksReport> reports;
-      while (!waiting.empty() && reports.size() < kReportsAtOnce) {
-        reports.push_back(std::move(waiting.begin()->second));
-        waiting.erase(waiting.begin());
-      }
-      call(tag, std::move(reports));
-    }
+    send(tag, &Tag::pressing, &Tag::pressing_under_way, std::max(kCallsOfTag, kPressingCalls / tags_.size()));
+    send(tag, &Tag::others, &Tag::others_under_way, kCallsOfTag);
   }
   beat();
+}
+
+bool BooksPeer::busy() const {
+  return std::ranges::any_of(tags_, [](const Tag& tag) { return tag.under_way() != 0 || !tag.pressing.empty() || !tag.others.empty(); });
+}
+
+void BooksPeer::send(uint32_t tag, Reports Tag::*which, size_t Tag::*under_way, size_t at_once) {
+  Reports& waiting = tags_[tag].*which;
+  while (!waiting.empty() && tags_[tag].*under_way < at_once && parts_.store.ready(tag)) {
+    std::vector<BooksReport> reports;
+    while (!waiting.empty() && reports.size() < kReportsAtOnce) {
+      reports.push_back(std::move(waiting.begin()->second));
+      waiting.erase(waiting.begin());
+    }
+    call(tag, under_way, std::move(reports));
+  }
 }
 
 // A call without reports tells that it lives, and of which generation the books are. As often as the node speaks: in each sync interval.
 void BooksPeer::beat() {
   const MonoTime now = parts_.clock().mono;
   for (uint32_t tag = 0; tag < tags_.size(); ++tag)
-    if (tags_[tag].under_way == 0 && now - tags_[tag].called >= beat_every() && parts_.store.ready(tag)) call(tag, {});
+    if (tags_[tag].under_way() == 0 && now - tags_[tag].called >= beat_every() && parts_.store.ready(tag)) call(tag, &Tag::others_under_way, {});
 }
 
-void BooksPeer::call(uint32_t tag, std::vector<BooksReport> all) {
+void BooksPeer::call(uint32_t tag, size_t Tag::*under_way, std::vector<BooksReport> all) {
   tags_[tag].called = parts_.clock().mono;
   const auto sent_ns = static_cast<uint64_t>(nanos(tags_[tag].called));
-  ++tags_[tag].under_way;
+  ++(tags_[tag].*under_way);
   ++counts_.calls;
   counts_.reports += all.size();
   const auto reports = std::make_shared<const std::vector<BooksReport>>(std::move(all));
@@ -130,15 +141,19 @@ void BooksPeer::call(uint32_t tag, std::vector<BooksReport> all) {
     counts_.bytes_out += asked.argument.size();
     return BooksStore::Words{std::move(asked.keys), {std::move(asked.argument)}};
   };
-  parts_.store.call(tag, BooksScript::apply, words, [this, tag, reports, sent_ns](const redisReply* reply) {
+  parts_.store.call(tag, BooksScript::apply, words, [this, tag, under_way, reports, sent_ns](const redisReply* reply) {
+    --(tags_[tag].*under_way);
     on_answer(tag, reply, *reports, sent_ns);
   });
 }
 
 void BooksPeer::on_answer(uint32_t tag, const redisReply* reply, const std::vector<BooksReport>& reports,
                           uint64_t sent_ns) {
-  --tags_[tag].under_way;
-  if (reply == nullptr) return tags_[tag].waiting.clear();
+  if (reply == nullptr) {
+    tags_[tag].pressing.clear();
+    tags_[tag].others.clear();
+    return;
+  }
   if (reply->type == REDIS_REPLY_ERROR) return fail("script", std::string(text_of(*reply)));
   counts_.bytes_in += reply->len;
   auto answer = books_answer(text_of(*reply), reports, caller_);

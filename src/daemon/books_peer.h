@@ -54,6 +54,7 @@ class BooksPeer {
   void use(const Pace& pace);
   void ask_past(std::function<BooksBegin(const Report&)> past_of) { past_of_ = std::move(past_of); }  // before anything is said
   void say(const Bytes& datagram);
+  bool busy() const;  // something was said that Redis has not answered yet
   void flush();  // what was said goes out, and who was not asked for long is; at least in each sync interval
   std::vector<Bytes> take() { return std::exchange(heard_, {}); }
   // Of which keys books may have been lost since it was asked last: all that is held of them has to be told. Empty: of none.
@@ -70,9 +71,21 @@ class BooksPeer {
   Counts counts() const;
 
  private:
+  using Which = std::tuple<WireId, int64_t, bool>;
+  using Reports = std::map<Which, BooksReport>;  // the newest
+  struct Tag {
+    Reports pressing, others;  // requests wait for what comes of it; not
+    size_t pressing_under_way = 0, others_under_way = 0;  // calls
+    size_t under_way() const { return pressing_under_way + others_under_way; }
+    MonoTime called{}, heard{};
+    uint64_t generation = 0, generation_since = 0;
+    bool lost = false;
+  };
+
   void fail(const std::string& kind, const std::string& what);
   void beat();
-  void call(uint32_t tag, std::vector<BooksReport> reports);
+  void send(uint32_t tag, Reports Tag::*which, size_t Tag::*under_way, size_t at_once);
+  void call(uint32_t tag, size_t Tag::*under_way, std::vector<BooksReport> reports);
   void on_answer(uint32_t tag, const redisReply* reply, const std::vector<BooksReport>& reports,
                  uint64_t sent_ns);
   void heard_generation(uint32_t tag, const BooksAnswer& answer);
@@ -92,14 +105,6 @@ class BooksPeer {
   bool said_ = false;  // that an answer was none
   Duration round_trip_{0};
 
-  using Which = std::tuple<WireId, int64_t, bool>;
-  struct Tag {
-    std::map<Which, BooksReport> waiting;  // the newest
-    size_t under_way = 0;                  // calls
-    MonoTime called{}, heard{};
-    uint64_t generation = 0, generation_since = 0;
-    bool lost = false;
-  };
   std::vector<Tag> tags_;
   uint64_t generation_ = 1;  // the highest of all
   bool asks_life_ = false;

@@ -15,6 +15,7 @@ constexpr int kCallsAtOnce = 256;
 constexpr int kRoundsAtOnce = 8;  // between this node and the one above
 constexpr Duration kLookAtPeers = std::chrono::seconds(1);
 constexpr Duration kStepWorthAWord = std::chrono::milliseconds(20);
+constexpr Duration kLastWords = std::chrono::milliseconds(500);  // to books in Redis, at most
 constexpr Duration kKeepAgain = std::chrono::seconds(1);
 constexpr Duration kStandStill =
     std::chrono::milliseconds(5);  // how often to look whether the horizon has moved
@@ -100,10 +101,17 @@ void ClusterThread::run() {
     if (parts_.region) parts_.region->link().node().leave(now);
     flush(now);
     memory_ = node_.memory(now);
+    tell_books_to_the_end(now.mono + kLastWords);
   }
   parts_.io.poll();  // who asked meanwhile
   if (parts_.central) parts_.central->end();
   for (auto& port : parts_.ports) deliver(*port);
+}
+
+// What a node gives back as it leaves may be more than goes out at once.
+void ClusterThread::tell_books_to_the_end(MonoTime until) {
+  const BooksPeer* const books = link_.books();
+  while (books != nullptr && books->busy() && parts_.clock.mono() < until) parts_.io.run_one_for(kLastWords / 10);
 }
 
 // Where the state file is behind, a later life would take back what this one does now.

@@ -83,6 +83,7 @@ class ClusterThread {
   void take_calls(Port& port, Now now);
   static bool deliver(Port& port);
   void answer(Call& call, Now now);
+  void tell_books_to_the_end(MonoTime until);
   bool may_act(WallTime now);
   MonoTime next_tick() const;
   MonoTime next_due() const;
