@@ -76,7 +76,8 @@ void Lessee::use_limit(const WireId& id, Now now) {
   if (account == nullptr || account->rule == &around_.rules->inline_rule()) return;
   const bool overrides = account->rule->overrides != nullptr;  // what one comes to says the key's next note
   account->limit = limit_of(*account->rule, id, overrides ? account->limit : account->rule->limit);
-  if (overrides && !around_.ordered_limit(id)) unsure_until_[id] = now.mono + kWorkersLate;
+  // Grants that are on their way were made by the number before: one that says "used up" would be believed for the rest of the window.
+  unsure_until_[id] = now.mono + kWorkersLate;
   account->terms = terms_of(*account->rule, account->limit);
   account->exhausted_until = account->ask_not_before = MonoTime{};
   activate(*account);

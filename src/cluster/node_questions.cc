@@ -11,8 +11,12 @@ Node::Past Node::past_of(const Report& report, Now now) const {
   const Groups groups = i.roster.groups(report.key);
   const Terms& terms = report.terms;
   Past past;
-  // A report that was written before its account heard of the order does not go by it.
-  if (const auto found = i.ordered.find(report.key); found != i.ordered.end() && i.lessee.goes_by(report.key, terms.limit)) {
+  if (const auto found = i.ordered.find(report.key); found != i.ordered.end()) {
+    // Written by a number that its account has left since, as an order came or ended: to books it would be everybody's. It comes anew.
+    if (!i.lessee.goes_by(report.key, terms.limit)) {
+      past.takes_part = false;
+      return past;
+    }
     const Impl::Ordered& order = found->second;
     if (order.holds || now.wall < order.until) {  // else none that it had replaced may come late any more
       past.order = order.number;
