@@ -139,6 +139,13 @@ void restart(BooksWorld& world, Random& random, Faults& faults, Duration length)
   });
 }
 
+void trace(BooksWorld& world) {
+  const char* traced = std::getenv("TALLY_TRACE");
+  if (traced == nullptr) return;
+  const std::string name = traced;
+  world.fleet.trace(name.substr(0, name.find('/')), name.substr(name.find('/') + 1), [](const std::string& line) { std::puts(line.c_str()); });
+}
+
 struct Kinds {
   bool losses = false, restarts = false;
 };
@@ -159,10 +166,7 @@ Outcomes run(uint64_t seed, const Kinds& kinds) {
     for (uint64_t n = 1 + random.below(3); n > 0; --n) restart(world, random, faults, plan.length);
   for (uint64_t n = random.below(6); n > 0; --n) trouble(world, random, faults, plan.length);
   for (Duration when = 50ms; when < plan.length; when += 50ms) world.fleet.at(when, [&world] { world.fleet.audit(); });
-  if (const char* traced = std::getenv("TALLY_TRACE"); traced != nullptr) {
-    const std::string name = traced;
-    world.fleet.trace(name.substr(0, name.find('/')), name.substr(name.find('/') + 1), [](const std::string& line) { std::puts(line.c_str()); });
-  }
+  trace(world);
   world.fleet.run_for(plan.length);
   if (!world.fleet.violations().empty()) {
     std::string all;
@@ -223,10 +227,16 @@ FleetConfig pair_of_hosts() {
   return config;
 }
 
-uint64_t admitted_in(const BooksWorld& world, Duration when) {
+// The other host uses all that it can get, from `when` on; then this one what it has. In the end it was the limit, and no more.
+void use_the_rest(BooksWorld& world, Duration when) {
+  world.fleet.evenly(1, "api", "a", 3000, when, when + 2s);
+  world.fleet.evenly(0, "api", "a", 1000, when + 2s, when + 3s);
+  world.fleet.run_until(when + 3900ms);
+  CHECK(world.fleet.violations().empty());
   const auto& windows = world.fleet.windows("api", "a");
   const auto found = windows.find(window_at(world.config.epoch + when, 10s));
-  return found == windows.end() ? 0 : found->second.net();
+  REQUIRE(found != windows.end());
+  CHECK(found->second.net() == 1000);
 }
 
 }  // namespace
@@ -246,11 +256,7 @@ TEST_CASE("a grant that is on its way as Redis forgets is charged when its host 
     });
     // Before its host speaks again.
     world.fleet.at(when + 45ms, [&] { most_on_the_way = std::max(most_on_the_way, world.fleet.explain(0, "api", "a").ceiling - held); });
-    world.fleet.evenly(1, "api", "a", 3000, 6s, 8s);
-    world.fleet.evenly(0, "api", "a", 1000, 8s, 9s);
-    world.fleet.run_until(9900ms);
-    CHECK(world.fleet.violations().empty());
-    CHECK(admitted_in(world, 5s) == 1000);
+    use_the_rest(world, 6s);
   }
   CHECK(most_on_the_way > 0);
 }
@@ -263,11 +269,7 @@ TEST_CASE("what was granted ahead of a window is told after a loss, though nothi
     world.fleet.evenly(0, "api", "a", 400, 9s, std::min<Duration>(when, 9940ms));
     world.fleet.at(when, [&] { world.server.redis.flush(); });
     world.fleet.at(10'050ms, [&] { most_ahead = std::max(most_ahead, world.fleet.explain(0, "api", "a").ceiling); });
-    world.fleet.evenly(1, "api", "a", 3000, 13s, 16s);
-    world.fleet.evenly(0, "api", "a", 1000, 16s, 17s);
-    world.fleet.run_until(19s);
-    CHECK(world.fleet.violations().empty());
-    CHECK(admitted_in(world, 15s) == 1000);
+    use_the_rest(world, 13s);
   }
   CHECK(most_ahead > 0);
 }
@@ -294,4 +296,58 @@ TEST_CASE("where the books of one tag are lost only their keys are told anew") {
   const uint64_t told = world.ways.front()->counts().reports - before;
   CHECK(told >= of_it);
   CHECK(told < kMany / 2);
+}
+
+namespace {
+
+// Asks each host in turn, one request after the other as an application that waits, until none was admitted for long.
+struct Drain {
+  BooksWorld& world;
+  uint64_t admitted = 0;
+  int refused = 0;
+  uint16_t host = 0;
+
+  void next() {
+    if (refused >= 3 * 20) return;
+    world.fleet.take(host, "api", "a", 1, [this](sim::Outcome outcome) {
+      admitted += outcome == sim::Outcome::admitted ? 1 : 0;
+      refused = outcome == sim::Outcome::admitted ? 0 : refused + 1;
+      host = static_cast<uint16_t>((host + 1) % world.config.nodes);
+      world.fleet.at(world.fleet.now() + up_to(world.random, 5ms), [this] { next(); });
+    });
+  }
+};
+
+}  // namespace
+
+TEST_CASE("after a loss all of a limit can be used in the end, whatever nodes held and gave back meanwhile") {
+  for (uint64_t seed = test_seed(1), end = seed + scaled(100, 10); seed < end; ++seed) {
+    CAPTURE(seed);
+    Random random(seed);
+    FleetConfig config = pair_of_hosts();
+    config.seed = seed;
+    config.nodes = 3;
+    config.sync_interval = 20ms;
+    config.isolation_after = 300ms;
+    config.lease = 200ms;
+    config.rules.front() = sim::window_rule("api", random.chance(0.7) ? Algorithm::sliding_window : Algorithm::fixed_window, 100, 24h, 0);
+    config.rules.front().on_isolation = OnIsolation::closed;
+    config.rules.front().wait = 1s;
+    WayTerms terms;
+    terms.delay_max = 300us + up_to(random, 30ms);
+    BooksWorld world(config, terms);
+    trace(world);
+    Duration when = 3s;
+    for (uint16_t host = 0; host < 3; ++host) {
+      world.fleet.evenly(host, "api", "a", 10, when, when + up_to(random, 20ms));
+      when += up_to(random, 100ms);
+    }
+    const Duration lost = when + up_to(random, 300ms);
+    world.fleet.at(lost, [&] { world.server.redis.flush(); });
+    Drain drain{world};
+    world.fleet.at(lost + up_to(random, 4s), [&] { drain.next(); });
+    world.fleet.run_until(200s);
+    CHECK(world.fleet.violations().empty());
+    CHECK(world.fleet.tally("api", "a").admitted() == 100);
+  }
 }

@@ -131,8 +131,12 @@ local function apply_window(report)
     end
   elseif not report.has_ballot then
     ledger.charge_floor(book, line, report.floor)
-  elseif now < quiet_until and not ours then  -- a grant of lost books may have been on its way to it when the line was opened
-    ledger.charge_floor(book, line, held_from_before(report, ours))
+  elseif not ours then
+    local held = held_from_before(report, ours)
+    -- A grant of lost books may have been on its way to it when the line was opened.
+    if now < quiet_until then ledger.charge_floor(book, line, held) end
+    -- It has given some of that back since, until it hears of these books. Not by a report that comes late, from before such a grant.
+    if report.stamp >= line.stamp then ledger.lower_floor(book, line, held) end
   end
   if ours then ledger.hear_granted(book, line, report.granted_heard) end
   ledger.merge_window(book, line, report, ours, now)

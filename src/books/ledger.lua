@@ -233,6 +233,13 @@ function ledger.charge_floor(book, line, charged)
   count_in(book, line)
 end
 
+-- What the line holds of books before these is less than it was opened with, as it gave some of it back.
+function ledger.lower_floor(book, line, held)
+  leave_out(book, line)
+  line.floor = min(line.floor, held)
+  count_in(book, line)
+end
+
 -- The line was granted that much, whatever became of the write that said so.
 function ledger.hear_granted(book, line, granted)
   if granted <= line.granted then return end

@@ -124,6 +124,7 @@ struct FleetConfig {
 // The hosts of a fleet as lists of nodes name them, in sorted order: without config.lists a place is a rank.
 std::vector<std::string> host_entries(uint16_t nodes);
 NodeList host_list(uint16_t nodes, uint32_t size, const std::vector<uint16_t>& owners);
+NodeList with_books(NodeList list);  // all keys belong to books that are no node's
 
 // Rules as tests write them. A bucket's rate is `count` per `period`.
 Rule window_rule(std::string name, Algorithm algorithm, uint32_t limit, Duration window,
@@ -274,6 +275,7 @@ class Fleet {
 
  private:
   static constexpr uint16_t kNobody = 0xffff;
+  static constexpr uint16_t kBooksRank = 0;  // their entry sorts before all hosts
   // What one life of a host did with a key since the last reset that it heard of.
   struct Spent {
     uint64_t life = 0;
